@@ -1,0 +1,98 @@
+/**
+ * The one error type that reaches a person, and the one place that maps errors to exit codes.
+ *
+ * A message reads "Cannot <action> <thing>: <its state>"; the hint is the remedy.
+ *
+ * @module
+ */
+
+/** What went wrong, as far as the exit code is concerned. */
+export type ErrorKind =
+  /** The command line is wrong. */
+  | "usage"
+  /** The configuration is wrong. */
+  | "config"
+  /** A required source is missing, locked, unreadable or not what it should be. */
+  | "source"
+  /** The snapshot is stored, but not on every destination off this machine. */
+  | "unshipped"
+  /** What is stored is damaged, forged or incomplete. */
+  | "integrity"
+  /** Another run holds the lock. */
+  | "busy"
+  /** A key is missing, unreadable or the wrong one. */
+  | "key"
+  /** The newest good snapshot (or proof) is older than its limit. */
+  | "stale"
+  /** The disk is full, read-only, or failing. */
+  | "disk"
+  /** The far side cannot be reached. */
+  | "network"
+  /** The clock contradicts what is stored. */
+  | "clock"
+  /** Stopped by Ctrl-C or SIGTERM. */
+  | "cancelled"
+  /** Anything else. */
+  | "internal";
+
+/** An error that tells a person the action, the thing, its state, and (as `hint`) the remedy. */
+export class BackupError extends Error {
+  override readonly name = "BackupError";
+  readonly kind: ErrorKind;
+  readonly hint: string | undefined;
+
+  constructor(message: string, options: { kind: ErrorKind; hint?: string; cause?: unknown }) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.kind = options.kind;
+    this.hint = options.hint;
+  }
+}
+
+/** The exit codes, as `--help` prints them. */
+export const EXIT_CODES: Readonly<Record<number, string>> = {
+  0: "done",
+  1: "anything else (disk, network, clock, interrupted, a fault of ours)",
+  2: "usage or configuration",
+  3: "a source is missing, locked, unreadable or suspect",
+  4: "stored, but not off this machine",
+  5: "integrity: something stored is damaged, forged or missing",
+  6: "another run holds the lock",
+  7: "a key is missing or the wrong one",
+  8: "too old: the newest good snapshot or proof is past its limit",
+};
+
+/** Maps a kind of error to the exit code of the process. */
+export function exitCodeOf(kind: ErrorKind): number {
+  switch (kind) {
+    case "usage":
+    case "config":
+      return 2;
+    case "source":
+      return 3;
+    case "unshipped":
+      return 4;
+    case "integrity":
+      return 5;
+    case "busy":
+      return 6;
+    case "key":
+      return 7;
+    case "stale":
+      return 8;
+    case "disk":
+    case "network":
+    case "clock":
+    case "cancelled":
+    case "internal":
+      return 1;
+    default: {
+      const never: never = kind;
+      return never;
+    }
+  }
+}
+
+/** The text of anything thrown, for use inside another message. */
+export function reasonOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
