@@ -1,0 +1,116 @@
+/**
+ * The seam between the steps and the machine: files, programs, the clock, and the person watching.
+ *
+ * A step takes a `Host` and reaches for nothing else, so that a test can count its operations, fail any one of
+ * them, or move the clock, while files, programs and SQLite stay real.
+ *
+ * @module
+ */
+
+/** What `stat` tells of a path. Times in milliseconds since the epoch. */
+export interface Stat {
+  readonly type: "file" | "folder" | "link" | "other";
+  readonly bytes: number;
+  /** Permission bits, `0o600`. */
+  readonly mode: number;
+  readonly mtimeMs: number;
+  readonly ctimeMs: number;
+  readonly inode: number;
+  readonly device: number;
+  readonly uid: number;
+}
+
+/** How to open a file. Writing to an existing file without `truncate` keeps its bytes. */
+export interface OpenOptions {
+  readonly read?: boolean;
+  readonly write?: boolean;
+  readonly append?: boolean;
+  readonly create?: boolean;
+  /** Fail if the file exists. */
+  readonly createNew?: boolean;
+  readonly truncate?: boolean;
+  readonly mode?: number;
+}
+
+/** An open file. All calls are synchronous: a step runs in a worker of its own and has nothing else to do. */
+export interface OpenFile extends Disposable {
+  /** Reads the next bytes; 0 at the end. */
+  read(buffer: Uint8Array): number;
+  /** Fills `buffer` from `position` (bytes); returns how many were there, fewer only at the end of the file. */
+  readAt(buffer: Uint8Array, position: number): number;
+  /** Writes all of `bytes` at the current position. */
+  write(bytes: Uint8Array): void;
+  /** Writes all of `bytes` at `position`. */
+  writeAt(bytes: Uint8Array, position: number): void;
+  truncate(bytes: number): void;
+  /** Returns once the bytes are on the disk. */
+  sync(): void;
+  stat(): Stat;
+  /** Takes the lock of the whole file for this process, or returns false if another holds it. It dies with the process. */
+  tryLock(): boolean;
+  close(): void;
+}
+
+/** The file system. Paths are absolute. Errors are Deno's own (`Deno.errors.NotFound` …). */
+export interface Fs {
+  open(path: string, options: OpenOptions): OpenFile;
+  stat(path: string): Stat;
+  lstat(path: string): Stat;
+  /** Names in a folder with their types, unsorted. */
+  readDir(path: string): { name: string; type: Stat["type"] }[];
+  readLink(path: string): string;
+  realPath(path: string): string;
+  readFile(path: string): Uint8Array<ArrayBuffer>;
+  mkdir(path: string, options?: { recursive?: boolean; mode?: number }): void;
+  rename(from: string, to: string): void;
+  remove(path: string, options?: { recursive?: boolean }): void;
+  symlink(target: string, path: string): void;
+  chmod(path: string, mode: number): void;
+  /** Sets access and modification time, in milliseconds since the epoch. */
+  utime(path: string, mtimeMs: number): void;
+  /** Makes the names in a folder durable. */
+  syncFolder(path: string): void;
+  /** Bytes that this user may still write at `path`, or undefined where the system does not tell. */
+  freeBytes(path: string): number | undefined;
+}
+
+/** How a program ended. */
+export interface RunResult {
+  readonly code: number;
+  readonly signal?: string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end. `args` are passed as they are: no shell. */
+export type Run = (
+  program: string,
+  args: readonly string[],
+  options?: {
+    readonly env?: Readonly<Record<string, string>>;
+    readonly cwd?: string;
+    readonly stdin?: string;
+    /** Seconds after which it is ended and the run fails. */
+    readonly secondsMax?: number;
+    /** Called with each line of standard output as it comes. */
+    readonly onLine?: (line: string) => void;
+  },
+) => Promise<RunResult>;
+
+/** What a step tells a person while it works. It goes to standard error; `--quiet` and `--json` change how. */
+export interface Report {
+  /** Progress of `what`: `done` of `total` units (bytes unless the text says otherwise). */
+  progress(what: string, done: number, total: number): void;
+  info(text: string): void;
+  warn(text: string): void;
+}
+
+/** Everything a step may touch. */
+export interface Host {
+  readonly fs: Fs;
+  readonly run: Run;
+  readonly now: () => Date;
+  readonly report: Report;
+  /** Throws {@linkcode BackupError} (cancelled) once Ctrl-C or SIGTERM has come. Called between chunks of work. */
+  readonly checkpoint: () => void;
+}
