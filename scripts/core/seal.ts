@@ -142,7 +142,7 @@ function contradictionIn(seal: Seal): string | undefined {
   if (seal.kind === "full" && (seal.needs.length > 0 || seal.parent !== null)) {
     return "a full that needs others";
   }
-  if (seal.kind !== "full" && (seal.parent === null || seal.needs.length === 0)) {
+  if (seal.kind !== "full" && seal.parent === null) {
     return `an ${seal.kind === "increment" ? "increment" : "unchanged snapshot"} without a parent`;
   }
   for (const [index, id] of seal.needs.entries()) {

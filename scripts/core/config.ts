@@ -1,0 +1,401 @@
+/**
+ * The hub's configuration: one JSON file, comments allowed, every key optional.
+ *
+ * Text becomes a {@linkcode Config} here, with absolute paths and every default filled in, and is not checked again.
+ *
+ * @module
+ */
+
+import {
+  findNodeAtLocation,
+  getNodeValue,
+  type Node,
+  type ParseError,
+  parseTree,
+  printParseErrorCode,
+} from "jsonc-parser";
+import { z } from "zod";
+import { BackupError } from "./errors.ts";
+import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "./names.ts";
+
+/** What of the environment the defaults depend on. */
+export interface Surroundings {
+  /** Absolute path of the operator's home. */
+  readonly home: string;
+  readonly hostname: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+const path = z.string().min(1).max(4096).describe("absolute, or starting with ~/ or $HAPI_HOME/");
+const required = z.boolean().default(false).describe("a run fails when it is missing");
+const secret = z.boolean().default(false).describe(
+  "never written to disk in plaintext; verify looks for its bytes in the store",
+);
+const name = z.string().refine(isSourceName, "is not a name: use letters, digits, dot, dash and underscore")
+  .optional()
+  .describe("unique in its set; the last part of the path where left out");
+const globs = z.array(z.string().min(1)).default([]).describe(
+  "patterns of paths inside the folder that are left out",
+);
+
+const source = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("sqlite"), path, name, required }),
+  z.strictObject({ kind: z.literal("file"), path, name, required, secret }),
+  z.strictObject({ kind: z.literal("glob"), path, name, required, secret }),
+  z.strictObject({ kind: z.literal("folder"), path, name, required, secret, exclude: globs }),
+]);
+
+const gate = z.strictObject({
+  rowsLostRatio: z.number().min(0).max(1).default(0.5)
+    .describe(
+      "a table that lost more than this share of its rows since the last good snapshot makes it suspect",
+    ),
+  rowsLostMin: z.number().int().min(0).default(50).describe("... if it lost at least this many rows"),
+  ignoreTables: z.array(z.string()).default([]).describe("tables that may shrink without a word"),
+});
+
+const set = z.strictObject({
+  sources: z.array(source).min(1),
+  keepBase: z.boolean().default(true)
+    .describe(
+      "keep the last image of each database on the hub, for the smallest increments; false keeps page checksums only",
+    ),
+  fullEveryDays: z.number().min(0).max(365).default(7).describe(
+    "start a new chain when the last full is this old",
+  ),
+  fullOverRatio: z.number().min(0).max(1).default(0.5)
+    .describe("start a new chain when an increment would exceed this share of the full"),
+  chainLengthMax: z.number().int().min(1).max(10_000).default(500).describe(
+    "start a new chain after this many snapshots",
+  ),
+  maxAgeHours: z.number().positive().default(26).describe(
+    "status exits 8 when the newest good snapshot is older",
+  ),
+  gate: gate.default(gate.parse({})),
+});
+
+const destinationName = z.string().regex(
+  /^[a-z0-9][a-z0-9-]{0,40}$/,
+  "is not a name: use lower case, digits and dashes",
+).optional();
+const destination = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("rsync"),
+    name: destinationName,
+    target: z.string().regex(
+      /^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.:_-]*:.*$/,
+      "is not of the form user@host:path",
+    )
+      .describe(
+        "user@host:path; the path is this hub's own folder there, and empty where the far side forces it",
+      ),
+    identityFile: path.describe("the SSH key that may only add files"),
+    knownHostsFile: path.describe("holds the far side's host key; nothing else is accepted"),
+    readIdentityFile: path.optional().describe(
+      "an SSH key that may only read, for list, verify, restore and receipts",
+    ),
+    readTarget: z.string().optional().describe("user@host:path for the reading key, where it differs"),
+    port: z.number().int().min(1).max(65535).default(22),
+    bandwidthLimitKiBps: z.number().int().positive().optional(),
+    timeoutSeconds: z.number().int().min(1).max(86_400).default(120).describe("without a byte moved"),
+    attempts: z.number().int().min(1).max(20).default(4),
+  }),
+  z.strictObject({
+    kind: z.literal("folder"),
+    name: destinationName,
+    path: path.describe("a store, such as a mounted disk"),
+  }),
+  z.strictObject({
+    kind: z.literal("rclone"),
+    name: destinationName,
+    remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0]*$/, "is not of the form remote:path")
+      .describe("remote:path; a store"),
+    configFile: path.optional().describe("rclone's configuration"),
+    attempts: z.number().int().min(1).max(20).default(4),
+  }),
+]);
+
+const limits = z.strictObject({
+  snapshotSeconds: z.number().positive().default(900).describe(
+    "longest time that a database's read transaction stays open",
+  ),
+  walGrowthBytes: z.number().int().positive().default(2 ** 30).describe(
+    "most bytes that the WAL may grow by meanwhile",
+  ),
+  freeBytesMin: z.number().int().min(0).default(256 * 2 ** 20).describe("free space that a run must leave"),
+});
+
+export const configSchema = z.strictObject({
+  $schema: z.string().optional(),
+  hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
+    .optional(),
+  store: path.optional().describe("the local store"),
+  stateFolder: path.optional().describe("staging, base images, logs and the lock"),
+  recipients: z.array(z.string()).optional().describe(
+    "age recipients (age1...); two or more, kept in different places",
+  ),
+  signingKeyFile: path.optional().describe("OpenSSH Ed25519 key that signs seals"),
+  identityFile: path.optional().describe("age identity for verify and restore; keep it off the hub"),
+  signers: z.array(z.string()).optional().describe(
+    "ssh-ed25519 public keys whose seals verify and restore accept",
+  ),
+  sets: z.record(z.string().refine(isSetName, "is not a set's name"), set).optional(),
+  destinations: z.array(destination).default([]),
+  limits: limits.default(limits.parse({})),
+  localKeepDays: z.number().min(0).max(36_500).default(14)
+    .describe("days that shipped snapshots stay in the local store; what is not shipped stays"),
+});
+
+/** A source with an absolute path (a pattern, for `glob`) and a name. */
+export type Source =
+  & { readonly name: SourceName }
+  & (
+    | { readonly kind: "sqlite"; readonly path: string; readonly required: boolean }
+    | {
+      readonly kind: "file" | "glob";
+      readonly path: string;
+      readonly required: boolean;
+      readonly secret: boolean;
+    }
+    | {
+      readonly kind: "folder";
+      readonly path: string;
+      readonly required: boolean;
+      readonly secret: boolean;
+      readonly exclude: readonly string[];
+    }
+  );
+
+export type SetConfig = Omit<z.infer<typeof set>, "sources"> & { readonly sources: readonly Source[] };
+export type Destination = z.infer<typeof destination> & { readonly name: string };
+export type RsyncDestination = Extract<Destination, { kind: "rsync" }>;
+export type FolderDestination = Extract<Destination, { kind: "folder" }>;
+export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
+export type Limits = z.infer<typeof limits>;
+export type Gate = z.infer<typeof gate>;
+
+/** The configuration with every default filled in and every path absolute. */
+export interface Config {
+  readonly hub: HubName;
+  readonly home: string;
+  readonly store: string;
+  readonly stateFolder: string;
+  readonly recipients: readonly string[];
+  readonly signingKeyFile: string;
+  readonly identityFile: string | undefined;
+  readonly signers: readonly string[];
+  readonly sets: ReadonlyMap<SetName, SetConfig>;
+  readonly destinations: readonly Destination[];
+  readonly limits: Limits;
+  readonly localKeepDays: number;
+}
+
+/** Where the configuration is looked for when `--config` does not say. */
+export function defaultConfigFile(around: Surroundings): string {
+  return around.env.HAPI_BACKUP_CONFIG ?? `${configFolder(around)}/config.json`;
+}
+
+/** The folder of the configuration and of the keys that a first run makes. */
+export function configFolder({ home, env }: Surroundings): string {
+  return `${env.XDG_CONFIG_HOME ?? `${home}/.config`}/hapi-backup`;
+}
+
+/**
+ * Reads a configuration.
+ *
+ * @param where What to call it in errors, such as its path.
+ * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
+ */
+export function parseConfig(text: string, where: string, around: Surroundings): Config {
+  const parsed = configSchema.safeParse(parseJsonc(text, where));
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    throw new BackupError(`Cannot use configuration ${where}: ${placeInText(text, issue)}${issue.message}`, {
+      kind: "config",
+      hint: "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again",
+    });
+  }
+  return resolveConfig(parsed.data, where, around);
+}
+
+function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
+  const fail = (state: string, hint: string): never => {
+    throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
+  };
+  const { home, env } = around;
+  const hapiHome = env.HAPI_HOME ? absolute(env.HAPI_HOME) : `${home}/.hapi`;
+
+  function absolute(path: string): string {
+    const expanded = path.replace(/^~(?=\/|$)/, home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
+    if (!expanded.startsWith("/")) {
+      fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
+    }
+    return normalizePath(expanded);
+  }
+
+  const folder = configFolder(around);
+  const sets = new Map<SetName, SetConfig>();
+  for (const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, env.DB_PATH))) {
+    const seen = new Set<string>();
+    const sources = set.sources.map((source, index): Source => {
+      const resolved = absolute(source.path);
+      const name = source.name ?? sourceNameFor(resolved);
+      if (seen.has(name)) {
+        fail(`sets.${setName}.sources.${index}: the name ${name} is taken`, `give it a "name" of its own`);
+      }
+      seen.add(name);
+      return { ...source, path: resolved, name: name as SourceName };
+    });
+    sets.set(setName as SetName, { ...set, sources });
+  }
+
+  const destinations = raw.destinations.map((destination, index): Destination => {
+    const name = destination.name ?? `${destination.kind}${index === 0 ? "" : index + 1}`;
+    switch (destination.kind) {
+      case "rsync":
+        return {
+          ...destination,
+          name,
+          identityFile: absolute(destination.identityFile),
+          knownHostsFile: absolute(destination.knownHostsFile),
+          ...(destination.readIdentityFile
+            ? { readIdentityFile: absolute(destination.readIdentityFile) }
+            : {}),
+        };
+      case "folder":
+        return { ...destination, name, path: absolute(destination.path) };
+      case "rclone":
+        return {
+          ...destination,
+          name,
+          ...(destination.configFile ? { configFile: absolute(destination.configFile) } : {}),
+        };
+    }
+  });
+  const names = destinations.map((destination) => destination.name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice) fail(`two destinations are named ${twice}`, `give one of them another "name"`);
+
+  return {
+    hub: (raw.hub ?? hubNameFor(around.hostname)) as HubName,
+    home,
+    store: absolute(raw.store ?? `${env.XDG_DATA_HOME ?? `${home}/.local/share`}/hapi-backup/store`),
+    stateFolder: absolute(raw.stateFolder ?? `${env.XDG_STATE_HOME ?? `${home}/.local/state`}/hapi-backup`),
+    recipients: raw.recipients ?? [],
+    signingKeyFile: absolute(raw.signingKeyFile ?? `${folder}/signing_ed25519`),
+    identityFile: raw.identityFile === undefined ? undefined : absolute(raw.identityFile),
+    signers: raw.signers ?? [],
+    sets,
+    destinations,
+    limits: raw.limits,
+    localKeepDays: raw.localKeepDays,
+  };
+}
+
+/** The sets of DESIGN's table: `state` twice daily, `voice` weekly. */
+function defaultSets(hapiHome: string, dbPath: string | undefined): Record<string, z.infer<typeof set>> {
+  const secretFile = (name: string) => ({ kind: "file", path: `${hapiHome}/${name}`, secret: true });
+  return {
+    state: set.parse({
+      sources: [
+        { kind: "sqlite", path: dbPath || `${hapiHome}/hapi.db`, required: true },
+        ...["hub.env", "settings.json", "jwt-secret.json", "owner-id.json"].map(secretFile),
+        { kind: "folder", path: `${hapiHome}/scratchlist-attachments` },
+        { kind: "file", path: "~/.config/hapi/driver-manifest.yaml" },
+        { kind: "file", path: `${hapiHome}/driver-status.json` },
+        { kind: "glob", path: "~/coding/hapi/docs/plans/*.md", name: "plans" },
+      ],
+    }),
+    voice: set.parse({
+      sources: [{ kind: "folder", path: "~/voice-test-output" }],
+      maxAgeHours: 8 * 24,
+    }),
+  };
+}
+
+/** A source's name from its path: the last part, with what a name cannot hold replaced. */
+function sourceNameFor(path: string): string {
+  const last = path.split("/").filter((part) => part !== "").at(-1) ?? "root";
+  return last.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[.-]+/, "").slice(0, 80) || "source";
+}
+
+/** A hub's name from the machine's: lower case, what a name cannot hold replaced. */
+export function hubNameFor(hostname: string): HubName {
+  const name = hostname.toLowerCase().split(".")[0]!.replace(/[^a-z0-9-]+/g, "-").replace(/^-+|-+$/g, "")
+    .slice(0, 63);
+  return (isHubName(name) ? name : "hub") as HubName;
+}
+
+/** Removes `//`, `/./`, `..` and a trailing slash from an absolute path, without looking at the disk. */
+function normalizePath(path: string): string {
+  const names: string[] = [];
+  for (const name of path.split("/")) {
+    if (name === "" || name === ".") continue;
+    if (name === "..") names.pop();
+    else names.push(name);
+  }
+  return "/" + names.join("/");
+}
+
+/** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */
+export function parseJsonc(text: string, where: string): unknown {
+  const errors: ParseError[] = [];
+  const tree = parseTree(text, errors, { allowTrailingComma: true });
+  const error = errors[0];
+  if (error || !tree) {
+    const at = error ? lineOf(text, error.offset) : 1;
+    throw new BackupError(
+      `Cannot use configuration ${where}: line ${at} is not JSON (${
+        error ? printParseErrorCode(error.error) : "it is empty"
+      })`,
+      { kind: "config", hint: "mend that line; comments and trailing commas are allowed" },
+    );
+  }
+  refuseTwice(tree, text, where);
+  return getNodeValue(tree);
+}
+
+/** JSON lets a key stand twice and takes the last: a configuration must not say two things. */
+function refuseTwice(node: Node, text: string, where: string): void {
+  if (node.type === "object") {
+    const seen = new Set<unknown>();
+    for (const property of node.children ?? []) {
+      const key = property.children?.[0]?.value;
+      if (seen.has(key) || key === "__proto__") {
+        throw new BackupError(
+          `Cannot use configuration ${where}: line ${lineOf(text, property.offset)}: key ${
+            JSON.stringify(key)
+          } ${key === "__proto__" ? "is not a key" : "stands there twice"}`,
+          { kind: "config", hint: "remove one of them" },
+        );
+      }
+      seen.add(key);
+    }
+  }
+  for (const child of node.children ?? []) refuseTwice(child, text, where);
+}
+
+function placeInText(text: string, issue: z.core.$ZodIssue): string {
+  const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
+  const tree = parseTree(text);
+  const node = tree && findNodeAtLocation(tree, path);
+  const line = node ? `line ${lineOf(text, node.offset)}: ` : "";
+  return path.length === 0 ? line : `${line}${path.join(".")}: `;
+}
+
+const lineOf = (text: string, offset: number): number => text.slice(0, offset).split("\n").length;
+
+/** The JSON Schema of the configuration file, for editors and for Nix. */
+export function configJsonSchema(): unknown {
+  return z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" });
+}
+
+/** The set with this name. @throws {BackupError} (usage) Naming those that exist. */
+export function setNamed(config: Config, name: string): { readonly name: SetName; readonly set: SetConfig } {
+  const set = config.sets.get(name as SetName);
+  if (set) return { name: name as SetName, set };
+  throw new BackupError(`Cannot find set ${JSON.stringify(name)}: it is not in the configuration`, {
+    kind: "usage",
+    hint: `sets there: ${[...config.sets.keys()].join(", ")}; or "all"`,
+  });
+}

@@ -1,0 +1,192 @@
+/**
+ * The file system of this machine, behind the seam of host.ts.
+ *
+ * @module
+ */
+
+import type { Fs, OpenFile, OpenOptions, Stat } from "./host.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
+import { statfsSync } from "node:fs";
+
+/** The real file system. */
+export const realFs: Fs = {
+  open: (path, options) => openReal(path, options),
+  stat: (path) => statOf(Deno.statSync(path)),
+  lstat: (path) => statOf(Deno.lstatSync(path)),
+  readDir: (path) => [...Deno.readDirSync(path)].map((entry) => ({ name: entry.name, type: typeOf(entry) })),
+  readLink: (path) => Deno.readLinkSync(path),
+  realPath: (path) => Deno.realPathSync(path),
+  readFile: (path) => Deno.readFileSync(path),
+  mkdir: (path, options) => Deno.mkdirSync(path, options ?? {}),
+  rename: (from, to) => Deno.renameSync(from, to),
+  remove: (path, options) => Deno.removeSync(path, options ?? {}),
+  symlink: (target, path) => Deno.symlinkSync(target, path),
+  chmod: (path, mode) => Deno.chmodSync(path, mode),
+  utime: (path, mtimeMs) => Deno.utimeSync(path, mtimeMs / 1000, mtimeMs / 1000),
+  syncFolder: (path) => {
+    using folder = Deno.openSync(path, { read: true });
+    folder.syncSync();
+  },
+  freeBytes: (path) => {
+    try {
+      const { bavail, bsize } = statfsSync(path);
+      return Number(bavail) * Number(bsize);
+    } catch {
+      return undefined;
+    }
+  },
+};
+
+function openReal(path: string, options: OpenOptions): OpenFile {
+  const file = Deno.openSync(path, options);
+  let closed = false;
+  const close = () => {
+    if (!closed) file.close();
+    closed = true;
+  };
+  const writeAll = (bytes: Uint8Array) => {
+    for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+  };
+  return {
+    read: (buffer) => file.readSync(buffer) ?? 0,
+    readAt(buffer, position) {
+      file.seekSync(position, Deno.SeekMode.Start);
+      let done = 0;
+      while (done < buffer.length) {
+        const count = file.readSync(buffer.subarray(done));
+        if (!count) break;
+        done += count;
+      }
+      return done;
+    },
+    write: writeAll,
+    writeAt(bytes, position) {
+      file.seekSync(position, Deno.SeekMode.Start);
+      writeAll(bytes);
+    },
+    truncate: (bytes) => file.truncateSync(bytes),
+    sync: () => file.syncSync(),
+    stat: () => statOf(file.statSync()),
+    tryLock: () => file.tryLockSync(true),
+    close,
+    [Symbol.dispose]: close,
+  };
+}
+
+function statOf(info: Deno.FileInfo): Stat {
+  return {
+    type: typeOf(info),
+    bytes: info.size,
+    mode: (info.mode ?? 0) & 0o7777,
+    mtimeMs: info.mtime?.getTime() ?? 0,
+    ctimeMs: info.ctime?.getTime() ?? 0,
+    inode: info.ino ?? 0,
+    device: info.dev,
+    uid: info.uid ?? 0,
+  };
+}
+
+function typeOf(entry: { isFile: boolean; isDirectory: boolean; isSymlink: boolean }): Stat["type"] {
+  if (entry.isSymlink) return "link";
+  if (entry.isFile) return "file";
+  return entry.isDirectory ? "folder" : "other";
+}
+
+/** Whether anything is at `path` (a dangling link counts). Errors other than "not found" are thrown. */
+export function exists(fs: Fs, path: string): boolean {
+  return lstatIfThere(fs, path) !== undefined;
+}
+
+/** What is at `path`, or undefined if nothing. Errors other than "not found" are thrown. */
+export function lstatIfThere(fs: Fs, path: string): Stat | undefined {
+  try {
+    return fs.lstat(path);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Whether an error says that nothing is there: the file, or a folder on the way to it. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+}
+
+/** The text of a file, or undefined if there is none. */
+export function readTextIfThere(fs: Fs, path: string): string | undefined {
+  try {
+    return new TextDecoder().decode(fs.readFile(path));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Writes a small file so that a crash leaves the old one or the new one, whole: written beside, synced, renamed,
+ * the folder synced. Mode 0600 unless told otherwise.
+ */
+export function writeFileDurably(fs: Fs, path: string, content: string | Uint8Array, mode = 0o600): void {
+  const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const beside = `${path}.tmp`;
+  try {
+    removeIfThere(fs, beside);
+    {
+      using file = fs.open(beside, { write: true, createNew: true, mode });
+      file.write(bytes);
+      file.sync();
+    }
+    fs.rename(beside, path);
+  } catch (error) {
+    try {
+      removeIfThere(fs, beside);
+    } catch { /* The first error is the one to tell. */ }
+    throw diskError(`write ${path}`, error);
+  }
+  fs.syncFolder(parentOf(path));
+}
+
+/** Appends one line to a log and syncs it. A line cut by a crash is ended first, so that it spoils no other. */
+export function appendLineDurably(fs: Fs, path: string, line: string): void {
+  try {
+    using file = fs.open(path, { read: true, write: true, create: true, mode: 0o600 });
+    const { bytes } = file.stat();
+    const last = new Uint8Array(1);
+    const cut = bytes > 0 && file.readAt(last, bytes - 1) === 1 && last[0] !== 0x0a;
+    file.writeAt(new TextEncoder().encode(`${cut ? "\n" : ""}${line}\n`), bytes);
+    file.sync();
+  } catch (error) {
+    throw diskError(`write ${path}`, error);
+  }
+}
+
+/** Removes a file or a whole folder; that nothing is there is fine. */
+export function removeIfThere(fs: Fs, path: string): void {
+  try {
+    fs.remove(path, { recursive: true });
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+/** The folder that `path` lies in. */
+export function parentOf(path: string): string {
+  const cut = path.lastIndexOf("/");
+  return cut <= 0 ? "/" : path.slice(0, cut);
+}
+
+/** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */
+export function diskError(action: string, error: unknown): BackupError {
+  if (error instanceof BackupError) return error;
+  const reason = reasonOf(error);
+  const full = /os error (28|122)\b|No space left|quota exceeded/i.test(reason);
+  const readOnly = /os error 30\b|Read-only file system/i.test(reason);
+  const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
+  const state = full ? "the disk is full" : readOnly ? "the file system is read-only" : reason;
+  const hint = full
+    ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
+    : denied
+    ? "check the owner and mode of that path, and the user that this runs as"
+    : "look at the system's log for errors of that disk";
+  return new BackupError(`Cannot ${action}: ${state}`, { kind: "disk", hint, cause: error });
+}

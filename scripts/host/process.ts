@@ -1,0 +1,116 @@
+/**
+ * Programs of this machine, behind the seam of host.ts.
+ *
+ * A program started here is ended with us: on cancellation and on a timeout it gets SIGTERM, then SIGKILL.
+ *
+ * @module
+ */
+
+import type { Run } from "./host.ts";
+import { BackupError } from "../core/errors.ts";
+
+/** Most bytes of each output that are kept; the rest is read and dropped. */
+const OUTPUT_BYTES_MAX = 8 * 1024 * 1024;
+/** Milliseconds between SIGTERM and SIGKILL. */
+const KILL_AFTER_MS = 5_000;
+/** How often a cancellation is looked for, in milliseconds. */
+const POLL_MS = 100;
+
+/** Makes a {@linkcode Run} whose programs end when `checkpoint` throws. */
+export function makeRun(checkpoint: () => void): Run {
+  return async (program, args, options = {}) => {
+    let child: Deno.ChildProcess;
+    try {
+      child = new Deno.Command(program, {
+        args: [...args],
+        stdin: options.stdin === undefined ? "null" : "piped",
+        stdout: "piped",
+        stderr: "piped",
+        ...(options.env ? { env: { ...options.env } } : {}),
+        ...(options.cwd ? { cwd: options.cwd } : {}),
+      }).spawn();
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) {
+        throw new BackupError(`Cannot run ${program}: it is not installed`, {
+          kind: "usage",
+          hint: `install ${program} (Debian: apt-get install ${PACKAGE_OF[program] ?? program})`,
+        });
+      }
+      throw error;
+    }
+
+    let stopped: unknown;
+    let killTimer: number | undefined;
+    const stop = (why: unknown) => {
+      if (stopped !== undefined) return;
+      stopped = why;
+      kill(child, "SIGTERM");
+      killTimer = setTimeout(() => kill(child, "SIGKILL"), KILL_AFTER_MS);
+    };
+    const started = performance.now();
+    const poll = setInterval(() => {
+      try {
+        checkpoint();
+      } catch (error) {
+        stop(error);
+      }
+      if (options.secondsMax !== undefined && performance.now() - started > options.secondsMax * 1000) {
+        stop(
+          new BackupError(`Cannot finish ${program}: it took longer than ${options.secondsMax} s`, {
+            kind: "network",
+            hint: "run it again: what was transferred is kept",
+          }),
+        );
+      }
+    }, POLL_MS);
+
+    try {
+      const [stdout, stderr, status] = await Promise.all([
+        collect(child.stdout, options.onLine),
+        collect(child.stderr),
+        child.status,
+        feed(child, options.stdin),
+      ]);
+      if (stopped !== undefined) throw stopped;
+      return { code: status.code, ...(status.signal ? { signal: status.signal } : {}), stdout, stderr };
+    } finally {
+      clearInterval(poll);
+      clearTimeout(killTimer);
+    }
+  };
+}
+
+/** Debian's packages of programs whose name differs. */
+const PACKAGE_OF: Readonly<Record<string, string>> = { ssh: "openssh-client" };
+
+function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch { /* It has ended by itself. */ }
+}
+
+async function feed(child: Deno.ChildProcess, text: string | undefined): Promise<void> {
+  if (text === undefined) return;
+  const writer = child.stdin.getWriter();
+  try {
+    await writer.write(new TextEncoder().encode(text));
+    await writer.close();
+  } catch { /* It ended without reading its input; its exit code says so. */ }
+}
+
+async function collect(stream: ReadableStream<Uint8Array>, onLine?: (line: string) => void): Promise<string> {
+  const decoder = new TextDecoder();
+  let kept = "";
+  let line = "";
+  const take = (text: string) => {
+    if (kept.length < OUTPUT_BYTES_MAX) kept += text;
+    if (!onLine) return;
+    const lines = (line + text).split(/[\r\n]/);
+    line = lines.pop()!.slice(-OUTPUT_BYTES_MAX);
+    for (const whole of lines) onLine(whole);
+  };
+  for await (const chunk of stream) take(decoder.decode(chunk, { stream: true }));
+  take(decoder.decode());
+  if (onLine && line !== "") onLine(line);
+  return kept;
+}
