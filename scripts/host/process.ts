@@ -40,7 +40,7 @@ export function makeRun(checkpoint: () => void): Run {
     }
 
     let stopped: unknown;
-    let killTimer: number | undefined;
+    let killTimer: ReturnType<typeof setTimeout> | undefined;
     const stop = (why: unknown) => {
       if (stopped !== undefined) return;
       stopped = why;
