@@ -1,0 +1,220 @@
+/**
+ * A store as a folder on this machine: `<store>/<hub>/<set>/<snapshot id>/`.
+ *
+ * Reading trusts nothing: names are parsed, seals are parsed, and what is not a snapshot is told apart from what
+ * is one, never removed. One hub's own folder, `<store>/<hub>`, is accepted wherever a store is.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { BackupError, reasonOf } from "../core/errors.ts";
+import {
+  type HubName,
+  isHubName,
+  isSetName,
+  isSnapshotId,
+  SEAL_FILE,
+  type SetName,
+  SIGNATURE_FILE,
+  type SnapshotId,
+} from "../core/names.ts";
+import { parseSeal, type Seal, SEAL_BYTES_MAX, sealChecksum, type SealedPart } from "../core/seal.ts";
+import { isMissing, lstatIfThere } from "./fs.ts";
+import type { Fs } from "./host.ts";
+
+/** Names that start so are being written, by us or by rsync; they are not snapshots yet. */
+export const INCOMING_PREFIX = ".incoming-";
+/** Bytes read at once when a part is checked or copied. */
+export const READ_BYTES = 1 << 20;
+
+/** A folder named like a snapshot. Without a readable seal it is not one. */
+export interface StoredSnapshot {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly id: SnapshotId;
+  readonly folder: string;
+  /** The seal and its exact bytes, or why there is none. */
+  readonly sealed:
+    | {
+      readonly seal: Seal;
+      readonly bytes: Uint8Array;
+      readonly signature: string;
+      readonly checksum: string;
+    }
+    | { readonly seal: undefined; readonly state: "incomplete" | "unreadable"; readonly problem: string };
+}
+
+/** A snapshot whose seal could be read. */
+export type SealedSnapshot = StoredSnapshot & { readonly sealed: { readonly seal: Seal } };
+
+export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
+  return snapshot.sealed.seal !== undefined;
+}
+
+/** One set of one hub in a store. */
+export interface StoredSet {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly folder: string;
+}
+
+/** Something in a store that is not ours. */
+export interface Foreign {
+  readonly path: string;
+  readonly reason: string;
+}
+
+/**
+ * Finds the sets under `root`, which is a store or one hub's folder in it. Sorted by hub, then set.
+ *
+ * @param foreign Told of everything that is neither.
+ * @throws {BackupError} (usage) If there is no such folder.
+ */
+export function findSets(fs: Fs, root: string, foreign: (found: Foreign) => void = () => {}): StoredSet[] {
+  const sets: StoredSet[] = [];
+  const stat = lstatIfThere(fs, root);
+  if (!stat) {
+    throw new BackupError(`Cannot read store ${root}: there is no such folder`, {
+      kind: "usage",
+      hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
+    });
+  }
+  const top = foldersIn(fs, root, foreign);
+  for (const name of top) {
+    const inside = foldersIn(fs, `${root}/${name}`, () => {});
+    // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
+    if (inside.some(isSnapshotId)) {
+      const hub = root.split("/").at(-1)!;
+      if (isHubName(hub) && isSetName(name)) sets.push({ hub, set: name, folder: `${root}/${name}` });
+      else {foreign({
+          path: `${root}/${name}`,
+          reason: "holds snapshots, but is not named like a set of a hub",
+        });}
+    } else if (isHubName(name)) {
+      for (const set of foldersIn(fs, `${root}/${name}`, foreign)) {
+        if (isSetName(set)) sets.push({ hub: name, set, folder: `${root}/${name}/${set}` });
+        else foreign({ path: `${root}/${name}/${set}`, reason: "is not named like a set" });
+      }
+    } else {
+      foreign({ path: `${root}/${name}`, reason: "is not named like a hub" });
+    }
+  }
+  return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
+}
+
+/** Names of the folders in `path`, without those being written. Anything else is reported. */
+function foldersIn(fs: Fs, path: string, foreign: (found: Foreign) => void): string[] {
+  const names: string[] = [];
+  for (const { name, type } of fs.readDir(path)) {
+    if (name.startsWith(".")) continue;
+    if (type === "folder") names.push(name);
+    else foreign({ path: `${path}/${name}`, reason: `is a ${type} where only folders belong` });
+  }
+  return names;
+}
+
+/** The ids of the snapshot folders of a set, oldest first, whether sealed or not. */
+export function snapshotIds(
+  fs: Fs,
+  set: StoredSet,
+  foreign: (found: Foreign) => void = () => {},
+): SnapshotId[] {
+  const ids: SnapshotId[] = [];
+  for (const name of foldersIn(fs, set.folder, foreign)) {
+    if (isSnapshotId(name)) ids.push(name);
+    else foreign({ path: `${set.folder}/${name}`, reason: "is not named like a snapshot" });
+  }
+  return ids.sort();
+}
+
+/** Reads one snapshot's seal. Problems are returned, not thrown. */
+export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: SnapshotId): StoredSnapshot {
+  const found = { hub, set, id, folder: `${folder}/${id}` };
+  const path = `${found.folder}/${SEAL_FILE}`;
+  try {
+    const stat = fs.lstat(path);
+    if (stat.type !== "file") return bad("unreadable", `${path} is a ${stat.type}`);
+    if (stat.bytes > SEAL_BYTES_MAX) {
+      return bad("unreadable", `${path} has ${stat.bytes} bytes, which no seal has`);
+    }
+    const bytes = fs.readFile(path);
+    const seal = parseSeal(new TextDecoder().decode(bytes), path);
+    if (seal.hub !== hub || seal.set !== set || seal.id !== id) {
+      return bad("unreadable", `its seal belongs to ${seal.hub}/${seal.set}/${seal.id}`);
+    }
+    const signaturePath = `${found.folder}/${SIGNATURE_FILE}`;
+    const signature = lstatIfThere(fs, signaturePath);
+    if (!signature) return bad("incomplete", "its seal has no signature");
+    if (signature.type !== "file" || signature.bytes > 65_536) {
+      return bad("unreadable", `${signaturePath} is no signature`);
+    }
+    return {
+      ...found,
+      sealed: {
+        seal,
+        bytes,
+        signature: new TextDecoder().decode(fs.readFile(signaturePath)),
+        checksum: sealChecksum(bytes),
+      },
+    };
+  } catch (error) {
+    if (isMissing(error)) return bad("incomplete", "it has no seal: its upload or its run did not finish");
+    return bad("unreadable", reasonOf(error));
+  }
+
+  function bad(state: "incomplete" | "unreadable", problem: string): StoredSnapshot {
+    return { ...found, sealed: { seal: undefined, state, problem } };
+  }
+}
+
+/** Reads all snapshots of a set, oldest first. */
+export function readSet(fs: Fs, set: StoredSet): StoredSnapshot[] {
+  return snapshotIds(fs, set).map((id) => readSnapshot(fs, set, id));
+}
+
+/** The set's folder in a store, whether it exists or not. */
+export function setIn(store: string, hub: HubName, set: SetName): StoredSet {
+  return { hub, set, folder: `${store}/${hub}/${set}` };
+}
+
+/** Reads all snapshots of a set that may have no folder yet. */
+export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
+  return lstatIfThere(fs, set.folder) ? readSet(fs, set) : [];
+}
+
+/**
+ * Reads a part whole from the disk and compares size and SHA-256 with the seal.
+ *
+ * @param onBytes Called with each chunk's length, for progress and limits.
+ * @returns What is wrong with it, or undefined if nothing.
+ */
+export function problemWithPart(
+  fs: Fs,
+  folder: string,
+  part: SealedPart,
+  onBytes: (count: number) => void = () => {},
+): string | undefined {
+  const path = `${folder}/${part.name}`;
+  try {
+    const stat = lstatIfThere(fs, path);
+    if (!stat) return "it is missing";
+    if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
+    if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
+    using file = fs.open(path, { read: true });
+    const hash = createHash("sha256");
+    const buffer = new Uint8Array(READ_BYTES);
+    for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
+      hash.update(buffer.subarray(0, count));
+      onBytes(count);
+    }
+    const sha256 = hash.digest("hex");
+    return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
+  } catch (error) {
+    return `it cannot be read: ${reasonOf(error)}`;
+  }
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
