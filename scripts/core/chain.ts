@@ -1,0 +1,54 @@
+/**
+ * Chains: when a new one starts, and what depends on what.
+ *
+ * @module
+ */
+
+import type { SetConfig } from "./config.ts";
+import { type SnapshotId, timeOfSnapshotId } from "./names.ts";
+import type { Seal } from "./seal.ts";
+
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+/**
+ * Says why the next snapshot has to be a full, or undefined if an increment on `parent` will do.
+ *
+ * @param parent Seals of the chain so far, oldest first, ending with the snapshot that an increment would build on.
+ * @param isHeld Whether a snapshot is still somewhere: in the local store or confirmed on a destination.
+ */
+export function fullReason(
+  set: Pick<SetConfig, "fullEveryDays" | "chainLengthMax">,
+  chain:
+    | { readonly parent: SnapshotId; readonly needs: readonly SnapshotId[]; readonly length: number }
+    | undefined,
+  now: Date,
+  isHeld: (id: SnapshotId) => boolean,
+): string | undefined {
+  if (!chain) return "there is no snapshot to build on";
+  const root = chain.needs[0] ?? chain.parent;
+  if (now.getTime() - timeOfSnapshotId(root).getTime() >= set.fullEveryDays * DAY_MS) {
+    return `the last full is ${set.fullEveryDays} days old or more`;
+  }
+  if (chain.length >= set.chainLengthMax) return `the chain has ${chain.length} snapshots`;
+  const lost = [...chain.needs, chain.parent].find((id) => !isHeld(id));
+  if (lost) return `${lost}, which it would need, is in no store`;
+  return undefined;
+}
+
+/**
+ * For each snapshot, what stands in the way of restoring it: itself, or one that it needs, is missing or damaged.
+ *
+ * @param isWhole Whether a snapshot's own seal and parts are all right.
+ * @returns Snapshots that cannot be restored, each with the ids at fault.
+ */
+export function unrestorable(
+  seals: readonly Pick<Seal, "id" | "needs">[],
+  isWhole: (id: SnapshotId) => boolean,
+): Map<SnapshotId, SnapshotId[]> {
+  const broken = new Map<SnapshotId, SnapshotId[]>();
+  for (const seal of seals) {
+    const faults = [...seal.needs, seal.id].filter((id) => !isWhole(id));
+    if (faults.length > 0) broken.set(seal.id, faults);
+  }
+  return broken;
+}

@@ -1,0 +1,79 @@
+/**
+ * The gate: whether a database's snapshot counts as good.
+ *
+ * Invariant: nothing is refused here. What looks wrong is stored all the same, marked, and never displaces what is
+ * good; a later snapshot is good only by passing on its own, compared with the last *good* one.
+ *
+ * @module
+ */
+
+import type { Gate } from "./config.ts";
+import type { DatabaseChecks } from "./manifest.ts";
+import type { SuspicionCode } from "./seal.ts";
+
+/** What the gate looks at. */
+export interface GateSubject {
+  readonly rows: Readonly<Record<string, number>>;
+  /** Tables whose rows could not be counted. */
+  readonly unreadable: readonly string[];
+  readonly checks: DatabaseChecks;
+}
+
+/** What the last good snapshot held. */
+export type GateReference = Pick<GateSubject, "rows" | "checks">;
+
+export interface DetailedSuspicion {
+  readonly code: SuspicionCode;
+  readonly source: string;
+  readonly detail: string;
+}
+
+/** Says why a database's snapshot does not count as good; empty when it does. */
+export function suspicionsOf(
+  source: string,
+  now: GateSubject,
+  lastGood: GateReference | undefined,
+  gate: Gate,
+): DetailedSuspicion[] {
+  const found: DetailedSuspicion[] = [];
+  const add = (code: SuspicionCode, detail: string) => found.push({ code, source, detail });
+
+  const integrity = now.checks.integrity.filter((line) => line !== "ok");
+  if (integrity.length > 0 || now.checks.integrity.length === 0) {
+    add("integrity", `integrity_check: ${integrity.slice(0, 3).join("; ") || "gave no answer"}`);
+  } else if (now.unreadable.length > 0) {
+    add("integrity", `rows cannot be counted in ${now.unreadable.join(", ")}`);
+  }
+
+  const tables = Object.keys(now.rows);
+  if (tables.length === 0 && now.unreadable.length === 0) add("empty", "it holds no table");
+  if (!lastGood) return found;
+
+  if (now.checks.foreignKeys.length > lastGood.checks.foreignKeys.length) {
+    add("foreign-keys", now.checks.foreignKeys.slice(0, 3).join("; "));
+  }
+  const before = Object.entries(lastGood.rows);
+  const total = (rows: Readonly<Record<string, number>>) =>
+    Object.values(rows).reduce((sum, n) => sum + n, 0);
+  if (tables.length > 0 && total(now.rows) === 0 && total(lastGood.rows) > 0) {
+    add("empty", `every table is empty, and there were ${total(lastGood.rows)} rows`);
+  }
+  const gone = before.filter(([table]) => !(table in now.rows) && !now.unreadable.includes(table));
+  if (before.length > 1 && gone.length * 2 > before.length) {
+    add("swapped", `${gone.length} of ${before.length} tables are gone: it may be another database`);
+  }
+  for (const [table, count] of before) {
+    if (gate.ignoreTables.includes(table) || now.unreadable.includes(table)) continue;
+    const left = now.rows[table] ?? 0;
+    const lost = count - left;
+    if (lost >= Math.max(1, gate.rowsLostMin) && lost > count * gate.rowsLostRatio) {
+      add("rows-lost", `${table} has ${left} rows where the last good snapshot had ${count}`);
+    }
+  }
+  return found;
+}
+
+/** What a person can do about a suspicion. */
+export const GATE_HINT =
+  "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
+  "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";

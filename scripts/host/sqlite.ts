@@ -1,0 +1,374 @@
+/**
+ * SQLite, through Deno's own `node:sqlite`.
+ *
+ * Fault model: another process writes to the database all the time. Counts, schema and the copy come from one read
+ * transaction, so they are one moment, and the stepped copy never starts over. POSIX drops a process's locks on a
+ * file when any descriptor of it is closed, so while a connection is open nothing here opens its files by hand.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { backup, DatabaseSync } from "node:sqlite";
+import type { Limits } from "../core/config.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
+import type { DatabaseChecks } from "../core/manifest.ts";
+import {
+  countersOf,
+  type FileMark,
+  type Fingerprint,
+  HEADER_BYTES,
+  readHeader,
+  sameFingerprint,
+  WAL_HEADER_BYTES,
+  WAL_INDEX_HEADER_BYTES,
+  walIndexState,
+} from "../core/sqlite_format.ts";
+import { diskError, isMissing, lstatIfThere, removeIfThere } from "./fs.ts";
+import type { Fs, Host, Stat } from "./host.ts";
+
+/** What was read of a database in one transaction. */
+export interface DatabaseFacts {
+  /** Rows by table; a table that cannot be read is missing here and named in `unreadable`. */
+  readonly rows: Readonly<Record<string, number>>;
+  readonly unreadable: readonly string[];
+  readonly schemaSha256: string;
+  readonly userVersion: number;
+  readonly applicationId: number;
+}
+
+/** A consistent copy. */
+export interface CopiedDatabase extends DatabaseFacts {
+  readonly pageBytes: number;
+  /** Size of the image in bytes. */
+  readonly bytes: number;
+  /** The live database's state, if it was the same before and after the copy: then the image is exactly that state. */
+  readonly fingerprint: Fingerprint | null;
+}
+
+/** Pages copied between two looks at the budgets. */
+const PAGES_PER_STEP = 2_000;
+/** How long to wait for another process's lock, in milliseconds. */
+const BUSY_MS = 10_000;
+/** Lines of a check's report that are kept. */
+const REPORT_LINES_MAX = 100;
+const COPY_BYTES = 1 << 20;
+
+/** The schema's checksum when it cannot be read. */
+const NO_SCHEMA = createHash("sha256").digest("hex");
+
+/**
+ * Copies a live database into `image` as of one moment.
+ *
+ * @param path The database; its `-wal` and `-shm` are taken into account by SQLite.
+ * @param image Where the copy goes; nothing may be there.
+ * @throws {BackupError} (source) If it is missing, locked, not SQLite or over a budget; (disk) if `image` cannot be written.
+ */
+export async function copyDatabase(
+  host: Host,
+  path: string,
+  image: string,
+  limits: Limits,
+): Promise<CopiedDatabase> {
+  const before = fingerprintOf(host.fs, path);
+  const quiet = await copyQuiet(host, path, image);
+  const copied = quiet ?? await copyLive(host, path, image, limits);
+  const after = fingerprintOf(host.fs, path);
+  const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
+  return { ...copied, fingerprint };
+}
+
+/** Refuses what is not a database that can be copied, with the reason. */
+export function requireDatabase(fs: Fs, path: string): { readonly pageBytes: number; readonly wal: boolean } {
+  const fail = (state: string, hint: string): never => {
+    throw new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
+  };
+  let header: Uint8Array;
+  try {
+    if (fs.stat(path).type !== "file") {
+      return fail("it is not a file", "point the source at the database itself");
+    }
+    header = readStart(fs, path, HEADER_BYTES);
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+    if (isMissing(error)) return fail("there is no such file", "check the path, and HAPI_HOME or DB_PATH");
+    return fail(reasonOf(error), "check its owner and mode, and the user that this runs as");
+  }
+  const kind = readHeader(header);
+  if (kind.kind === "empty") {
+    return fail("it is empty (0 bytes)", "an earlier snapshot may be what you want back: hapi-backup list");
+  }
+  if (kind.kind === "foreign") {
+    return fail(
+      "it does not start like an SQLite database",
+      "it may be encrypted, overwritten, or another kind of file; back it up with a source of kind file to keep its bytes",
+    );
+  }
+  return kind;
+}
+
+/**
+ * Copies a WAL database that no process has open: without a `-wal` the main file is all there is. SQLite itself would
+ * create `-wal` and `-shm` beside it just to read it, and fail where it may not.
+ *
+ * @returns undefined If it is not such a database, or came to life meanwhile.
+ */
+async function copyQuiet(
+  host: Host,
+  path: string,
+  image: string,
+): Promise<Omit<CopiedDatabase, "fingerprint"> | undefined> {
+  const { fs } = host;
+  const { wal, pageBytes } = requireDatabase(fs, path);
+  if (!wal) return undefined;
+  const isQuiet = () => !lstatIfThere(fs, `${path}-wal`) && !lstatIfThere(fs, `${path}-journal`);
+  const before = markOf(fs.stat(path));
+  if (!isQuiet() || before.bytes % pageBytes !== 0) return undefined;
+  {
+    using from = fs.open(path, { read: true });
+    try {
+      using to = fs.open(image, { write: true, createNew: true, mode: 0o600 });
+      const buffer = new Uint8Array(COPY_BYTES);
+      for (let done = 0, count = from.read(buffer); count > 0; count = from.read(buffer)) {
+        to.write(buffer.subarray(0, count));
+        done += count;
+        host.report.progress(`copy ${path}`, done, before.bytes);
+        host.checkpoint();
+      }
+    } catch (error) {
+      removeIfThere(fs, image);
+      throw diskError(`write ${image}`, error);
+    }
+  }
+  if (!isQuiet() || JSON.stringify(markOf(fs.stat(path))) !== JSON.stringify(before)) {
+    removeIfThere(fs, image);
+    return undefined;
+  }
+  return await Promise.resolve({ ...readFacts(host, image), pageBytes, bytes: before.bytes });
+}
+
+async function copyLive(
+  host: Host,
+  path: string,
+  image: string,
+  limits: Limits,
+): Promise<Omit<CopiedDatabase, "fingerprint">> {
+  const { fs } = host;
+  const { pageBytes } = requireDatabase(fs, path);
+  const started = host.now().getTime();
+  const walBytes = () => lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
+  const walBytesAtStart = walBytes();
+  const imageFolder = image.slice(0, image.lastIndexOf("/"));
+  const overBudget = (state: string, hint: string) =>
+    new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
+
+  const db = openForReading(path);
+  try {
+    let facts: DatabaseFacts;
+    try {
+      db.exec("BEGIN");
+      facts = factsOf(db);
+    } catch (error) {
+      throw sourceError(path, error);
+    }
+    let stopped: unknown;
+    try {
+      await backup(db, image, {
+        rate: PAGES_PER_STEP,
+        progress: ({ totalPages, remainingPages }: { totalPages: number; remainingPages: number }) => {
+          try {
+            host.checkpoint();
+            host.report.progress(
+              `copy ${path}`,
+              (totalPages - remainingPages) * pageBytes,
+              totalPages * pageBytes,
+            );
+            const seconds = (host.now().getTime() - started) / 1000;
+            if (seconds > limits.snapshotSeconds) {
+              throw overBudget(
+                `the copy took longer than ${limits.snapshotSeconds} s`,
+                "raise limits.snapshotSeconds, or find out what slows the disk",
+              );
+            }
+            const growth = walBytes() - walBytesAtStart;
+            if (growth > limits.walGrowthBytes) {
+              throw overBudget(
+                `its WAL grew by ${growth} bytes meanwhile, more than ${limits.walGrowthBytes}`,
+                "raise limits.walGrowthBytes, or take the snapshot when the hub is less busy",
+              );
+            }
+            const free = fs.freeBytes(imageFolder);
+            if (free !== undefined && free < limits.freeBytesMin) {
+              throw notEnoughSpace(imageFolder, free, limits.freeBytesMin);
+            }
+          } catch (error) {
+            stopped = error;
+            throw error;
+          }
+        },
+      });
+    } catch (error) {
+      if (stopped !== undefined) throw stopped;
+      throw copyError(path, image, error);
+    }
+    return { ...facts, pageBytes, bytes: fs.stat(image).bytes };
+  } catch (error) {
+    removeIfThere(fs, image);
+    throw error;
+  } finally {
+    db.close();
+  }
+}
+
+/** The error for a disk that a run would fill. */
+export function notEnoughSpace(folder: string, free: number, needed: number): BackupError {
+  return new BackupError(`Cannot go on in ${folder}: ${free} bytes are free and ${needed} must be`, {
+    kind: "disk",
+    hint: "free some space there, or lower limits.freeBytesMin",
+  });
+}
+
+function openForReading(path: string): DatabaseSync {
+  try {
+    return new DatabaseSync(path, { readOnly: true, timeout: BUSY_MS, allowExtension: false });
+  } catch (error) {
+    throw sourceError(path, error);
+  }
+}
+
+function sourceError(path: string, error: unknown): BackupError {
+  const reason = reasonOf(error);
+  const [state, hint] = /locked|busy/i.test(reason)
+    ? [
+      `another process held its lock for ${BUSY_MS / 1000} s`,
+      "find it with `fuser` or `lsof` on that file, end it, and run this again",
+    ]
+    : /not a database|encrypted/i.test(reason)
+    ? [
+      "it is not an SQLite database, or it is encrypted",
+      "back it up with a source of kind file to keep its bytes",
+    ]
+    : /readonly|hot journal|unable to open/i.test(reason)
+    ? [reason, "start the program it belongs to once, so that it recovers its journal, then run this again"]
+    : /malformed|corrupt/i.test(reason)
+    ? [
+      "its schema cannot be read (database disk image is malformed)",
+      "restore the last good snapshot: hapi-backup list",
+    ]
+    : [reason, "open it with sqlite3 to see more"];
+  return new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint, cause: error });
+}
+
+function copyError(path: string, image: string, error: unknown): BackupError {
+  const reason = reasonOf(error);
+  if (/full|disk I\/O|readonly|unable to open/i.test(reason)) {
+    return diskError(`write ${image}`, /full/i.test(reason) ? new Error("No space left on device") : error);
+  }
+  return sourceError(path, error);
+}
+
+/** Reads counts, schema and versions of an image that only we use. Leaves nothing beside it. */
+export function readFacts(host: Pick<Host, "fs">, image: string): DatabaseFacts {
+  return withImage(host.fs, image, (db) => {
+    db.exec("BEGIN");
+    return factsOf(db);
+  });
+}
+
+/** Asks SQLite whether an image is sound. Slow: reads all of it. */
+export function checkImage(host: Pick<Host, "fs">, image: string): DatabaseChecks {
+  return withImage(host.fs, image, (db) => {
+    const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
+      try {
+        const found: string[] = [];
+        for (const row of db.prepare(sql).iterate()) {
+          if (found.push(text(row as Record<string, unknown>).slice(0, 500)) >= REPORT_LINES_MAX) break;
+        }
+        return found;
+      } catch (error) {
+        return [reasonOf(error)];
+      }
+    };
+    return {
+      integrity: lines(`PRAGMA integrity_check(${REPORT_LINES_MAX})`, (row) => String(row.integrity_check)),
+      foreignKeys: lines(
+        "PRAGMA foreign_key_check",
+        (row) => `${row.table} row ${row.rowid} refers to a missing row of ${row.parent}`,
+      ),
+    };
+  });
+}
+
+/** Opens an image that no other process uses. */
+function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
+  const db = openForReading(image);
+  try {
+    return use(db);
+  } finally {
+    db.close();
+    // A reader of a WAL database makes these two beside it; the image alone is complete.
+    removeIfThere(fs, `${image}-wal`);
+    removeIfThere(fs, `${image}-shm`);
+  }
+}
+
+function factsOf(db: DatabaseSync): DatabaseFacts {
+  const pragma = (name: string) =>
+    Number((db.prepare(`PRAGMA ${name}`).get() as Record<string, number>)[name]);
+  const schema = db.prepare(
+    "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name",
+  ).all();
+  const rows: Record<string, number> = Object.create(null);
+  const unreadable: string[] = [];
+  for (const { type, name, sql } of schema as { type: string; name: string; sql: string | null }[]) {
+    if (type !== "table" || name.startsWith("sqlite_") || /^\s*CREATE\s+VIRTUAL/i.test(sql ?? "")) continue;
+    try {
+      rows[name] = (db.prepare(`SELECT count(*) AS n FROM ${quoted(name)}`).get() as { n: number }).n;
+    } catch {
+      unreadable.push(name);
+    }
+  }
+  return {
+    rows: { ...rows },
+    unreadable,
+    schemaSha256: schema.length === 0
+      ? NO_SCHEMA
+      : createHash("sha256").update(JSON.stringify(schema)).digest("hex"),
+    userVersion: pragma("user_version"),
+    applicationId: pragma("application_id"),
+  };
+}
+
+const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
+
+/** The live database's state without opening it in SQLite, or undefined while it cannot be told. */
+export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
+  try {
+    const main = markOf(fs.stat(path));
+    const counters = countersOf(readStart(fs, path, HEADER_BYTES));
+    const walStat = lstatIfThere(fs, `${path}-wal`);
+    if (!walStat) return lstatIfThere(fs, `${path}-journal`) ? undefined : { main, counters, wal: null };
+    const header = hexOf(readStart(fs, `${path}-wal`, WAL_HEADER_BYTES));
+    // An empty WAL holds nothing, whatever the index says.
+    const index = walStat.bytes === 0
+      ? ""
+      : walIndexState(readStart(fs, `${path}-shm`, 2 * WAL_INDEX_HEADER_BYTES));
+    return index === undefined ? undefined : { main, counters, wal: { ...markOf(walStat), header, index } };
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+function markOf({ device, inode, bytes, mtimeMs, ctimeMs }: Stat): FileMark {
+  return { device, inode, bytes, mtimeMs, ctimeMs };
+}
+
+function readStart(fs: Fs, path: string, bytes: number): Uint8Array {
+  using file = fs.open(path, { read: true });
+  const buffer = new Uint8Array(bytes);
+  return buffer.subarray(0, file.readAt(buffer, 0));
+}
+
+const hexOf = (bytes: Uint8Array): string =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
