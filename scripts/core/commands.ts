@@ -1,0 +1,214 @@
+/**
+ * The command line: every verb, its options, an example. Help, man page and completions are made from this table.
+ *
+ * @module
+ */
+
+/** One option. `flags` in commander's form; its long name in camel case is the key in the parsed options. */
+export interface OptionSpec {
+  readonly flags: string;
+  readonly text: string;
+  readonly default?: string;
+  readonly choices?: readonly string[];
+  /** May be given several times; the values become a list. */
+  readonly many?: boolean;
+}
+
+export interface ArgumentSpec {
+  /** `<name>` is required, `[name]` is not. */
+  readonly name: string;
+  readonly text: string;
+  readonly choices?: readonly string[];
+}
+
+/** Which configuration file a verb reads. */
+export type ConfigKind = "hub" | "storage" | "none";
+
+export interface CommandSpec {
+  readonly verb: string;
+  readonly group: "On the hub" | "Anywhere" | "On the storage host";
+  readonly summary: string;
+  readonly details?: string;
+  readonly config: ConfigKind;
+  readonly arguments?: readonly ArgumentSpec[];
+  readonly options: readonly OptionSpec[];
+  readonly example: string;
+}
+
+const SET: OptionSpec = {
+  flags: "--set <name>",
+  text: 'which set of sources: "state", "voice", or "all"',
+  default: "state",
+};
+const STORE: OptionSpec = {
+  flags: "--store <store>",
+  text:
+    "a folder, user@host:path (read with --ssh-key), or rclone:remote:path; the local store where left out",
+};
+const REMOTE: readonly OptionSpec[] = [
+  { flags: "--ssh-key <file>", text: "SSH key that may read a remote store" },
+  { flags: "--known-hosts <file>", text: "known_hosts file with the remote store's host key" },
+  { flags: "--port <number>", text: "SSH port of a remote store", default: "22" },
+];
+const WAIT: OptionSpec = {
+  flags: "--wait <seconds>",
+  text: "wait this long for another run to end",
+  default: "0",
+};
+const SNAPSHOT: OptionSpec = {
+  flags: "--snapshot <which>",
+  text: '"latest", an id, or a time such as "2026-11-20 06:00" (the newest at or before it)',
+  default: "latest",
+};
+const HUB: OptionSpec = { flags: "--hub-name <name>", text: "whose snapshots, in a store of several hubs" };
+const OPENING: readonly OptionSpec[] = [
+  {
+    flags: "--identity <file>",
+    text: "age identity that opens the snapshots; - reads it from standard input",
+  },
+  {
+    flags: "--signer <key>",
+    text: "who may have signed: ssh-ed25519 public key, SHA256:… fingerprint, or allowed_signers file",
+    many: true,
+  },
+];
+const SCRATCH: OptionSpec = {
+  flags: "--scratch <folder>",
+  text: "where to restore to for the check; removed afterwards",
+};
+
+export const COMMANDS: readonly CommandSpec[] = [
+  {
+    verb: "backup",
+    group: "On the hub",
+    summary: "take a snapshot, encrypt it and ship it",
+    details: "Without a configuration this makes one, with new keys and a local store.",
+    config: "hub",
+    options: [
+      SET,
+      { flags: "--full", text: "start a new chain" },
+      { flags: "--accept", text: "take lost rows for intended: the snapshot counts as good" },
+      { flags: "--no-ship", text: "leave it in the local store" },
+      WAIT,
+    ],
+    example: "hapi-backup backup --set all",
+  },
+  {
+    verb: "snapshot",
+    group: "On the hub",
+    summary: "copy the databases of a set into staging, as of one moment",
+    config: "hub",
+    options: [SET, { flags: "--full", text: "copy even what has not changed" }, WAIT],
+    example: "hapi-backup snapshot --set state",
+  },
+  {
+    verb: "encrypt",
+    group: "On the hub",
+    summary: "make a sealed snapshot in the local store from what is staged",
+    config: "hub",
+    options: [
+      SET,
+      { flags: "--full", text: "start a new chain" },
+      { flags: "--accept", text: "take lost rows for intended: the snapshot counts as good" },
+      WAIT,
+    ],
+    example: "hapi-backup encrypt --set state",
+  },
+  {
+    verb: "ship",
+    group: "On the hub",
+    summary: "send what is not yet on every destination, oldest first",
+    config: "hub",
+    options: [
+      { flags: "--set <name>", text: 'which set, or "all"', default: "all" },
+      WAIT,
+    ],
+    example: "hapi-backup ship",
+  },
+  {
+    verb: "verify",
+    group: "Anywhere",
+    summary: "restore a snapshot into scratch and prove that it is whole",
+    config: "hub",
+    options: [
+      { flags: "--set <name>", text: "which set", default: "state" },
+      {
+        ...SNAPSHOT,
+        text: '"latest", "random", an id, or a time such as "2026-11-20 06:00"',
+      },
+      STORE,
+      HUB,
+      ...OPENING,
+      ...REMOTE,
+      SCRATCH,
+      {
+        flags: "--hub <program>",
+        text: "also start this hub program on the restored copy and ask it for its sessions",
+      },
+    ],
+    example: "hapi-backup verify --snapshot random --json",
+  },
+  {
+    verb: "restore",
+    group: "Anywhere",
+    summary: "get a snapshot back, into a folder or in place",
+    details:
+      "--to writes into a new or empty folder: home/... is what lay in the operator's home, root/... the rest.\n" +
+      "--in-place puts everything back where it was, after setting aside what is there now.",
+    config: "hub",
+    options: [
+      { flags: "--to <folder>", text: "restore into this folder" },
+      { flags: "--in-place", text: "put everything back where it was" },
+      { flags: "--only <glob>", text: "only these places, such as home/.hapi/*.json", many: true },
+      { flags: "--dry-run", text: "say what would be done" },
+      { flags: "--set <name>", text: "which set", default: "state" },
+      SNAPSHOT,
+      STORE,
+      HUB,
+      ...OPENING,
+      ...REMOTE,
+    ],
+    example: 'hapi-backup restore --to ~/restored --snapshot "2026-11-20 06:00"',
+  },
+  {
+    verb: "list",
+    group: "Anywhere",
+    summary: "show the snapshots of a store, what depends on what, and the last drills",
+    config: "hub",
+    options: [
+      { flags: "--set <name>", text: 'which set, or "all"', default: "all" },
+      STORE,
+      HUB,
+      ...REMOTE,
+    ],
+    example: "hapi-backup list --set state",
+  },
+  {
+    verb: "status",
+    group: "On the hub",
+    summary: "show the newest good snapshot of each set, its age, and what is not off this machine",
+    config: "hub",
+    options: [],
+    example: "hapi-backup status --json",
+  },
+  {
+    verb: "config",
+    group: "On the hub",
+    summary: "check the configuration, or print its JSON Schema",
+    config: "none",
+    arguments: [{ name: "<action>", text: "what to do", choices: ["check", "schema"] }],
+    options: [],
+    example: "hapi-backup config check",
+  },
+];
+
+/** Options that every verb takes. */
+export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
+  {
+    flags: "--config <file>",
+    text: "configuration; $HAPI_BACKUP_CONFIG or ~/.config/hapi-backup/config.json",
+  },
+  { flags: "--json", text: "print the result as JSON" },
+  { flags: "--quiet", text: "say nothing but errors" },
+  { flags: "--verbose", text: "say more, and where an unexpected error happened" },
+];

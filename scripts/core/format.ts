@@ -1,0 +1,65 @@
+/**
+ * Numbers and times as a person reads them.
+ *
+ * @module
+ */
+
+/** `1.5 MB`: powers of 1000, as disks are sold and `rsync -h` prints. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  return `${value.toFixed(digits)} ${units[unit]}`;
+}
+
+/** `12,345`. */
+export function formatCount(count: number): string {
+  return count.toLocaleString("en-US");
+}
+
+/** How long ago or how long: `45 s`, `12 min`, `7 h`, `3 days`. */
+export function formatDuration(seconds: number): string {
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 120 * 60) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+/** A time in the zone of the machine (or the one given), with the zone: `2026-11-22 06:00:00 GMT+1`. */
+export function formatTime(time: Date, timeZone?: string): string {
+  const parts = new Intl.DateTimeFormat("en-CA", {
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
+    timeZoneName: "short",
+    ...(timeZone ? { timeZone } : {}),
+  }).formatToParts(time);
+  const part = (type: string) => parts.find((candidate) => candidate.type === type)!.value;
+  return `${part("year")}-${part("month")}-${part("day")} ${part("hour")}:${part("minute")}:${
+    part("second")
+  } ` +
+    part("timeZoneName");
+}
+
+/** Lines of cells as columns; numbers (cells that start with a digit) to the right. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    row.forEach((cell, index) => widths[index] = Math.max(widths[index] ?? 0, cell.length));
+  }
+  return rows.map((row) =>
+    row.map((cell, index) =>
+      /^[\d-]/.test(cell) && index > 0 ? cell.padStart(widths[index]!) : cell.padEnd(widths[index]!)
+    )
+      .join("  ").trimEnd()
+  ).join("\n");
+}

@@ -1,0 +1,199 @@
+/**
+ * A step in a worker of its own, with only the permissions it needs.
+ *
+ * `mod.ts` starts a script with {@linkcode runStep}; the script's last line answers with {@linkcode serveStep}. What
+ * the step prints, reports and throws comes back as messages, so that only one place writes to the terminal.
+ *
+ * @module
+ */
+
+import { BackupError, type ErrorKind } from "../core/errors.ts";
+import { realFs } from "./fs.ts";
+import type { Host, Report } from "./host.ts";
+import { makeRun } from "./process.ts";
+
+/** Where a step's words go. */
+export interface Terminal extends Report {
+  /** Data for standard output. */
+  print(text: string): void;
+}
+
+/** What a step is given beside its job. */
+export interface StepTools {
+  readonly host: Host;
+  /** Writes to standard output. */
+  readonly print: (text: string) => void;
+  /** Comes later than the job: what another step, running at the same time, found out. */
+  readonly later: Promise<unknown>;
+}
+
+type ToWorker =
+  | { readonly type: "job"; readonly job: unknown; readonly cancelled: SharedArrayBuffer }
+  | { readonly type: "later"; readonly value: unknown };
+type FromWorker =
+  | { readonly type: "ready" }
+  | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
+  | { readonly type: "info" | "warn" | "print"; readonly text: string }
+  | { readonly type: "done"; readonly result: unknown }
+  | { readonly type: "failed"; readonly error: ThrownError };
+
+interface ThrownError {
+  readonly message: string;
+  readonly kind: ErrorKind | undefined;
+  readonly hint: string | undefined;
+  readonly stack: string | undefined;
+}
+
+/** The permissions of a worker. What is not granted is denied. */
+export interface StepPermissions {
+  readonly read: readonly string[];
+  readonly write?: readonly string[];
+  readonly run?: readonly string[];
+  readonly net?: readonly string[];
+  readonly env?: readonly string[];
+  readonly sys?: readonly string[];
+}
+
+/** Milliseconds between two progress messages. */
+const PROGRESS_EVERY_MS = 100;
+
+/** Set once Ctrl-C or SIGTERM has come; shared with every worker. */
+const cancelFlag = new SharedArrayBuffer(4);
+
+/** Tells all steps to stop at their next checkpoint. */
+export function cancelSteps(): void {
+  Atomics.store(new Int32Array(cancelFlag), 0, 1);
+}
+
+/** A host made of this machine, for use outside a worker. */
+export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFlag): Host {
+  const flag = new Int32Array(cancelled);
+  const checkpoint = () => {
+    if (Atomics.load(flag, 0) === 0) return;
+    throw new BackupError("Cannot go on: interrupted", {
+      kind: "cancelled",
+      hint: "nothing half-made was kept; run it again whenever you like",
+    });
+  };
+  return { fs: realFs, run: makeRun(checkpoint), now: () => new Date(), report, checkpoint };
+}
+
+/** A step under way. */
+export interface RunningStep<Result> {
+  readonly result: Promise<Result>;
+  /** Gives the step what it waits for in `later`. */
+  readonly send: (value: unknown) => void;
+}
+
+/**
+ * Runs a script as a step in a worker.
+ *
+ * @param script The module's URL.
+ * @throws {BackupError} What the step threw; (internal) if it died.
+ */
+export function startStep<Result>(
+  script: string,
+  job: unknown,
+  permissions: StepPermissions,
+  terminal: Terminal,
+): RunningStep<Result> {
+  const { read, write = [], run = [], net = [], env = [], sys = [] } = permissions;
+  const list = (granted: readonly string[]) => granted.length === 0 ? false : [...granted];
+  const worker = new Worker(script, {
+    type: "module",
+    deno: {
+      permissions: {
+        read: list(read),
+        write: list(write),
+        run: list(run),
+        net: list(net),
+        env: list(env),
+        sys: list(sys),
+        ffi: false,
+        import: false,
+      },
+    },
+  } as WorkerOptions);
+  const say = (message: ToWorker) => worker.postMessage(message);
+  const result = new Promise<Result>((resolve, reject) => {
+    worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
+      switch (data.type) {
+        case "ready":
+          return say({ type: "job", job, cancelled: cancelFlag });
+        case "progress":
+          return terminal.progress(data.what, data.done, data.total);
+        case "info":
+        case "warn":
+        case "print":
+          return terminal[data.type](data.text);
+        case "done":
+          return resolve(data.result as Result);
+        case "failed":
+          return reject(revive(data.error));
+      }
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      reject(new BackupError(`Cannot run ${script}: ${event.message}`, { kind: "internal" }));
+    };
+  }).finally(() => worker.terminate());
+  return { result, send: (value) => say({ type: "later", value }) };
+}
+
+/** Runs a script as a step in a worker, to its end. */
+export function runStep<Result>(...args: Parameters<typeof startStep>): Promise<Result> {
+  return startStep<Result>(...args).result;
+}
+
+/**
+ * Answers {@linkcode runStep}: the last line of a script. Does nothing where the script is merely imported.
+ *
+ * @param step What the script does with its job.
+ */
+export function serveStep<Job>(
+  meta: ImportMeta,
+  step: (job: Job, tools: StepTools) => Promise<unknown>,
+): void {
+  if (!meta.main || !("DedicatedWorkerGlobalScope" in globalThis)) return;
+  const scope = globalThis as unknown as {
+    postMessage(message: FromWorker): void;
+    onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+  };
+  const say = (message: FromWorker) => scope.postMessage(message);
+  let lastProgress = 0;
+  const report: Report = {
+    progress(what, done, total) {
+      const now = performance.now();
+      if (done < total && now - lastProgress < PROGRESS_EVERY_MS) return;
+      lastProgress = now;
+      say({ type: "progress", what, done, total });
+    },
+    info: (text) => say({ type: "info", text }),
+    warn: (text) => say({ type: "warn", text }),
+  };
+  const { promise: later, resolve: resolveLater } = Promise.withResolvers<unknown>();
+  scope.onmessage = ({ data }) => {
+    if (data.type === "later") return resolveLater(data.value);
+    const host = makeHost(report, data.cancelled);
+    step(data.job as Job, { host, print: (text) => say({ type: "print", text }), later }).then(
+      (result) => say({ type: "done", result }),
+      (error) => say({ type: "failed", error: flatten(error) }),
+    );
+  };
+  say({ type: "ready" });
+}
+
+function flatten(error: unknown): ThrownError {
+  const known = error instanceof BackupError ? error : undefined;
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  return { message, kind: known?.kind, hint: known?.hint, stack };
+}
+
+function revive({ message, kind, hint, stack }: ThrownError): BackupError {
+  if (kind) return new BackupError(message, { kind, ...(hint ? { hint } : {}) });
+  return new BackupError(message, {
+    kind: "internal",
+    hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
+    cause: stack,
+  });
+}
