@@ -3,7 +3,7 @@
  * (https://c2sp.org/age, section "Payload").
  *
  * Invariants:
- * - Memory is constant: at most one chunk is held back, because a chunk is sealed differently when it is the last.
+ * - Memory is constant: at most one chunk is held back.
  * - Nothing leaves {@linkcode PayloadDecrypter} that has not been authenticated, and its `finish()` returns only
  *   when the last chunk was there. Whoever skips `finish()` does not know whether the file was cut short.
  * - Input buffers are never kept: they may be reused as soon as `push()` returns.
@@ -30,6 +30,7 @@ export const FILE_KEY_BYTES = 16;
 export const PAYLOAD_NONCE_BYTES = 16;
 /** Length of every chunk's plaintext but the last, in bytes. */
 export const CHUNK_BYTES = 64 * 1024;
+/** Length of the tag that authenticates a chunk, in bytes. */
 const TAG_BYTES = 16;
 const SEALED_CHUNK_BYTES = CHUNK_BYTES + TAG_BYTES;
 const CIPHER = "chacha20-poly1305";
@@ -41,7 +42,7 @@ const CIPHER = "chacha20-poly1305";
  */
 export class PayloadEncrypter implements Codec {
   readonly #key: Uint8Array;
-  readonly #chunks = new LookAhead(CHUNK_BYTES);
+  readonly #chunks = new Cutter(CHUNK_BYTES, { holdsBackLast: true });
   #nonce: Uint8Array<ArrayBuffer>[];
   #counter = 0;
 
@@ -87,10 +88,11 @@ export class PayloadEncrypter implements Codec {
 export class PayloadDecrypter implements Codec {
   readonly #fileKey: Uint8Array;
   readonly #nonce = new Uint8Array(PAYLOAD_NONCE_BYTES);
-  readonly #chunks = new LookAhead(SEALED_CHUNK_BYTES);
+  readonly #chunks = new Cutter(SEALED_CHUNK_BYTES, { holdsBackLast: false });
   #nonceFilled = 0;
   #key: Uint8Array | undefined;
   #counter = 0;
+  #isEnded = false;
   #damage: BackupError | undefined;
 
   constructor(fileKey: Uint8Array) {
@@ -101,19 +103,16 @@ export class PayloadDecrypter implements Codec {
   push(bytes: Uint8Array): Uint8Array<ArrayBuffer>[] {
     if (this.#damage) throw this.#damage;
     const output: Uint8Array<ArrayBuffer>[] = [];
-    for (const sealed of this.#chunks.take(this.#takeNonce(bytes))) {
-      const chunk = this.#open(sealed, false);
+    bytes = this.#takeNonce(bytes);
+    for (const sealed of this.#chunks.take(bytes)) {
+      // A full chunk may be the last one, too: only the failure to open it as one of the others tells.
+      const chunk = this.#isEnded ? undefined : this.#open(sealed, false) ?? this.#open(sealed, true);
       if (chunk) {
         output.push(chunk);
-        continue;
+      } else {
+        this.#damage = this.#isEnded ? trailing() : this.#unauthentic();
+        break;
       }
-      // A full last chunk with something behind it is authentic all the same; what is behind it is not.
-      const last = this.#open(sealed, true);
-      if (last) output.push(last);
-      this.#damage = last
-        ? damaged("something follows its last chunk")
-        : damaged(`chunk ${this.#counter} does not authenticate`);
-      break;
     }
     return output;
   }
@@ -121,10 +120,14 @@ export class PayloadDecrypter implements Codec {
   finish(): Uint8Array<ArrayBuffer>[] {
     if (this.#damage) throw this.#damage;
     const sealed = this.#chunks.last();
+    if (this.#isEnded) {
+      if (sealed.length > 0) throw trailing();
+      return [];
+    }
     if (sealed.length < TAG_BYTES) throw damaged("it ends before its last chunk");
     if (sealed.length === TAG_BYTES && this.#counter > 0) throw damaged("its last chunk is empty");
     const chunk = this.#open(sealed, true);
-    if (!chunk) throw damaged(`chunk ${this.#counter} does not authenticate as the last one`);
+    if (!chunk) throw this.#unauthentic();
     return chunk.length === 0 ? [] : [chunk];
   }
 
@@ -136,6 +139,10 @@ export class PayloadDecrypter implements Codec {
     this.#nonceFilled += nonceBytes.length;
     if (this.#nonceFilled === PAYLOAD_NONCE_BYTES) this.#key = payloadKey(this.#fileKey, this.#nonce);
     return bytes.subarray(nonceBytes.length);
+  }
+
+  #unauthentic(): BackupError {
+    return damaged(`chunk ${this.#counter} does not authenticate`);
   }
 
   /** The plaintext of a chunk, or undefined if it does not authenticate. Counts the chunks that do. */
@@ -151,6 +158,7 @@ export class PayloadDecrypter implements Codec {
       return undefined;
     }
     this.#counter++;
+    this.#isEnded = isLast;
     return new Uint8Array(chunk.buffer as ArrayBuffer, chunk.byteOffset, chunk.length);
   }
 }
@@ -186,34 +194,38 @@ export function payloadBytesOf(plaintextBytes: number): number {
   return PAYLOAD_NONCE_BYTES + plaintextBytes + chunks * TAG_BYTES;
 }
 
-/** Cuts a run of bytes into pieces of one size, holding each full piece back until something follows it. */
-class LookAhead {
+/** Cuts a run of bytes into pieces of one size; what is left makes a shorter last one. */
+class Cutter {
   readonly #held: Uint8Array<ArrayBuffer>;
+  /** How many bytes must be there before a full piece is let go. */
+  readonly #neededBytes: number;
   #filled = 0;
 
-  constructor(pieceBytes: number) {
+  /** @param options `holdsBackLast`: whether a full piece waits until something follows it. */
+  constructor(pieceBytes: number, options: { holdsBackLast: boolean }) {
     this.#held = new Uint8Array(pieceBytes);
+    this.#neededBytes = options.holdsBackLast ? pieceBytes + 1 : pieceBytes;
   }
 
-  /** The full pieces that are certainly not the last. Each is valid only until the next one is asked for. */
+  /** The full pieces that are ready. Each is valid only until the next one is asked for. */
   *take(bytes: Uint8Array): Generator<Uint8Array> {
     const size = this.#held.length;
     if (this.#filled > 0) {
       const missing = bytes.subarray(0, size - this.#filled);
       this.#hold(missing);
       bytes = bytes.subarray(missing.length);
-      if (bytes.length === 0) return;
+      if (this.#filled + bytes.length < this.#neededBytes) return;
       yield this.#held;
       this.#filled = 0;
     }
-    while (bytes.length > size) {
+    while (bytes.length >= this.#neededBytes) {
       yield bytes.subarray(0, size);
       bytes = bytes.subarray(size);
     }
     this.#hold(bytes);
   }
 
-  /** The last piece: empty only if nothing was ever taken. */
+  /** What is left, up to one full piece. */
   last(): Uint8Array {
     return this.#held.subarray(0, this.#filled);
   }
@@ -240,6 +252,10 @@ function chunkNonce(counter: number, isLast: boolean): Uint8Array {
 
 function requireLength(what: string, bytes: Uint8Array, length: number): void {
   if (bytes.length !== length) throw new RangeError(`${what} has ${length} bytes, not ${bytes.length}`);
+}
+
+function trailing(): BackupError {
+  return damaged("something follows its last chunk");
 }
 
 function damaged(state: string): BackupError {
