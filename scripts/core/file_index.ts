@@ -1,0 +1,201 @@
+/**
+ * Which files of a snapshot must be read, and which content is stored already.
+ *
+ * Invariants: a file counts as unchanged only if everything that `stat` tells of it is as it was when it was read,
+ * and it had not just been written then; content that the chain holds is never stored twice, whatever its name.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import type { Manifest, SavedFile } from "./manifest.ts";
+import { isSnapshotId, type SnapshotId, type SourceName } from "./names.ts";
+import { isPlace, type Place } from "./place.ts";
+
+/**
+ * A file read within this time of its last change may have changed again without a trace: clocks tick coarsely,
+ * down to 2 s on FAT. It is read again the next time (git calls such entries racy).
+ */
+const RACY_MS = 2_000;
+
+const fileIdentity = z.strictObject({
+  bytes: z.number(),
+  mtimeMs: z.number(),
+  ctimeMs: z.number(),
+  inode: z.number(),
+  device: z.number(),
+});
+const rememberedFiles = z.strictObject({
+  version: z.literal(1),
+  snapshot: z.string().refine(isSnapshotId),
+  files: z.record(
+    z.string().refine(isPlace),
+    // The clock's time, in milliseconds, when reading the file began.
+    fileIdentity.extend({ readMs: z.number() }),
+  ),
+});
+
+/** What of `stat` shows that a file has changed. */
+export type FileIdentity = z.infer<typeof fileIdentity>;
+/** How each file looked when the snapshot's bytes of it were read. JSON; kept on the hub, in no snapshot. */
+export type RememberedFiles = z.infer<typeof rememberedFiles>;
+export type RememberedFile = RememberedFiles["files"][Place];
+
+/** Something that a source names, as it stood when it was found. */
+export interface FoundFile {
+  readonly source: SourceName;
+  readonly place: Place;
+  /** Absolute path to read it at. */
+  readonly path: string;
+  readonly type: "file" | "folder" | "link";
+  readonly stat: FileIdentity & { readonly mode: number };
+  /** What a link points to. */
+  readonly target?: string;
+  /** Whether the operator named this very path: then a link there is followed. */
+  readonly named: boolean;
+}
+
+/** A file that goes into the snapshot. */
+export interface PlannedFile {
+  readonly found: FoundFile;
+  /** Of a file that need not be read: what is known of its content. */
+  readonly unchanged?: {
+    readonly sha256: string;
+    readonly stored: NonNullable<SavedFile["stored"]>;
+    readonly remembered: RememberedFile;
+  };
+}
+
+/** What packing does, in order of place. */
+export interface FilePlan {
+  readonly id: SnapshotId;
+  readonly files: readonly PlannedFile[];
+  /** The files of the snapshot that this one continues; empty for a full. */
+  readonly previous: readonly SavedFile[];
+  /** Size of all files that must be read, in bytes. */
+  readonly bytesToRead: number;
+  readonly notes: readonly string[];
+}
+
+/**
+ * Decides for each found file whether it must be read.
+ *
+ * Of two sources that name the same place the first wins, except that a link gives way to what another source
+ * found behind it.
+ *
+ * @param previous The parent's manifest and what was remembered with it; leave out for a full.
+ * @param except Places that are saved in another way (databases and their `-wal`), or not at all.
+ */
+export function planFiles(
+  { id, found, previous, except = new Set() }: {
+    readonly id: SnapshotId;
+    readonly found: Iterable<FoundFile>;
+    readonly previous?: {
+      readonly manifest: Pick<Manifest, "id" | "files">;
+      readonly remembered: RememberedFiles | undefined;
+    };
+    readonly except?: ReadonlySet<Place>;
+  },
+): FilePlan {
+  const notes: string[] = [];
+  const chosen = chooseByPlace(found, except, notes);
+  const before = new Map(previous?.manifest.files.map((file) => [file.place, file]));
+  const remembered = previous && previous.remembered?.snapshot === previous.manifest.id
+    ? previous.remembered.files
+    : {};
+
+  let bytesToRead = 0;
+  const files = chosen.map((file): PlannedFile => {
+    if (file.type !== "file") return { found: file };
+    const old = before.get(file.place);
+    const memory = remembered[file.place];
+    if (old?.sha256 && old.stored && memory && old.bytes === memory.bytes && isUnchanged(file.stat, memory)) {
+      return { found: file, unchanged: { sha256: old.sha256, stored: old.stored, remembered: memory } };
+    }
+    bytesToRead += file.stat.bytes;
+    return { found: file };
+  });
+  return { id, files, previous: previous?.manifest.files ?? [], bytesToRead, notes };
+}
+
+/** One file per place, sorted, none of them inside something that is no folder: a manifest allows nothing else. */
+function chooseByPlace(found: Iterable<FoundFile>, except: ReadonlySet<Place>, notes: string[]): FoundFile[] {
+  const byPlace = new Map<string, FoundFile>();
+  for (const file of found) {
+    if (except.has(file.place)) continue;
+    const other = byPlace.get(file.place);
+    if (!other || (other.type === "link" && file.type !== "link")) byPlace.set(file.place, file);
+  }
+  for (const place of [...byPlace.keys()]) {
+    for (let cut = place.lastIndexOf("/"); cut > 0; cut = place.lastIndexOf("/", cut - 1)) {
+      const above = byPlace.get(place.slice(0, cut));
+      if (!above) continue;
+      if (above.type === "folder") break;
+      byPlace.delete(above.place);
+      notes.push(`${above.place} is a ${above.type} and not saved: another source saves what is behind it`);
+    }
+  }
+  return [...byPlace.values()].sort((a, b) => a.place < b.place ? -1 : 1);
+}
+
+function isUnchanged(now: FileIdentity, then: RememberedFile): boolean {
+  const racy = then.ctimeMs >= then.readMs - RACY_MS || Math.abs(then.mtimeMs - then.readMs) <= RACY_MS;
+  return !racy && isSameIdentity(now, then);
+}
+
+/** Whether `stat` shows no difference between two moments of a file. */
+export function isSameIdentity(one: FileIdentity, other: FileIdentity): boolean {
+  return one.bytes === other.bytes && one.mtimeMs === other.mtimeMs && one.ctimeMs === other.ctimeMs &&
+    one.inode === other.inode && one.device === other.device;
+}
+
+/** The content that a chain of snapshots holds, by what it is and not by what it was called. */
+export class ContentIndex {
+  readonly #stored = new Map<string, NonNullable<SavedFile["stored"]>>();
+  readonly #sizes = new Set<number>();
+
+  constructor(files: Iterable<SavedFile> = []) {
+    for (const { sha256, bytes, stored } of files) if (sha256 && stored) this.add(sha256, bytes, stored);
+  }
+
+  /** Notes where content is stored. What is known already stays where it is. */
+  add(sha256: string, bytes: number, stored: NonNullable<SavedFile["stored"]>): void {
+    const key = `${sha256}:${bytes}`;
+    if (!this.#stored.has(key)) this.#stored.set(key, stored);
+    this.#sizes.add(bytes);
+  }
+
+  /** Where content of this checksum and size (bytes) is stored. */
+  find(sha256: string, bytes: number): SavedFile["stored"] {
+    return this.#stored.get(`${sha256}:${bytes}`);
+  }
+
+  /** Whether any content of this size (bytes) is known: without one, hashing ahead cannot save anything. */
+  hasSize(bytes: number): boolean {
+    return this.#sizes.has(bytes);
+  }
+}
+
+/** Places that the previous snapshot had and this one has not. */
+export function removedPlaces(
+  previous: Iterable<{ readonly place: Place }>,
+  saved: Iterable<{ readonly place: Place }>,
+): Place[] {
+  const here = new Set([...saved].map((file) => file.place));
+  return [...previous].map((file) => file.place).filter((place) => !here.has(place)).sort();
+}
+
+/** The memory as JSON. Inverse of {@linkcode parseRememberedFiles}. */
+export function serializeRememberedFiles(remembered: RememberedFiles): string {
+  return JSON.stringify(remembered);
+}
+
+/** Reads the memory; undefined if it is damaged or of another version, which costs no more than reading every file. */
+export function parseRememberedFiles(text: string): RememberedFiles | undefined {
+  try {
+    const parsed = rememberedFiles.safeParse(JSON.parse(text));
+    return parsed.success ? parsed.data : undefined;
+  } catch {
+    return undefined;
+  }
+}
