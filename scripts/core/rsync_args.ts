@@ -1,0 +1,467 @@
+/**
+ * What is said to rsync and ssh, and what they answer: argument lists, itemized changes, exit codes.
+ *
+ * Fault model: the network is cut at any byte, the far side answers anything, and what stands in the user's own ssh
+ * configuration, agent or environment must not matter.
+ *
+ * @module
+ */
+
+import { BackupError, type ErrorKind } from "./errors.ts";
+
+/** Where a hub's folder lies on the far side. */
+export interface RsyncTarget {
+  readonly user: string;
+  readonly host: string;
+  /** As the far side sees it; empty where a forced command decides (rrsync). */
+  readonly path: string;
+}
+
+/** How to reach the far side. */
+export interface RsyncAccess {
+  /** `user@host:path`, or `user@[address]:path` for IPv6. */
+  readonly target: string;
+  readonly identityFile: string;
+  readonly knownHostsFile: string;
+  readonly port: number;
+  /** Seconds without a byte moved after which a transfer is given up. */
+  readonly timeoutSeconds: number;
+  /** KiB per second. */
+  readonly bandwidthLimitKiBps?: number | undefined;
+}
+
+/** Seconds for a connection to come about. */
+const CONNECT_SECONDS = 30;
+/** Seconds between ssh's own signs of life; three unanswered ones end it. */
+const ALIVE_SECONDS = 15;
+/** Folders are readable by the storage side's group and inherit it; files too. Nothing is for others. */
+const FAR_MODES = "D2750,F0640";
+/** rsync takes at most this many folders to compare with. */
+const BASIS_FOLDERS_MAX = 20;
+
+/** What every rsync gets as its environment, so that the caller's own changes nothing. */
+export const RSYNC_ENV: Readonly<Record<string, string>> = {
+  LC_ALL: "C",
+  RSYNC_OLD_ARGS: "0",
+  RSYNC_PARTIAL_DIR: "",
+  RSYNC_PROTECT_ARGS: "0",
+  RSYNC_RSH: "",
+};
+
+/** Reads `user@host:path`. @throws {BackupError} (config) If it is something else, such as `host::module`. */
+export function parseRsyncTarget(text: string): RsyncTarget {
+  const match =
+    /^([A-Za-z0-9_][A-Za-z0-9._-]*)@(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][A-Za-z0-9._-]*)):([^\0\n]*)$/
+      .exec(text);
+  if (!match || match[4]!.startsWith(":")) {
+    throw new BackupError(`Cannot use target ${JSON.stringify(text)}: it is not of the form user@host:path`, {
+      kind: "config",
+      hint: "write backup@storage:path, or backup@storage: where the far side forces the folder; " +
+        "an IPv6 address stands in brackets",
+    });
+  }
+  return {
+    user: match[1]!,
+    host: match[2] ?? match[3]!,
+    // Without trailing slashes, but "/" stays what it is.
+    path: match[4]!.replace(/(?<=.)\/+$/, ""),
+  };
+}
+
+/** The target as rsync wants it, at `below` the folder. */
+export function targetArgument({ user, host, path }: RsyncTarget, below = ""): string {
+  const name = host.includes(":") ? `[${host}]` : host;
+  const folder = path === "" || path.endsWith("/") ? path : `${path}/`;
+  return `${user}@${name}:${folder}${below}`;
+}
+
+/**
+ * The command for rsync's `-e`. Takes nothing from the user's ssh configuration, agent or known hosts.
+ * ssh reads the values itself, so they are quoted for ssh first and for rsync then.
+ */
+export function sshCommand(access: Pick<RsyncAccess, "identityFile" | "knownHostsFile" | "port">): string {
+  const options = {
+    BatchMode: "yes",
+    ConnectTimeout: `${CONNECT_SECONDS}`,
+    ControlMaster: "no",
+    ControlPath: "none",
+    GlobalKnownHostsFile: "/dev/null",
+    IdentitiesOnly: "yes",
+    IdentityAgent: "none",
+    IdentityFile: quoteForSsh(access.identityFile),
+    KbdInteractiveAuthentication: "no",
+    PasswordAuthentication: "no",
+    PreferredAuthentications: "publickey",
+    ServerAliveCountMax: "3",
+    ServerAliveInterval: `${ALIVE_SECONDS}`,
+    StrictHostKeyChecking: "yes",
+    UpdateHostKeys: "no",
+    UserKnownHostsFile: quoteForSsh(access.knownHostsFile),
+  };
+  const words = ["ssh", "-F", "none", "-T", "-a", "-x", "-p", `${access.port}`];
+  for (const [name, value] of Object.entries(options)) words.push("-o", `${name}=${value}`);
+  return words.map(quoteForRsync).join(" ");
+}
+
+/** A path as ssh reads it in an option: quoted, and `%` doubled, which would else be expanded. */
+function quoteForSsh(path: string): string {
+  return `"${path.replaceAll("%", "%%").replace(/["\\]/g, "\\$&")}"`;
+}
+
+/** A word as rsync splits `-e`: in quotes, a quote is doubled, and a backslash means nothing. */
+export function quoteForRsync(word: string): string {
+  return /^[^\s'"]+$/.test(word) ? word : `'${word.replaceAll("'", "''")}'`;
+}
+
+/** What every connection of ours has in common. Names to transfer come on standard input, NUL after each. */
+function commonArgs(access: RsyncAccess): string[] {
+  return [
+    "-e",
+    sshCommand(access),
+    `--timeout=${access.timeoutSeconds}`,
+    ...(access.bandwidthLimitKiBps === undefined ? [] : [`--bwlimit=${access.bandwidthLimitKiBps}`]),
+    "--files-from=-",
+    "--from0",
+    "--no-human-readable",
+  ];
+}
+
+/** Items with the reason why an existing file was left alone: without `skip2`, no-overwrite hides every difference. */
+const VERDICT_ARGS = ["--itemize-changes", "--itemize-changes", "--info=skip2"];
+
+/** Where the parts of one try of an upload are kept when it is cut, in the hub's folder. */
+export function incomingFolder(id: string, attempt: number): string {
+  return `.incoming-${id}-${attempt}`;
+}
+
+/** One push of files below `source` (the hub's folder in the local store) to the same names on the far side. */
+export interface PushPlan {
+  readonly source: string;
+  /** The folder below the hub's folder that gets them; empty for their final place. */
+  readonly into: string;
+  /** Folders of earlier tries, newest first: what is there is not sent again. */
+  readonly basis: readonly string[];
+  /**
+   * Keep what arrived when the connection is cut. Only outside the final place: `rrsync -no-overwrite` refuses
+   * `--partial-dir`, and a partial file under its final name could never be completed.
+   */
+  readonly keepPartial: boolean;
+}
+
+/** Arguments of a push. Existing files are never touched, whatever the far side would allow. */
+export function pushArgs(access: RsyncAccess, plan: PushPlan): string[] {
+  const target = parseRsyncTarget(access.target);
+  return [
+    ...commonArgs(access),
+    ...VERDICT_ARGS,
+    "--info=progress2",
+    "--stats",
+    "--ignore-existing",
+    "--fsync",
+    "--perms",
+    `--chmod=${FAR_MODES}`,
+    "--checksum",
+    "--no-whole-file",
+    "--no-inplace",
+    plan.keepPartial ? "--partial" : "--no-partial",
+    // With --checksum only equal content is linked; anything else serves as the basis of a difference.
+    ...basisFolders(target, plan).slice(0, BASIS_FOLDERS_MAX).map((folder) => `--link-dest=${folder}`),
+    "--",
+    `${plan.source}/`,
+    targetArgument(target, plan.into === "" ? "" : `${plan.into}/`),
+  ];
+}
+
+/**
+ * The folders to compare with, as the far side's rsync takes them: rrsync counts an absolute one from its own root
+ * and refuses `..`; a plain rsync counts a relative one from the folder that it writes to.
+ */
+function basisFolders(target: RsyncTarget, plan: PushPlan): string[] {
+  const root = target.path.startsWith("/")
+    ? target.path.replace(/\/$/, "")
+    : target.path === ""
+    ? ""
+    : `/${target.path}`;
+  const absolute = plan.basis.map((folder) => `${root}/${folder}`);
+  return plan.into === ""
+    ? plan.basis.flatMap((folder, index) => [absolute[index]!, folder])
+    : [`${root}/`, ...absolute];
+}
+
+/**
+ * Arguments that compare without changing anything.
+ *
+ * @param by `checksum` reads every byte on both sides, `size` none.
+ */
+export function compareArgs(access: RsyncAccess, source: string, by: "checksum" | "size"): string[] {
+  return [
+    ...commonArgs(access),
+    ...VERDICT_ARGS,
+    "--dry-run",
+    by === "checksum" ? "--checksum" : "--size-only",
+    "--",
+    `${source}/`,
+    targetArgument(parseRsyncTarget(access.target)),
+  ];
+}
+
+/** Arguments that list `depthMax` levels of folders at the target with the files whose names are `fileNames`. */
+export function listArgs(access: RsyncAccess, depthMax: number, fileNames: readonly string[]): string[] {
+  const levels = Array.from({ length: depthMax }, (_, depth) => `--include=${"/*".repeat(depth + 1)}/`);
+  return [
+    ...commonArgs(access).filter((argument) => argument !== "--files-from=-" && argument !== "--from0"),
+    "--list-only",
+    "--recursive",
+    ...PULL_SAFELY,
+    "--exclude=.*",
+    ...fileNames.map((name) => `--include=${name}`),
+    ...levels,
+    "--exclude=*",
+    "--",
+    targetArgument(parseRsyncTarget(access.target)),
+  ];
+}
+
+/** The far side of a pull is hostile: no links, devices or other things than the files that we name. */
+const PULL_SAFELY = ["--no-links", "--safe-links", "--no-devices", "--no-specials", "--no-hard-links"];
+
+/** Arguments of a pull of the files named on standard input into `folder`, each of at most `bytesMax` bytes. */
+export function pullArgs(access: RsyncAccess, folder: string, bytesMax: number): string[] {
+  return [
+    ...commonArgs(access),
+    ...PULL_SAFELY,
+    "--info=progress2",
+    "--ignore-missing-args",
+    "--no-perms",
+    "--chmod=D0700,F0600",
+    "--checksum",
+    `--max-size=${bytesMax}`,
+    "--",
+    targetArgument(parseRsyncTarget(access.target)),
+    `${folder}/`,
+  ];
+}
+
+/** Names as `--from0 --files-from=-` reads them. */
+export function namesInput(names: readonly string[]): string {
+  return names.map((name) => `${name}\0`).join("");
+}
+
+/** What became of a name: `sent` (or, in a dry run, would be), there and `same`, or there and `different`. */
+export type Verdict = "sent" | "same" | "different";
+
+/**
+ * Reads rsync's itemized changes and its reasons for skipping, for files. What is not mentioned is not in the map:
+ * a caller takes silence for "not proven".
+ */
+export function parseVerdicts(stdout: string): Map<string, Verdict> {
+  const verdicts = new Map<string, Verdict>();
+  for (const line of stdout.split(/[\r\n]/)) {
+    const skipped = /^(.+) exists \((uptodate|attr change|sum change|file change|type change)\)$/.exec(line);
+    if (skipped) {
+      verdicts.set(
+        skipped[1]!,
+        skipped[2] === "uptodate" || skipped[2] === "attr change" ? "same" : "different",
+      );
+      continue;
+    }
+    const item = /^([<>ch.])([fdLDS])(.{9}|\s{9}) (.+)$/.exec(line);
+    if (!item || item[2] !== "f") continue;
+    const [, update, , changes, name] = item;
+    if (update === "." || update === "h") verdicts.set(name!.replace(/ => .*$/, ""), "same");
+    else verdicts.set(name!, changes!.startsWith("+") ? "sent" : "different");
+  }
+  return verdicts;
+}
+
+/** Reads how far a transfer is from a line of `--info=progress2`: `  6684672  11%  9.77MB/s  0:00:05`. */
+export function parseProgress(
+  line: string,
+): { readonly bytes: number; readonly percent: number } | undefined {
+  const match = /^\s*(\d[\d,]*)\s+(\d{1,3})%\s/.exec(line);
+  return match ? { bytes: Number(match[1]!.replaceAll(",", "")), percent: Number(match[2]) } : undefined;
+}
+
+/** Reads from `--stats` how many bytes went over the network as such, and how many were there already. */
+export function parseStats(stdout: string): { readonly literalBytes: number; readonly matchedBytes: number } {
+  const count = (label: string) => {
+    const match = new RegExp(`^${label}: ([\\d,]+)`, "m").exec(stdout);
+    return match ? Number(match[1]!.replaceAll(",", "")) : 0;
+  };
+  return { literalBytes: count("Literal data"), matchedBytes: count("Matched data") };
+}
+
+/** rsync's documented exit codes (rsync(1), EXIT VALUES): what they mean, and whether another try can help. */
+const EXIT_MEANINGS: Readonly<
+  Record<number, { readonly text: string; readonly kind: ErrorKind; readonly retry: boolean }>
+> = {
+  1: { text: "the far side refused our options", kind: "config", retry: false },
+  2: { text: "the two rsyncs speak different protocols", kind: "config", retry: false },
+  3: { text: "a file or folder could not be selected", kind: "config", retry: false },
+  4: { text: "an option is not supported there", kind: "config", retry: false },
+  5: { text: "the protocol could not be started", kind: "network", retry: true },
+  10: { text: "the socket failed", kind: "network", retry: true },
+  11: { text: "reading or writing a file failed", kind: "disk", retry: false },
+  12: { text: "the connection was cut", kind: "network", retry: true },
+  13: { text: "its diagnostics failed", kind: "internal", retry: false },
+  14: { text: "its processes lost each other", kind: "internal", retry: true },
+  15: { text: "one of its processes crashed", kind: "internal", retry: true },
+  16: { text: "one of its processes was killed", kind: "internal", retry: true },
+  19: { text: "it was told to stop (SIGUSR1)", kind: "network", retry: true },
+  20: { text: "it was told to stop", kind: "network", retry: true },
+  21: { text: "it lost track of its processes", kind: "internal", retry: true },
+  22: { text: "it ran out of memory", kind: "internal", retry: false },
+  23: { text: "some files were not transferred", kind: "network", retry: true },
+  24: { text: "some files vanished meanwhile", kind: "source", retry: false },
+  25: { text: "a limit on deletions stopped it", kind: "config", retry: false },
+  30: { text: "no byte moved for too long", kind: "network", retry: true },
+  35: { text: "the far side's daemon did not answer in time", kind: "network", retry: true },
+  127: { text: "there is no rsync on the far side", kind: "config", retry: false },
+  255: { text: "ssh could not connect", kind: "network", retry: true },
+};
+
+/** How a program ended, as far as its error is concerned. */
+export interface FailedRun {
+  readonly code: number;
+  readonly signal?: string;
+  readonly stderr: string;
+}
+
+/** An error of a transfer, and whether to try it again. */
+export interface TransferFailure {
+  readonly error: BackupError;
+  readonly retry: boolean;
+}
+
+/**
+ * Explains why rsync or the ssh under it failed. The text on stderr decides before the exit code does: rsync ends
+ * with 12 or with 255 for the same ssh error, whichever it notices first.
+ *
+ * @param action What was being done, as in "Cannot <action>".
+ */
+export function explainFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
+  const target = parseRsyncTarget(access.target);
+  const fail = (state: string, kind: ErrorKind, retry: boolean, hint: string): TransferFailure => ({
+    error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }),
+    retry,
+  });
+  const { stderr } = run;
+  const lineWith = (pattern: RegExp) => stderr.split("\n").find((line) => pattern.test(line))?.trim();
+  const at = `${target.host} port ${access.port}`;
+  const scan = `ssh-keyscan -p ${access.port} ${target.host}`;
+  const keys = access.knownHostsFile;
+  const own = "on the storage host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub";
+
+  if (/REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed/.test(stderr)) {
+    const fingerprint = /SHA256:[A-Za-z0-9+/]+/.exec(stderr)?.[0] ?? "an unknown fingerprint";
+    return fail(
+      `${at} shows another host key (${fingerprint}) than the one pinned in ${keys}`,
+      "key",
+      false,
+      `somebody may be in between: compare the fingerprint (${own}); only if the key was changed on purpose, run ` +
+        `\`ssh-keygen -R '${
+          access.port === 22 ? target.host : `[${target.host}]:${access.port}`
+        }' -f '${keys}'\` ` +
+        `and \`${scan} >> '${keys}'\``,
+    );
+  }
+  if (/Host key verification failed|No \S+ host key is known/.test(stderr)) {
+    return fail(
+      `the host key of ${at} is not pinned in ${keys}`,
+      "key",
+      false,
+      `run \`${scan} >> '${keys}'\`, then compare the fingerprint: ` +
+        `\`ssh-keygen -lf '${keys}'\` here must show what it shows ${own}`,
+    );
+  }
+  if (
+    /Identity file .* not accessible|UNPROTECTED PRIVATE KEY FILE|Load key .*: |no such identity/.test(stderr)
+  ) {
+    return fail(
+      `key ${access.identityFile} cannot be used (${
+        lineWith(/not accessible|UNPROTECTED|Load key|no such identity/) ?? ""
+      })`,
+      "key",
+      false,
+      "make sure that it is there, is a private key without a passphrase, belongs to this user and has mode 0600",
+    );
+  }
+  if (/Permission denied \(|Too many authentication failures/.test(stderr)) {
+    return fail(
+      `${target.user} on ${at} does not accept key ${access.identityFile}`,
+      "key",
+      false,
+      `add ${access.identityFile}.pub to that user's authorized_keys ` +
+        "(`hapi-backup storage authorize` prints the line), and check `from=` in it",
+    );
+  }
+  if (/Connection refused/.test(stderr)) {
+    return fail(
+      `${at} refuses the connection`,
+      "network",
+      true,
+      "start sshd there, and check the port and the firewall",
+    );
+  }
+  if (/Could not resolve hostname/.test(stderr)) {
+    return fail(
+      `the name ${target.host} cannot be resolved`,
+      "network",
+      true,
+      "check the spelling, the DNS, and that the VPN is up",
+    );
+  }
+  if (/timed out|No route to host|Network is unreachable|Timeout, server .* not responding/.test(stderr)) {
+    return fail(
+      `${at} does not answer`,
+      "network",
+      true,
+      "check that it is on, that the VPN is up, and that a firewall lets us through",
+    );
+  }
+  if (/Another instance of rrsync/.test(stderr)) {
+    return fail(
+      `another transfer into that folder is still running on ${target.host}`,
+      "network",
+      true,
+      "after a cut connection it ends by itself within the timeout; run it again",
+    );
+  }
+  const refusal = lineWith(/rrsync error:/);
+  if (refusal) {
+    const wrongKey = /read-only server|write-only server/.test(refusal);
+    return fail(
+      `the far side says ${JSON.stringify(refusal.replace(/^.*rrsync error:\s*/, "").slice(0, 200))}`,
+      wrongKey ? "key" : "config",
+      false,
+      wrongKey
+        ? "the key for shipping may only write and the one for reading may only read: use the other one"
+        : "the far side needs rsync and rrsync 3.5 or newer, and a forced command as " +
+          "`hapi-backup storage authorize` prints it",
+    );
+  }
+  if (/No space left on device|Disk quota exceeded/.test(stderr)) {
+    return fail(
+      `the disk of ${target.host} is full`,
+      "disk",
+      false,
+      "free some space there (`hapi-backup retain --apply`), then run it again",
+    );
+  }
+  if (/Read-only file system/.test(stderr)) {
+    return fail(`the disk of ${target.host} is read-only`, "disk", false, "look at that host's system log");
+  }
+  const meaning = EXIT_MEANINGS[run.code] ??
+    { text: "it ended in a way that is not documented", kind: "network", retry: true };
+  const said = lineWith(/^(?!rsync error:|Warning:|\s*$)/) ?? "";
+  return fail(
+    `rsync ended with ${run.signal ?? run.code} (${meaning.text})${
+      said === "" ? "" : `: ${said.slice(0, 300)}`
+    }`,
+    meaning.kind,
+    meaning.retry,
+    meaning.retry
+      ? "run it again: a partial upload resumes where it stopped"
+      : `look at ${target.host}: is there room, and does its rsync work? Both sides need rsync 3.5 or newer`,
+  );
+}
