@@ -327,7 +327,7 @@ export function hubNameFor(hostname: string): HubName {
 }
 
 /** Removes `//`, `/./`, `..` and a trailing slash from an absolute path, without looking at the disk. */
-function normalizePath(path: string): string {
+export function normalizePath(path: string): string {
   const names: string[] = [];
   for (const name of path.split("/")) {
     if (name === "" || name === ".") continue;
@@ -375,7 +375,8 @@ function refuseTwice(node: Node, text: string, where: string): void {
   for (const child of node.children ?? []) refuseTwice(child, text, where);
 }
 
-function placeInText(text: string, issue: z.core.$ZodIssue): string {
+/** Where in a configuration's text an issue lies: `line 3: hubs.home.signers: `. */
+export function placeInText(text: string, issue: z.core.$ZodIssue): string {
   const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
   const tree = parseTree(text);
   const node = tree && findNodeAtLocation(tree, path);
