@@ -8,6 +8,7 @@
  */
 
 import { BackupError, type ErrorKind } from "../core/errors.ts";
+import type { StepPermissions } from "../core/permissions.ts";
 import { realFs } from "./fs.ts";
 import type { Host, Report } from "./host.ts";
 import { makeRun } from "./process.ts";
@@ -42,16 +43,6 @@ interface ThrownError {
   readonly kind: ErrorKind | undefined;
   readonly hint: string | undefined;
   readonly stack: string | undefined;
-}
-
-/** The permissions of a worker. What is not granted is denied. */
-export interface StepPermissions {
-  readonly read: readonly string[];
-  readonly write?: readonly string[];
-  readonly run?: readonly string[];
-  readonly net?: readonly string[];
-  readonly env?: readonly string[];
-  readonly sys?: readonly string[];
 }
 
 /** Milliseconds between two progress messages. */

@@ -402,8 +402,10 @@ export async function unpackFiles(
       if (wrong) {
         throw damaged(`${member} has ${entry.header.size} bytes, and the manifest says ${wrong.bytes}`);
       }
-      if (files.length === 0) await orIntegrity(() => entry.body.cancel());
-      else await writeMember(host, tree, entry.body, files, options.durable ?? false);
+      const body = readBody(host, entry.body);
+      if (files.length > 0) await writeMember(host, tree, body, files, options.durable ?? false);
+      // Not cancelled: in modern-tar 0.8.6 that can take the next member's body away, and then it hangs.
+      else for await (const _ of body) { /* Skipped. */ }
     }
   } catch (error) {
     await entries.cancel(error).catch(() => {});
@@ -422,22 +424,26 @@ function checkedMember({ name, type }: ParsedTarEntry["header"], seen: ReadonlyS
   return name;
 }
 
+async function* readBody(host: Host, body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const reader = body.getReader();
+  for (;;) {
+    const { done, value } = await orIntegrity(() => reader.read());
+    if (done) return;
+    host.checkpoint();
+    yield value;
+  }
+}
+
 async function writeMember(
   host: Host,
   tree: Tree,
-  body: ReadableStream<Uint8Array>,
+  body: AsyncIterable<Uint8Array>,
   [first, ...others]: readonly SavedFile[],
   durable: boolean,
 ): Promise<void> {
   {
     using target = new CheckedFile(tree, first!, durable);
-    const reader = body.getReader();
-    for (;;) {
-      const { done, value } = await orIntegrity(() => reader.read());
-      if (done) break;
-      host.checkpoint();
-      target.write(value);
-    }
+    for await (const bytes of body) target.write(bytes);
     target.finish();
   }
   for (const other of others) {

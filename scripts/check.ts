@@ -1,0 +1,33 @@
+/**
+ * Asks SQLite whether the staged images are sound. Runs beside `encrypt`, on the other core.
+ *
+ * Sees the set's staging folder only.
+ *
+ * @module
+ */
+
+import type { Config } from "./core/config.ts";
+import type { DatabaseChecks } from "./core/manifest.ts";
+import type { SetName } from "./core/names.ts";
+import type { Host } from "./host/host.ts";
+import { setFolder } from "./host/memory.ts";
+import { checkImage } from "./host/sqlite.ts";
+import { readStaged, type StagedChecks, writeStagedChecks } from "./host/staging.ts";
+import { serveStep } from "./host/step.ts";
+
+/** Checks every staged image, and leaves the result beside them. */
+export function check(host: Host, config: Config, set: SetName): Promise<StagedChecks> {
+  const folder = setFolder(config.stateFolder, set);
+  const checks: Record<string, DatabaseChecks> = {};
+  for (const { source, copy } of readStaged(host.fs, folder, set).databases) {
+    host.checkpoint();
+    if (copy) checks[source] = checkImage(host, copy.image);
+  }
+  writeStagedChecks(host.fs, folder, checks);
+  return Promise.resolve(checks);
+}
+
+serveStep<{ config: Config; set: SetName }>(
+  import.meta,
+  ({ config, set }, { host }) => check(host, config, set),
+);

@@ -1,0 +1,195 @@
+/**
+ * The command line: arguments in, exit code out.
+ *
+ * Standard error is for people, standard output for data. With `--json` an error is data too.
+ *
+ * @module
+ */
+
+import { Argument, Command, CommanderError, Option } from "commander";
+import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../core/commands.ts";
+import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
+import { BackupError, EXIT_CODES, exitCodeOf, reasonOf } from "../core/errors.ts";
+import { VERSION } from "../core/version.ts";
+import { readTextIfThere } from "./fs.ts";
+import type { Host } from "./host.ts";
+import { cancelSteps, makeHost } from "./step.ts";
+import { type FullTerminal, makeTerminal } from "./terminal.ts";
+
+/** What a verb is given. */
+export interface VerbContext {
+  readonly verb: string;
+  readonly spec: CommandSpec;
+  /** Options by their long name in camel case; arguments by their name. */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly json: boolean;
+  readonly around: Surroundings;
+  readonly host: Host;
+  readonly terminal: FullTerminal;
+  readonly configFile: string;
+}
+
+/** A verb of the command line. */
+export type Verb = (context: VerbContext) => Promise<void>;
+
+/**
+ * Runs the program.
+ *
+ * @returns The exit code.
+ */
+export async function main(args: readonly string[], verbs: Readonly<Record<string, Verb>>): Promise<number> {
+  const wantsJson = args.includes("--json");
+  const terminal = makeTerminal({
+    quiet: args.includes("--quiet"),
+    journal: Deno.env.get("JOURNAL_STREAM") !== undefined,
+  });
+  const stop = () => cancelSteps();
+  Deno.addSignalListener("SIGINT", stop);
+  Deno.addSignalListener("SIGTERM", stop);
+  try {
+    const program = makeProgram(async (spec, options) => {
+      const around = surroundings();
+      await verbs[spec.verb]!({
+        verb: spec.verb,
+        spec,
+        options,
+        json: options.json === true,
+        around,
+        host: makeHost(terminal),
+        terminal,
+        configFile: typeof options.config === "string"
+          ? absolutePath(options.config)
+          : defaultConfigFile(around),
+      });
+    });
+    await program.parseAsync([...args], { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodeOf("usage");
+    return tell(error, terminal, wantsJson, args.includes("--verbose"));
+  } finally {
+    Deno.removeSignalListener("SIGINT", stop);
+    Deno.removeSignalListener("SIGTERM", stop);
+  }
+}
+
+function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: boolean): number {
+  const known = error instanceof BackupError ? error : new BackupError(reasonOf(error), {
+    kind: "internal",
+    hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
+    cause: error,
+  });
+  const code = exitCodeOf(known.kind);
+  terminal.error(`error: ${known.message}${known.hint ? `\nhint: ${known.hint}` : ""}`);
+  if (verbose) {
+    const { cause } = known;
+    terminal.error(
+      String(cause instanceof Error ? cause.stack : typeof cause === "string" ? cause : known.stack),
+    );
+  }
+  if (json && !terminal.printed()) {
+    const { message, kind, hint } = known;
+    terminal.print(JSON.stringify({ ok: false, error: { message, kind, hint }, exitCode: code }));
+  }
+  return code;
+}
+
+function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>): Command {
+  const codes = Object.entries(EXIT_CODES).map(([code, text]) => `  ${code}  ${text}`).join("\n");
+  const program = new Command("hapi-backup")
+    .description("Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable.")
+    .version(VERSION, "--version", "print the version")
+    .helpOption("--help", "print this help")
+    .helpCommand(false)
+    .addHelpText("after", `\nExit codes:\n${codes}\n\nExample:\n  hapi-backup backup`)
+    .exitOverride();
+  for (const spec of COMMANDS) {
+    const command = program.command(spec.verb)
+      .summary(spec.summary)
+      .description(spec.details ? `${spec.summary}\n\n${spec.details}` : spec.summary)
+      .helpGroup(`${spec.group}:`)
+      .helpOption("--help", "print this help")
+      .addHelpText("after", `\nExample:\n  ${spec.example}\n\nExit codes:\n${codes}`)
+      .exitOverride();
+    for (const { name, text, choices } of spec.arguments ?? []) {
+      const argument = new Argument(name, text);
+      command.addArgument(choices ? argument.choices(choices) : argument);
+    }
+    for (const option of [...spec.options, ...GLOBAL_OPTIONS]) command.addOption(makeOption(option));
+    command.action(async (...given: unknown[]) => {
+      const names = (spec.arguments ?? []).map(({ name }) => name.replace(/[<>[\].]/g, ""));
+      const options: Record<string, unknown> = { ...command.opts() };
+      names.forEach((name, index) => options[name] = given[index]);
+      await run(spec, options);
+    });
+  }
+  return program;
+}
+
+function makeOption({ flags, text, default: value, choices, many }: OptionSpec): Option {
+  const option = new Option(flags, text);
+  if (value !== undefined) option.default(value);
+  if (choices) option.choices(choices);
+  if (many) option.argParser((next: string, before: string[] | undefined) => [...before ?? [], next]);
+  return option;
+}
+
+/** What of the environment the configuration's defaults depend on. */
+function surroundings(): Surroundings {
+  const home = Deno.env.get("HOME");
+  if (!home?.startsWith("/")) {
+    throw new BackupError("Cannot start: HOME is not set", {
+      kind: "usage",
+      hint: "set HOME to the operator's home",
+    });
+  }
+  const names = [
+    "HAPI_HOME",
+    "DB_PATH",
+    "HAPI_BACKUP_CONFIG",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+  ];
+  return {
+    home: home.length > 1 ? home.replace(/\/+$/, "") : home,
+    hostname: Deno.hostname(),
+    env: Object.fromEntries(names.map((name) => [name, Deno.env.get(name)])),
+  };
+}
+
+/** Makes a path given on the command line absolute. */
+export function absolutePath(path: string): string {
+  return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+}
+
+/** The hub's configuration; undefined if there is none. @throws {BackupError} (config) */
+export function readConfig({ host, configFile, around, options }: VerbContext): Config | undefined {
+  let text: string | undefined;
+  try {
+    text = readTextIfThere(host.fs, configFile);
+  } catch (error) {
+    throw new BackupError(`Cannot read configuration ${configFile}: ${reasonOf(error)}`, {
+      kind: "config",
+      hint: "check its owner and mode, and the user that this runs as",
+    });
+  }
+  if (text === undefined && options.config !== undefined) {
+    throw new BackupError(`Cannot read configuration ${configFile}: there is no such file`, {
+      kind: "config",
+      hint: "check --config; without it, `hapi-backup backup` makes a configuration",
+    });
+  }
+  return text === undefined ? undefined : parseConfig(text, configFile, around);
+}
+
+/** A whole number of at least 0 out of an option's text. @throws {BackupError} (usage) */
+export function numberOption(options: Readonly<Record<string, unknown>>, name: string): number {
+  const value = Number(options[name]);
+  if (Number.isSafeInteger(value) && value >= 0 && String(options[name]).trim() !== "") return value;
+  const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw new BackupError(`Cannot use --${flag} ${JSON.stringify(options[name])}: it is not a whole number`, {
+    kind: "usage",
+    hint: "give a number such as 30",
+  });
+}

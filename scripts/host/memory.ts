@@ -1,0 +1,95 @@
+/**
+ * What the hub remembers of the last snapshot of a set: `<state>/<set>/last.json` and the images it names.
+ *
+ * Invariants: `last.json` is replaced only after its snapshot is sealed, in one rename, and names its images by
+ * their checksum; so a crash leaves either the old memory or the new one, never a mixture. Losing all of it costs one
+ * full. It holds nothing that is not in plaintext on this machine anyway, and is readable by its owner only.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { BackupError } from "../core/errors.ts";
+import type { RememberedFiles } from "../core/file_index.ts";
+import type { GateReference } from "../core/gate.ts";
+import type { Manifest } from "../core/manifest.ts";
+import { isSnapshotId, type SnapshotId } from "../core/names.ts";
+import type { Fingerprint } from "../core/sqlite_format.ts";
+import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import type { Fs, Host } from "./host.ts";
+
+/** The last snapshot, as its hub remembers it. */
+export interface Memory {
+  readonly version: 1;
+  readonly manifest: Manifest;
+  readonly sealChecksum: string;
+  /** Bytes of ciphertext of each database's last full, by source. */
+  readonly fullBytes: Readonly<Record<string, number>>;
+  /** What the live databases looked like, by source; absent where that could not be told. */
+  readonly fingerprints: Readonly<Record<string, Fingerprint>>;
+  /** What the files looked like. */
+  readonly files: RememberedFiles;
+  /** What the last good snapshot held of each database, by source: what the gate compares with. */
+  readonly good: Readonly<Record<string, GateReference & { readonly snapshot: SnapshotId }>>;
+}
+
+/** The folder of a set's memory, staging and lock. */
+export const setFolder = (stateFolder: string, set: string): string => `${stateFolder}/${set}`;
+/** The folder that a snapshot is staged in: plaintext images, mode 0700. */
+export const stagingFolder = (folder: string): string => `${folder}/staging`;
+/** The image that the next increment is compared with, named by its SHA-256. */
+export const baseImage = (folder: string, sha256: string): string => `${folder}/base/${sha256}.image`;
+/** The page checksums that stand for it where `keepBase` is false. */
+export const baseChecksums = (folder: string, sha256: string): string => `${folder}/base/${sha256}.sums`;
+
+const shape = z.looseObject({
+  version: z.literal(1),
+  manifest: z.looseObject({
+    id: z.string().refine(isSnapshotId),
+    databases: z.array(z.looseObject({ source: z.string() })),
+    files: z.array(z.looseObject({ place: z.string() })),
+  }),
+  sealChecksum: z.string(),
+  fullBytes: z.record(z.string(), z.number()),
+  fingerprints: z.record(z.string(), z.looseObject({})),
+  files: z.looseObject({ version: z.literal(1) }),
+  good: z.record(z.string(), z.looseObject({ rows: z.record(z.string(), z.number()) })),
+});
+
+/** Reads the memory of a set. What cannot be read is as good as none: the next snapshot is a full, and says so. */
+export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): Memory | undefined {
+  const path = `${folder}/last.json`;
+  try {
+    const text = readTextIfThere(host.fs, path);
+    if (text === undefined) return undefined;
+    return shape.parse(JSON.parse(text)) as unknown as Memory;
+  } catch {
+    host.report.warn(`${path} cannot be used: the next snapshot is a full`);
+    return undefined;
+  }
+}
+
+/** Replaces the memory, then removes the images that no memory names any more. */
+export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
+  writeFileDurably(fs, `${folder}/last.json`, JSON.stringify(memory));
+  const named = new Set(memory.manifest.databases.map((database) => database.sha256));
+  for (const { name } of fs.readDir(`${folder}/base`)) {
+    if (!named.has(name.split(".")[0]!)) removeIfThere(fs, `${folder}/base/${name}`);
+  }
+}
+
+/** Makes the folders of a set, for their owner only. */
+export function makeSetFolders(fs: Fs, folder: string): void {
+  for (const path of [folder, `${folder}/base`, stagingFolder(folder)]) {
+    try {
+      fs.mkdir(path, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) {
+        throw new BackupError(`Cannot make ${path}: ${error instanceof Error ? error.message : error}`, {
+          kind: "disk",
+          hint: "check the owner and mode of the state folder",
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * Writes one part of a snapshot: plaintext → zstd → age → file, its ciphertext's SHA-256 along the way.
+ *
+ * Plaintext goes in and ciphertext is what reaches the disk; memory is one zstd frame.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import type { PartName } from "../core/names.ts";
+import type { SealedPart } from "../core/seal.ts";
+import { FrameCompressor } from "../core/zstd_frames.ts";
+import { type AgeEncrypter, createEncrypter } from "./age.ts";
+import { diskError } from "./fs.ts";
+import type { Fs, OpenFile } from "./host.ts";
+
+/** A part being written. Dispose of it when it is not finished: that closes its file. */
+export class PartWriter implements Disposable {
+  readonly #name: PartName;
+  readonly #path: string;
+  readonly #file: OpenFile;
+  readonly #compressor: FrameCompressor;
+  readonly #encrypter: AgeEncrypter;
+  readonly #hash = createHash("sha256");
+  #bytes = 0;
+
+  private constructor(name: PartName, path: string, file: OpenFile, level: number, encrypter: AgeEncrypter) {
+    this.#name = name;
+    this.#path = path;
+    this.#file = file;
+    this.#compressor = new FrameCompressor(level);
+    this.#encrypter = encrypter;
+    this.#store([encrypter.header]);
+  }
+
+  /**
+   * Starts the part `name` in `folder`.
+   *
+   * @param level zstd's compression level, 1 to 19.
+   * @throws {BackupError} (config) If a recipient is unusable; (disk) if the file cannot be made.
+   */
+  static async create(
+    fs: Fs,
+    folder: string,
+    name: PartName,
+    recipients: readonly string[],
+    level: number,
+  ): Promise<PartWriter> {
+    const encrypter = await createEncrypter(recipients);
+    const path = `${folder}/${name}`;
+    try {
+      return new PartWriter(
+        name,
+        path,
+        fs.open(path, { write: true, createNew: true, mode: 0o640 }),
+        level,
+        encrypter,
+      );
+    } catch (error) {
+      throw diskError(`write ${path}`, error);
+    }
+  }
+
+  /** Bytes of ciphertext so far. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Takes plaintext, which the caller may reuse. */
+  write(plaintext: Uint8Array): void {
+    for (const frame of this.#compressor.push(plaintext)) this.#store(this.#encrypter.push(frame));
+  }
+
+  /** Ends the part and syncs it. */
+  finish(): SealedPart {
+    for (const frame of this.#compressor.finish()) this.#store(this.#encrypter.push(frame));
+    this.#store(this.#encrypter.finish());
+    try {
+      this.#file.sync();
+      this.#file.close();
+    } catch (error) {
+      throw diskError(`write ${this.#path}`, error);
+    }
+    return { name: this.#name, bytes: this.#bytes, sha256: this.#hash.digest("hex") };
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+
+  #store(chunks: Iterable<Uint8Array>): void {
+    for (const chunk of chunks) {
+      this.#hash.update(chunk);
+      this.#bytes += chunk.length;
+      try {
+        this.#file.write(chunk);
+      } catch (error) {
+        throw diskError(`write ${this.#path}`, error);
+      }
+    }
+  }
+}

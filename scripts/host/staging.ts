@@ -1,0 +1,86 @@
+/**
+ * Staging: what `snapshot` hands to `encrypt`, in `<state>/<set>/staging/`.
+ *
+ * Images are plaintext, readable by their owner only, on the same disk and under the same user as the live database.
+ * `staged.json` is written last; without it there is nothing staged.
+ *
+ * @module
+ */
+
+import { BackupError } from "../core/errors.ts";
+import type { DatabaseChecks, SourceOutcome } from "../core/manifest.ts";
+import { isSnapshotId, type SetName, type SnapshotId, type SourceName } from "../core/names.ts";
+import type { Place } from "../core/place.ts";
+import type { Fingerprint } from "../core/sqlite_format.ts";
+import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import type { Fs } from "./host.ts";
+import { stagingFolder } from "./memory.ts";
+import type { DatabaseFacts } from "./sqlite.ts";
+
+/** A database as it was found. */
+export interface StagedDatabase {
+  readonly source: SourceName;
+  readonly place: Place;
+  readonly mode: number;
+  readonly mtimeMs: number;
+  /** Its consistent copy; undefined when nothing was committed since the last snapshot. */
+  readonly copy:
+    | (DatabaseFacts & { readonly image: string; readonly pageBytes: number; readonly bytes: number })
+    | undefined;
+  readonly fingerprint: Fingerprint | null;
+}
+
+/** What is staged. */
+export interface Staged {
+  readonly version: 1;
+  readonly set: SetName;
+  readonly id: SnapshotId;
+  readonly databases: readonly StagedDatabase[];
+  /** What became of the set's databases. */
+  readonly sources: readonly SourceOutcome[];
+  readonly notes: readonly string[];
+}
+
+/** What SQLite said of each staged image, by source. */
+export type StagedChecks = Readonly<Record<string, DatabaseChecks>>;
+
+/** Removes everything from a set's staging folder. */
+export function clearStaging(fs: Fs, folder: string): void {
+  const staging = stagingFolder(folder);
+  // What makes it a staging goes first, so that a crash leaves none rather than half of one.
+  removeIfThere(fs, `${staging}/staged.json`);
+  for (const { name } of fs.readDir(staging)) removeIfThere(fs, `${staging}/${name}`);
+}
+
+export function writeStaged(fs: Fs, folder: string, staged: Staged): void {
+  writeFileDurably(fs, `${stagingFolder(folder)}/staged.json`, JSON.stringify(staged));
+}
+
+export function writeStagedChecks(fs: Fs, folder: string, checks: StagedChecks): void {
+  writeFileDurably(fs, `${stagingFolder(folder)}/checks.json`, JSON.stringify(checks));
+}
+
+/** @throws {BackupError} (usage) If nothing is staged. */
+export function readStaged(fs: Fs, folder: string, set: SetName): Staged {
+  const staged = readOwn(fs, `${stagingFolder(folder)}/staged.json`) as Staged | undefined;
+  if (staged?.version === 1 && staged.set === set && isSnapshotId(staged.id)) return staged;
+  throw new BackupError(`Cannot encrypt set ${set}: nothing is staged`, {
+    kind: "usage",
+    hint: `run \`hapi-backup snapshot --set ${set}\` first, or \`hapi-backup backup\``,
+  });
+}
+
+/** The checks that a `snapshot` of its own left, if it did. */
+export function readStagedChecks(fs: Fs, folder: string): StagedChecks | undefined {
+  return readOwn(fs, `${stagingFolder(folder)}/checks.json`) as StagedChecks | undefined;
+}
+
+/** Our own file, replaced whole each time: what cannot be read is as good as none. */
+function readOwn(fs: Fs, path: string): unknown {
+  const text = readTextIfThere(fs, path);
+  try {
+    return text === undefined ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * Copies the databases of a set into staging, as of one moment.
+ *
+ * Sees the databases and the set's own state folder. Has no network and starts no program.
+ *
+ * @module
+ */
+
+import { type Config, setNamed, type Source } from "./core/config.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
+import type { SourceOutcome } from "./core/manifest.ts";
+import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
+import { placeOf } from "./core/place.ts";
+import { sameFingerprint } from "./core/sqlite_format.ts";
+import { isMissing, lstatIfThere } from "./host/fs.ts";
+import type { Host, Stat } from "./host/host.ts";
+import {
+  baseImage,
+  makeSetFolders,
+  type Memory,
+  readMemory,
+  setFolder,
+  stagingFolder,
+} from "./host/memory.ts";
+import { copyDatabase, fingerprintOf, notEnoughSpace, requireDatabase } from "./host/sqlite.ts";
+import { clearStaging, type Staged, type StagedDatabase, writeStaged } from "./host/staging.ts";
+import { serveStep } from "./host/step.ts";
+import { setIn, snapshotIds } from "./host/store.ts";
+
+/** What to take a snapshot of. */
+export interface SnapshotOptions {
+  readonly set: SetName;
+  /** Copy databases even if nothing was committed since the last snapshot. */
+  readonly full?: boolean;
+}
+
+/**
+ * Stages the databases of a set.
+ *
+ * @throws {BackupError} (source) If a required source is missing, or any is locked, not a database or over a budget;
+ * (disk) if staging cannot be written; (clock) if the clock stands before the newest snapshot. Nothing stays staged.
+ */
+export async function snapshot(host: Host, config: Config, options: SnapshotOptions): Promise<Staged> {
+  const { set } = setNamed(config, options.set);
+  const folder = setFolder(config.stateFolder, options.set);
+  makeSetFolders(host.fs, folder);
+  clearStaging(host.fs, folder);
+  const memory = readMemory(host, folder);
+  const id = await nextSnapshotId(host, config, options.set, memory);
+  try {
+    const databases: StagedDatabase[] = [];
+    const sources: SourceOutcome[] = [];
+    for (const source of set.sources) {
+      if (source.kind !== "sqlite") continue;
+      const staged = await stageDatabase(host, config, source, folder, options.full ? undefined : memory);
+      if (staged) databases.push(staged);
+      else host.report.warn(`${source.name}: there is nothing at ${source.path}`);
+      const outcome = staged ? "saved" : "absent";
+      sources.push({ name: source.name, kind: source.kind, path: source.path, secret: false, outcome });
+    }
+    const staged: Staged = { version: 1, set: options.set, id, databases, sources, notes: [] };
+    writeStaged(host.fs, folder, staged);
+    return staged;
+  } catch (error) {
+    clearStaging(host.fs, folder);
+    throw error;
+  }
+}
+
+async function stageDatabase(
+  host: Host,
+  config: Config,
+  source: Extract<Source, { kind: "sqlite" }>,
+  folder: string,
+  memory: Memory | undefined,
+): Promise<StagedDatabase | undefined> {
+  const { fs } = host;
+  let stat: Stat;
+  let path: string;
+  try {
+    // SQLite names -wal and -shm after the file itself, not after a link to it.
+    path = fs.realPath(source.path);
+    stat = fs.stat(path);
+  } catch (error) {
+    if (isMissing(error) && !source.required) return undefined;
+    const missing = isMissing(error);
+    throw new BackupError(
+      `Cannot back up database ${source.path}: ${missing ? "there is no such file" : reasonOf(error)}`,
+      {
+        kind: "source",
+        hint: missing
+          ? "check the path, and HAPI_HOME or DB_PATH; `hapi-backup config check` shows what is looked for"
+          : "check its owner and mode, and the user that this runs as",
+      },
+    );
+  }
+  requireDatabase(fs, path);
+  const found = {
+    source: source.name,
+    place: placeOf(source.path, config.home),
+    mode: stat.mode,
+    mtimeMs: Math.floor(stat.mtimeMs),
+  };
+
+  const saved = memory?.manifest.databases.find((database) => database.source === source.name);
+  // Where only checksums are kept, a full that falls due could not be made without a copy.
+  const keepsImage = saved !== undefined && lstatIfThere(fs, baseImage(folder, saved.sha256)) !== undefined;
+  const known = memory?.fingerprints[source.name];
+  const now = known && fingerprintOf(fs, path);
+  if (keepsImage && known && now && saved?.place === found.place && sameFingerprint(known, now)) {
+    host.report.info(`${source.name}: unchanged since ${memory!.manifest.id}`);
+    return { ...found, copy: undefined, fingerprint: now };
+  }
+
+  const walBytes = sizeOf(fs.stat, `${path}-wal`);
+  const needed = stat.bytes + walBytes + config.limits.freeBytesMin;
+  const free = fs.freeBytes(folder);
+  if (free !== undefined && free < needed) throw notEnoughSpace(folder, free, needed);
+
+  const image = `${stagingFolder(folder)}/${source.name}.image`;
+  const { fingerprint, ...copy } = await copyDatabase(host, path, image, config.limits);
+  return { ...found, copy: { ...copy, image }, fingerprint };
+}
+
+function sizeOf(stat: (path: string) => Stat, path: string): number {
+  try {
+    return stat(path).bytes;
+  } catch {
+    return 0;
+  }
+}
+
+/** Ids only ever grow: a clock that stands before the newest snapshot is an error, unless it is a matter of seconds. */
+async function nextSnapshotId(
+  host: Host,
+  config: Config,
+  set: SetName,
+  memory: Memory | undefined,
+): Promise<SnapshotId> {
+  const stored = setIn(config.store, config.hub, set);
+  const ids = lstatIfThere(host.fs, stored.folder) ? snapshotIds(host.fs, stored) : [];
+  const newest = [...ids, ...(memory ? [memory.manifest.id] : [])].sort().at(-1);
+  for (let tries = 0;; tries++) {
+    const id = snapshotIdAt(host.now());
+    if (newest === undefined || id > newest) return id;
+    const aheadMs = timeOfSnapshotId(newest).getTime() - timeOfSnapshotId(id).getTime();
+    if (tries >= CLOCK_WAITS_MAX || aheadMs > CLOCK_WAITS_MAX * CLOCK_WAIT_MS) {
+      throw new BackupError(
+        `Cannot take a snapshot of set ${set}: the clock says ${id}, and the newest snapshot is ${newest}`,
+        {
+          kind: "clock",
+          hint:
+            "set the clock right; if the newest snapshot is the one with the wrong time, move its folder " +
+            `${stored.folder}/${newest} away`,
+        },
+      );
+    }
+    host.checkpoint();
+    await new Promise((resolve) => setTimeout(resolve, CLOCK_WAIT_MS));
+  }
+}
+
+/** How often the clock is looked at again after a run in the same second, and how long apart in milliseconds. */
+const CLOCK_WAITS_MAX = 30;
+const CLOCK_WAIT_MS = 100;
+
+serveStep<{ config: Config; options: SnapshotOptions }>(
+  import.meta,
+  ({ config, options }, { host }) => snapshot(host, config, options),
+);
