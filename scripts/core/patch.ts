@@ -175,7 +175,7 @@ export class DeltaJournal {
 export function isJournalWhole(journal: ImageReader): boolean {
   const endPosition = journal.bytes - RECORD_BYTES;
   if (endPosition < HEADER_BYTES) return false;
-  const buffer = new Uint8Array(BUFFER_BYTES);
+  const buffer = new Uint8Array(Math.min(BUFFER_BYTES, endPosition));
   let crc = 0;
   for (let position = 0; position < endPosition; position += BUFFER_BYTES) {
     const part = buffer.subarray(0, Math.min(BUFFER_BYTES, endPosition - position));
@@ -205,7 +205,7 @@ export function replayJournal(journal: ImageReader, image: Image): void {
     );
   }
   const endPosition = journal.bytes - RECORD_BYTES;
-  const buffer = new Uint8Array(BUFFER_BYTES);
+  const buffer = new Uint8Array(Math.min(BUFFER_BYTES, endPosition));
   const view = new DataView(buffer.buffer);
   let at = HEADER_BYTES;
   while (at < endPosition) {
@@ -231,12 +231,15 @@ export function replayJournal(journal: ImageReader, image: Image): void {
 /** Reads short pieces through lines that are kept, long ones directly. */
 class CachedReader {
   readonly #image: ImageReader;
-  readonly #lines = new Uint8Array(LINES * LINE_BYTES);
+  readonly #lines: Uint8Array;
   /** The line of the image that stands in each place, or -1. */
-  readonly #held = new Float64Array(LINES).fill(-1);
+  readonly #held: Float64Array;
 
   constructor(image: ImageReader) {
+    const lines = Math.min(LINES, Math.ceil(image.bytes / LINE_BYTES));
     this.#image = image;
+    this.#lines = new Uint8Array(lines * LINE_BYTES);
+    this.#held = new Float64Array(lines).fill(-1);
   }
 
   /** Copies `length` bytes at `position` of the image to `target` from `to` on. */
@@ -255,7 +258,7 @@ class CachedReader {
 
   /** Makes sure that a line is kept. Returns where. */
   #load(line: number): number {
-    const place = line % LINES;
+    const place = line % this.#held.length;
     const start = place * LINE_BYTES;
     if (this.#held[place] !== line) {
       const position = line * LINE_BYTES;

@@ -1,0 +1,585 @@
+// deno-lint-ignore-file no-import-prefix -- what only tests import is pinned here, not in deno.json
+/** What `scripts/core/delta.ts`, `page_diff.ts` and `patch.ts` promise: the same bytes again, small, bounded, or a refusal. */
+
+import assert from "node:assert/strict";
+import { backup, DatabaseSync } from "node:sqlite";
+import fc from "npm:fast-check@4.10.2";
+import { DeltaDecoder, DeltaEncoder } from "../scripts/core/delta.ts";
+import { BackupError } from "../scripts/core/errors.ts";
+import {
+  compareChecksums,
+  comparePages,
+  type DeltaStats,
+  encodeChanges,
+  type EncodeOptions,
+  encodeWholePages,
+  type ImageReader,
+  pageChecksums,
+} from "../scripts/core/page_diff.ts";
+import { DeltaJournal, type Image, isJournalWhole, replayJournal } from "../scripts/core/patch.ts";
+
+/** Bytes in memory as an image. `writesLeft` makes it fail, as a full disk or a crash would. */
+class MemoryImage implements Image {
+  data: Uint8Array<ArrayBuffer>;
+  writesLeft = Infinity;
+
+  constructor(data: Uint8Array) {
+    this.data = data.slice();
+  }
+
+  get bytes(): number {
+    return this.data.length;
+  }
+
+  readAt(buffer: Uint8Array, position: number): void {
+    const part = this.data.subarray(position, position + buffer.length);
+    if (part.length < buffer.length) throw new Error(`read past the end: ${position}`);
+    buffer.set(part);
+  }
+
+  writeAt(data: Uint8Array, position: number): void {
+    if (this.writesLeft-- <= 0) throw new Error("crashed");
+    if (position + data.length > this.data.length) this.truncate(position + data.length);
+    this.data.set(data, position);
+  }
+
+  truncate(bytes: number): void {
+    const grown = new Uint8Array(bytes);
+    grown.set(this.data.subarray(0, bytes));
+    this.data = grown;
+  }
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+function drain(chunks: Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large">) {
+  const parts: Uint8Array[] = [];
+  let step = chunks.next();
+  for (; !step.done; step = chunks.next()) parts.push(step.value);
+  return { delta: concat(parts), stats: step.value };
+}
+
+function diff(base: Uint8Array, next: Uint8Array, pageBytes: number, options: EncodeOptions = {}) {
+  const from = new MemoryImage(base), to = new MemoryImage(next);
+  const { delta, stats } = drain(encodeChanges(from, to, comparePages(from, to, { pageBytes }), options));
+  if (stats === "too large") throw new Error("too large");
+  return { delta, stats };
+}
+
+/** Pushes the delta in pieces of `pieceBytes` into a journal. */
+function journalOf(base: Uint8Array, delta: Uint8Array, nextBytes: number, pieceBytes = 1000): Uint8Array {
+  const parts: Uint8Array[] = [];
+  const journal = new DeltaJournal(new MemoryImage(base), nextBytes, (data) => parts.push(data.slice()));
+  for (let at = 0; at < delta.length; at += pieceBytes) journal.push(delta.subarray(at, at + pieceBytes));
+  journal.finish();
+  const all = concat(parts);
+  assert.equal(journal.journalBytes, all.length);
+  return all;
+}
+
+function patch(base: Uint8Array, delta: Uint8Array, nextBytes: number, pieceBytes?: number): Uint8Array {
+  const image = new MemoryImage(base);
+  replayJournal(new MemoryImage(journalOf(base, delta, nextBytes, pieceBytes)), image);
+  return image.data;
+}
+
+/** What the decoder alone makes of a delta, pushed in pieces of 7 bytes. */
+function rebuild(base: Uint8Array, delta: Uint8Array, nextBytes: number): Uint8Array {
+  const next = new Uint8Array(nextBytes);
+  let made = 0;
+  const append = (data: Uint8Array) => {
+    next.set(data, made);
+    made += data.length;
+  };
+  const decoder = new DeltaDecoder({
+    baseBytes: base.length,
+    nextBytes,
+    copy: (position, length) => append(base.subarray(position, position + length)),
+    literal: append,
+  });
+  for (let at = 0; at < delta.length; at += 7) decoder.push(delta.subarray(at, at + 7));
+  decoder.finish();
+  return next;
+}
+
+/** Compares without printing megabytes when they differ. */
+function assertSame(actual: Uint8Array, expected: Uint8Array): void {
+  assert.equal(actual.length, expected.length);
+  const at = actual.findIndex((byte, i) => byte !== expected[i]);
+  assert.equal(at, -1, `bytes differ at ${at}`);
+}
+
+function rdiff(...args: string[]): void {
+  const { code, stderr } = new Deno.Command("rdiff", { args }).outputSync();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+}
+
+function rdiffPatch(folder: string, base: Uint8Array, delta: Uint8Array): Uint8Array {
+  Deno.writeFileSync(`${folder}/base`, base);
+  Deno.writeFileSync(`${folder}/delta`, delta);
+  rdiff("-f", "patch", `${folder}/base`, `${folder}/delta`, `${folder}/out`);
+  return Deno.readFileSync(`${folder}/out`);
+}
+
+async function inTempDir(body: (folder: string) => void | Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Bytes that look random, the same for the same seed (xorshift32). */
+function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
+  const words = new Uint32Array(Math.ceil(bytes / 4));
+  let state = seed || 1;
+  for (let i = 0; i < words.length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[i] = state;
+  }
+  return new Uint8Array(words.buffer, 0, bytes);
+}
+
+/** An image and what an arbitrary sequence of edits made of it. */
+const images = fc.record({
+  pageBytes: fc.constantFrom(512, 1024, 4096, 8192, 65536),
+  pages: fc.integer({ min: 0, max: 24 }),
+  seed: fc.integer({ min: 1, max: 1e9 }),
+  sparse: fc.boolean(),
+  edits: fc.array(
+    fc.record({
+      kind: fc.constantFrom("write", "move", "insert", "shift", "grow", "cut", "zero"),
+      at: fc.double({ min: 0, max: 1, noNaN: true }),
+      to: fc.double({ min: 0, max: 1, noNaN: true }),
+      bytes: fc.integer({ min: 1, max: 9000 }),
+    }),
+    { maxLength: 12 },
+  ),
+}).map(({ pageBytes, pages, seed, sparse, edits }) => {
+  const base = noise(pages * pageBytes, seed);
+  // Few different bytes make many equal blocks.
+  if (sparse) base.forEach((byte, i) => base[i] = byte < 250 ? 0 : byte & 3);
+  let next = base.slice();
+  for (const [i, edit] of edits.entries()) {
+    const at = Math.floor(edit.at * next.length), to = Math.floor(edit.to * next.length);
+    const bytes = Math.min(edit.bytes, next.length - Math.max(at, to));
+    const page = Math.floor(at / pageBytes) * pageBytes;
+    if (edit.kind === "write") next.set(noise(bytes, seed + i), at);
+    if (edit.kind === "move") next.copyWithin(to, at, at + bytes);
+    if (edit.kind === "zero") next.fill(0, at, at + bytes);
+    if (edit.kind === "grow") {
+      next = concat([next, noise(pageBytes, seed + i), next.subarray(page, page + pageBytes)]);
+    }
+    if (edit.kind === "cut") next = next.slice(0, page);
+    if (edit.kind === "insert") {
+      next = concat([next.subarray(0, page), noise(pageBytes, seed + i), next.subarray(page)]);
+    }
+    if (edit.kind === "shift") {
+      const shift = edit.bytes % pageBytes;
+      next.copyWithin(page + shift, page, Math.min(page + pageBytes, next.length) - shift);
+    }
+  }
+  return { pageBytes, base, next: next.slice(0, Math.floor(next.length / pageBytes) * pageBytes) };
+});
+
+Deno.test("a delta applied in place, and by rdiff, gives the next image", async () => {
+  await inTempDir((folder) => {
+    fc.assert(
+      fc.property(images, fc.constantFrom(0, 5000, undefined), ({ pageBytes, base, next }, indexBytesMax) => {
+        const options = indexBytesMax === undefined ? {} : { indexBytesMax };
+        const { delta, stats } = diff(base, next, pageBytes, options);
+        assert.equal(stats.deltaBytes, delta.length);
+        assert.equal(stats.copiedBytes + stats.literalBytes, next.length);
+        assertSame(patch(base, delta, next.length), next);
+        assertSame(rdiffPatch(folder, base, delta), next);
+      }),
+      { numRuns: 100 },
+    );
+  });
+});
+
+Deno.test("whole pages by checksums give the next image, and the same changes as a comparison", async () => {
+  await inTempDir((folder) => {
+    fc.assert(
+      fc.property(images, ({ pageBytes, base, next }) => {
+        const to = new MemoryImage(next);
+        const baseSums = pageChecksums(new MemoryImage(base), { pageBytes });
+        const { changes, sums } = compareChecksums(baseSums, to, { pageBytes });
+        assert.deepEqual(sums, pageChecksums(to, { pageBytes }));
+        assert.deepEqual(changes, comparePages(new MemoryImage(base), to, { pageBytes }));
+        const { delta, stats } = drain(encodeWholePages(to, changes));
+        assert(stats !== "too large");
+        assert.equal(stats.literalBytes, changes.changedPages * pageBytes);
+        assertSame(patch(base, delta, next.length), next);
+        assertSame(rdiffPatch(folder, base, delta), next);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+Deno.test("deltas of the real rdiff are read and applied", async () => {
+  await inTempDir((folder) => {
+    fc.assert(
+      fc.property(images, fc.integer({ min: 16, max: 2048 }), ({ base, next }, blockBytes) => {
+        Deno.writeFileSync(`${folder}/base`, base);
+        Deno.writeFileSync(`${folder}/next`, next);
+        rdiff("-f", "-b", `${blockBytes}`, "signature", `${folder}/base`, `${folder}/signature`);
+        rdiff("-f", "delta", `${folder}/signature`, `${folder}/next`, `${folder}/delta`);
+        assertSame(patch(base, Deno.readFileSync(`${folder}/delta`), next.length), next);
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
+
+/** Decodes into commands, adjacent ones merged as the encoder does. */
+function decode(
+  delta: Uint8Array,
+  pieceBytes: number,
+  baseBytes: number,
+  nextBytes: number,
+): (string | number)[][] {
+  const commands: (string | number)[][] = [];
+  const decoder = new DeltaDecoder({
+    baseBytes,
+    nextBytes,
+    copy(position, length) {
+      commands.push(["copy", position, length]);
+    },
+    literal(data) {
+      const last = commands.at(-1);
+      if (last?.[0] === "literal") last.push(...data);
+      else commands.push(["literal", ...data]);
+    },
+  });
+  for (let at = 0; at < delta.length; at += pieceBytes) decoder.push(delta.subarray(at, at + pieceBytes));
+  decoder.finish();
+  return commands;
+}
+
+function encoded(build: (encoder: DeltaEncoder) => void, chunkBytes?: number): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [];
+  const encoder = new DeltaEncoder((chunk) => parts.push(chunk), chunkBytes);
+  build(encoder);
+  encoder.end();
+  const delta = concat(parts);
+  assert.equal(encoder.bytes, delta.length);
+  return delta;
+}
+
+Deno.test("the decoder gives what the encoder took, in pieces of any size", () => {
+  const command = fc.oneof(
+    fc.record({
+      position: fc.maxSafeInteger().map((n) => Math.abs(n) / 2),
+      length: fc.integer({ min: 0, max: 2 ** 40 }),
+    }),
+    fc.record({ position: fc.nat(70000), length: fc.nat(70000) }),
+    fc.uint8Array({ maxLength: 400 }),
+  ).map((command) =>
+    command instanceof Uint8Array ? command : { ...command, position: Math.floor(command.position) }
+  );
+  fc.assert(
+    fc.property(
+      fc.array(command),
+      fc.integer({ min: 1, max: 50 }),
+      fc.integer({ min: 1, max: 300 }),
+      (list, piece, chunk) => {
+        const expected: (string | number)[][] = [];
+        let nextBytes = 0;
+        const delta = encoded((encoder) => {
+          for (const item of list) {
+            const last = expected.at(-1);
+            if (item instanceof Uint8Array) {
+              encoder.literal(item);
+              nextBytes += item.length;
+              if (item.length === 0) continue;
+              if (last?.[0] === "literal") last.push(...item);
+              else expected.push(["literal", ...item]);
+            } else {
+              encoder.copy(item.position, item.length);
+              nextBytes += item.length;
+              if (item.length === 0) continue;
+              if (last?.[0] === "copy" && Number(last[1]) + Number(last[2]) === item.position) {
+                last[2] = Number(last[2]) + item.length;
+              } else expected.push(["copy", item.position, item.length]);
+            }
+          }
+        }, chunk);
+        assert.deepEqual(decode(delta, piece, Number.MAX_SAFE_INTEGER, nextBytes), expected);
+      },
+    ),
+  );
+});
+
+Deno.test("the encoder uses the smallest form of each command", () => {
+  const sizes: [(encoder: DeltaEncoder) => void, number][] = [
+    [(e) => e.literal(new Uint8Array(64)), 1 + 64],
+    [(e) => e.literal(new Uint8Array(65)), 2 + 65],
+    [(e) => e.literal(new Uint8Array(255)), 2 + 255],
+    [(e) => e.literal(new Uint8Array(256)), 3 + 256],
+    [(e) => e.literal(new Uint8Array(65536)), 3 + 65535 + 1 + 1],
+    [(e) => e.copy(255, 255), 3],
+    [(e) => e.copy(256, 255), 4],
+    [(e) => e.copy(65535, 65536), 7],
+    [(e) => e.copy(65536, 1), 6],
+    [(e) => e.copy(2 ** 32 - 1, 2 ** 32), 13],
+    [(e) => e.copy(2 ** 32, 2 ** 32), 17],
+    [(e) => (e.copy(10, 20), e.copy(30, 5)), 3],
+    [(e) => (e.literal(new Uint8Array(3)), e.literal(new Uint8Array(4))), 8],
+  ];
+  for (const [build, bytes] of sizes) assert.equal(encoded(build).length, 4 + bytes + 1, String(build));
+});
+
+Deno.test("the decoder refuses what no honest delta holds", () => {
+  const magic = [0x72, 0x73, 0x02, 0x36];
+  const huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+  const cases: [number[], RegExp][] = [
+    [[], /ends after 0 bytes/],
+    [[0x72, 0x73, 0x01, 0x36, 0x05, 1, 2, 3, 4, 5, 0], /magic/],
+    [[...magic, 0x55], /unknown command 0x55 at byte 4/],
+    [[...magic, 0xff], /unknown command 0xff/],
+    [[...magic, 0x05, 1, 2, 3, 4, 5], /before its END/],
+    [[...magic, 0x05, 1, 2, 3, 4, 5, 0x00, 0x00], /follow its END/],
+    [[...magic, 0x06, 1, 2, 3, 4, 5, 6, 0x00], /more than the 5 bytes/],
+    [[...magic, 0x04, 1, 2, 3, 4, 0x00], /makes 4 bytes, not 5/],
+    [[...magic, 0x41, 0x00, 0x05, 1, 2, 3, 4, 5, 0x00], /empty command/],
+    [[...magic, 0x45, 0x00, 0x00, 0x05, 1, 2, 3, 4, 5, 0x00], /empty command/],
+    [[...magic, 0x45, 98, 5, 0x00], /copies 5 bytes at 98 of a base of 100 bytes/],
+    [[...magic, 0x44, ...huge], /more than the 5 bytes/],
+    [[...magic, 0x54, ...huge, ...huge], /copies/],
+    [[...magic, 0x51, ...huge, 0x01], /copies/],
+  ];
+  for (const [bytes, message] of cases) {
+    assert.throws(() => decode(Uint8Array.from(bytes), 1, 100, 5), (error) => {
+      assert(error instanceof BackupError);
+      assert.equal(error.kind, "integrity");
+      assert.match(error.message, message);
+      return true;
+    });
+  }
+});
+
+Deno.test("every cut and every flipped bit of a delta is refused, or gives other bytes, never worse", () => {
+  const base = noise(6 * 512, 7);
+  const next = concat([base.subarray(0, 512), noise(300, 8), base.subarray(900, 2800), noise(872, 9)]);
+  const { delta } = diff(base, next.subarray(0, 3584), 512);
+  const attempt = (damaged: Uint8Array): Uint8Array | undefined => {
+    try {
+      return rebuild(base, damaged, 3584);
+    } catch (error) {
+      assert(error instanceof BackupError, String(error));
+      assert.equal(error.kind, "integrity");
+      return undefined;
+    }
+  };
+  assertSame(attempt(delta)!, next.subarray(0, 3584));
+  for (const cut of [3, 100, delta.length - 1]) {
+    assert.throws(() => patch(base, delta.subarray(0, cut), 3584), { kind: "integrity" });
+  }
+  for (let cut = 0; cut < delta.length; cut++) assert.equal(attempt(delta.subarray(0, cut)), undefined);
+  for (let bit = 0; bit < delta.length * 8; bit++) {
+    const damaged = delta.slice();
+    damaged[bit >> 3]! ^= 1 << (bit & 7);
+    const result = attempt(damaged);
+    if (result === undefined) continue;
+    assert.equal(result.length, 3584);
+    assert.notDeepEqual(result, next.subarray(0, 3584), `bit ${bit}`);
+  }
+});
+
+Deno.test("a journal that is cut or damaged is recognised, and the image stays as it was", () => {
+  const base = noise(8 * 512, 1);
+  const next = concat([base.subarray(512, 2048), noise(1024, 2), base.subarray(2048)]);
+  const { delta } = diff(base, next, 512);
+  const whole = journalOf(base, delta, next.length);
+  const image = new MemoryImage(base);
+  const refused = (journal: Uint8Array) => {
+    assert.equal(isJournalWhole(new MemoryImage(journal)), false);
+    assert.throws(() => replayJournal(new MemoryImage(journal), image), { kind: "integrity" });
+  };
+  assert.equal(isJournalWhole(new MemoryImage(whole)), true);
+  for (let cut = 0; cut < whole.length; cut++) refused(whole.subarray(0, cut));
+  for (let at = 0; at < whole.length; at++) {
+    const damaged = whole.slice();
+    damaged[at]! ^= 1 << (at % 8);
+    refused(damaged);
+    // What a torn write leaves: zeros to the end of the file.
+    damaged.set(whole);
+    damaged.fill(0, at);
+    refused(damaged);
+  }
+  assertSame(image.data, base);
+});
+
+Deno.test("a replay that was interrupted anywhere is completed by repeating it", () => {
+  fc.assert(
+    fc.property(images, fc.nat(12), ({ pageBytes, base, next }, writes) => {
+      const journal = new MemoryImage(journalOf(base, diff(base, next, pageBytes).delta, next.length));
+      const image = new MemoryImage(base);
+      image.writesLeft = writes;
+      try {
+        replayJournal(journal, image);
+      } catch (error) {
+        assert.equal((error as Error).message, "crashed");
+      }
+      image.writesLeft = Infinity;
+      replayJournal(journal, image);
+      replayJournal(journal, image);
+      assertSame(image.data, next);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+Deno.test("a patch reads and writes about what changed, in few calls", () => {
+  const base = noise(4000 * 4096, 3);
+  const next = base.slice();
+  for (let page = 0; page < 4000; page += 100) next.set(noise(40, page + 1), page * 4096 + 1000);
+  const { delta } = diff(base, next, 4096);
+  const journal = journalOf(base, delta, next.length);
+  assert(journal.length < 40 * 4096, `${journal.length} bytes of journal`);
+  const image = new MemoryImage(base);
+  image.writesLeft = 40;
+  replayJournal(new MemoryImage(journal), image);
+  assertSame(image.data, next);
+});
+
+Deno.test("what moved between changed pages is copied, across page borders too", () => {
+  const base = noise(64 * 4096, 5);
+  const next = base.slice();
+  next.set(base.subarray(10 * 4096 + 100, 13 * 4096 + 100), 40 * 4096 + 7); // three pages to an odd place
+  next.set(noise(4 * 4096, 6), 10 * 4096); // and others over them
+  const { stats } = diff(base, next, 4096);
+  assert(stats.literalBytes < 4 * 4096 + 64, `${stats.literalBytes} literal bytes`);
+  assert(stats.commands < 12, `${stats.commands} commands`);
+});
+
+Deno.test("moved pages are found past the index's limit, by reading them again", () => {
+  const base = noise(512 * 4096, 11);
+  // Every page one further, as after a VACUUM: nothing is equal in place.
+  const next = concat([base.subarray(0, 4096), noise(4096, 12), base.subarray(4096)]);
+  const { delta, stats } = diff(base, next, 4096, { indexBytesMax: 64 * 1024 });
+  assert(stats.literalBytes < 4 * 4096, `${stats.literalBytes} literal bytes`);
+  assertSame(patch(base, delta, next.length), next);
+});
+
+Deno.test("memory stays within the index's limit, however much changed", () => {
+  const bytes = 96 * 1024 * 1024;
+  const half = noise(1024 * 1024, 21);
+  /** Differs in every page from the other seed's, and takes no memory. */
+  const image = (seed: number): ImageReader => ({
+    bytes,
+    readAt(buffer, position) {
+      for (let at = 0; at < buffer.length; at++) buffer[at] = half[(position + at) % 1048573]! ^ seed;
+    },
+  });
+  const changes = comparePages(image(1), image(2), { pageBytes: 4096 });
+  assert.equal(changes.changedPages, bytes / 4096);
+  const before = Deno.memoryUsage().rss;
+  let most = before;
+  for (const _ of encodeChanges(image(1), image(2), changes, { indexBytesMax: 2 * 1024 * 1024 })) {
+    most = Math.max(most, Deno.memoryUsage().rss);
+  }
+  assert(most - before < 48 * 1024 * 1024, `${most - before} bytes more`);
+});
+
+Deno.test("repetitive pages do not take forever", () => {
+  const base = new Uint8Array(512 * 4096);
+  const next = base.slice();
+  base.forEach((_, i) => base[i] = i % 48 < 24 ? 1 : i % 24);
+  next.forEach((_, i) => next[i] = i % 41 < 20 ? 1 : i % 24);
+  const start = performance.now();
+  const { delta } = diff(base, next, 4096);
+  assert(performance.now() - start < 10_000);
+  assertSame(patch(base, delta, next.length), next);
+});
+
+Deno.test("a delta over the limit is given up early", () => {
+  const base = new MemoryImage(new Uint8Array(16 * 1024 * 1024));
+  const next = new MemoryImage(noise(base.bytes, 4));
+  const changes = comparePages(base, next, { pageBytes: 4096 });
+  const limit = { giveUpOverBytes: 1024 * 1024 };
+  for (const chunks of [encodeChanges(base, next, changes, limit), encodeWholePages(next, changes, limit)]) {
+    const { delta, stats } = drain(chunks);
+    assert.equal(stats, "too large");
+    assert(delta.length <= 1024 * 1024, `${delta.length} bytes were written`);
+  }
+  const { stats } = drain(encodeChanges(base, base, comparePages(base, base, { pageBytes: 4096 }), limit));
+  assert(stats !== "too large");
+  assert.equal(stats.deltaBytes, 4 + 6 + 1); // magic, one COPY_N1_N4, END
+});
+
+Deno.test("the hooks see every byte of both images once, in order", () => {
+  const base = noise(2500 * 1024, 1), next = noise(1300 * 1024, 2);
+  const seen: [Uint8Array[], Uint8Array[]] = [[], []];
+  comparePages(new MemoryImage(base), new MemoryImage(next), {
+    pageBytes: 1024,
+    onBase: (chunk) => seen[0].push(chunk.slice()),
+    onNext: (chunk) => seen[1].push(chunk.slice()),
+  });
+  assertSame(concat(seen[0]), base);
+  assertSame(concat(seen[1]), next);
+});
+
+Deno.test("images that are not whole pages are refused", () => {
+  const whole = new MemoryImage(new Uint8Array(4096)), cut = new MemoryImage(new Uint8Array(4000));
+  assert.throws(() => comparePages(whole, cut, { pageBytes: 4096 }), { kind: "source" });
+  assert.throws(() => comparePages(cut, whole, { pageBytes: 4096 }), { kind: "source" });
+  assert.throws(() => pageChecksums(cut, { pageBytes: 4096 }), { kind: "source" });
+  for (const pageBytes of [0, 256, 1000, 131072]) {
+    assert.throws(() => comparePages(whole, whole, { pageBytes }), RangeError);
+  }
+  assert.throws(() => compareChecksums(new Uint8Array(15), whole, { pageBytes: 4096 }), RangeError);
+});
+
+Deno.test("real databases: splits, deletes and a VACUUM cost little more than what is new", async () => {
+  await inTempDir(async (folder) => {
+    const db = new DatabaseSync(`${folder}/live.db`);
+    db.exec(
+      "PRAGMA journal_mode = WAL; CREATE TABLE t (id TEXT PRIMARY KEY, body BLOB); CREATE INDEX i ON t (body)",
+    );
+    const insert = db.prepare("INSERT OR REPLACE INTO t VALUES (?, ?)");
+    let seed = 1;
+    const add = (rows: number) => {
+      db.exec("BEGIN");
+      for (let i = 0; i < rows; i++) insert.run(noise(16, seed++ * 7919).toHex(), noise(200, seed * 104729));
+      db.exec("COMMIT");
+    };
+    const image = async (name: string) => {
+      await Deno.remove(`${folder}/${name}`).catch(() => {}); // into an existing file the schema cookie would differ
+      await backup(db, `${folder}/${name}`);
+      return Deno.readFileSync(`${folder}/${name}`);
+    };
+    add(20_000);
+    let base = await image("base");
+    const steps: [string, () => void, number][] = [
+      ["inserts with splits", () => add(500), 500 * (2 * 200 + 2 * 32 + 200)],
+      ["a mass delete", () => db.exec("DELETE FROM t WHERE id < '4'"), base.length / 20],
+      ["a vacuum", () => db.exec("VACUUM"), base.length / 20],
+      ["a new column", () => db.exec("ALTER TABLE t ADD COLUMN more TEXT"), 4096],
+      ["nothing", () => {}, 20],
+    ];
+    for (const [name, change, bytesMax] of steps) {
+      change();
+      const next = await image("next");
+      const { delta, stats } = diff(base, next, 4096);
+      assertSame(patch(base, delta, next.length), next);
+      assertSame(rdiffPatch(folder, base, delta), next);
+      assert(delta.length < bytesMax, `${name}: ${delta.length} bytes for ${stats.changedPages} pages`);
+      base = next;
+    }
+    db.close();
+  });
+});
