@@ -13,8 +13,8 @@ import { isSnapshotId, type SnapshotId, type SourceName } from "./names.ts";
 import { isPlace, type Place } from "./place.ts";
 
 /**
- * A file read within this time of its last change may have changed again without a trace: clocks tick coarsely,
- * down to 2 s on FAT. It is read again the next time (git calls such entries racy).
+ * A file read within this time of its last change may have changed again without a trace: Deno tells ctime in whole
+ * seconds, FAT keeps mtime in steps of two. It is read again the next time (git calls such entries racy).
  */
 const RACY_MS = 2_000;
 

@@ -559,7 +559,8 @@ export function finishTree(host: Host, files: readonly SavedFile[], root: string
     host.checkpoint();
     tree.attempt("set mode and time of", place, (path) => {
       host.fs.chmod(path, mode);
-      host.fs.utime(path, mtimeMs);
+      // Deno 2.8 refuses fractions of seconds before 1970.
+      host.fs.utime(path, mtimeMs < 0 ? Math.floor(mtimeMs / 1000) * 1000 : mtimeMs);
     });
   }
 }
