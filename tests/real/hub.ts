@@ -15,6 +15,7 @@ import assert from "node:assert/strict";
 // Pinned here and not in deno.json, which lists what the product itself depends on.
 // deno-lint-ignore no-import-prefix
 import { io, type Socket } from "npm:socket.io-client@4.8.4";
+import { freePort } from "./free_port.ts";
 
 /** The version the fixtures are built on; its database has `user_version` 26. */
 export const HUB_VERSION = "0.30.7";
@@ -462,12 +463,6 @@ async function storedToken(home: string): Promise<string | undefined> {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
-}
-
-/** A TCP port on loopback that nothing listens on just now. */
-export function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 async function exists(path: string): Promise<boolean> {
