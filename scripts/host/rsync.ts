@@ -16,7 +16,7 @@
 
 import type { RsyncDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { SEAL_FILE, type SetName, SIGNATURE_FILE, type SnapshotId } from "../core/names.ts";
+import { SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
 import {
   compareArgs,
   explainFailure,
@@ -31,27 +31,14 @@ import {
   type RsyncAccess,
   type Verdict,
 } from "../core/rsync_args.ts";
-import { removeIfThere } from "./fs.ts";
+import type { Expected, ExpectedFile } from "../core/shipping.ts";
+import { parentOf, removeIfThere } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
 import { type Retry, Retryable, withRetries } from "./retry.ts";
-import { parentOf } from "./fs.ts";
 import type { SealedSnapshot } from "./store.ts";
 
 /** Parts smaller than this are sent again whole: they need no folder of their own on the far side (bytes). */
 const RESUME_BYTES_MIN = 4 << 20;
-
-/** A file that the far side should hold. */
-export interface ExpectedFile {
-  readonly name: string;
-  readonly bytes: number;
-}
-
-/** A snapshot that the far side should hold. */
-export interface Expected {
-  readonly set: SetName;
-  readonly id: SnapshotId;
-  readonly files: readonly ExpectedFile[];
-}
 
 /** What an upload remembers between runs. */
 export interface UploadMemory {

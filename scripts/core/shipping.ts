@@ -1,0 +1,257 @@
+/**
+ * What is where: which snapshots a destination has confirmed, what is to be sent next, and what to say about it.
+ *
+ * Invariant: a snapshot counts as confirmed at a destination only with the very seal that was compared there.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { BackupError, type ErrorKind } from "./errors.ts";
+import type { SetName, SnapshotId } from "./names.ts";
+import { sha256Text } from "./seal.ts";
+
+/** A snapshot, named. */
+export interface SnapshotKey {
+  readonly set: SetName;
+  readonly id: SnapshotId;
+}
+
+/** A file that a destination should hold. */
+export interface ExpectedFile {
+  readonly name: string;
+  readonly bytes: number;
+}
+
+/** A snapshot that a destination should hold, with every file of it. */
+export interface Expected extends SnapshotKey {
+  readonly files: readonly ExpectedFile[];
+}
+
+/** A sealed snapshot of the local store, as far as planning is concerned. */
+export interface Candidate extends SnapshotKey {
+  readonly sealSha256: string;
+  readonly needs: readonly SnapshotId[];
+}
+
+/** That a destination held a snapshot whole, compared by checksum. */
+export interface Confirmation {
+  readonly sealSha256: string;
+  /** When, as an ISO 8601 time in UTC. */
+  readonly confirmedAt: string;
+  readonly files: readonly ExpectedFile[];
+}
+
+/** What is remembered of one destination, keyed by `<set>/<id>`. */
+export interface Ledger {
+  /** Which place this is about: under another place the confirmations mean nothing. */
+  readonly where: string;
+  readonly confirmed: ReadonlyMap<string, Confirmation>;
+  /** Tries of uploads that are not finished. */
+  readonly uploads: ReadonlyMap<string, number>;
+}
+
+/** A snapshot's key in a {@linkcode Ledger}. */
+export const keyOf = ({ set, id }: SnapshotKey): string => `${set}/${id}`;
+
+const ledgerSchema = z.strictObject({
+  version: z.literal(1),
+  where: z.string(),
+  confirmed: z.record(
+    z.string(),
+    z.strictObject({
+      sealSha256: sha256Text,
+      confirmedAt: z.string(),
+      files: z.array(z.strictObject({ name: z.string(), bytes: z.number().int().min(0) })),
+    }),
+  ),
+  uploads: z.record(z.string(), z.number().int().min(0)),
+});
+
+/** The ledger as text. Inverse of {@linkcode parseLedger}. */
+export function serializeLedger({ where, confirmed, uploads }: Ledger): string {
+  const sorted = <T>(map: ReadonlyMap<string, T>) =>
+    Object.fromEntries([...map].sort(([a], [b]) => a < b ? -1 : 1));
+  return JSON.stringify(
+    { version: 1, where, confirmed: sorted(confirmed), uploads: sorted(uploads) },
+    null,
+    1,
+  ) + "\n";
+}
+
+/**
+ * Reads a ledger's text. One that is damaged, or about another place, is the same as none: everything is sent again,
+ * and what is there already is only compared.
+ */
+export function parseLedger(text: string | undefined, where: string): Ledger {
+  const none = { where, confirmed: new Map(), uploads: new Map() };
+  if (text === undefined) return none;
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return none;
+  }
+  const parsed = ledgerSchema.safeParse(json);
+  if (!parsed.success || parsed.data.where !== where) return none;
+  return {
+    where,
+    confirmed: new Map(Object.entries(parsed.data.confirmed)),
+    uploads: new Map(Object.entries(parsed.data.uploads)),
+  };
+}
+
+/** Whether the ledger confirms this very snapshot. */
+export function isConfirmed(ledger: Ledger, snapshot: Candidate): boolean {
+  return ledger.confirmed.get(keyOf(snapshot))?.sealSha256 === snapshot.sealSha256;
+}
+
+/**
+ * What is still to be sent, oldest first across sets. What a snapshot needs is older than itself, so it comes before.
+ */
+export function waitingFor<T extends Candidate>(ledger: Ledger, local: readonly T[]): T[] {
+  return local.filter((snapshot) => !isConfirmed(ledger, snapshot)).sort((a, b) =>
+    a.id < b.id ? -1 : a.id > b.id ? 1 : a.set < b.set ? -1 : 1
+  );
+}
+
+/** The newest snapshot of each set with everything that it needs, oldest first. */
+export function newestChains(local: readonly Candidate[]): SnapshotKey[] {
+  return newestPerSet(local).flatMap(({ set, id, needs }) => [...needs, id].map((id) => ({ set, id })));
+}
+
+function newestPerSet(local: readonly Candidate[]): Candidate[] {
+  const newest = new Map<SetName, Candidate>();
+  for (const snapshot of local) {
+    const other = newest.get(snapshot.set);
+    if (!other || other.id < snapshot.id) newest.set(snapshot.set, snapshot);
+  }
+  return [...newest.values()];
+}
+
+/** What the destination once confirmed of the newest chains: the files to ask for again. */
+export function confirmedOfNewestChains(ledger: Ledger, local: readonly Candidate[]): Expected[] {
+  return newestChains(local).flatMap((key) => {
+    const confirmation = ledger.confirmed.get(keyOf(key));
+    return confirmation ? [{ ...key, files: confirmation.files }] : [];
+  });
+}
+
+/**
+ * What the newest chains lack at the destination for good: not confirmed there and not here to be sent.
+ * Only a new full helps then.
+ *
+ * @param stuck Keys that are here, but that the destination or the local disk will not let through.
+ */
+export function lostOfNewestChains(
+  ledger: Ledger,
+  local: readonly Candidate[],
+  stuck: ReadonlySet<string>,
+): SnapshotKey[] {
+  const here = new Set(local.map(keyOf));
+  return newestChains(local).filter((key) => {
+    const name = keyOf(key);
+    return !ledger.confirmed.has(name) && (!here.has(name) || stuck.has(name));
+  });
+}
+
+/**
+ * Drops what no snapshot can need any more: what is neither here nor needed by what is here. A set of which nothing is
+ * here keeps all it has, since its next increment could build on any of it.
+ */
+export function pruneLedger(ledger: Ledger, local: readonly Candidate[]): Ledger {
+  const sets = new Set<string>(local.map((snapshot) => snapshot.set));
+  const wanted = new Set(
+    local.flatMap(({ set, id, needs }) => [id, ...needs].map((id) => keyOf({ set, id }))),
+  );
+  const here = new Set(local.map(keyOf));
+  return {
+    where: ledger.where,
+    confirmed: new Map(
+      [...ledger.confirmed].filter(([key]) => wanted.has(key) || !sets.has(key.split("/")[0]!)),
+    ),
+    uploads: new Map([...ledger.uploads].filter(([key]) => here.has(key) && !ledger.confirmed.has(key))),
+  };
+}
+
+/** An error as a report holds it. */
+export interface Problem {
+  readonly kind: ErrorKind;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+/** What became of one destination. */
+export interface DestinationReport {
+  readonly name: string;
+  readonly kind: "rsync" | "folder" | "rclone";
+  /** Whether what is there survives this machine's disk. */
+  readonly offBox: boolean;
+  /** Sent and confirmed in this run, oldest first, with the bytes that went there. */
+  readonly shipped: readonly (SnapshotKey & { readonly bytes: number })[];
+  readonly bytes: number;
+  /** Not confirmed there at the end of this run, oldest first. */
+  readonly waiting: readonly SnapshotKey[];
+  /** Once confirmed there, and found missing in this run. */
+  readonly vanished: readonly SnapshotKey[];
+  readonly errors: readonly Problem[];
+}
+
+/** What a run of `ship` did. */
+export interface ShipReport {
+  /** Sealed snapshots in the local store, of the sets that were asked for. */
+  readonly snapshots: number;
+  readonly destinations: readonly DestinationReport[];
+  /** Snapshots of the local store that are damaged here, and therefore sent nowhere. */
+  readonly damaged: readonly (SnapshotKey & { readonly problem: string })[];
+  /** Sets whose newest chain cannot be completed at a destination: the next snapshot must be a full one. */
+  readonly fullWanted: readonly SetName[];
+}
+
+/**
+ * Why a run of `ship` is no success, naming exactly what is not off this machine; undefined if it is one: every
+ * snapshot is confirmed on every destination, and at least one of them is off this machine.
+ */
+export function unshippedError(report: ShipReport): BackupError | undefined {
+  const { destinations } = report;
+  const fail = (state: string, hint: string) =>
+    new BackupError(`Cannot call it off this machine: ${state}`, { kind: "unshipped", hint });
+  if (destinations.length === 0) {
+    return fail(
+      `${count(report.snapshots)} stored here, and no destination is configured`,
+      'add one under "destinations": rsync to a storage host, a folder on another disk, or an rclone remote',
+    );
+  }
+  const states: string[] = [];
+  const hints: string[] = [];
+  if (!destinations.some((destination) => destination.offBox)) {
+    states.push(
+      `${destinations.map((destination) => destination.name).join(", ")} ${
+        destinations.length === 1 ? "is" : "are"
+      } on this machine's own disk`,
+    );
+    hints.push("add a destination on another machine or another disk");
+  }
+  for (const { problem, ...key } of report.damaged) {
+    states.push(`${keyOf(key)} is damaged in the local store (${problem})`);
+    hints.push("take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk");
+  }
+  for (const destination of destinations) {
+    const { waiting, errors, name } = destination;
+    if (waiting.length === 0 && errors.length === 0) continue;
+    const what = waiting.length === 0 ? "nothing waits" : `${listKeys(waiting)} not there`;
+    states.push(`${name}: ${what}${errors[0] ? ` (${errors[0].message})` : ""}`);
+    if (errors[0]?.hint) hints.push(errors[0].hint);
+  }
+  if (states.length === 0) return undefined;
+  return fail(states.join("; "), [...new Set(hints)].join("; ") || "run it again");
+}
+
+/** Names the first few and counts the rest. */
+function listKeys(keys: readonly SnapshotKey[]): string {
+  const shown = keys.slice(0, 3).map(keyOf).join(", ");
+  return keys.length > 3 ? `${shown} and ${keys.length - 3} more` : shown;
+}
+
+const count = (snapshots: number): string =>
+  snapshots === 0 ? "nothing is" : `${snapshots} snapshot${snapshots === 1 ? " is" : "s are"}`;

@@ -1,0 +1,372 @@
+/**
+ * Sends what is sealed in the local store to every destination, oldest first, and proves that it is there.
+ *
+ * Reads the local store and its own ledgers, the keys for shipping and the pinned host keys, and nothing else. One
+ * destination that fails does not stop the others, and one snapshot that a destination will not take does not stop the
+ * next ones. Nothing counts as shipped before the far side re-read it and compared it by checksum.
+ *
+ * @module
+ */
+
+import type { Destination, FolderDestination, RcloneDestination, RsyncDestination } from "./core/config.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
+import type { HubName, SetName } from "./core/names.ts";
+import {
+  type Candidate,
+  type Confirmation,
+  confirmedOfNewestChains,
+  type DestinationReport,
+  type Expected,
+  keyOf,
+  type Ledger,
+  lostOfNewestChains,
+  parseLedger,
+  type Problem,
+  pruneLedger,
+  serializeLedger,
+  type ShipReport,
+  type SnapshotKey,
+  waitingFor,
+} from "./core/shipping.ts";
+import {
+  copySnapshot,
+  filesOf,
+  isOnDevices,
+  missingInFolder,
+  requireMounted,
+} from "./host/folder_destination.ts";
+import { diskError, exists, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { copySnapshotByRclone, describeRemote, isRemoteOnDevices, missingAtRemote } from "./host/rclone.ts";
+import { realRetry, type Retry } from "./host/retry.ts";
+import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./host/rsync.ts";
+import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store.ts";
+
+export { type DestinationReport, type ShipReport, unshippedError } from "./core/shipping.ts";
+
+/** What to ship, and where to. A {@linkcode Config} is one. */
+export interface ShipOptions {
+  readonly hub: HubName;
+  /** The local store. */
+  readonly store: string;
+  readonly stateFolder: string;
+  readonly destinations: readonly Destination[];
+}
+
+/** What else a caller can say. */
+export interface ShipSettings {
+  /** Only these sets; all if left out. */
+  readonly sets?: readonly SetName[];
+  /** Devices (`st_dev`) of the sources, which this step may not look at; the store's own always counts. */
+  readonly sourceDevices?: readonly number[];
+  /** How to wait between tries; the real clock if left out. */
+  readonly retry?: (attempts: number) => Retry;
+}
+
+/** A marker for the snapshot step: the next snapshot of this set must be a full one. Its text says why. */
+export function fullWantedFile(stateFolder: string, set: SetName): string {
+  return `${stateFolder}/ship/full-wanted-${set}`;
+}
+
+/**
+ * Ships. What failed is in the report, and {@linkcode unshippedError} says whether that is a success.
+ *
+ * @throws {BackupError} (cancelled) On Ctrl-C and SIGTERM; what was confirmed until then stays so.
+ * @throws {BackupError} (disk) If the local store or the ledgers cannot be read or written.
+ */
+export async function ship(
+  host: Host,
+  options: ShipOptions,
+  settings: ShipSettings = {},
+): Promise<ShipReport> {
+  const run = new ShipRun(host, options, settings);
+  const destinations: DestinationReport[] = [];
+  for (const destination of options.destinations) destinations.push(await run.shipTo(destination));
+  return {
+    snapshots: run.local.length,
+    destinations,
+    damaged: run.damaged(),
+    fullWanted: run.markFullWanted(),
+  };
+}
+
+/** A snapshot of the local store. */
+interface Local extends Candidate {
+  readonly snapshot: SealedSnapshot;
+}
+
+/** What the kinds of destination have in common. */
+interface Driver {
+  /** The place, as its ledger names it. */
+  readonly where: string;
+  readonly offBox: boolean;
+  readonly missing: (expected: readonly Expected[]) => Promise<readonly Expected[]>;
+  readonly push: (snapshot: SealedSnapshot, memory: UploadMemory) => Promise<Pushed>;
+}
+
+class ShipRun {
+  readonly local: readonly Local[];
+  readonly #folder: string;
+  readonly #problems = new Map<string, string | undefined>();
+  readonly #fullWanted = new Map<SetName, string>();
+  /** Sets of which a destination that could not be asked may lack something. */
+  readonly #unknown = new Set<SetName>();
+
+  constructor(
+    private readonly host: Host,
+    private readonly options: ShipOptions,
+    private readonly settings: ShipSettings,
+  ) {
+    this.#folder = `${options.stateFolder}/ship`;
+    this.local = readLocal(host, options, settings.sets);
+    try {
+      host.fs.mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw diskError(`write ${this.#folder}`, error);
+    }
+  }
+
+  async shipTo(destination: Destination): Promise<DestinationReport> {
+    const { host, local } = this;
+    const shipped: (SnapshotKey & { bytes: number })[] = [];
+    const errors: Problem[] = [];
+    const stuck = new Set<string>();
+    let vanished: readonly SnapshotKey[] = [];
+    let driver: Driver | undefined;
+    let book: Book | undefined;
+    try {
+      driver = await this.#open(destination);
+      book = new Book(host, `${this.#folder}/${destination.name}.json`, driver.where, local);
+      vanished = await this.#forgetVanished(destination, driver, book);
+      for (const { snapshot, ...candidate } of waitingFor(book.ledger, local)) {
+        try {
+          this.#requireWhole(snapshot);
+          const { bytes } = await driver.push(snapshot, book.uploadOf(candidate));
+          book.confirm(candidate, {
+            sealSha256: candidate.sealSha256,
+            confirmedAt: host.now().toISOString(),
+            files: filesOf(host.fs, snapshot),
+          });
+          shipped.push({ set: candidate.set, id: candidate.id, bytes });
+          host.report.info(`${destination.name} holds ${keyOf(candidate)} (${bytes} bytes sent)`);
+        } catch (error) {
+          // What is wrong with one snapshot says nothing about the next; what is wrong with the way there does.
+          if (!(error instanceof BackupError) || error.kind !== "integrity") throw error;
+          stuck.add(keyOf(candidate));
+          errors.push(problemOf(error));
+          host.report.warn(error.message);
+        }
+      }
+    } catch (error) {
+      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      errors.push(problemOf(error));
+      host.report.warn(reasonOf(error));
+    }
+    const ledger = book?.ledger;
+    const lost = lostOfNewestChains(ledger ?? parseLedger(undefined, ""), local, stuck);
+    if (ledger) this.#noteLost(destination, lost);
+    else for (const { set } of lost) this.#unknown.add(set);
+    return {
+      name: destination.name,
+      kind: destination.kind,
+      offBox: driver?.offBox ?? destination.kind !== "folder",
+      shipped,
+      bytes: shipped.reduce((sum, { bytes }) => sum + bytes, 0),
+      waiting: (ledger ? waitingFor(ledger, local) : local).map(({ set, id }) => ({ set, id })),
+      vanished,
+      errors,
+    };
+  }
+
+  /** Snapshots that were found damaged here. */
+  damaged(): ShipReport["damaged"] {
+    return this.local.flatMap(({ set, id }) => {
+      const problem = this.#problems.get(keyOf({ set, id }));
+      return problem === undefined ? [] : [{ set, id, problem }];
+    });
+  }
+
+  /** Leaves a marker for each set whose newest chain cannot be completed somewhere, and clears the others. */
+  markFullWanted(): SetName[] {
+    for (const set of new Set(this.local.map((snapshot) => snapshot.set))) {
+      const marker = fullWantedFile(this.options.stateFolder, set);
+      const reason = this.#fullWanted.get(set);
+      if (reason !== undefined) writeFileDurably(this.host.fs, marker, `${reason}\n`);
+      else if (!this.#unknown.has(set) && exists(this.host.fs, marker)) removeIfThere(this.host.fs, marker);
+    }
+    return [...this.#fullWanted.keys()].sort();
+  }
+
+  #noteLost(destination: Destination, lost: readonly SnapshotKey[]): void {
+    for (const key of lost) {
+      const reason =
+        `${destination.name} lacks ${keyOf(key)}, which the newest snapshot of ${key.set} needs, ` +
+        "and it cannot be sent any more: the next snapshot must be a full one";
+      if (!this.#fullWanted.has(key.set)) this.host.report.warn(reason);
+      this.#fullWanted.set(key.set, reason);
+    }
+  }
+
+  /** Asks the destination whether it still holds what the newest chains need, and forgets what it does not. */
+  async #forgetVanished(
+    destination: Destination,
+    driver: Driver,
+    book: Book,
+  ): Promise<readonly SnapshotKey[]> {
+    const expected = confirmedOfNewestChains(book.ledger, this.local);
+    if (expected.length === 0) return [];
+    const vanished = await driver.missing(expected);
+    for (const key of vanished) {
+      this.host.report.warn(`${destination.name} no longer holds ${keyOf(key)}, which it once confirmed`);
+      book.forget(key);
+    }
+    return vanished.map(({ set, id }) => ({ set, id }));
+  }
+
+  /** A part that rotted here must not become the truth elsewhere. Each snapshot is read once a run. */
+  #requireWhole(snapshot: SealedSnapshot): void {
+    const key = keyOf(snapshot);
+    if (!this.#problems.has(key)) {
+      const problems = snapshot.sealed.seal.parts.flatMap((part) => {
+        const problem = problemWithPart(this.host.fs, snapshot.folder, part, () => this.host.checkpoint());
+        return problem === undefined ? [] : [`${part.name}: ${problem}`];
+      });
+      this.#problems.set(key, problems[0]);
+    }
+    const problem = this.#problems.get(key);
+    if (problem === undefined) return;
+    throw new BackupError(`Cannot ship ${key}: it is damaged in the local store: ${problem}`, {
+      kind: "integrity",
+      hint: "take a new full snapshot (`hapi-backup backup --full`) and check this machine's disk",
+    });
+  }
+
+  #open(destination: Destination): Promise<Driver> | Driver {
+    switch (destination.kind) {
+      case "rsync":
+        return this.#openRsync(destination);
+      case "folder":
+        return this.#openFolder(destination);
+      case "rclone":
+        return this.#openRclone(destination);
+    }
+  }
+
+  #openRsync(destination: RsyncDestination): Driver {
+    const retry = this.#retry(destination.attempts);
+    return {
+      where: `rsync ${destination.target} ${destination.port}`,
+      offBox: true,
+      missing: (expected) => missingThere(this.host, destination, expected, `${this.#folder}/probe`, retry),
+      push: (snapshot, memory) => pushSnapshot(this.host, destination, snapshot, memory, retry),
+    };
+  }
+
+  #openFolder(destination: FolderDestination): Driver {
+    const { fs } = this.host;
+    requireMounted(fs, destination);
+    const offBox = !isOnDevices(fs, destination.path, this.#devices());
+    return {
+      // A folder under which another disk was mounted, or is no longer, is another place.
+      where: `folder ${destination.path}${offBox ? "" : " on the same disk"}`,
+      offBox,
+      missing: (expected) => Promise.resolve(missingInFolder(fs, destination, this.options.hub, expected)),
+      push: (snapshot) => Promise.resolve(copySnapshot(this.host, destination, snapshot)),
+    };
+  }
+
+  async #openRclone(destination: RcloneDestination): Promise<Driver> {
+    const retry = this.#retry(destination.attempts);
+    const remote = await describeRemote(this.host, destination, `ship to ${destination.name}`, retry);
+    const offBox = !isRemoteOnDevices(this.host, remote, this.#devices());
+    return {
+      where: `rclone ${destination.remote}${offBox ? "" : " on the same disk"}`,
+      offBox,
+      missing: (expected) => missingAtRemote(this.host, destination, this.options.hub, expected, retry),
+      push: (snapshot) => copySnapshotByRclone(this.host, destination, snapshot, remote, retry),
+    };
+  }
+
+  #retry(attempts: number): Retry {
+    return this.settings.retry?.(attempts) ?? realRetry(this.host, attempts);
+  }
+
+  #devices(): number[] {
+    const { fs } = this.host;
+    const own = exists(fs, this.options.store) ? [fs.stat(this.options.store).device] : [];
+    return [...own, ...this.settings.sourceDevices ?? []];
+  }
+}
+
+/** A ledger on the disk: every change is durable before the next step. */
+class Book {
+  #ledger: Ledger;
+
+  constructor(
+    private readonly host: Host,
+    private readonly file: string,
+    where: string,
+    local: readonly Local[],
+  ) {
+    this.#ledger = pruneLedger(parseLedger(readTextIfThere(host.fs, file), where), local);
+  }
+
+  get ledger(): Ledger {
+    return this.#ledger;
+  }
+
+  uploadOf(key: SnapshotKey): UploadMemory {
+    const name = keyOf(key);
+    return {
+      attempts: this.#ledger.uploads.get(name) ?? 0,
+      began: (attempt) =>
+        this.#save({ ...this.#ledger, uploads: new Map(this.#ledger.uploads).set(name, attempt) }),
+    };
+  }
+
+  confirm(key: SnapshotKey, confirmation: Confirmation): void {
+    const uploads = new Map(this.#ledger.uploads);
+    uploads.delete(keyOf(key));
+    this.#save({
+      ...this.#ledger,
+      confirmed: new Map(this.#ledger.confirmed).set(keyOf(key), confirmation),
+      uploads,
+    });
+  }
+
+  forget(key: SnapshotKey): void {
+    const confirmed = new Map(this.#ledger.confirmed);
+    confirmed.delete(keyOf(key));
+    this.#save({ ...this.#ledger, confirmed });
+  }
+
+  #save(ledger: Ledger): void {
+    writeFileDurably(this.host.fs, this.file, serializeLedger(ledger));
+    this.#ledger = ledger;
+  }
+}
+
+/** The sealed snapshots of this hub. Folders without a valid seal are told of and left alone. */
+function readLocal(host: Host, { store, hub }: ShipOptions, sets: readonly SetName[] | undefined): Local[] {
+  if (!exists(host.fs, store)) return [];
+  const local: Local[] = [];
+  for (const set of findSets(host.fs, store)) {
+    if (set.hub !== hub || (sets && !sets.includes(set.set))) continue;
+    for (const snapshot of readSet(host.fs, set)) {
+      host.checkpoint();
+      if (isSealed(snapshot)) {
+        const { seal, checksum } = snapshot.sealed;
+        local.push({ set: set.set, id: snapshot.id, sealSha256: checksum, needs: seal.needs, snapshot });
+      } else {
+        const { problem } = snapshot.sealed as { problem: string };
+        host.report.warn(`${keyOf(snapshot)} is not shipped: ${problem}`);
+      }
+    }
+  }
+  return local;
+}
+
+function problemOf(error: unknown): Problem {
+  if (!(error instanceof BackupError)) return { kind: "internal", message: reasonOf(error) };
+  return { kind: error.kind, message: error.message, ...(error.hint ? { hint: error.hint } : {}) };
+}
