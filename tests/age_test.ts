@@ -408,8 +408,8 @@ Deno.test("encryption to nobody, to a malformed recipient, to mixed types or to 
   await assert.rejects(createEncrypter([recipient, "age1x"]), { kind: "config" });
   await assert.rejects(createEncrypter([recipient, hybrid.recipient]), { kind: "config", message: /mixed/ });
   // Well-formed, but the point of order 1: every shared secret with it would be zero.
-  const zero = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqphalmp";
-  await assert.rejects(createEncrypter([zero]), { kind: "config" });
+  const zero = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z";
+  await assert.rejects(createEncrypter([zero]), { kind: "config", message: /not a sound public key/ });
   await assert.rejects(createEncrypter(Array(50).fill(hybrid.recipient)), {
     kind: "config",
     message: /too many/,
@@ -482,16 +482,29 @@ Deno.test("a wrong identity is a key error that says so, in the header alone too
   const file = await encrypt(randomBytes(200_000), [right.recipient]);
   const start = file.subarray(0, 400);
   await decryptHeaderOnly(start, [...wrong, right.identity]);
-  for (const attempt of [createDecrypter(start, wrong), decryptHeaderOnly(start, wrong)]) {
-    await assert.rejects(attempt, (error) => {
+  for (const attempt of [createDecrypter, decryptHeaderOnly]) {
+    await assert.rejects(attempt(start, wrong), (error) => {
       assert.equal(kindOf(error), "key");
-      assert.match((error as BackupError).message, /none of the 2 identities given opens it/);
+      assert.match((error as BackupError).message, /none of the identities given \(2\) opens it/);
       for (const identity of wrong) assert.ok(!Deno.inspect(error).includes(identity.slice(20)));
       return true;
     });
   }
   await assert.rejects(decryptHeaderOnly(start, []), { kind: "key" });
-  await assert.rejects(decryptHeaderOnly(file.subarray(0, 60), [right.identity]), { kind: "integrity" });
+  const cut = decryptHeaderOnly(file.subarray(0, 60), [right.identity]);
+  await assert.rejects(cut, { kind: "integrity", message: /ends within its header/ });
+});
+
+Deno.test("what is not a binary age file is refused as that", async () => {
+  const refuse = (text: string, message: RegExp) =>
+    assert.rejects(decryptHeaderOnly(new TextEncoder().encode(text), [STRANGER]), {
+      kind: "integrity",
+      message,
+    });
+  await refuse(PROTECTED, /it is armored/);
+  await refuse("SQLite format 3\0", /does not start with "age-encryption.org\/v1"/);
+  await refuse("age-encryption.org/v2\n-> X25519 a\n", /does not start with/);
+  await refuse("age-encryption.org/v1\n-> X25519 a\n\n--- AAAA\n", /header is damaged/);
 });
 
 Deno.test("a header that never ends is refused without reading on", async () => {
@@ -572,7 +585,8 @@ Deno.test("an identity file that is not encrypted with a passphrase is refused a
     kind: "key",
     message: /not an encrypted one/,
   });
-  await assert.rejects(decryptIdentityFile(new Uint8Array(2 ** 20 + 1), PASSPHRASE), { kind: "key" });
+  const long = decryptIdentityFile(new Uint8Array(2 ** 20 + 1), PASSPHRASE);
+  await assert.rejects(long, { kind: "key", message: /far too long/ });
 });
 
 // ── Fuzzing: whatever comes in, only a BackupError comes out ───────────────────────────────────────────────────

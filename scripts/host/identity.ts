@@ -224,7 +224,7 @@ async function decryptHeader(header: Uint8Array, identities: readonly Identity[]
   } catch (error) {
     if (isOpened) throw unopenable(`its header is damaged (${reasonOf(error)})`);
     throw new BackupError(
-      `Cannot decrypt age file: none of the ${identities.length} identities given opens it`,
+      `Cannot decrypt age file: none of the identities given (${identities.length}) opens it`,
       { kind: "key", hint: "give the identity that belongs to one of the recipients it was encrypted to" },
     );
   }
