@@ -1,0 +1,330 @@
+/**
+ * Brings the ledger up to what is in the store, and tells what else lies there.
+ *
+ * Reads only seals that are new or whose file has changed, so that a store of 150,000 snapshots takes seconds.
+ * Removes nothing. Everything a hub can put into its folder (any name, any type, any number) is bounded here:
+ * lists are cut and counted, and of each set only so many new snapshots are read in one run.
+ *
+ * @module
+ */
+
+import { BackupError, reasonOf } from "../core/errors.ts";
+import {
+  type HubName,
+  isHubName,
+  isSetName,
+  isSnapshotId,
+  SEAL_FILE,
+  type SetName,
+  type SnapshotId,
+} from "../core/names.ts";
+import { fingerprintOf } from "../core/openssh_key.ts";
+import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "../core/receipt.ts";
+import { SEAL_NAMESPACE } from "../core/seal.ts";
+import { verifySsh } from "../core/sshsig.ts";
+import { clockDoubt } from "../core/standing.ts";
+import type { StorageConfig } from "../core/storage_config.ts";
+import { isMissing, lstatIfThere } from "./fs.ts";
+import type { Fs, Host, Stat } from "./host.ts";
+import type { Ledger, LedgerSet, Stamped } from "./ledger.ts";
+import { type Foreign, isSealed, readSnapshot, type SealedSnapshot, type StoredSet } from "./store.ts";
+
+/** New snapshots read per set and run; the rest waits for the next run. */
+const NEW_PER_SET_MAX = 10_000;
+/** How many of a kind are listed; all are counted. */
+const LISTED_MAX = 200;
+/** Names in an unfinished upload that are looked at for its age. */
+const LOOKED_AT_MAX = 1_000;
+/** A snapshot's folder on its way out: nothing named so is taken for a snapshot. */
+export const REMOVING_PREFIX = ".removing-";
+
+/** A list that is cut, with how many there were. */
+export class CutList<Item> {
+  readonly items: Item[] = [];
+  count = 0;
+
+  add(item: Item): void {
+    this.count++;
+    if (this.items.length < LISTED_MAX) this.items.push(item);
+  }
+}
+
+/** An upload that is not finished: a folder of rsync's, or a snapshot without a seal. */
+export interface Incoming {
+  readonly hub: HubName;
+  readonly path: string;
+  /** When it last grew, by this host's clock (a change time, which no hub can set), in milliseconds. */
+  readonly grownMs: number;
+}
+
+/** A set in the store and in the ledger. */
+export interface InventorySet extends LedgerSet {
+  readonly folder: string;
+  /** Folders whose removal a crash cut short. */
+  readonly leftOver: readonly { readonly key: number; readonly path: string }[];
+  /** Snapshots that have to wait for the next run. */
+  readonly waitingCount: number;
+  /** Why its folder could not be read; then nothing is known of what is in it now. */
+  readonly unreadable: string | undefined;
+}
+
+/** What was found in the store. */
+export interface Inventory {
+  readonly nowMs: number;
+  /** Why this host's clock cannot be believed. */
+  readonly clockDoubt: string | undefined;
+  readonly sets: readonly InventorySet[];
+  readonly foreign: CutList<Foreign>;
+  readonly incoming: CutList<Incoming>;
+  /** Snapshots seen for the first time. */
+  readonly newCount: number;
+}
+
+/**
+ * Looks through the store.
+ *
+ * @throws {BackupError} (disk) If the store or the ledger cannot be used at all. What is wrong inside is returned.
+ */
+export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledger): Inventory {
+  const { fs } = host;
+  const nowMs = host.now().getTime();
+  const doubt = clockDoubt(nowMs, ledger.clockMark(), config.clockGapDaysMax);
+  if (doubt === undefined) {
+    ledger.setClockMark(Math.max(nowMs, ledger.clockMark() ?? 0));
+    ledger.dateUndated(nowMs);
+  }
+  const foreign = new CutList<Foreign>();
+  const incoming = new CutList<Incoming>();
+  const found = new Map<string, StoredSet>();
+  const unreadableHubs = new Map<HubName, string>();
+  for (const hub of hubsIn(fs, config, foreign)) {
+    try {
+      for (const set of setsOf(fs, `${config.store}/${hub}`, hub, foreign, incoming)) {
+        found.set(`${hub}/${set.set}`, set);
+        ledger.setKey(hub, set.set);
+      }
+    } catch (error) {
+      if (error instanceof BackupError) throw error;
+      unreadableHubs.set(hub, reasonOf(error));
+    }
+  }
+
+  const sets: InventorySet[] = [];
+  let newCount = 0;
+  for (const known of ledger.sets()) {
+    host.checkpoint();
+    const stored = found.get(`${known.hub}/${known.set}`);
+    const look = new SetLook(host, ledger, known, stored, { foreign, incoming });
+    let unreadable = unreadableHubs.get(known.hub);
+    if (unreadable === undefined) {
+      unreadable = ledger.transaction(() => look.refresh(doubt === undefined ? nowMs : undefined));
+    }
+    newCount += look.newCount;
+    sets.push({
+      ...known,
+      folder: stored?.folder ?? `${config.store}/${known.hub}/${known.set}`,
+      leftOver: look.leftOver,
+      waitingCount: look.waitingCount,
+      unreadable,
+    });
+  }
+  return { nowMs, clockDoubt: doubt, sets, foreign, incoming, newCount };
+}
+
+/** The hubs that have a folder. */
+function hubsIn(fs: Fs, config: StorageConfig, foreign: CutList<Foreign>): HubName[] {
+  let entries: ReturnType<Fs["readDir"]>;
+  try {
+    entries = fs.readDir(config.store);
+  } catch (error) {
+    throw new BackupError(`Cannot read store ${config.store}: ${reasonOf(error)}`, {
+      kind: "disk",
+      hint: "check that its disk is mounted, and that this user may read it",
+      cause: error,
+    });
+  }
+  const hubs: HubName[] = [];
+  for (const { name, type } of entries) {
+    const path = `${config.store}/${name}`;
+    if (name === "lost+found") continue;
+    if (type !== "folder") foreign.add({ path, reason: `is a ${type} where only hubs' folders belong` });
+    else if (!isHubName(name)) foreign.add({ path, reason: "is not named like a hub" });
+    else {
+      if (!config.hubs.has(name)) foreign.add({ path, reason: "is not a hub of the configuration" });
+      hubs.push(name);
+    }
+  }
+  return hubs.sort();
+}
+
+/** The sets in a hub's folder; what else is there goes to the lists. */
+function setsOf(
+  fs: Fs,
+  folder: string,
+  hub: HubName,
+  foreign: CutList<Foreign>,
+  incoming: CutList<Incoming>,
+): StoredSet[] {
+  const sets: StoredSet[] = [];
+  for (const { name, type } of fs.readDir(folder)) {
+    const path = `${folder}/${name}`;
+    if (name === RECEIPT_FILE || name === RECEIPT_SIGNATURE_FILE) continue;
+    if (type === "folder" && name.startsWith(".incoming-")) incoming.add(incomingAt(fs, hub, path));
+    else if (type !== "folder") foreign.add({ path, reason: `is a ${type} where only sets belong` });
+    else if (!isSetName(name)) foreign.add({ path, reason: "is not named like a set" });
+    else sets.push({ hub, set: name, folder: path });
+  }
+  return sets;
+}
+
+/** One set being compared with the ledger. */
+class SetLook {
+  newCount = 0;
+  waitingCount = 0;
+  readonly leftOver: { key: number; path: string }[] = [];
+
+  constructor(
+    private readonly host: Host,
+    private readonly ledger: Ledger,
+    private readonly known: LedgerSet,
+    private readonly stored: StoredSet | undefined,
+    private readonly lists: Pick<Inventory, "foreign" | "incoming">,
+  ) {}
+
+  /** @returns Why the folder cannot be read; then the ledger is as it was. */
+  refresh(nowMs: number | undefined): string | undefined {
+    const { fs } = this.host;
+    const { stored, ledger } = this;
+    let entries: ReturnType<Fs["readDir"]> = [];
+    try {
+      if (stored) entries = fs.readDir(stored.folder);
+    } catch (error) {
+      return reasonOf(error);
+    }
+    const stamps = ledger.stamps(this.known.key);
+    const here = new Set<SnapshotId>();
+    const removing = new Set<SnapshotId>();
+    for (const { name, type } of entries) {
+      const path = `${stored!.folder}/${name}`;
+      const leaving = name.startsWith(REMOVING_PREFIX) ? name.slice(REMOVING_PREFIX.length) : "";
+      if (type === "folder" && isSnapshotId(name)) here.add(name);
+      else if (type === "folder" && name.startsWith(".incoming-")) {
+        this.lists.incoming.add(incomingAt(fs, this.known.hub, path));
+      } else if (type === "folder" && isSnapshotId(leaving) && isLeaving(stamps.get(leaving)?.state)) {
+        removing.add(leaving);
+        this.leftOver.push({ key: stamps.get(leaving)!.key, path });
+      } else {
+        const reason = type === "folder"
+          ? "is not named like a snapshot"
+          : `is a ${type} where only snapshots belong`;
+        this.lists.foreign.add({ path, reason });
+      }
+    }
+
+    for (const id of [...here].sort()) {
+      this.host.checkpoint();
+      this.#look(id, stamps.get(id), nowMs);
+    }
+    for (const [id, { key, state }] of stamps) {
+      if (here.has(id)) continue;
+      if (state === "removing" && !removing.has(id)) ledger.endRemoval(key);
+      else if (!isLeaving(state)) ledger.recordMissing(key);
+    }
+    return undefined;
+  }
+
+  /** Looks at one snapshot's folder, and no further than at its seal's file where that is as it was. */
+  #look(
+    id: SnapshotId,
+    known: Stamped | undefined,
+    nowMs: number | undefined,
+  ): void {
+    const { ledger, stored } = this;
+    const { fs } = this.host;
+    const folder = `${stored!.folder}/${id}`;
+    let stat: Stat | undefined;
+    try {
+      stat = lstatIfThere(fs, `${folder}/${SEAL_FILE}`);
+    } catch (error) {
+      return this.#unreadable(id, `its seal cannot be read: ${reasonOf(error)}`, "unreadable", nowMs);
+    }
+    if (!stat) {
+      // Of a snapshot that was whole before, a missing seal is a loss; else its upload is not finished.
+      if (known && !isLeaving(known.state)) ledger.recordMissing(known.key);
+      else this.lists.incoming.add(incomingAt(fs, this.known.hub, folder));
+      return;
+    }
+    const stamp = stampOf(stat);
+    if (known?.state === "removing") ledger.cancelRemoval(known.key);
+    else if (known?.stamp === stamp && (known.state === "present" || known.state === "unreadable")) return;
+    if (!known && ++this.newCount > NEW_PER_SET_MAX) {
+      this.newCount--;
+      this.waitingCount++;
+      return;
+    }
+    const snapshot = readSnapshot(fs, stored!, id);
+    if (isSealed(snapshot)) {
+      const { seal, checksum } = snapshot.sealed;
+      ledger.recordSealed(this.known.key, { seal, checksum, stamp, ...signerOf(snapshot) }, nowMs);
+    } else {
+      this.#unreadable(id, (snapshot.sealed as { problem: string }).problem, stamp, nowMs);
+    }
+  }
+
+  #unreadable(id: SnapshotId, problem: string, stamp: string, nowMs: number | undefined): void {
+    this.ledger.recordUnreadable(this.known.key, id, problem, stamp, nowMs);
+  }
+}
+
+const isLeaving = (state: string | undefined): boolean => state === "removing" || state === "removed";
+
+/** What tells whether a file is still the one that was read. A hub can set the times of a file but not this one's last. */
+export function stampOf({ bytes, mtimeMs, ctimeMs, inode }: Stat): string {
+  return `${bytes} ${mtimeMs} ${inode} ${ctimeMs}`;
+}
+
+/** Who signed a snapshot's seal. Whether that key may is for the caller to say. */
+export function signerOf(
+  { sealed }: SealedSnapshot,
+): { signer: string | undefined; signatureProblem: string | undefined } {
+  try {
+    const { signature, bytes } = sealed as Extract<typeof sealed, { bytes: Uint8Array }>;
+    const { publicKey } = verifySsh(signature, SEAL_NAMESPACE, bytes);
+    return { signer: fingerprintOf(publicKey), signatureProblem: undefined };
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    return { signer: undefined, signatureProblem: error.message };
+  }
+}
+
+/** When an unfinished upload last grew. */
+function incomingAt(fs: Fs, hub: HubName, path: string): Incoming {
+  let grownMs = 0;
+  const take = (at: string) => {
+    try {
+      grownMs = Math.max(grownMs, fs.lstat(at).ctimeMs);
+    } catch (error) {
+      // What cannot be looked at has no age, and is not taken for old.
+      if (!isMissing(error)) grownMs = Infinity;
+    }
+  };
+  take(path);
+  try {
+    const entries = fs.readDir(path);
+    for (const { name } of entries.slice(0, LOOKED_AT_MAX)) take(`${path}/${name}`);
+  } catch {
+    grownMs = Infinity;
+  }
+  return { hub, path, grownMs };
+}
+
+/** The sets that a person asked for. */
+export function chosenSets(
+  inventory: Inventory,
+  hub: HubName | undefined,
+  set: SetName | undefined,
+): InventorySet[] {
+  return inventory.sets.filter((known) =>
+    (hub === undefined || known.hub === hub) && (set === undefined || known.set === set)
+  );
+}

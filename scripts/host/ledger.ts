@@ -1,0 +1,551 @@
+/**
+ * The ledger: what the storage host itself has seen and done, in a SQLite database that no hub can reach.
+ *
+ * Invariants: every change is on the disk before the call returns (`synchronous=FULL`); when a snapshot was first
+ * seen and with which seal is written once and never changed; a removed snapshot stays as a tombstone, so that a gap
+ * that this host made is told apart from one that somebody else made, and a snapshot sent again is not new.
+ *
+ * @module
+ */
+
+import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { BackupError, reasonOf } from "../core/errors.ts";
+import type { HubName, SetName, SnapshotId } from "../core/names.ts";
+import type { Arrival } from "../core/retention.ts";
+import { type Seal, sealedBytes, type Suspicion } from "../core/seal.ts";
+import type { KnownSnapshot, SnapshotState } from "../core/standing.ts";
+import type { Fs } from "./host.ts";
+
+/** The version of the ledger's tables that this program reads and writes. */
+const LEDGER_VERSION = 1;
+/** How long to wait for another run's transaction, in milliseconds. */
+const BUSY_MS_MAX = 30_000;
+
+const TABLES = `
+  CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+  CREATE TABLE sets (
+    key INTEGER PRIMARY KEY, hub TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (hub, name)
+  ) STRICT;
+  CREATE TABLE hubs (name TEXT PRIMARY KEY, flood_accepted_ms INTEGER NOT NULL) STRICT;
+  CREATE TABLE snapshots (
+    key INTEGER PRIMARY KEY,
+    set_key INTEGER NOT NULL REFERENCES sets,
+    id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    first_seen_ms INTEGER,
+    stamp TEXT,            -- size, times and inode of the seal's file when it was last read
+    checksum TEXT,
+    kind TEXT,
+    needs TEXT NOT NULL,   -- ids, separated by commas
+    previous_id TEXT,
+    previous_sha256 TEXT,
+    suspicions TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    signer TEXT,
+    seal_problem TEXT,
+    read_ms INTEGER,
+    damage TEXT,
+    pin TEXT,
+    removed_ms INTEGER,
+    removed_why TEXT,
+    UNIQUE (set_key, id)
+  ) STRICT;
+  CREATE INDEX snapshots_by_reading ON snapshots (state, read_ms);
+  CREATE TABLE parts (
+    snapshot_key INTEGER NOT NULL REFERENCES snapshots,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    read_ms INTEGER,
+    damage TEXT,
+    PRIMARY KEY (snapshot_key, name)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE runs (
+    key INTEGER PRIMARY KEY, verb TEXT NOT NULL, ended_ms INTEGER NOT NULL, outcome TEXT NOT NULL
+  ) STRICT;
+`;
+
+/** A set that the ledger knows. */
+export interface LedgerSet {
+  readonly key: number;
+  readonly hub: HubName;
+  readonly set: SetName;
+}
+
+/** What tells whether a seal's file is still the one that was read. */
+export interface Stamped {
+  readonly key: number;
+  readonly state: SnapshotState;
+  readonly stamp: string | undefined;
+}
+
+/** A seal as read from the store. */
+export interface SealSeen {
+  readonly seal: Seal;
+  readonly checksum: string;
+  readonly stamp: string;
+  readonly signer: string | undefined;
+  readonly signatureProblem: string | undefined;
+}
+
+/** What the ledger remembers of a part. */
+export interface KnownPart {
+  readonly name: string;
+  readonly bytes: number;
+  readonly readMs: number | undefined;
+  readonly damage: string | undefined;
+}
+
+/** What a set weighs, and how fast it grows. */
+export interface SetWeight {
+  readonly bytes: number;
+  /** Bytes that came since the time asked for, less those removed since. */
+  readonly grownBytes: number;
+}
+
+/**
+ * Opens the ledger in a folder, making both if they are missing.
+ *
+ * @throws {BackupError} (disk) If it cannot be opened or is damaged; (usage) If a newer program wrote it.
+ */
+export function openLedger(fs: Fs, stateFolder: string): Ledger {
+  return orExplain(() => {
+    fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
+    return new Ledger(new DatabaseSync(`${stateFolder}/ledger.db`));
+  });
+}
+
+function orExplain<Result>(work: () => Result): Result {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+    throw new BackupError(`Cannot use the ledger: ${reasonOf(error)}`, {
+      kind: "disk",
+      hint:
+        "check the disk, the owner and the mode of the state folder; if ledger.db is damaged, put back a copy: " +
+        "without it every snapshot counts as seen for the first time now",
+      cause: error,
+    });
+  }
+}
+
+export class Ledger implements Disposable {
+  readonly #db: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  constructor(db: DatabaseSync) {
+    this.#db = db;
+    db.exec(`PRAGMA busy_timeout=${BUSY_MS_MAX}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`);
+    const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
+    if (version > LEDGER_VERSION) {
+      db.close();
+      throw new BackupError(
+        `Cannot use the ledger: its version is ${version}, and this program knows ${LEDGER_VERSION}`,
+        { kind: "usage", hint: "use the newer hapi-backup that wrote it" },
+      );
+    }
+    this.transaction(() => {
+      // Looked at again inside: another run may have made the tables meanwhile.
+      const { user_version: now } = db.prepare("PRAGMA user_version").get() as { user_version: number };
+      if (now === 0) db.exec(`${TABLES}; PRAGMA user_version=${LEDGER_VERSION}`);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#statements.clear();
+    this.#db.close();
+  }
+
+  /** Does all of `work` or, if it throws, none of it. */
+  transaction<Result>(work: () => Result): Result {
+    orExplain(() => this.#db.exec("BEGIN IMMEDIATE"));
+    try {
+      const result = work();
+      orExplain(() => this.#db.exec("COMMIT"));
+      return result;
+    } catch (error) {
+      try {
+        this.#db.exec("ROLLBACK");
+      } catch { /* SQLite has rolled back by itself, as on a full disk. */ }
+      throw error;
+    }
+  }
+
+  /** The highest time that a run with an undoubted clock has seen, in milliseconds. */
+  clockMark(): number | undefined {
+    return this.#get<{ value: number }>("SELECT value FROM marks WHERE name = 'clock'")?.value;
+  }
+
+  setClockMark(timeMs: number): void {
+    this.#run(
+      "INSERT INTO marks VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+      timeMs,
+    );
+  }
+
+  /** Takes `nowMs` for right: what was seen later than that was seen now. */
+  trustClock(nowMs: number): void {
+    this.transaction(() => {
+      this.setClockMark(nowMs);
+      this.#run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms > ?", nowMs, nowMs);
+      this.#run("UPDATE snapshots SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
+      this.#run("UPDATE parts SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
+    });
+  }
+
+  /** Dates what came while the clock was in doubt. */
+  dateUndated(nowMs: number): void {
+    this.#run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms IS NULL", nowMs);
+  }
+
+  /** All sets, by hub and name. */
+  sets(): LedgerSet[] {
+    return this.#all<{ key: number; hub: HubName; set: SetName }>(
+      "SELECT key, hub, name AS 'set' FROM sets ORDER BY hub, name",
+    );
+  }
+
+  /** The key of a set, which is made if it is new. */
+  setKey(hub: HubName, set: SetName): number {
+    this.#run("INSERT INTO sets (hub, name) VALUES (?, ?) ON CONFLICT DO NOTHING", hub, set);
+    return this.#get<{ key: number }>("SELECT key FROM sets WHERE hub = ? AND name = ?", hub, set)!.key;
+  }
+
+  /** Up to when someone looked at a hub's arrivals and found them right; 0 for never. */
+  floodAcceptedMs(hub: HubName): number {
+    return this.#get<{ at: number }>("SELECT flood_accepted_ms AS at FROM hubs WHERE name = ?", hub)?.at ?? 0;
+  }
+
+  acceptFlood(hub: HubName, nowMs: number): void {
+    this.#run(
+      "INSERT INTO hubs VALUES (?, ?) ON CONFLICT DO UPDATE SET flood_accepted_ms = excluded.flood_accepted_ms",
+      hub,
+      nowMs,
+    );
+  }
+
+  /** All arrivals of a hub since a time, removed ones included. */
+  arrivals(hub: HubName, sinceMs: number): Arrival[] {
+    return this.#all<{ firstSeenMs: number; bytes: number }>(
+      `SELECT first_seen_ms AS firstSeenMs, bytes FROM snapshots JOIN sets ON sets.key = set_key
+       WHERE hub = ? AND first_seen_ms >= ?`,
+      hub,
+      sinceMs,
+    );
+  }
+
+  /** Key, state and stamp of every snapshot of a set. */
+  stamps(setKey: number): Map<SnapshotId, Stamped> {
+    const rows = this.#all<{ id: SnapshotId; key: number; state: SnapshotState; stamp: string | null }>(
+      "SELECT id, key, state, stamp FROM snapshots WHERE set_key = ?",
+      setKey,
+    );
+    return new Map(rows.map(({ id, key, state, stamp }) => [id, { key, state, stamp: stamp ?? undefined }]));
+  }
+
+  /** All that is known of a set's snapshots, oldest id first. */
+  snapshots(setKey: number): KnownSnapshot[] {
+    return this.#all<SnapshotRow>("SELECT * FROM snapshots WHERE set_key = ? ORDER BY id", setKey).map(
+      toKnown,
+    );
+  }
+
+  /** One snapshot and its set. */
+  snapshot(key: number): (KnownSnapshot & Pick<LedgerSet, "hub" | "set">) | undefined {
+    const row = this.#get<SnapshotRow & { hub: HubName; name: SetName }>(
+      "SELECT snapshots.*, hub, name FROM snapshots JOIN sets ON sets.key = set_key WHERE snapshots.key = ?",
+      key,
+    );
+    return row && { ...toKnown(row), hub: row.hub, set: row.name };
+  }
+
+  /**
+   * Notes a seal that could be read. The first one seen of an id is the one that counts: another one later, even
+   * after its removal, is noted as a problem.
+   *
+   * @param nowMs Undefined while the clock is in doubt.
+   */
+  recordSealed(setKey: number, seen: SealSeen, nowMs: number | undefined): void {
+    const { seal, checksum, stamp } = seen;
+    const old = this.#get<SnapshotRow>(
+      "SELECT * FROM snapshots WHERE set_key = ? AND id = ?",
+      setKey,
+      seal.id,
+    );
+    if (old?.checksum != null) {
+      const isSame = old.checksum === checksum;
+      const changed =
+        `its seal was changed: its SHA-256 was ${old.checksum} when it was first seen, and is ${checksum}`;
+      this.#run(
+        `UPDATE snapshots SET state = 'present', stamp = ?1, seal_problem = ?2, signer = ?3, removed_ms = NULL,
+         removed_why = NULL, read_ms = CASE WHEN stamp = ?1 THEN read_ms END WHERE key = ?4`,
+        stamp,
+        isSame ? seen.signatureProblem ?? null : changed,
+        isSame ? seen.signer ?? null : old.signer,
+        old.key,
+      );
+      if (isSame) this.#addParts(old.key, seal);
+      return;
+    }
+    if (old) {
+      this.#run("DELETE FROM parts WHERE snapshot_key = ?", old.key);
+      this.#run("DELETE FROM snapshots WHERE key = ?", old.key);
+    }
+    this.#run(
+      `INSERT INTO snapshots (set_key, id, state, first_seen_ms, stamp, checksum, kind, needs, previous_id,
+         previous_sha256, suspicions, bytes, signer, seal_problem, pin)
+       VALUES (?, ?, 'present', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      setKey,
+      seal.id,
+      old ? old.first_seen_ms : nowMs ?? null,
+      stamp,
+      checksum,
+      seal.kind,
+      seal.needs.join(","),
+      seal.previous?.id ?? null,
+      seal.previous?.sha256 ?? null,
+      JSON.stringify(seal.suspicions),
+      sealedBytes(seal),
+      seen.signer ?? null,
+      seen.signatureProblem ?? null,
+      old?.pin ?? null,
+    );
+    const { key } = this.#get<{ key: number }>(
+      "SELECT key FROM snapshots WHERE set_key = ? AND id = ?",
+      setKey,
+      seal.id,
+    )!;
+    this.#addParts(key, seal);
+  }
+
+  #addParts(key: number, { parts }: Seal): void {
+    for (const { name, bytes } of parts) {
+      this.#run(
+        "INSERT INTO parts (snapshot_key, name, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        key,
+        name,
+        bytes,
+      );
+    }
+  }
+
+  /** Notes that a folder has a seal that cannot be read; of one that could be read before, that it has changed. */
+  recordUnreadable(
+    setKey: number,
+    id: SnapshotId,
+    problem: string,
+    stamp: string,
+    nowMs: number | undefined,
+  ): void {
+    this.#run(
+      `INSERT INTO snapshots (set_key, id, state, first_seen_ms, stamp, needs, suspicions, bytes, seal_problem)
+       VALUES (?, ?, 'unreadable', ?, ?, '', '[]', 0, ?)
+       ON CONFLICT DO UPDATE SET stamp = excluded.stamp, seal_problem = excluded.seal_problem,
+         state = CASE WHEN checksum IS NULL THEN 'unreadable' ELSE 'present' END`,
+      setKey,
+      id,
+      nowMs ?? null,
+      stamp,
+      problem,
+    );
+  }
+
+  /** Notes that a snapshot is no longer there. What was never readable is simply forgotten. */
+  recordMissing(key: number): void {
+    this.#run("DELETE FROM snapshots WHERE key = ? AND checksum IS NULL", key);
+    this.#run("UPDATE snapshots SET state = 'gone' WHERE key = ? AND state IN ('present', 'gone')", key);
+  }
+
+  /** Notes that a snapshot is about to be removed, before anything happens to it. */
+  beginRemoval(key: number, why: string, nowMs: number): void {
+    this.#run(
+      "UPDATE snapshots SET state = 'removing', removed_ms = ?, removed_why = ? WHERE key = ?",
+      nowMs,
+      why,
+      key,
+    );
+  }
+
+  /** Notes that a snapshot's removal is complete: only its tombstone is left. */
+  endRemoval(key: number): void {
+    this.#run("DELETE FROM parts WHERE snapshot_key = ?", key);
+    this.#run("UPDATE snapshots SET state = 'removed', stamp = NULL, pin = NULL WHERE key = ?", key);
+  }
+
+  /** Takes back {@linkcode beginRemoval}: nothing has happened to the snapshot. */
+  cancelRemoval(key: number): void {
+    this.#run(
+      "UPDATE snapshots SET state = 'present', removed_ms = NULL, removed_why = NULL WHERE key = ?",
+      key,
+    );
+  }
+
+  /** Makes a tombstone for a snapshot that is lost for good, or never came. */
+  forget(setKey: number, id: SnapshotId, why: string, nowMs: number): void {
+    this.#run(
+      `INSERT INTO snapshots (set_key, id, state, first_seen_ms, needs, suspicions, bytes, removed_ms, removed_why)
+       VALUES (?, ?, 'removed', ?, '', '[]', 0, ?, ?)
+       ON CONFLICT DO UPDATE SET state = 'removed', removed_ms = excluded.removed_ms,
+         removed_why = excluded.removed_why, stamp = NULL, pin = NULL`,
+      setKey,
+      id,
+      nowMs,
+      nowMs,
+      why,
+    );
+  }
+
+  setPin(key: number, why: string | undefined): void {
+    this.#run("UPDATE snapshots SET pin = ? WHERE key = ?", why ?? null, key);
+  }
+
+  /** Notes what a seal's signature says now. */
+  recordSignature(key: number, signer: string | undefined, problem: string | undefined): void {
+    this.#run(
+      "UPDATE snapshots SET signer = ?, seal_problem = ? WHERE key = ?",
+      signer ?? null,
+      problem ?? null,
+      key,
+    );
+  }
+
+  parts(key: number): KnownPart[] {
+    return this.#all<{ name: string; bytes: number; read_ms: number | null; damage: string | null }>(
+      "SELECT name, bytes, read_ms, damage FROM parts WHERE snapshot_key = ? ORDER BY read_ms, name",
+      key,
+    ).map(({ name, bytes, read_ms, damage }) => ({
+      name,
+      bytes,
+      readMs: read_ms ?? undefined,
+      damage: damage ?? undefined,
+    }));
+  }
+
+  /** Notes that a part was read whole, and what was wrong with it. */
+  recordPart(key: number, name: string, nowMs: number, damage: string | undefined): void {
+    this.transaction(() => {
+      this.#run(
+        "UPDATE parts SET read_ms = ?, damage = ? WHERE snapshot_key = ? AND name = ?",
+        nowMs,
+        damage ?? null,
+        key,
+        name,
+      );
+      // A snapshot was read when the last of its parts was; min() of the dates is unknown while one is.
+      this.#run(
+        `UPDATE snapshots SET
+           read_ms = (SELECT CASE WHEN count(*) = count(read_ms) THEN min(read_ms) END FROM parts WHERE snapshot_key = ?1),
+           damage = (SELECT name || ': ' || damage FROM parts WHERE snapshot_key = ?1 AND damage IS NOT NULL LIMIT 1)
+         WHERE key = ?1`,
+        key,
+      );
+    });
+  }
+
+  /**
+   * The order in which scrub reads: what was never read or was damaged first, one of each set in turn so that no
+   * hub's flood keeps another's waiting; then the rest, longest unread first.
+   */
+  scrubOrder(hub: HubName | undefined, set: SetName | undefined): number[] {
+    return this.#all<{ key: number }>(
+      `SELECT key FROM (
+         SELECT snapshots.key AS key, read_ms IS NULL OR damage IS NOT NULL AS due, read_ms,
+           row_number() OVER (PARTITION BY set_key ORDER BY read_ms IS NULL DESC, first_seen_ms DESC) AS turn
+         FROM snapshots JOIN sets ON sets.key = set_key
+         WHERE state = 'present' AND hub = coalesce(?, hub) AND name = coalesce(?, name)
+       ) ORDER BY due DESC, CASE WHEN due THEN turn END, read_ms, key`,
+      hub ?? null,
+      set ?? null,
+    ).map(({ key }) => key);
+  }
+
+  /** What a set weighs, and by how much it has grown since a time. */
+  weight(setKey: number, sinceMs: number): SetWeight {
+    const row = this.#get<{ bytes: number | null; came: number | null; went: number | null }>(
+      `SELECT sum(CASE WHEN state = 'present' THEN bytes END) AS bytes,
+              sum(CASE WHEN first_seen_ms >= ?2 THEN bytes END) AS came,
+              sum(CASE WHEN removed_ms >= ?2 THEN bytes END) AS went
+       FROM snapshots WHERE set_key = ?1`,
+      setKey,
+      sinceMs,
+    )!;
+    return { bytes: row.bytes ?? 0, grownBytes: (row.came ?? 0) - (row.went ?? 0) };
+  }
+
+  /** When the first snapshot of all was seen, in milliseconds. */
+  beginningMs(): number | undefined {
+    return this.#get<{ first: number | null }>("SELECT min(first_seen_ms) AS first FROM snapshots")?.first ??
+      undefined;
+  }
+
+  /** Notes how a run ended. Keeps the last 1000. */
+  recordRun(verb: string, nowMs: number, outcome: string): void {
+    this.#run("INSERT INTO runs (verb, ended_ms, outcome) VALUES (?, ?, ?)", verb, nowMs, outcome);
+    this.#run("DELETE FROM runs WHERE key <= (SELECT max(key) FROM runs) - 1000");
+  }
+
+  /** The last run of a verb. */
+  lastRun(verb: string): { readonly endedMs: number; readonly outcome: string } | undefined {
+    return this.#get<{ endedMs: number; outcome: string }>(
+      "SELECT ended_ms AS endedMs, outcome FROM runs WHERE verb = ? ORDER BY key DESC LIMIT 1",
+      verb,
+    );
+  }
+
+  #prepare(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (!statement) this.#statements.set(sql, statement = this.#db.prepare(sql));
+    return statement;
+  }
+
+  #run(sql: string, ...values: SQLInputValue[]): void {
+    orExplain(() => this.#prepare(sql).run(...values));
+  }
+
+  #get<Row>(sql: string, ...values: SQLInputValue[]): Row | undefined {
+    return orExplain(() => this.#prepare(sql).get(...values)) as Row | undefined;
+  }
+
+  #all<Row>(sql: string, ...values: SQLInputValue[]): Row[] {
+    return orExplain(() => this.#prepare(sql).all(...values)) as Row[];
+  }
+}
+
+interface SnapshotRow {
+  key: number;
+  id: SnapshotId;
+  state: SnapshotState;
+  first_seen_ms: number | null;
+  checksum: string | null;
+  kind: Seal["kind"] | null;
+  needs: string;
+  previous_id: SnapshotId | null;
+  previous_sha256: string | null;
+  suspicions: string;
+  bytes: number;
+  signer: string | null;
+  seal_problem: string | null;
+  read_ms: number | null;
+  damage: string | null;
+  pin: string | null;
+}
+
+function toKnown(row: SnapshotRow): KnownSnapshot {
+  return {
+    key: row.key,
+    id: row.id,
+    state: row.state,
+    firstSeenMs: row.first_seen_ms ?? undefined,
+    checksum: row.checksum ?? undefined,
+    kind: row.kind ?? undefined,
+    needs: row.needs === "" ? [] : row.needs.split(",") as SnapshotId[],
+    previous: row.previous_id === null ? null : { id: row.previous_id, sha256: row.previous_sha256! },
+    suspicions: row.suspicions === "[]" ? [] : JSON.parse(row.suspicions) as Suspicion[],
+    bytes: row.bytes,
+    signer: row.signer ?? undefined,
+    sealProblem: row.seal_problem ?? undefined,
+    readMs: row.read_ms ?? undefined,
+    damage: row.damage ?? undefined,
+    pin: row.pin ?? undefined,
+  };
+}

@@ -1,0 +1,227 @@
+/**
+ * Everything that status, watch and scrub tell about a store, from the ledger and a glance at the disk.
+ *
+ * @module
+ */
+
+import { type HubName, isPartName, type SetName, type SnapshotId } from "../core/names.ts";
+import { findFlood } from "../core/retention.ts";
+import { type Assessment, assessSet, type Fault, type KnownSnapshot, newestOf } from "../core/standing.ts";
+import { type HubConfig, policyOf, type StorageConfig } from "../core/storage_config.ts";
+import { lstatIfThere, readTextIfThere } from "./fs.ts";
+import type { Host } from "./host.ts";
+import type { Inventory, InventorySet } from "./inventory.ts";
+import type { Ledger } from "./ledger.ts";
+
+const DAY_MS = 86_400_000;
+/** Growth is measured over so many days. */
+const RATE_DAYS = 30;
+/** A drill log larger than this is read from its end only (bytes). */
+const DRILL_LOG_BYTES_MAX = 8 << 20;
+
+/** A snapshot as it is told of. */
+export interface SnapshotNote {
+  readonly id: SnapshotId;
+  /** When it was taken, or came, if that is earlier. Milliseconds since the epoch. */
+  readonly timeMs: number;
+  readonly checksum: string;
+  readonly readMs: number | undefined;
+  /** Snapshots that a restore of it reads, itself included. */
+  readonly chainLength: number;
+}
+
+/** One set, judged, weighed and dated. */
+export interface SetSurvey {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly folder: string;
+  readonly known: readonly KnownSnapshot[];
+  readonly assessment: Assessment;
+  readonly counts: Readonly<Record<"good" | "unread" | "suspect" | "damaged", number>>;
+  /** The newest that was read whole here. */
+  readonly newestVerified: SnapshotNote | undefined;
+  /** The newest that is signed, unsuspicious and all there by size, read or not. */
+  readonly newestGood: SnapshotNote | undefined;
+  /** When the part that was not read for longest was read; undefined if one never was. */
+  readonly oldestReadMs: number | undefined;
+  readonly bytes: number;
+  readonly bytesPerDay: number;
+  readonly maxAgeHours: number | undefined;
+  /** Why its folder could not be read. */
+  readonly unreadable: string | undefined;
+}
+
+/** A restore that was proved, from the log that `verify` writes. */
+export interface DrillNote {
+  readonly timeMs: number;
+  readonly snapshot: string;
+  readonly ok: boolean;
+}
+
+/** The whole store. */
+export interface Survey {
+  readonly sets: readonly SetSurvey[];
+  /** Why a hub's sending is not usual. */
+  readonly floods: ReadonlyMap<HubName, string>;
+  readonly lastGoodDrills: ReadonlyMap<HubName, DrillNote>;
+  readonly bytes: number;
+  readonly freeBytes: number | undefined;
+  /** Undefined if it is not filling, or the system does not tell. */
+  readonly daysUntilFull: number | undefined;
+}
+
+/** Surveys the store. */
+export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, inventory: Inventory): Survey {
+  const sinceMs = inventory.nowMs - RATE_DAYS * DAY_MS;
+  const days = Math.max(1, (inventory.nowMs - Math.max(sinceMs, ledger.beginningMs() ?? sinceMs)) / DAY_MS);
+  const sets = inventory.sets.map((set) => surveySet(host, config, ledger, set, sinceMs, days));
+  const bytesPerDay = sets.reduce((sum, set) => sum + set.bytesPerDay, 0);
+  const freeBytes = host.fs.freeBytes(config.store);
+  return {
+    sets,
+    floods: new Map(
+      [...config.hubs.values()].flatMap((hub) => {
+        const flood = floodOf(ledger, hub);
+        return flood === undefined ? [] : [[hub.name, flood]];
+      }),
+    ),
+    lastGoodDrills: new Map(
+      [...config.hubs.values()].flatMap((hub) => {
+        const drill = lastGoodDrill(host, hub);
+        return drill === undefined ? [] : [[hub.name, drill]];
+      }),
+    ),
+    bytes: sets.reduce((sum, set) => sum + set.bytes, 0),
+    freeBytes,
+    daysUntilFull: freeBytes !== undefined && bytesPerDay > 0 ? freeBytes / bytesPerDay : undefined,
+  };
+}
+
+/** Why a hub's sending is not usual, or undefined if it is. */
+export function floodOf(ledger: Ledger, hub: HubConfig): string | undefined {
+  const acceptedMs = ledger.floodAcceptedMs(hub.name);
+  return findFlood(ledger.arrivals(hub.name, acceptedMs - (RATE_DAYS + 1) * DAY_MS), hub, acceptedMs);
+}
+
+function surveySet(
+  host: Host,
+  config: StorageConfig,
+  ledger: Ledger,
+  { key, hub, set, folder, unreadable }: InventorySet,
+  sinceMs: number,
+  days: number,
+): SetSurvey {
+  host.checkpoint();
+  const known = ledger.snapshots(key);
+  const assessment = judge(config, hub, set, known);
+  const counts = { good: 0, unread: 0, suspect: 0, damaged: 0 };
+  for (const standing of assessment.standings.values()) counts[standing]++;
+  const verified = newestOf(known, assessment.standings, ["good"]);
+  const weight = ledger.weight(key, sinceMs);
+  let oldestReadMs: number | undefined = Infinity;
+  for (const { state, readMs } of known) {
+    if (state !== "present") continue;
+    if (readMs === undefined) {
+      oldestReadMs = undefined;
+      break;
+    }
+    oldestReadMs = Math.min(oldestReadMs, readMs);
+  }
+  return {
+    hub,
+    set,
+    folder,
+    known,
+    assessment,
+    counts,
+    newestVerified: verified && noteOf(verified.snapshot, verified.timeMs),
+    newestGood: newestWhole(host, ledger, folder, known, assessment),
+    oldestReadMs: oldestReadMs === Infinity ? undefined : oldestReadMs,
+    bytes: weight.bytes,
+    bytesPerDay: weight.grownBytes / days,
+    maxAgeHours: config.hubs.get(hub)?.maxAgeHours.get(set),
+    unreadable,
+  };
+}
+
+/** Judges a set by the configuration's signers and policy. */
+export function judge(
+  config: StorageConfig,
+  hub: HubName,
+  set: SetName,
+  known: readonly KnownSnapshot[],
+): Assessment {
+  return assessSet(
+    known,
+    config.hubs.get(hub)?.signers ?? new Set(),
+    policyOf(config, hub, set).lateHoursMax,
+  );
+}
+
+/** The newest snapshot that counts, with every part there in its full size; and so is all that it needs. */
+function newestWhole(
+  { fs }: Host,
+  ledger: Ledger,
+  folder: string,
+  known: readonly KnownSnapshot[],
+  { standings }: Assessment,
+): SnapshotNote | undefined {
+  const byId = new Map(known.map((snapshot) => [snapshot.id, snapshot]));
+  const isThere = ({ id, key }: KnownSnapshot) =>
+    ledger.parts(key).every(({ name, bytes }) => {
+      if (!isPartName(name)) return false;
+      try {
+        const stat = lstatIfThere(fs, `${folder}/${id}/${name}`);
+        return stat?.type === "file" && stat.bytes === bytes;
+      } catch {
+        return false;
+      }
+    });
+  let candidates = known;
+  while (true) {
+    const newest = newestOf(candidates, standings, ["good", "unread"]);
+    if (!newest) return undefined;
+    const chain = [newest.snapshot, ...newest.snapshot.needs.flatMap((id) => byId.get(id) ?? [])];
+    if (chain.every(isThere)) return noteOf(newest.snapshot, newest.timeMs);
+    candidates = candidates.filter((other) => other !== newest.snapshot);
+  }
+}
+
+function noteOf(snapshot: KnownSnapshot, timeMs: number): SnapshotNote {
+  return {
+    id: snapshot.id,
+    timeMs,
+    checksum: snapshot.checksum!,
+    readMs: snapshot.readMs,
+    chainLength: snapshot.needs.length + 1,
+  };
+}
+
+/** All faults of a survey, with where they are. */
+export function faultsOf(survey: Survey): (Fault & { hub: HubName; set: SetName })[] {
+  return survey.sets.flatMap(({ hub, set, assessment }) =>
+    assessment.faults.map((fault) => ({ hub, set, ...fault }))
+  );
+}
+
+function lastGoodDrill({ fs }: Host, { drillLogFile }: HubConfig): DrillNote | undefined {
+  if (drillLogFile === undefined) return undefined;
+  const text = readTextIfThere(fs, drillLogFile)?.slice(-DRILL_LOG_BYTES_MAX) ?? "";
+  for (const line of text.split("\n").reverse()) {
+    const drill = parseDrill(line);
+    if (drill?.ok) return drill;
+  }
+  return undefined;
+}
+
+/** Reads a line of the drill log, `{ "at": …, "snapshot": …, "ok": … }` and more. A line that is none is passed over. */
+function parseDrill(line: string): DrillNote | undefined {
+  try {
+    const { at, snapshot, ok } = JSON.parse(line) as Record<string, unknown>;
+    const timeMs = Date.parse(String(at));
+    if (Number.isNaN(timeMs) || typeof snapshot !== "string" || typeof ok !== "boolean") return undefined;
+    return { timeMs, snapshot, ok };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Pins a snapshot, so that retention never removes it, or takes a pin back.
+ *
+ * @module
+ */
+
+import { BackupError } from "./core/errors.ts";
+import { formatTable } from "./core/format.ts";
+import { parseHubName, parseSetName, parseSnapshotId } from "./core/names.ts";
+import { hubNamed, type StorageConfig } from "./core/storage_config.ts";
+import type { Host } from "./host/host.ts";
+import { refreshInventory } from "./host/inventory.ts";
+import { openLedger } from "./host/ledger.ts";
+import { serveStep } from "./host/step.ts";
+import { requiredText, type StorageJob, textOf } from "./host/storage_job.ts";
+
+export interface PinOptions {
+  /** What to do; without it, pins are only listed. */
+  readonly change?: {
+    readonly hub: string;
+    readonly set: string;
+    readonly id: string;
+    /** Why it is kept; undefined takes the pin back. */
+    readonly why: string | undefined;
+  };
+}
+
+/** One pinned snapshot. */
+export interface Pin {
+  readonly hub: string;
+  readonly set: string;
+  readonly id: string;
+  readonly why: string;
+}
+
+/**
+ * Sets or takes back a pin.
+ *
+ * @returns All pins afterwards.
+ * @throws {BackupError} (usage) If there is no such snapshot.
+ */
+export function pin(host: Host, config: StorageConfig, { change }: PinOptions): Pin[] {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  if (change) {
+    refreshInventory(host, config, ledger);
+    const hub = hubNamed(config, parseHubName(change.hub)).name;
+    const set = parseSetName(change.set);
+    const id = parseSnapshotId(change.id);
+    const known = ledger.snapshots(ledger.setKey(hub, set)).find((snapshot) => snapshot.id === id);
+    if (known?.state !== "present" && known?.state !== "unreadable") {
+      throw new BackupError(`Cannot pin ${hub}/${set}/${id}: there is no such snapshot here`, {
+        kind: "usage",
+        hint: "`hapi-backup list --store <store>` shows those that are",
+      });
+    }
+    ledger.setPin(known.key, change.why);
+  }
+  return ledger.sets().flatMap(({ key, hub, set }) =>
+    ledger.snapshots(key).flatMap(({ id, pin }) => pin === undefined ? [] : [{ hub, set, id, why: pin }])
+  );
+}
+
+serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
+  await Promise.resolve();
+  const id = textOf(options.id);
+  const pins = pin(
+    host,
+    config,
+    id === undefined ? {} : {
+      change: {
+        id,
+        hub: requiredText(options, "hub"),
+        set: requiredText(options, "set"),
+        why: options.remove === true ? undefined : requiredText(options, "why"),
+      },
+    },
+  );
+  const rows = pins.map(({ hub, set, id, why }) => [`${hub}/${set}`, id, why]);
+  print(
+    options.json === true
+      ? JSON.stringify({ ok: true, pins })
+      : formatTable([["SET", "PINNED", "WHY"], ...rows]),
+  );
+  return pins;
+});

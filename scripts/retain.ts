@@ -1,0 +1,313 @@
+/**
+ * Retain: removes from the store what the policy does not keep, and uploads that were given up.
+ *
+ * Invariants:
+ * - Nothing is removed on any doubt about this host's clock, the hub's signatures and links, or the hub's sending.
+ * - Dependents go before what they need, so that a crash leaves no snapshot without its chain.
+ * - A snapshot leaves in one step, by a rename, after the ledger knows of it; its bytes go afterwards. A crash in
+ *   between is finished by the next run. What carries its name is never half a snapshot.
+ *
+ * @module
+ */
+
+import { BackupError, reasonOf } from "./core/errors.ts";
+import { formatBytes, formatCount } from "./core/format.ts";
+import {
+  type HubName,
+  isPartName,
+  SEAL_FILE,
+  type SetName,
+  SIGNATURE_FILE,
+  type SnapshotId,
+} from "./core/names.ts";
+import { type Decision, planRetention, type RetentionPlan } from "./core/retention.ts";
+import { isDoubt, type KnownSnapshot } from "./core/standing.ts";
+import { policyOf, type StorageConfig } from "./core/storage_config.ts";
+import { exists, parentOf } from "./host/fs.ts";
+import type { Fs, Host } from "./host/host.ts";
+import {
+  chosenSets,
+  type Incoming,
+  type Inventory,
+  type InventorySet,
+  refreshInventory,
+  REMOVING_PREFIX,
+} from "./host/inventory.ts";
+import { type Ledger, openLedger } from "./host/ledger.ts";
+import { withLock } from "./host/lock.ts";
+import { serveStep } from "./host/step.ts";
+import { type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
+import { floodOf, judge } from "./host/survey.ts";
+
+const DAY_MS = 86_400_000;
+/** How many doubts of a set are told; all count. */
+const DOUBTS_TOLD_MAX = 5;
+
+export interface RetainOptions extends Scope {
+  /** Remove; without it, only the plan is made. */
+  readonly apply?: boolean;
+  /** A person has looked at the hub's sudden sending, and it is right. */
+  readonly despiteFlood?: boolean;
+  /** A person has looked at this host's clock, and it is right. */
+  readonly trustClock?: boolean;
+}
+
+/** The plan for one set, and what became of it. */
+export interface SetRetention {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly keep: readonly Decision[];
+  readonly remove: readonly Decision[];
+  /** Bytes of what is to be removed. */
+  readonly removeBytes: number;
+  /** Why nothing of this set is removed, whatever the plan. */
+  readonly refused: readonly string[];
+  readonly removed: readonly SnapshotId[];
+  /** What could not be removed, and so was the end of it for this set. */
+  readonly problem: string | null;
+}
+
+export interface RetainReport {
+  readonly applied: boolean;
+  readonly sets: readonly SetRetention[];
+  /** Uploads that did not grow for long. */
+  readonly givenUp: readonly { readonly path: string; readonly problem: string | null }[];
+  readonly clockDoubt: string | null;
+}
+
+/**
+ * Plans what to remove, and removes it with `apply`.
+ *
+ * @throws {BackupError} (busy, disk, cancelled) If it cannot be done at all; refusals are returned.
+ */
+export async function retain(
+  host: Host,
+  config: StorageConfig,
+  options: RetainOptions = {},
+): Promise<RetainReport> {
+  const lock = `${config.stateFolder}/retain.lock`;
+  return await withLock(host, lock, 0, () => Promise.resolve(retainLocked(host, config, options)));
+}
+
+function retainLocked(host: Host, config: StorageConfig, options: RetainOptions): RetainReport {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  if (options.trustClock) ledger.trustClock(host.now().getTime());
+  const inventory = refreshInventory(host, config, ledger);
+  const chosen = chosenSets(inventory, options.hub, options.set);
+  const floods = new Map<HubName, string | undefined>();
+  for (const hub of new Set(chosen.map((set) => set.hub))) {
+    const known = config.hubs.get(hub);
+    if (options.despiteFlood && options.apply) ledger.acceptFlood(hub, inventory.nowMs);
+    floods.set(hub, known && !options.despiteFlood ? floodOf(ledger, known) : undefined);
+  }
+
+  const sets = chosen.map((set) => {
+    host.checkpoint();
+    const { plan, refused, known } = planSet(config, ledger, inventory, set, floods.get(set.hub));
+    const removal = options.apply && refused.length === 0
+      ? removeSnapshots(host, ledger, set, plan, known)
+      : { removed: [], problem: null };
+    const bytes = new Map(known.map((snapshot) => [snapshot.id, snapshot.bytes]));
+    return {
+      hub: set.hub,
+      set: set.set,
+      ...plan,
+      removeBytes: plan.remove.reduce((sum, { id }) => sum + bytes.get(id)!, 0),
+      refused,
+      ...removal,
+    };
+  });
+  const givenUp = inventory.clockDoubt === undefined ? giveUp(host, config, inventory, options) : [];
+  const report: RetainReport = {
+    applied: options.apply === true,
+    sets,
+    givenUp,
+    clockDoubt: inventory.clockDoubt ?? null,
+  };
+  if (options.apply) {
+    const removed = sets.reduce((sum, set) => sum + set.removed.length, 0);
+    const refused = sets.filter((set) => set.refused.length > 0).length;
+    ledger.recordRun("retain", host.now().getTime(), JSON.stringify({ removed, refused }));
+  }
+  return report;
+}
+
+function planSet(
+  config: StorageConfig,
+  ledger: Ledger,
+  inventory: Inventory,
+  { key, hub, set, unreadable, waitingCount }: InventorySet,
+  flood: string | undefined,
+): { plan: RetentionPlan; refused: string[]; known: KnownSnapshot[] } {
+  const known = ledger.snapshots(key);
+  const { standings, faults } = judge(config, hub, set, known);
+  const refused: string[] = [];
+  if (inventory.clockDoubt !== undefined) refused.push(inventory.clockDoubt);
+  if (!config.hubs.has(hub)) refused.push(`hub ${hub} is not in the configuration`);
+  if (unreadable !== undefined) refused.push(`its folder cannot be read: ${unreadable}`);
+  if (flood !== undefined) refused.push(flood);
+  if (waitingCount > 0) refused.push(`${waitingCount} new snapshots were not looked at yet`);
+  const doubts = faults.filter(isDoubt);
+  refused.push(...doubts.slice(0, DOUBTS_TOLD_MAX).map(({ id, problem }) => `${id}: ${problem}`));
+  if (doubts.length > DOUBTS_TOLD_MAX) refused.push(`and ${doubts.length - DOUBTS_TOLD_MAX} more such`);
+
+  const candidates = known.flatMap((snapshot) => {
+    const standing = standings.get(snapshot.id);
+    if (standing === undefined) return [];
+    const { id, firstSeenMs, needs, pin } = snapshot;
+    return [{ id, firstSeenMs, standing, needs, ...(pin === undefined ? {} : { pin }) }];
+  });
+  const now = new Date(inventory.nowMs);
+  return {
+    plan: planRetention(candidates, policyOf(config, hub, set), now, config.timeZone),
+    refused,
+    known,
+  };
+}
+
+/** Removes what the plan says, and finishes what a crash left. */
+function removeSnapshots(
+  host: Host,
+  ledger: Ledger,
+  { folder, leftOver }: InventorySet,
+  plan: RetentionPlan,
+  known: readonly KnownSnapshot[],
+): Pick<SetRetention, "removed" | "problem"> {
+  const keys = new Map(known.map(({ id, key }) => [id, key]));
+  const removed: SnapshotId[] = [];
+  try {
+    for (const { key, path } of leftOver) {
+      host.fs.remove(path, { recursive: true });
+      ledger.endRemoval(key);
+    }
+    // What is needed has the smaller id (parseSeal refuses all else), so this takes dependents first.
+    for (const { id, reasons } of plan.remove.toReversed()) {
+      host.checkpoint();
+      removeSnapshot(
+        host.fs,
+        ledger,
+        { folder, id, key: keys.get(id)! },
+        reasons.join("; "),
+        host.now().getTime(),
+      );
+      removed.push(id);
+    }
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+    return { removed, problem: reasonOf(error) };
+  }
+  return { removed, problem: null };
+}
+
+function removeSnapshot(
+  fs: Fs,
+  ledger: Ledger,
+  { folder, id, key }: { folder: string; id: SnapshotId; key: number },
+  why: string,
+  nowMs: number,
+): void {
+  const leaving = `${folder}/${REMOVING_PREFIX}${id}`;
+  ledger.beginRemoval(key, why, nowMs);
+  try {
+    fs.rename(`${folder}/${id}`, leaving);
+  } catch (error) {
+    ledger.cancelRemoval(key);
+    throw error;
+  }
+  fs.syncFolder(folder);
+  fs.remove(leaving, { recursive: true });
+  ledger.endRemoval(key);
+}
+
+/** Removes uploads that did not grow for long. What a hub may have put among them is not touched. */
+function giveUp(
+  host: Host,
+  config: StorageConfig,
+  { incoming, nowMs }: Inventory,
+  { apply, hub }: RetainOptions,
+): RetainReport["givenUp"] {
+  const old = incoming.items.filter((upload) =>
+    (hub === undefined || upload.hub === hub) && nowMs - upload.grownMs > config.incomingKeepDays * DAY_MS
+  );
+  return old.map((upload) => {
+    if (!apply) return { path: upload.path, problem: null };
+    host.checkpoint();
+    try {
+      return { path: upload.path, problem: removeUpload(host.fs, upload) ?? null };
+    } catch (error) {
+      return { path: upload.path, problem: reasonOf(error) };
+    }
+  });
+}
+
+function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
+  const entries = fs.readDir(path);
+  const odd = entries.find(({ name, type }) =>
+    type !== "file" || !(name.startsWith(".") || isPartName(name) || name === SIGNATURE_FILE)
+  );
+  if (odd) return `${odd.name} in it is not part of an upload`;
+  // Out of the way first: should the hub finish it at this very moment, it is put back.
+  const aside = `${parentOf(path)}/.incoming-old-${path.split("/").at(-1)!.replace(/^\./, "")}`;
+  fs.rename(path, aside);
+  if (exists(fs, `${aside}/${SEAL_FILE}`)) {
+    fs.rename(aside, path);
+    return "it was finished just now";
+  }
+  fs.remove(aside, { recursive: true });
+  return undefined;
+}
+
+function describe(report: RetainReport): string {
+  const lines: string[] = [];
+  for (const { hub, set, keep, remove, removeBytes, refused, removed, problem } of report.sets) {
+    const done = report.applied && refused.length === 0;
+    lines.push(
+      `${hub}/${set}: keeps ${formatCount(keep.length)}, ${done ? "removed" : "would remove"} ${
+        formatCount(done ? removed.length : remove.length)
+      } of ${formatBytes(removeBytes)}`,
+    );
+    for (const reason of refused) lines.push(`  REFUSED: ${reason}`);
+    if (problem) lines.push(`  STOPPED: ${problem}`);
+    for (const { id, reasons } of remove) lines.push(`  - ${id}  ${reasons.join("; ")}`);
+    for (const { id, reasons } of keep) lines.push(`    ${id}  ${reasons.join("; ")}`);
+  }
+  for (const { path, problem } of report.givenUp) {
+    lines.push(`unfinished upload ${path}: ${problem ?? (report.applied ? "removed" : "would be removed")}`);
+  }
+  if (!report.applied) lines.push("nothing was removed: this is the plan; --apply removes");
+  return lines.join("\n");
+}
+
+serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
+  const { config, options } = job;
+  const report = await retain(host, config, {
+    ...scopeOf(options),
+    apply: options.apply === true,
+    despiteFlood: options.despiteFlood === true,
+    trustClock: options.trustClock === true,
+  });
+  print(options.json === true ? JSON.stringify(report) : describe(report));
+  const failed = report.sets.find(({ problem }) => problem !== null);
+  if (failed) {
+    throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
+      kind: "disk",
+      hint: "check the owner and mode of that folder, and the user that this runs as; the next run goes on",
+    });
+  }
+  if (report.clockDoubt) {
+    throw new BackupError(`Cannot remove anything: ${report.clockDoubt}`, {
+      kind: "clock",
+      hint: "check this host's clock (timedatectl); if it is right, run it once with --trust-clock",
+    });
+  }
+  const refused = report.sets.find((set) => set.refused.length > 0);
+  if (refused) {
+    throw new BackupError(`Cannot remove from ${refused.hub}/${refused.set}: ${refused.refused[0]}`, {
+      kind: "integrity",
+      hint:
+        "look into it: then --despite-flood if a sudden amount is right, `hapi-backup storage forget` for what is " +
+        "lost for good, or move what is forged out of the store",
+    });
+  }
+  return report;
+});

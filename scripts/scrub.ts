@@ -1,0 +1,323 @@
+/**
+ * Scrub: re-reads a store without any key to its contents, and says everything that is wrong with it.
+ *
+ * Never stops at a fault. What was read, and when, is in the ledger, so that a run that ends early (its limits, Ctrl-C,
+ * a crash) is gone on with by the next: what was never read comes first, then what was not read for longest.
+ *
+ * @module
+ */
+
+import { BackupError } from "./core/errors.ts";
+import { formatBytes, formatCount, formatTime } from "./core/format.ts";
+import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
+import { type Fault, isDamage } from "./core/standing.ts";
+import type { StorageConfig } from "./core/storage_config.ts";
+import type { Host } from "./host/host.ts";
+import {
+  chosenSets,
+  CutList,
+  type Incoming,
+  type Inventory,
+  refreshInventory,
+  signerOf,
+  stampOf,
+} from "./host/inventory.ts";
+import { type Ledger, openLedger } from "./host/ledger.ts";
+import { withLock } from "./host/lock.ts";
+import { pause } from "./host/pause.ts";
+import { type ReceiptOutcome, writeReceipts } from "./host/receipts.ts";
+import { readSigningKey } from "./host/signing_key.ts";
+import { serveStep } from "./host/step.ts";
+import { amountOf, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
+import { type Foreign, isSealed, problemWithPart, readSnapshot, setIn } from "./host/store.ts";
+import { faultsOf, surveyStore } from "./host/survey.ts";
+
+/** With `idle`, the share of the time in which it reads. */
+const IDLE_SHARE = 0.25;
+
+export interface ScrubOptions extends Scope {
+  /** Begin no part after so many seconds. */
+  readonly maxTimeSeconds?: number | undefined;
+  /** Begin no part that would go over so many bytes, save the first. */
+  readonly maxBytes?: number | undefined;
+  /** Read a quarter of the time only. */
+  readonly idle?: boolean;
+}
+
+/** A list that may be cut, as it is given out. */
+export interface Listed<Item> {
+  readonly count: number;
+  readonly items: readonly Item[];
+}
+
+export interface ScrubReport {
+  /** Nothing that was ever read here is damaged, as far as it still is here. */
+  readonly ok: boolean;
+  /** Whether all of it was read in this run. */
+  readonly finished: boolean;
+  readonly read: { readonly snapshots: number; readonly parts: number; readonly bytes: number };
+  /** Snapshots left for the next run. */
+  readonly leftSnapshots: number;
+  readonly sets: readonly {
+    readonly hub: HubName;
+    readonly set: SetName;
+    readonly good: number;
+    readonly unread: number;
+    readonly suspect: number;
+    readonly damaged: number;
+    readonly newestVerified: string | null;
+    /** When the part that was not read for longest was read; null if one never was. */
+    readonly oldestReadAt: string | null;
+  }[];
+  readonly damage: Listed<Fault & { hub: HubName; set: SetName }>;
+  /** What deserves a look, but damages nothing. */
+  readonly notes: Listed<Fault & { hub: HubName; set: SetName }>;
+  readonly unreadable: readonly Foreign[];
+  readonly foreign: Listed<Foreign>;
+  readonly incoming: Listed<Incoming>;
+  readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
+  readonly clockDoubt: string | null;
+  readonly receipts: readonly ReceiptOutcome[];
+}
+
+/**
+ * Re-reads the store (all of it, or as much as the limits allow), judges it, and writes the hubs' receipts.
+ *
+ * @throws {BackupError} (disk, key, busy, cancelled) If it cannot be done at all; what is wrong in the store is returned.
+ */
+export async function scrub(
+  host: Host,
+  config: StorageConfig,
+  options: ScrubOptions = {},
+): Promise<ScrubReport> {
+  const lock = `${config.stateFolder}/scrub.lock`;
+  return await withLock(host, lock, 0, () => Promise.resolve(scrubLocked(host, config, options)));
+}
+
+function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): ScrubReport {
+  const key = config.receiptKeyFile === undefined ? undefined : readSigningKey(host, config.receiptKeyFile);
+  using ledger = openLedger(host.fs, config.stateFolder);
+  const inventory = refreshInventory(host, config, ledger);
+  const totalBytes = chosenSets(inventory, options.hub, options.set)
+    .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
+  const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
+  const reading = new Reading(host, config, ledger, inventory.foreign, options, bytesMax);
+  const order = ledger.scrubOrder(options.hub, options.set);
+  let done = 0;
+  for (const snapshot of order) {
+    if (!reading.readSnapshot(snapshot)) break;
+    done++;
+  }
+
+  const survey = surveyStore(host, config, ledger, inventory);
+  const receipts = key ? writeReceipts(host, config, key, survey) : [];
+  const chosen = new Set(
+    chosenSets(inventory, options.hub, options.set).map(({ hub, set }) => `${hub}/${set}`),
+  );
+  const sets = survey.sets.filter(({ hub, set }) => chosen.has(`${hub}/${set}`));
+  const damage = new CutList<Fault & { hub: HubName; set: SetName }>();
+  const notes = new CutList<Fault & { hub: HubName; set: SetName }>();
+  for (const fault of faultsOf({ ...survey, sets })) (isDamage(fault) ? damage : notes).add(fault);
+  const unreadable = sets.flatMap(({ folder, unreadable }) =>
+    unreadable === undefined ? [] : [{ path: folder, reason: unreadable }]
+  );
+  const report: ScrubReport = {
+    ok: damage.count === 0 && unreadable.length === 0,
+    finished: done === order.length && waitingOf(inventory) === 0,
+    read: reading.tally,
+    leftSnapshots: order.length - done + waitingOf(inventory),
+    sets: sets.map(({ hub, set, counts, newestVerified, oldestReadMs }) => ({
+      hub,
+      set,
+      ...counts,
+      newestVerified: newestVerified?.id ?? null,
+      oldestReadAt: oldestReadMs === undefined ? null : new Date(oldestReadMs).toISOString(),
+    })),
+    damage: listed(damage),
+    notes: listed(notes),
+    unreadable,
+    foreign: listed(inventory.foreign),
+    incoming: listed(inventory.incoming),
+    floods: [...survey.floods].map(([hub, problem]) => ({ hub, problem })),
+    clockDoubt: inventory.clockDoubt ?? null,
+    receipts,
+  };
+  ledger.recordRun(
+    "scrub",
+    host.now().getTime(),
+    JSON.stringify({ ok: report.ok, finished: report.finished, read: report.read, damage: damage.count }),
+  );
+  return report;
+}
+
+const listed = <Item>({ count, items }: CutList<Item>): Listed<Item> => ({ count, items });
+const waitingOf = (inventory: Inventory): number =>
+  inventory.sets.reduce((sum, { waitingCount }) => sum + waitingCount, 0);
+
+/** The reading itself, with its limits. */
+class Reading {
+  readonly #counts = { snapshots: 0, parts: 0, bytes: 0 };
+  readonly #startMs: number;
+
+  constructor(
+    private readonly host: Host,
+    private readonly config: StorageConfig,
+    private readonly ledger: Ledger,
+    private readonly foreign: CutList<Foreign>,
+    private readonly options: ScrubOptions,
+    private readonly totalBytes: number,
+  ) {
+    this.#startMs = host.now().getTime();
+  }
+
+  get tally(): ScrubReport["read"] {
+    return { ...this.#counts };
+  }
+
+  /** Reads one snapshot whole: its seal, its signature, its parts. @returns False if a limit ended it. */
+  readSnapshot(key: number): boolean {
+    this.host.checkpoint();
+    if (this.#isOver(0)) return false;
+    const known = this.ledger.snapshot(key);
+    if (known?.state !== "present") return true;
+    const { fs } = this.host;
+    const set = setIn(this.config.store, known.hub, known.set);
+    const snapshot = readSnapshot(fs, set, known.id);
+    if (!isSealed(snapshot)) {
+      // Retention may have taken it away since; then there is nothing to say.
+      if (this.ledger.snapshot(key)?.state !== "present") return true;
+      const { state, problem } = snapshot.sealed as { state: string; problem: string };
+      if (state === "incomplete") this.ledger.recordMissing(key);
+      else this.#recordSeal(key, () => this.ledger.recordSignature(key, known.signer, problem));
+      return true;
+    }
+    const { seal, checksum } = snapshot.sealed;
+    if (checksum !== known.checksum) {
+      const stamp = stampOf(fs.lstat(`${snapshot.folder}/${SEAL_FILE}`));
+      this.ledger.recordSealed(
+        this.ledger.setKey(known.hub, known.set),
+        { seal, checksum, stamp, ...signerOf(snapshot) },
+        undefined,
+      );
+      return true;
+    }
+    const { signer, signatureProblem } = signerOf(snapshot);
+    this.#recordSeal(key, () => this.ledger.recordSignature(key, signer, signatureProblem));
+
+    const parts = new Map(seal.parts.map((part) => [part.name as string, part]));
+    for (const { name, readMs } of this.ledger.parts(key)) {
+      const part = parts.get(name);
+      // Read since this run began: by an earlier run that a limit cut short, or by another one.
+      if (!part || (readMs !== undefined && readMs >= this.#startMs)) continue;
+      if (this.#isOver(part.bytes)) return false;
+      const problem = problemWithPart(fs, snapshot.folder, part, (count) => this.#took(count));
+      if (problem !== undefined && this.ledger.snapshot(key)?.state !== "present") return true;
+      this.ledger.recordPart(key, name, this.host.now().getTime(), problem);
+      this.#counts.parts++;
+    }
+    this.#counts.snapshots++;
+    this.#lookForForeign(snapshot.folder, parts);
+    return true;
+  }
+
+  /** Notes something about a seal, unless retention has taken the snapshot away meanwhile. */
+  #recordSeal(key: number, record: () => void): void {
+    this.ledger.transaction(() => {
+      if (this.ledger.snapshot(key)?.state === "present") record();
+    });
+  }
+
+  #lookForForeign(folder: string, parts: ReadonlyMap<string, unknown>): void {
+    let entries;
+    try {
+      entries = this.host.fs.readDir(folder);
+    } catch {
+      return; // Its parts could not be read either, which was noted.
+    }
+    for (const { name, type } of entries) {
+      if (parts.has(name) || name === SEAL_FILE || name === SIGNATURE_FILE) continue;
+      const what = isPartName(name)
+        ? "is a part that the seal does not name"
+        : "does not belong to a snapshot";
+      this.foreign.add({ path: `${folder}/${name}`, reason: type === "file" ? what : `is a ${type}` });
+    }
+  }
+
+  #isOver(nextBytes: number): boolean {
+    const { maxTimeSeconds, maxBytes } = this.options;
+    const seconds = (this.host.now().getTime() - this.#startMs) / 1000;
+    if (maxTimeSeconds !== undefined && seconds >= maxTimeSeconds) return true;
+    // One part is always read, or one that is larger than the limit never would be.
+    return maxBytes !== undefined && this.#counts.bytes > 0 && this.#counts.bytes + nextBytes > maxBytes;
+  }
+
+  #lastMs = performance.now();
+
+  #took(bytes: number): void {
+    this.host.checkpoint();
+    this.#counts.bytes += bytes;
+    this.host.report.progress("reading", this.#counts.bytes, this.totalBytes);
+    if (!this.options.idle) return;
+    pause(Math.min(1000, (performance.now() - this.#lastMs) * (1 / IDLE_SHARE - 1)));
+    this.#lastMs = performance.now();
+  }
+}
+
+function describe(report: ScrubReport, timeZone: string | undefined): string {
+  const lines = [
+    `read ${formatCount(report.read.parts)} parts of ${formatCount(report.read.snapshots)} snapshots, ${
+      formatBytes(report.read.bytes)
+    }${report.finished ? "" : `; ${formatCount(report.leftSnapshots)} snapshots are left for the next run`}`,
+  ];
+  for (const set of report.sets) {
+    const oldest = set.oldestReadAt === null
+      ? "not all read yet"
+      : `all read since ${formatTime(new Date(set.oldestReadAt), timeZone)}`;
+    const others = (["unread", "suspect", "damaged"] as const).filter((standing) => set[standing] > 0)
+      .map((standing) => `, ${formatCount(set[standing])} ${standing}`).join("");
+    lines.push(`${set.hub}/${set.set}: ${formatCount(set.good)} good${others}; ${oldest}`);
+  }
+  const list = <Item>(title: string, { count, items }: Listed<Item>, tell: (item: Item) => string) => {
+    if (count === 0) return;
+    lines.push(`${title} (${formatCount(count)}):`, ...items.map((item) => `  ${tell(item)}`));
+    if (count > items.length) lines.push(`  and ${formatCount(count - items.length)} more`);
+  };
+  const tellFault = ({ hub, set, id, problem }: Fault & { hub: HubName; set: SetName }) =>
+    `${hub}/${set}/${id}: ${problem}`;
+  list("DAMAGE", report.damage, tellFault);
+  list("cannot be read", { count: report.unreadable.length, items: report.unreadable }, tellForeign);
+  list("worth a look", report.notes, tellFault);
+  list("foreign", report.foreign, tellForeign);
+  list("unfinished uploads", report.incoming, ({ path }) => path);
+  for (const { hub, problem } of report.floods) lines.push(`FLOOD from ${hub}: ${problem}`);
+  if (report.clockDoubt) lines.push(`CLOCK: ${report.clockDoubt}`);
+  for (const { hub, problem } of report.receipts) {
+    if (problem) lines.push(`the receipt for ${hub} was not written: ${problem}`);
+  }
+  return lines.join("\n");
+}
+
+const tellForeign = ({ path, reason }: Foreign): string => `${path}: ${reason}`;
+
+serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
+  const { config, options } = job;
+  const report = await scrub(host, config, {
+    ...scopeOf(options),
+    maxTimeSeconds: amountOf(options, "maxTime", ["s", "m", "h"]),
+    maxBytes: amountOf(options, "maxBytes", ["k", "M", "G", "T"]),
+    idle: options.idle === true,
+  });
+  print(options.json === true ? JSON.stringify(report) : describe(report, config.timeZone));
+  if (!report.ok) {
+    const first = report.damage.items[0];
+    const what = first
+      ? `${first.hub}/${first.set}/${first.id}: ${first.problem}`
+      : tellForeign(report.unreadable[0]!);
+    const more = report.damage.count + report.unreadable.length - 1;
+    throw new BackupError(`Cannot vouch for the store: ${what}${more > 0 ? `, and ${more} more` : ""}`, {
+      kind: "integrity",
+      hint: "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
+    });
+  }
+  return report;
+});

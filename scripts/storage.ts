@@ -1,0 +1,250 @@
+/**
+ * The storage host's smaller verbs: `status`, `authorize`, `forget`, `schema`.
+ *
+ * @module
+ */
+
+import { authorizeText } from "./core/authorize.ts";
+import { BackupError } from "./core/errors.ts";
+import { formatBytes, formatCount, formatDuration, formatTable } from "./core/format.ts";
+import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
+import { isDamage } from "./core/standing.ts";
+import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_config.ts";
+import { readTextIfThere } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { refreshInventory } from "./host/inventory.ts";
+import { openLedger } from "./host/ledger.ts";
+import { serveStep } from "./host/step.ts";
+import { requiredText, type Scope, scopeOf, type StorageJob, textOf } from "./host/storage_job.ts";
+import { surveyStore } from "./host/survey.ts";
+
+/** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */
+export interface SetStatus {
+  readonly hub: HubName;
+  readonly set: SetName;
+  /** The newest that is signed, unsuspicious and all there; null if none is. */
+  readonly newestGood: {
+    readonly id: string;
+    readonly at: string;
+    readonly ageSeconds: number;
+    readonly chainLength: number;
+    /** When it was last read whole here; null if not yet. */
+    readonly readAt: string | null;
+  } | null;
+  readonly newestVerified: string | null;
+  readonly maxAgeHours: number | null;
+  readonly good: number;
+  readonly unread: number;
+  readonly suspect: number;
+  readonly damaged: number;
+  readonly bytes: number;
+  readonly bytesPerDay: number;
+  readonly oldestReadAt: string | null;
+  readonly problems: number;
+}
+
+export interface StorageStatus {
+  readonly sets: readonly SetStatus[];
+  readonly lastGoodDrills: readonly {
+    readonly hub: HubName;
+    readonly snapshot: string;
+    readonly at: string;
+  }[];
+  readonly lastScrubAt: string | null;
+  readonly bytes: number;
+  readonly freeBytes: number | null;
+  readonly daysUntilFull: number | null;
+  readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
+  readonly clockDoubt: string | null;
+  readonly foreign: number;
+  readonly unfinishedUploads: number;
+}
+
+/** Tells how the store stands, without reading any part of it. */
+export function storageStatus(host: Host, config: StorageConfig, scope: Scope = {}): StorageStatus {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  const inventory = refreshInventory(host, config, ledger);
+  const survey = surveyStore(host, config, ledger, inventory);
+  const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
+  const chosen = survey.sets.filter(({ hub, set }) =>
+    (scope.hub ?? hub) === hub && (scope.set ?? set) === set
+  );
+  return {
+    sets: chosen.map((set): SetStatus => ({
+      hub: set.hub,
+      set: set.set,
+      newestGood: set.newestGood
+        ? {
+          id: set.newestGood.id,
+          at: iso(set.newestGood.timeMs)!,
+          ageSeconds: Math.max(0, Math.round((inventory.nowMs - set.newestGood.timeMs) / 1000)),
+          chainLength: set.newestGood.chainLength,
+          readAt: iso(set.newestGood.readMs),
+        }
+        : null,
+      newestVerified: set.newestVerified?.id ?? null,
+      maxAgeHours: set.maxAgeHours ?? null,
+      ...set.counts,
+      bytes: set.bytes,
+      bytesPerDay: Math.round(set.bytesPerDay),
+      oldestReadAt: iso(set.oldestReadMs),
+      problems: set.assessment.faults.filter(isDamage).length + (set.unreadable === undefined ? 0 : 1),
+    })),
+    lastGoodDrills: [...survey.lastGoodDrills].map(([hub, { snapshot, timeMs }]) => ({
+      hub,
+      snapshot,
+      at: iso(timeMs)!,
+    })),
+    lastScrubAt: iso(ledger.lastRun("scrub")?.endedMs),
+    bytes: survey.bytes,
+    freeBytes: survey.freeBytes ?? null,
+    daysUntilFull: survey.daysUntilFull === undefined ? null : Math.floor(survey.daysUntilFull),
+    floods: [...survey.floods].map(([hub, problem]) => ({ hub, problem })),
+    clockDoubt: inventory.clockDoubt ?? null,
+    foreign: inventory.foreign.count,
+    unfinishedUploads: inventory.incoming.count,
+  };
+}
+
+/** What to forget. */
+export interface ForgetOptions {
+  readonly hub: string;
+  readonly set: string;
+  readonly id: string;
+  readonly why: string;
+}
+
+/**
+ * Notes that a snapshot is lost for good, or that one which others follow never came, so that it is no fault any more.
+ *
+ * @throws {BackupError} (usage) If it is there.
+ */
+export function forget(host: Host, config: StorageConfig, options: ForgetOptions): void {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  refreshInventory(host, config, ledger);
+  const { name: hub } = hubNamed(config, options.hub);
+  const set = parseSetName(options.set);
+  const id = parseSnapshotId(options.id);
+  const key = ledger.setKey(hub, set);
+  const known = ledger.snapshots(key).find((snapshot) => snapshot.id === id);
+  if (known && known.state !== "gone") {
+    throw new BackupError(`Cannot forget ${hub}/${set}/${id}: it is ${known.state}, not gone`, {
+      kind: "usage",
+      hint:
+        "what is there is removed by `hapi-backup retain`; move it out of the store by hand if it is forged",
+    });
+  }
+  ledger.forget(key, id, options.why, host.now().getTime());
+}
+
+/** Writes the `authorized_keys` file that lets a hub in. */
+export function authorize(
+  host: Host,
+  config: StorageConfig,
+  { hub, keyFile, readKeyFile, from }: {
+    hub: string;
+    keyFile: string;
+    readKeyFile?: string | undefined;
+    from?: string | undefined;
+  },
+): string {
+  const read = (path: string) => {
+    const text = readTextIfThere(host.fs, path);
+    if (text !== undefined) return text;
+    throw new BackupError(`Cannot read public key ${path}: there is no such file`, {
+      kind: "key",
+      hint: "make a key on the hub with `ssh-keygen -t ed25519 -N '' -f FILE`, and give FILE.pub here",
+    });
+  };
+  return authorizeText(config, hubNamed(config, hub), {
+    writeKey: read(keyFile),
+    readKey: readKeyFile === undefined ? undefined : read(readKeyFile),
+    from,
+  });
+}
+
+function describe(status: StorageStatus): string {
+  const none = "-";
+  const rows = status.sets.map((set) => [
+    `${set.hub}/${set.set}`,
+    set.newestGood?.id ?? "none",
+    set.newestGood ? formatDuration(set.newestGood.ageSeconds) : none,
+    set.newestGood ? String(set.newestGood.chainLength) : none,
+    set.newestVerified ?? "none",
+    formatCount(set.good),
+    formatCount(set.unread),
+    formatCount(set.suspect),
+    formatCount(set.damaged),
+    formatBytes(set.bytes),
+    set.oldestReadAt?.slice(0, 10) ?? "not all read",
+  ]);
+  const head = [
+    "SET",
+    "NEWEST GOOD",
+    "AGE",
+    "CHAIN",
+    "NEWEST VERIFIED",
+    "GOOD",
+    "UNREAD",
+    "SUSPECT",
+    "DAMAGED",
+    "SIZE",
+    "ALL READ SINCE",
+  ];
+  const free = status.freeBytes === null ? "" : `, ${formatBytes(status.freeBytes)} free`;
+  const full = status.daysUntilFull === null
+    ? ""
+    : `, full in ${formatCount(status.daysUntilFull)} days at this rate`;
+  return [
+    formatTable([head, ...rows]),
+    `${formatBytes(status.bytes)} stored${free}${full}`,
+    `last scrub: ${status.lastScrubAt ?? "never"}`,
+    ...status.lastGoodDrills.map(({ hub, snapshot, at }) =>
+      `last good drill of ${hub}: ${snapshot} at ${at}`
+    ),
+    ...status.foreign > 0 ? [`${formatCount(status.foreign)} foreign entries: scrub lists them`] : [],
+    ...status.unfinishedUploads > 0 ? [`${formatCount(status.unfinishedUploads)} unfinished uploads`] : [],
+    ...status.floods.map(({ hub, problem }) => `FLOOD from ${hub}: ${problem}`),
+    ...status.sets.filter(({ problems }) => problems > 0)
+      .map(({ hub, set, problems }) =>
+        `PROBLEMS in ${hub}/${set}: ${formatCount(problems)}; scrub lists them`
+      ),
+    ...status.clockDoubt ? [`CLOCK: ${status.clockDoubt}`] : [],
+  ].join("\n");
+}
+
+serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
+  await Promise.resolve();
+  const say = (text: string, data: unknown) => print(options.json === true ? JSON.stringify(data) : text);
+  switch (options.action) {
+    case "status": {
+      const status = storageStatus(host, config, scopeOf(options));
+      return say(describe(status), status);
+    }
+    case "authorize": {
+      const text = authorize(host, config, {
+        hub: requiredText(options, "hub"),
+        keyFile: requiredText(options, "key"),
+        readKeyFile: textOf(options.readKey),
+        from: textOf(options.from),
+      });
+      return say(text, { ok: true, authorizedKeys: text });
+    }
+    case "forget": {
+      const wanted = {
+        hub: requiredText(options, "hub"),
+        set: requiredText(options, "set"),
+        id: requiredText(options, "snapshot"),
+        why: requiredText(options, "why"),
+      };
+      forget(host, config, wanted);
+      return say(`forgot ${wanted.hub}/${wanted.set}/${wanted.id}`, { ok: true, forgot: wanted });
+    }
+    case "schema":
+      return print(JSON.stringify(storageConfigJsonSchema(), null, 2));
+    default:
+      throw new BackupError(`Cannot run storage ${JSON.stringify(options.action)}: there is no such action`, {
+        kind: "usage",
+      });
+  }
+});

@@ -1,0 +1,279 @@
+/**
+ * Watch: the alarm of the storage host, for a timer. It notices by itself that backups stop or rot.
+ *
+ * @module
+ */
+
+import { BackupError } from "./core/errors.ts";
+import { formatDuration } from "./core/format.ts";
+import type { HubName, SetName } from "./core/names.ts";
+import { formatMetrics, type Metric } from "./core/prometheus.ts";
+import { type Fault, isDamage } from "./core/standing.ts";
+import type { StorageConfig } from "./core/storage_config.ts";
+import { writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { type Inventory, refreshInventory } from "./host/inventory.ts";
+import { type Ledger, openLedger } from "./host/ledger.ts";
+import { serveStep } from "./host/step.ts";
+import { type StorageJob, textOf } from "./host/storage_job.ts";
+import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/survey.ts";
+
+const DAY_MS = 86_400_000;
+/** How many faults of a set are told one by one. */
+const FAULTS_TOLD_MAX = 5;
+
+export interface WatchOptions {
+  /** Also write metrics to this file, for node_exporter's textfile collector. */
+  readonly prometheus?: string | undefined;
+}
+
+/** Something to be told of. The first kind in {@linkcode URGENCY} decides the exit code. */
+export interface Alarm {
+  readonly kind: "stale" | "integrity" | "clock" | "disk";
+  readonly hub?: HubName;
+  readonly set?: SetName;
+  readonly problem: string;
+}
+
+const URGENCY: readonly Alarm["kind"][] = ["stale", "integrity", "clock", "disk"];
+
+export interface WatchReport {
+  readonly ok: boolean;
+  readonly alarms: readonly Alarm[];
+}
+
+/**
+ * Compares the store with its limits.
+ *
+ * @throws {BackupError} (disk) If it cannot be read at all; alarms are returned.
+ */
+export function watch(host: Host, config: StorageConfig, options: WatchOptions = {}): WatchReport {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  const inventory = refreshInventory(host, config, ledger);
+  const survey = surveyStore(host, config, ledger, inventory);
+  const alarms = [
+    ...staleSets(config, survey, inventory.nowMs),
+    ...staleProofs(config, survey, inventory.nowMs),
+    ...contradictions(survey, inventory),
+    ...fullDisk(config, survey),
+  ];
+  if (options.prometheus !== undefined) {
+    const metrics = metricsOf(survey, inventory, ledger, alarms);
+    writeFileDurably(host.fs, options.prometheus, formatMetrics(metrics), 0o644);
+  }
+  return { ok: alarms.length === 0, alarms };
+}
+
+/** Sets of which nothing good came for too long, or nothing ever. */
+function staleSets(config: StorageConfig, survey: Survey, nowMs: number): Alarm[] {
+  return [...config.hubs.values()].flatMap((hub) =>
+    [...hub.maxAgeHours].flatMap(([set, hours]) => {
+      const found = survey.sets.find((other) => other.hub === hub.name && other.set === set);
+      const problem = stalenessOf(found, hours, nowMs);
+      return problem === undefined ? [] : [{ kind: "stale" as const, hub: hub.name, set, problem }];
+    })
+  );
+}
+
+function stalenessOf(
+  set: SetSurvey | undefined,
+  hours: number,
+  nowMs: number,
+): string | undefined {
+  if (!set?.newestGood) return "no good snapshot has ever come";
+  const ageMs = nowMs - set.newestGood.timeMs;
+  if (ageMs <= hours * 3_600_000) return undefined;
+  return `the newest good snapshot, ${set.newestGood.id}, is ${
+    formatDuration(ageMs / 1000)
+  } old; the limit is ${hours} h`;
+}
+
+/** Sets that scrub, and hubs that a drill, has not proved for too long. */
+function staleProofs(config: StorageConfig, survey: Survey, nowMs: number): Alarm[] {
+  const alarms: Alarm[] = [];
+  for (const { hub, set, known, oldestReadMs } of survey.sets) {
+    const present = known.filter(({ state }) => state === "present");
+    const oldestUnreadMs = present.filter(({ readMs }) => readMs === undefined)
+      .reduce((oldest, { firstSeenMs }) => Math.min(oldest, firstSeenMs ?? nowMs), Infinity);
+    const sinceMs = Math.min(oldestReadMs ?? Infinity, oldestUnreadMs);
+    if (nowMs - sinceMs > config.scrubMaxAgeDays * DAY_MS) {
+      const problem = `scrub has not read all of it for ${formatDuration((nowMs - sinceMs) / 1000)}`;
+      alarms.push({
+        kind: "stale",
+        hub,
+        set,
+        problem: `${problem}; the limit is ${config.scrubMaxAgeDays} days`,
+      });
+    }
+  }
+  for (const hub of config.hubs.values()) {
+    if (hub.drillLogFile === undefined) continue;
+    const drill = survey.lastGoodDrills.get(hub.name);
+    if (drill && nowMs - drill.timeMs <= config.drillMaxAgeDays * DAY_MS) continue;
+    const problem = drill
+      ? `the last good drill was ${formatDuration((nowMs - drill.timeMs) / 1000)} ago`
+      : `there is no good drill in ${hub.drillLogFile}`;
+    alarms.push({
+      kind: "stale",
+      hub: hub.name,
+      problem: `${problem}; the limit is ${config.drillMaxAgeDays} days`,
+    });
+  }
+  return alarms;
+}
+
+/** What contradicts what must hold: damage, floods, a clock in doubt. */
+function contradictions(survey: Survey, inventory: Inventory): Alarm[] {
+  const alarms: Alarm[] = [];
+  const bySet = Map.groupBy(faultsOf(survey).filter(isDamage), ({ hub, set }) => `${hub}/${set}`);
+  for (const faults of bySet.values()) {
+    const tell = ({ hub, set, id, problem }: Fault & Pick<SetSurvey, "hub" | "set">): Alarm => ({
+      kind: "integrity",
+      hub,
+      set,
+      problem: `${id}: ${problem}`,
+    });
+    alarms.push(...faults.slice(0, FAULTS_TOLD_MAX).map(tell));
+    if (faults.length > FAULTS_TOLD_MAX) {
+      const { hub, set } = faults[0]!;
+      alarms.push({
+        kind: "integrity",
+        hub,
+        set,
+        problem: `and ${faults.length - FAULTS_TOLD_MAX} more faults`,
+      });
+    }
+  }
+  for (const { hub, set, unreadable } of survey.sets) {
+    if (unreadable !== undefined) {
+      alarms.push({ kind: "integrity", hub, set, problem: `its folder cannot be read: ${unreadable}` });
+    }
+  }
+  for (const [hub, problem] of survey.floods) alarms.push({ kind: "integrity", hub, problem });
+  if (inventory.clockDoubt !== undefined) alarms.push({ kind: "clock", problem: inventory.clockDoubt });
+  return alarms;
+}
+
+function fullDisk(config: StorageConfig, { daysUntilFull, freeBytes }: Survey): Alarm[] {
+  if (freeBytes === 0) return [{ kind: "disk", problem: "the store's disk is full" }];
+  if (daysUntilFull === undefined || daysUntilFull >= config.diskDaysMin) return [];
+  const problem = `the store's disk is full in ${Math.floor(daysUntilFull)} days at the present rate`;
+  return [{ kind: "disk", problem: `${problem}; the limit is ${config.diskDaysMin} days` }];
+}
+
+function metricsOf(
+  survey: Survey,
+  inventory: Inventory,
+  ledger: Ledger,
+  alarms: readonly Alarm[],
+): Metric[] {
+  const seconds = (timeMs: number | undefined) => timeMs === undefined ? undefined : timeMs / 1000;
+  const perSet = (
+    name: string,
+    help: string,
+    value: (set: SetSurvey) => number | undefined,
+  ): Metric => ({
+    name: `hapi_backup_${name}`,
+    help,
+    type: "gauge",
+    samples: survey.sets.map((set) => ({ labels: { hub: set.hub, set: set.set }, value: value(set) })),
+  });
+  const one = (name: string, help: string, value: number | undefined): Metric => ({
+    name: `hapi_backup_${name}`,
+    help,
+    type: "gauge",
+    samples: [{ value }],
+  });
+  const scrubbed = ledger.lastRun("scrub");
+  return [
+    perSet(
+      "newest_good_timestamp_seconds",
+      "When the newest good snapshot was taken.",
+      (set) => seconds(set.newestGood?.timeMs),
+    ),
+    perSet(
+      "newest_verified_timestamp_seconds",
+      "When the newest snapshot that was read whole here was taken.",
+      (set) => seconds(set.newestVerified?.timeMs),
+    ),
+    perSet(
+      "max_age_seconds",
+      "Age at which the newest good snapshot is too old.",
+      (set) => set.maxAgeHours && set.maxAgeHours * 3600,
+    ),
+    perSet(
+      "oldest_read_timestamp_seconds",
+      "When the part not read for longest was read.",
+      (set) => seconds(set.oldestReadMs),
+    ),
+    perSet("stored_bytes", "Bytes of all parts.", (set) => set.bytes),
+    perSet(
+      "chain_length",
+      "Snapshots that a restore of the newest good one reads.",
+      (set) => set.newestGood?.chainLength,
+    ),
+    {
+      name: "hapi_backup_snapshots",
+      help: "Snapshots by standing.",
+      type: "gauge",
+      samples: survey.sets.flatMap(({ hub, set, counts }) =>
+        Object.entries(counts).map(([standing, value]) => ({ labels: { hub, set, standing }, value }))
+      ),
+    },
+    {
+      name: "hapi_backup_last_good_drill_timestamp_seconds",
+      help: "When a restore was last proved.",
+      type: "gauge",
+      samples: [...survey.lastGoodDrills].map(([hub, { timeMs }]) => ({
+        labels: { hub },
+        value: timeMs / 1000,
+      })),
+    },
+    {
+      name: "hapi_backup_alarms",
+      help: "Alarms by kind.",
+      type: "gauge",
+      samples: URGENCY.map((kind) => ({
+        labels: { kind },
+        value: alarms.filter((alarm) => alarm.kind === kind).length,
+      })),
+    },
+    one("foreign_entries", "Entries of the store that are not part of it.", inventory.foreign.count),
+    one("incoming_uploads", "Uploads that are not finished.", inventory.incoming.count),
+    one("free_bytes", "Bytes free on the store's disk.", survey.freeBytes),
+    one(
+      "full_in_seconds",
+      "Seconds until the store's disk is full at the rate of the last 30 days.",
+      survey.daysUntilFull === undefined ? undefined : survey.daysUntilFull * 86_400,
+    ),
+    one("last_scrub_timestamp_seconds", "When scrub last ended.", seconds(scrubbed?.endedMs)),
+    one("watch_timestamp_seconds", "When these were measured.", inventory.nowMs / 1000),
+  ];
+}
+
+/** The error that the most urgent alarm makes. */
+function alarmError(alarms: readonly Alarm[]): BackupError {
+  const kind = URGENCY.find((urgent) => alarms.some((alarm) => alarm.kind === urgent))!;
+  const { hub, set, problem } = alarms.find((alarm) => alarm.kind === kind)!;
+  const place = [hub, set].filter((name) => name !== undefined).join("/") || "the store";
+  const more = alarms.length > 1 ? `, and ${alarms.length - 1} more alarms` : "";
+  return new BackupError(`Cannot call ${place} safe: ${problem}${more}`, { kind, hint: HINTS[kind] });
+}
+
+const HINTS: Readonly<Record<Alarm["kind"], string>> = {
+  stale: "see on the hub why nothing comes: `hapi-backup status` there; for a proof, run scrub or verify",
+  integrity: "`hapi-backup scrub` and `hapi-backup storage status` tell all of it",
+  clock: "check this host's clock (timedatectl); if it is right, run `hapi-backup retain --trust-clock` once",
+  disk: "add space, or keep less (retention in the storage configuration)",
+};
+
+serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
+  await Promise.resolve();
+  const report = watch(host, config, { prometheus: textOf(options.prometheus) });
+  const tell = ({ kind, hub, set, problem }: Alarm) =>
+    `${kind.toUpperCase()} ${[hub, set].filter((name) => name !== undefined).join("/")}: ${problem}`;
+  if (options.json === true) print(JSON.stringify(report));
+  else print(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
+  if (!report.ok) throw alarmError(report.alarms);
+  return report;
+});
