@@ -16,31 +16,41 @@ import {
 } from "./scripts/core/config.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { formatBytes, formatCount, formatTime } from "./scripts/core/format.ts";
+import { GATE_HINT } from "./scripts/core/gate.ts";
 import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
 import {
   checkPermissions,
   encryptPermissions,
+  listPermissions,
+  restorePermissions,
   shipPermissions,
   snapshotPermissions,
+  statusPermissions,
+  verifyPermissions,
 } from "./scripts/core/permissions.ts";
-import { GATE_HINT } from "./scripts/core/gate.ts";
+import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import type { EncryptReport } from "./scripts/encrypt.ts";
 import {
   absolutePath,
+  askPassphrase,
   main,
   numberOption,
   readConfig,
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { parentOf } from "./scripts/host/fs.ts";
+import { lstatIfThere, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
+import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
-import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
+import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
 import { runStep, startStep } from "./scripts/host/step.ts";
+import type { StoreOptions } from "./scripts/host/store_option.ts";
+import type { ListJob } from "./scripts/list.ts";
+import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
 import type { SetupReport } from "./scripts/setup.ts";
-import type { ShipReport } from "./scripts/ship.ts";
+import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
 
 const script = (name: string): string => import.meta.resolve(`./scripts/${name}.ts`);
 
@@ -53,8 +63,12 @@ const VERBS: Readonly<Record<string, Verb>> = {
       if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
     }
     const shipped = context.options.ship === false ? undefined : await shipAll(context, config);
-    if (context.json) context.terminal.print(JSON.stringify({ ok: true, snapshots: reports, ship: shipped }));
-    refuseSuspect(reports);
+    if (shipped && !context.json) context.terminal.print(describeShip(shipped));
+    const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
+    if (context.json) {
+      context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
+    }
+    if (error) throw error;
   },
 
   async snapshot(context) {
@@ -86,13 +100,91 @@ const VERBS: Readonly<Record<string, Verb>> = {
       reports.push(await locked(context, config, set, run));
       if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
     }
-    if (context.json) context.terminal.print(JSON.stringify({ ok: true, snapshots: reports }));
-    refuseSuspect(reports);
+    const error = suspectError(reports);
+    if (context.json) {
+      context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports }));
+    }
+    if (error) throw error;
   },
 
   async ship(context) {
     const report = await shipAll(context, requireConfig(context));
-    if (context.json) context.terminal.print(JSON.stringify({ ok: true, ship: report }));
+    const error = unshippedError(report);
+    context.terminal.print(
+      context.json ? JSON.stringify({ ok: error === undefined, ship: report }) : describeShip(report),
+    );
+    if (error) throw error;
+  },
+
+  async verify(context) {
+    const config = configOrDefaults(context);
+    const { options } = context;
+    const job: VerifyJob = {
+      config,
+      keys: await keyOptions(context, config),
+      store: storeOptions(context, config),
+      set: String(options.set),
+      which: String(options.snapshot),
+      ...(typeof options.hub === "string" ? { hubProgram: absolutePath(options.hub) } : {}),
+    };
+    const permissions = verifyPermissions(config, job, realPath(context));
+    const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
+    context.terminal.print(context.json ? JSON.stringify(report) : describeVerify(report));
+    if (report.ok) return;
+    const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
+    throw new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
+      kind: "integrity",
+      hint: "verify another copy with --store, or an older snapshot with --snapshot",
+    });
+  },
+
+  async restore(context) {
+    const { options } = context;
+    const config = configOrDefaults(context);
+    const to = typeof options.to === "string" ? absolutePath(options.to) : undefined;
+    if ((to !== undefined) === (options.inPlace === true)) {
+      throw new BackupError("Cannot restore: say where to, with either --to FOLDER or --in-place", {
+        kind: "usage",
+        hint: "hapi-backup restore --to ~/restored",
+      });
+    }
+    const job: RestoreJob = {
+      config,
+      keys: await keyOptions(context, config),
+      store: storeOptions(context, config),
+      set: String(options.set),
+      which: String(options.snapshot),
+      inPlace: options.inPlace === true,
+      dryRun: options.dryRun === true,
+      ...(to === undefined ? {} : { to }),
+      ...(Array.isArray(options.only) ? { only: options.only as string[] } : {}),
+    };
+    const permissions = restorePermissions(config, job);
+    const run = () => runStep<RestoreReport>(script("restore"), job, permissions, context.terminal);
+    // In place, no snapshot may be taken of a half-restored home.
+    const report = job.inPlace && !job.dryRun
+      ? await withLock(context.host, `${setFolder(config.stateFolder, job.set)}/lock`, 0, run)
+      : await run();
+    context.terminal.print(
+      context.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job),
+    );
+  },
+
+  async list(context) {
+    const config = configOrDefaults(context);
+    const store = storeOptions(context, config);
+    const job: ListJob = { config, store, set: String(context.options.set), json: context.json };
+    await runStep(script("list"), job, listPermissions(config, store), context.terminal);
+  },
+
+  async status(context) {
+    const config = requireConfig(context);
+    await runStep(
+      script("status"),
+      { config, json: context.json },
+      statusPermissions(config),
+      context.terminal,
+    );
   },
 
   config(context) {
@@ -156,11 +248,17 @@ async function shipAll(context: VerbContext, config: Config): Promise<ShipReport
     () =>
       runStep<ShipReport>(
         script("ship"),
-        { config, options: { json: context.json } },
+        { config, settings: { sourceDevices: sourceDevices(context, config) } },
         shipPermissions(config),
         context.terminal,
       ),
   );
+}
+
+/** The disks that the sources are on: a destination there is not off this machine. */
+function sourceDevices({ host }: VerbContext, config: Config): number[] {
+  const paths = [...config.sets.values()].flatMap(({ sources }) => sources.map(({ path }) => path));
+  return [...new Set(paths.flatMap((path) => lstatIfThere(host.fs, path)?.device ?? []))];
 }
 
 function encryptOptions({ options }: VerbContext, set: SetName) {
@@ -168,13 +266,12 @@ function encryptOptions({ options }: VerbContext, set: SetName) {
 }
 
 /** A snapshot that is stored but suspect ends the run with an error, after all else was done. */
-function refuseSuspect(reports: readonly EncryptReport[]): void {
-  const suspect = reports.filter(({ suspicions }) => suspicions.length > 0);
-  if (suspect.length === 0) return;
-  const why = suspect.flatMap(({ id, suspicions }) =>
+function suspectError(reports: readonly EncryptReport[]): BackupError | undefined {
+  const why = reports.flatMap(({ id, suspicions }) =>
     suspicions.map(({ source, detail }) => `${id}: ${source}: ${detail}`)
   );
-  throw new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
+  if (why.length === 0) return undefined;
+  return new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
     kind: "source",
     hint: GATE_HINT,
   });
@@ -200,6 +297,45 @@ function describeSnapshot(report: EncryptReport): string {
     ...rows.map((line) => `  ${line}`),
     `  ${formatCount(report.files)} files`,
     ...report.suspicions.map(({ source, detail }) => `  SUSPECT ${source}: ${detail}`),
+  ].join("\n");
+}
+
+function describeShip(report: ShipReport): string {
+  return report.destinations.map(({ name, offBox, shipped, bytes, waiting }) => {
+    const where = offBox ? "" : " (on this machine)";
+    const left = waiting.length > 0 ? `, ${waiting.length} waiting` : "";
+    return `${name}${where}: ${shipped.length} snapshots shipped, ${formatBytes(bytes)}${left}`;
+  }).join("\n") || "nothing is off this machine: no destination is configured";
+}
+
+function describeVerify({ checks, set, snapshot, store, ok, seconds }: VerifyReport): string {
+  return [
+    `${set} ${snapshot}, ${localTime(snapshot)}, from ${store}`,
+    ...checks.map((check) => `  ${check.ok ? "ok  " : "FAIL"}  ${check.name}: ${check.detail}`),
+    ok ? `proven restorable in ${seconds} s` : "NOT PROVEN",
+  ].join("\n");
+}
+
+function describeRestore(report: RestoreReport, job: RestoreJob): string {
+  const what = [
+    ...report.databases.map(({ place, bytes, rows }) => {
+      const sessions = rows.sessions === undefined ? "" : `${formatCount(rows.sessions)} sessions, `;
+      const total = Object.values(rows).reduce((sum, count) => sum + count, 0);
+      return `  ${place}: ${sessions}${formatCount(total)} rows, ${formatBytes(bytes)}`;
+    }),
+    ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${place}: ${formatBytes(bytes)}`) : []),
+    `  ${formatCount(report.files.filter(({ type }) => type === "file").length)} files`,
+  ];
+  const from = `${report.manifest.set} ${report.snapshot}, ${localTime(report.snapshot)}`;
+  if (job.dryRun) return [`would restore ${from}:`, ...what].join("\n");
+  if (!job.inPlace) return [`restored ${from} to ${job.to}:`, ...what].join("\n");
+  return [
+    `restored ${from} in place:`,
+    ...what,
+    ...report.placed!.map((path) => `  put in place: ${path}`),
+    ...report.setAside!.map(({ from, to }) => `  set aside: ${from} is now ${to}`),
+    `  as they should be already: ${report.kept!.length}`,
+    `to undo it: sh ${report.undoScript}`,
   ].join("\n");
 }
 
@@ -237,6 +373,48 @@ function requireConfig(context: VerbContext): Config {
     kind: "config",
     hint: "`hapi-backup backup` makes one; --config names another",
   });
+}
+
+/** A restore on a new machine has no configuration, only a store and an identity. */
+function configOrDefaults(context: VerbContext): Config {
+  return readConfig(context) ?? parseConfig("{}", "(defaults)", context.around);
+}
+
+function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
+  const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
+  const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
+  const store = text("store");
+  const isDestination = config.destinations.some(({ name }) => name === store);
+  const isPath = store !== undefined && !isDestination && !/^[^/]+:/.test(store);
+  const given = {
+    store: isPath ? absolutePath(store).replace(/(?<=.)\/+$/, "") : store,
+    hubName: text("hubName"),
+    sshKey: file("sshKey"),
+    knownHosts: file("knownHosts"),
+    port: options.port === undefined ? undefined : numberOption(options, "port"),
+  };
+  const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
+  return { ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)), scratch };
+}
+
+/** Where the identity comes from: a file, or standard input; a passphrase is asked for on the terminal. */
+async function keyOptions({ options, host, around }: VerbContext, config: Config): Promise<KeyOptions> {
+  const given = typeof options.identity === "string" ? options.identity : undefined;
+  const signer = ((options.signer ?? []) as string[]).map((text) =>
+    /^(ssh-|SHA256:)/.test(text) ? text : absolutePath(text.replace(/^~(?=\/)/, around.home))
+  );
+  const identityText = given === "-" ? await new Response(Deno.stdin.readable).text() : undefined;
+  const identity = given === undefined || given === "-" ? undefined : absolutePath(given);
+  const path = identity ?? config.identityFile;
+  const start = identityText ?? (path === undefined ? "" : readTextIfThere(host.fs, path) ?? "");
+  const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(start);
+  const passphrase = isEncrypted && Deno.stdin.isTerminal() ? await askPassphrase() : undefined;
+  return {
+    ...(identity === undefined ? {} : { identity }),
+    ...(identityText === undefined ? {} : { identityText }),
+    ...(passphrase === undefined ? {} : { passphrase }),
+    signer,
+  };
 }
 
 /** The configuration; where there is none, a new one with new keys, and a loud word about them. */

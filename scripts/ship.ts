@@ -40,6 +40,7 @@ import type { Host } from "./host/host.ts";
 import { copySnapshotByRclone, describeRemote, isRemoteOnDevices, missingAtRemote } from "./host/rclone.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
 import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./host/rsync.ts";
+import { serveStep } from "./host/step.ts";
 import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store.ts";
 
 export { type DestinationReport, type ShipReport, unshippedError } from "./core/shipping.ts";
@@ -370,3 +371,8 @@ function problemOf(error: unknown): Problem {
   if (!(error instanceof BackupError)) return { kind: "internal", message: reasonOf(error) };
   return { kind: error.kind, message: error.message, ...(error.hint ? { hint: error.hint } : {}) };
 }
+
+serveStep<{ config: ShipOptions; settings: ShipSettings }>(
+  import.meta,
+  ({ config, settings }, { host }) => ship(host, config, settings),
+);

@@ -48,7 +48,7 @@ const STORE: OptionSpec = {
 const REMOTE: readonly OptionSpec[] = [
   { flags: "--ssh-key <file>", text: "SSH key that may read a remote store" },
   { flags: "--known-hosts <file>", text: "known_hosts file with the remote store's host key" },
-  { flags: "--port <number>", text: "SSH port of a remote store", default: "22" },
+  { flags: "--port <number>", text: "SSH port of a remote store, 22 where left out" },
 ];
 const WAIT: OptionSpec = {
   flags: "--wait <seconds>",
@@ -76,6 +76,9 @@ const SCRATCH: OptionSpec = {
   flags: "--scratch <folder>",
   text: "where to restore to for the check; removed afterwards",
 };
+
+const STORED_HUB: OptionSpec = { flags: "--hub <name>", text: "only this hub" };
+const STORED_SET: OptionSpec = { flags: "--set <name>", text: "only this set" };
 
 export const COMMANDS: readonly CommandSpec[] = [
   {
@@ -199,6 +202,91 @@ export const COMMANDS: readonly CommandSpec[] = [
     arguments: [{ name: "<action>", text: "what to do", choices: ["check", "schema"] }],
     options: [],
     example: "hapi-backup config check",
+  },
+  {
+    verb: "scrub",
+    group: "On the storage host",
+    summary: "re-read the store, without any key to its contents, and say everything that is wrong",
+    details:
+      "What was never read comes first, then what was not read for longest; the next run goes on where a\n" +
+      "limit ended this one. Writes each hub's receipt. Exit code 5 when anything is damaged.",
+    config: "storage",
+    options: [
+      STORED_HUB,
+      STORED_SET,
+      { flags: "--max-time <time>", text: "begin no part after so long, such as 90m or 2h" },
+      { flags: "--max-bytes <bytes>", text: "read no more than this, such as 500G" },
+      { flags: "--idle", text: "read a quarter of the time only" },
+    ],
+    example: "hapi-backup scrub --max-time 2h --idle",
+  },
+  {
+    verb: "retain",
+    group: "On the storage host",
+    summary: "show which snapshots the policy does not keep, and why; with --apply, remove them",
+    details: "Refuses on any doubt: an unknown format, a bad signature, a gap, a clock that jumped, a flood.",
+    config: "storage",
+    options: [
+      STORED_HUB,
+      STORED_SET,
+      { flags: "--apply", text: "remove them" },
+      { flags: "--despite-flood", text: "a hub's sudden sending was looked at, and is right" },
+      { flags: "--trust-clock", text: "this host's clock was looked at, and is right" },
+    ],
+    example: "hapi-backup retain --apply",
+  },
+  {
+    verb: "watch",
+    group: "On the storage host",
+    summary: "compare the store with its limits; exit code 8 when something is too old",
+    config: "storage",
+    options: [
+      { flags: "--prometheus <file>", text: "also write metrics for node_exporter's textfile collector" },
+    ],
+    example: "hapi-backup watch --prometheus /var/lib/prometheus/node-exporter/hapi_backup.prom",
+  },
+  {
+    verb: "pin",
+    group: "On the storage host",
+    summary: "keep a snapshot whatever the policy says; without an id, list the pins",
+    config: "storage",
+    arguments: [{ name: "[id]", text: "the snapshot" }],
+    options: [
+      STORED_HUB,
+      STORED_SET,
+      { flags: "--why <text>", text: "why it is kept" },
+      { flags: "--remove", text: "take the pin back" },
+    ],
+    example: 'hapi-backup pin 20261122T060000Z --hub home --set state --why "before the migration"',
+  },
+  {
+    verb: "storage",
+    group: "On the storage host",
+    summary: "show how the store stands, let a hub in, or forget a snapshot that is lost for good",
+    details:
+      "status     the newest good snapshot of each set, its age, what was read, space and its trend\n" +
+      "authorize  prints the authorized_keys file of a hub's user, and how to set the host up for it\n" +
+      "forget     notes that a snapshot is lost for good (or never came), so that it is no fault any more\n" +
+      "schema     prints the JSON Schema of the storage host's configuration",
+    config: "storage",
+    arguments: [{
+      name: "<action>",
+      text: "what to do",
+      choices: ["status", "authorize", "forget", "schema"],
+    }],
+    options: [
+      STORED_HUB,
+      STORED_SET,
+      { flags: "--key <file>", text: "authorize: public key that may only add files" },
+      { flags: "--read-key <file>", text: "authorize: public key that may only read" },
+      {
+        flags: "--from <range>",
+        text: "authorize: addresses that they may come from, such as 100.64.0.0/10",
+      },
+      { flags: "--snapshot <id>", text: "forget: which" },
+      { flags: "--why <text>", text: "forget: what became of it" },
+    ],
+    example: "hapi-backup storage authorize --hub home --key home.pub --from 100.64.0.0/10",
   },
 ];
 

@@ -7,6 +7,10 @@
  * | check     | staging                                      | staging                        | none          |
  * | encrypt   | the set's files, its state, signing key       | its state, its folder in store | none          |
  * | ship      | store, SSH keys                               | its own records                | rsync, rclone |
+ * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
+ * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
+ * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
+ * | status    | store, state                                  | nothing                        | none          |
  *
  * No step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore` and `list` may start them.
  *
@@ -105,4 +109,97 @@ function keyFiles(destination: Destination): string[] {
     case "folder":
       return [];
   }
+}
+
+/** What a store is read with: of {@linkcode StoreOptions}, what matters here. */
+interface StoreAccess {
+  readonly store?: string;
+  readonly sshKey?: string;
+  readonly knownHosts?: string;
+  readonly scratch: string;
+}
+
+/** Reading a store: itself, or the program and the keys that fetch it into scratch. */
+function storePermissions(
+  config: Config,
+  access: StoreAccess,
+): Required<Pick<StepPermissions, "read" | "write" | "run">> {
+  const { store = config.store, sshKey, knownHosts, scratch } = access;
+  const destination = config.destinations.find(({ name }) => name === store);
+  const ofDestination = destination ? [...keyFiles(destination), ...readKeyFiles(destination)] : [];
+  const keys = [sshKey, knownHosts, ...ofDestination].filter((path) => path !== undefined);
+  const folder = destination?.kind === "folder"
+    ? destination.path
+    : store.startsWith("/")
+    ? store
+    : undefined;
+  const program = destination?.kind === "rclone" || store.startsWith("rclone:") ? "rclone" : "rsync";
+  return {
+    read: [...folder === undefined ? [] : [folder], ...keys, scratch],
+    write: [scratch],
+    run: folder === undefined ? [program] : [],
+  };
+}
+
+const readKeyFiles = (destination: Destination): string[] =>
+  destination.kind === "rsync" && destination.readIdentityFile ? [destination.readIdentityFile] : [];
+
+interface KeyAccess {
+  readonly identity?: string;
+  readonly signer?: readonly string[];
+}
+
+/** What opens snapshots: the identity, and signers given as files. */
+function keyPermissions(config: Config, keys: KeyAccess): string[] {
+  const files = keys.signer?.filter((text) => text.startsWith("/")) ?? [];
+  return [keys.identity ?? config.identityFile, ...files].filter((path) => path !== undefined);
+}
+
+interface OpeningJob {
+  readonly keys: KeyAccess;
+  readonly store: StoreAccess;
+}
+
+/** @param realPath Resolves the links on the way to a source that is there. */
+export function verifyPermissions(
+  config: Config,
+  job: OpeningJob & { readonly set: string; readonly hubProgram?: string },
+  realPath: (path: string) => string,
+): StepPermissions {
+  const store = storePermissions(config, job.store);
+  const databases = (config.sets.get(job.set as SetName)?.sources ?? []).filter(({ kind }) =>
+    kind === "sqlite"
+  );
+  const live = databases.flatMap(({ path }) => [path, realPath(path)])
+    .flatMap((path) => ["", "-wal", "-shm"].map((end) => path + end));
+  const drills = `${config.stateFolder}/drills.jsonl`;
+  return {
+    read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), drills],
+    write: [...store.write, config.stateFolder],
+    run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
+    ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
+  };
+}
+
+/** In place, a restore goes wherever the snapshot says that something was: its walls are those of the user. */
+export function restorePermissions(
+  config: Config,
+  job: OpeningJob & { readonly to?: string; readonly inPlace: boolean },
+): StepPermissions {
+  const store = storePermissions(config, job.store);
+  const places = job.inPlace ? ["/"] : [job.to!];
+  return {
+    read: [...store.read, ...keyPermissions(config, job.keys), ...places],
+    write: [...store.write, ...places],
+    run: [...store.run, ...job.inPlace ? ["find"] : []],
+  };
+}
+
+export function listPermissions(config: Config, access: StoreAccess): StepPermissions {
+  const store = storePermissions(config, access);
+  return { ...store, read: [...store.read, `${config.stateFolder}/drills.jsonl`] };
+}
+
+export function statusPermissions(config: Config): StepPermissions {
+  return { read: [`${config.store}/${config.hub}`, config.stateFolder] };
 }

@@ -62,7 +62,10 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
   try {
     const text = readTextIfThere(host.fs, path);
     if (text === undefined) return undefined;
-    return shape.parse(JSON.parse(text)) as unknown as Memory;
+    const json = JSON.parse(text);
+    // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
+    shape.parse(json);
+    return json;
   } catch {
     host.report.warn(`${path} cannot be used: the next snapshot is a full`);
     return undefined;

@@ -87,7 +87,9 @@ export async function pushSnapshot(
       },
     });
     bytes += parseStats(run.stdout).literalBytes;
-    if (plan.into === "") refuseDifferent(what, destination, parseVerdicts(run.stdout), names);
+    const verdicts = parseVerdicts(run.stdout);
+    if (plan.into === "") refuseDifferent(what, destination, verdicts, names);
+    return verdicts;
   };
 
   await withRetries(host, retry, async () => {
@@ -102,8 +104,10 @@ export async function pushSnapshot(
     }
     await push({ into: "", basis, keepPartial: false }, beforeSeal);
     await proveThere(host, destination, what, source, beforeSeal);
-    await push({ into: "", basis: [], keepPartial: false }, [named(SEAL_FILE)]);
-    await proveThere(host, destination, what, source, [named(SEAL_FILE)]);
+    // rsync compares a file's checksum after writing it, and that of one that is there before leaving it alone.
+    const seal = named(SEAL_FILE);
+    const verdict = (await push({ into: "", basis: [], keepPartial: false }, [seal])).get(seal);
+    if (verdict === undefined) throw unproven(what, seal);
   });
   return { bytes };
 }
@@ -130,13 +134,15 @@ async function proveThere(
       }),
     );
   }
-  const unproven = names.find((name) => verdicts.get(name) !== "same");
-  if (unproven !== undefined) {
-    throw new BackupError(`Cannot ${what}: the far side does not say what it holds as ${unproven}`, {
-      kind: "config",
-      hint: "it needs rsync 3.5 or newer, which tells why it leaves a file alone",
-    });
-  }
+  const silent = names.find((name) => verdicts.get(name) !== "same");
+  if (silent !== undefined) throw unproven(what, silent);
+}
+
+function unproven(what: string, name: string): BackupError {
+  return new BackupError(`Cannot ${what}: the far side does not say what it holds as ${name}`, {
+    kind: "config",
+    hint: "it needs rsync 3.5 or newer, which tells why it leaves a file alone",
+  });
 }
 
 function refuseDifferent(

@@ -6,44 +6,54 @@
  */
 
 import type { Config } from "../core/config.ts";
-import { isSnapshotId, type SetName, type SnapshotId } from "../core/names.ts";
-import { readTextIfThere } from "./fs.ts";
+import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
+import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 
 /** The folder of `ship`: its lock, its records, its markers. */
 export const shipFolder = (stateFolder: string): string => `${stateFolder}/ship`;
 
-/** Snapshots of a set that every destination has confirmed; none where there is no destination. */
-export function confirmedIds(host: Pick<Host, "fs">, config: Config, set: SetName): ReadonlySet<SnapshotId> {
-  const [first, ...others] = config.destinations.map(({ name }) => {
-    const record = readJson(host, `${shipFolder(config.stateFolder)}/${name}.json`) as
-      | { sets?: Record<string, Record<string, unknown>> }
-      | undefined;
-    return new Set(Object.keys(record?.sets?.[set] ?? {}).filter(isSnapshotId));
-  });
-  return new Set([...first ?? []].filter((id) => others.every((other) => other.has(id))));
+/** What a destination has confirmed. */
+export interface ShipRecord {
+  readonly destination: string;
+  /** By `<set>/<id>`: when, as an ISO 8601 time in UTC. */
+  readonly confirmed: ReadonlyMap<string, string>;
 }
 
-/** Since when (the newest snapshot at that time) a new full is wanted, and why. */
+/** The records of all destinations. One that cannot be read is as good as none. */
+export function readShipRecords(host: Pick<Host, "fs">, config: Config): ShipRecord[] {
+  return config.destinations.map(({ name }) => {
+    const confirmed = new Map<string, string>();
+    try {
+      const text = readTextIfThere(host.fs, `${shipFolder(config.stateFolder)}/${name}.json`);
+      const record = text === undefined
+        ? {}
+        : JSON.parse(text) as { confirmed?: Record<string, { confirmedAt: string }> };
+      for (const [key, { confirmedAt }] of Object.entries(record.confirmed ?? {})) {
+        confirmed.set(key, confirmedAt);
+      }
+    } catch { /* The next ship makes it anew. */ }
+    return { destination: name, confirmed };
+  });
+}
+
+/** Snapshots of a set that every destination has confirmed; none where there is no destination. */
+export function confirmedIds(host: Pick<Host, "fs">, config: Config, set: SetName): ReadonlySet<SnapshotId> {
+  const [first, ...others] = readShipRecords(host, config);
+  const ids = [...first?.confirmed.keys() ?? []].filter((key) => key.startsWith(`${set}/`))
+    .filter((key) => others.every(({ confirmed }) => confirmed.has(key)))
+    .map((key) => key.slice(set.length + 1));
+  return new Set(ids.filter(isSnapshotId));
+}
+
+/** Since when (as a snapshot id) a new full is wanted, and why. */
 export function fullWantedSince(
   host: Pick<Host, "fs">,
   config: Config,
   set: SetName,
 ): { readonly since: SnapshotId; readonly reason: string } | undefined {
-  const marker = readJson(host, `${shipFolder(config.stateFolder)}/full-wanted-${set}`) as
-    | { since?: unknown; reason?: unknown }
-    | undefined;
-  return typeof marker?.since === "string" && isSnapshotId(marker.since)
-    ? { since: marker.since, reason: String(marker.reason) }
-    : undefined;
-}
-
-/** Our own file, replaced whole each time: what cannot be read is as good as none. */
-function readJson(host: Pick<Host, "fs">, path: string): unknown {
-  const text = readTextIfThere(host.fs, path);
-  try {
-    return text === undefined ? undefined : JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+  const marker = `${shipFolder(config.stateFolder)}/full-wanted-${set}`;
+  const stat = lstatIfThere(host.fs, marker);
+  const reason = readTextIfThere(host.fs, marker)?.trim();
+  return stat && reason ? { since: snapshotIdAt(new Date(stat.mtimeMs)), reason } : undefined;
 }

@@ -275,6 +275,23 @@ export function readFacts(host: Pick<Host, "fs">, image: string): DatabaseFacts 
   });
 }
 
+/** Counts the rows of a live database, or undefined if it cannot be read now. Never fails and never waits long. */
+export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, number>> | undefined {
+  try {
+    // Just to read a WAL database that nobody has open, SQLite would make files beside it.
+    if (requireDatabase(fs, path).wal && !lstatIfThere(fs, `${path}-wal`)) return undefined;
+    const db = new DatabaseSync(path, { readOnly: true, timeout: 1_000, allowExtension: false });
+    try {
+      db.exec("BEGIN");
+      return factsOf(db).rows;
+    } finally {
+      db.close();
+    }
+  } catch {
+    return undefined;
+  }
+}
+
 /** Asks SQLite whether an image is sound. Slow: reads all of it. */
 export function checkImage(host: Pick<Host, "fs">, image: string): DatabaseChecks {
   return withImage(host.fs, image, (db) => {

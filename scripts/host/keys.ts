@@ -1,0 +1,75 @@
+/**
+ * Where `verify` and `restore` get the identity and the trusted signers from.
+ *
+ * @module
+ */
+
+import type { Config } from "../core/config.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
+import { parseTrust, signersIn, type Trust } from "../core/trust.ts";
+import { isMissing, lstatIfThere } from "./fs.ts";
+import type { Host } from "./host.ts";
+import { decryptIdentityFile, type Identity, isEncryptedIdentityFile, readIdentities } from "./identity.ts";
+
+/** What a person may give on the command line. */
+export interface KeyOptions {
+  readonly identity?: string;
+  /** The text of an identity file, where it was read from standard input. */
+  readonly identityText?: string;
+  /** For an identity file that a passphrase protects. */
+  readonly passphrase?: string;
+  readonly signer?: readonly string[];
+}
+
+/** What opens snapshots, and whose seals count. */
+export interface Keys {
+  readonly identities: readonly Identity[];
+  readonly trust: Trust;
+}
+
+/** Reads the identity and the signers. @throws {BackupError} (key) If there is none, or it cannot be used. */
+export async function readKeys(host: Pick<Host, "fs">, config: Config, options: KeyOptions): Promise<Keys> {
+  const path = options.identity ?? config.identityFile;
+  let bytes: Uint8Array;
+  if (options.identityText !== undefined) bytes = new TextEncoder().encode(options.identityText);
+  else if (path === undefined) {
+    throw new BackupError("Cannot open snapshots: no identity was given", {
+      kind: "key",
+      hint:
+        "bring the identity file that you keep off the hub, and give --identity FILE (or - for standard input)",
+    });
+  } else bytes = readIdentityFile(host, path);
+  const isEncrypted = isEncryptedIdentityFile(bytes);
+  if (isEncrypted && options.passphrase === undefined) {
+    throw new BackupError(`Cannot use identity file ${path}: it needs its passphrase`, {
+      kind: "key",
+      hint: "run this on a terminal, or decrypt it first: age -d FILE | hapi-backup ... --identity -",
+    });
+  }
+  const identities = isEncrypted
+    ? await decryptIdentityFile(bytes, options.passphrase!)
+    : readIdentities(new TextDecoder().decode(bytes));
+  const fromIdentity = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
+  const given = (options.signer ?? []).map((text) => signerText(host, text));
+  return { identities, trust: parseTrust([...config.signers, ...fromIdentity, ...given]) };
+}
+
+function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {
+  try {
+    return host.fs.readFile(path);
+  } catch (error) {
+    throw new BackupError(
+      `Cannot read identity file ${path}: ${isMissing(error) ? "there is none" : reasonOf(error)}`,
+      {
+        kind: "key",
+        hint: "bring the identity file that you keep off the hub, and give --identity FILE",
+      },
+    );
+  }
+}
+
+/** A signer given as a file means what the file says. */
+function signerText(host: Pick<Host, "fs">, text: string): string {
+  if (!text.startsWith("/") || !lstatIfThere(host.fs, text)) return text;
+  return new TextDecoder().decode(host.fs.readFile(text));
+}

@@ -1,0 +1,112 @@
+/**
+ * Opens a snapshot: its seal, checked against the known signers, and its manifest, decrypted.
+ *
+ * @module
+ */
+
+import { BackupError } from "../core/errors.ts";
+import { type Manifest, MANIFEST_BYTES_MAX, neededBy, parseManifest } from "../core/manifest.ts";
+import { MANIFEST_PART, type PartName, type SnapshotId } from "../core/names.ts";
+import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../core/seal.ts";
+import { verifySsh } from "../core/sshsig.ts";
+import { requireTrusted, type Trust } from "../core/trust.ts";
+import type { Host } from "./host.ts";
+import type { Identity } from "./identity.ts";
+import { readPart } from "./part_reader.ts";
+import { isSealed, readSnapshot, type StoredSet } from "./store.ts";
+
+/** Everything that opens the snapshots of one set. */
+export interface Opening {
+  readonly host: Host;
+  readonly set: StoredSet;
+  readonly identities: readonly Identity[];
+  readonly trust: Trust;
+}
+
+/** A snapshot whose seal is trusted. */
+export interface TrustedSnapshot {
+  readonly seal: Seal;
+  readonly folder: string;
+}
+
+/**
+ * Reads a snapshot's seal and checks its signature.
+ *
+ * @throws {BackupError} (integrity) If it is missing, unreadable or signed by somebody else; (key) if no signer is known.
+ */
+export function openSeal(
+  { host, set, trust }: Pick<Opening, "host" | "set" | "trust">,
+  id: SnapshotId,
+): TrustedSnapshot {
+  const snapshot = readSnapshot(host.fs, set, id);
+  const what = `${set.hub}/${set.set}/${id}`;
+  if (!isSealed(snapshot)) {
+    const problem = "problem" in snapshot.sealed ? snapshot.sealed.problem : "";
+    throw new BackupError(`Cannot open snapshot ${what}: ${problem}`, {
+      kind: "integrity",
+      hint: "another copy of the store may hold it whole: try it with --store",
+    });
+  }
+  const { seal, bytes, signature } = snapshot.sealed;
+  requireTrusted(trust, verifySsh(signature, SEAL_NAMESPACE, bytes).publicKey, what);
+  return { seal, folder: snapshot.folder };
+}
+
+/** The part with this name. @throws {BackupError} (integrity) If the seal names none. */
+export function partOf({ seal }: TrustedSnapshot, name: PartName): SealedPart {
+  const part = seal.parts.find((candidate) => candidate.name === name);
+  if (part) return part;
+  throw new BackupError(
+    `Cannot open snapshot ${seal.hub}/${seal.set}/${seal.id}: its seal names no ${name}`,
+    {
+      kind: "integrity",
+    },
+  );
+}
+
+/** Decrypts a snapshot's manifest, and checks that it needs nothing that the seal does not name. */
+export async function openManifest(opening: Opening, snapshot: TrustedSnapshot): Promise<Manifest> {
+  const { seal } = snapshot;
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of readPartSaying(opening, snapshot, MANIFEST_PART)) {
+    bytes += chunk.length;
+    if (bytes > MANIFEST_BYTES_MAX) {
+      throw new BackupError(
+        `Cannot read the manifest of ${seal.id}: it is larger than ${MANIFEST_BYTES_MAX} bytes`,
+        {
+          kind: "integrity",
+        },
+      );
+    }
+    chunks.push(chunk);
+  }
+  const manifest = parseManifest(await new Blob(chunks as BlobPart[]).text(), seal);
+  const undeclared = neededBy(manifest).find((id) => !seal.needs.includes(id));
+  if (undeclared) {
+    throw new BackupError(
+      `Cannot use the manifest of ${seal.id}: it needs ${undeclared}, which its seal does not name`,
+      {
+        kind: "integrity",
+      },
+    );
+  }
+  return manifest;
+}
+
+/** Reads a part; with the wrong identity the error says which recipients it needs. */
+export async function* readPartSaying(
+  { host, identities }: Opening,
+  snapshot: TrustedSnapshot,
+  name: PartName,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* readPart(host, snapshot.folder, partOf(snapshot, name), identities);
+  } catch (error) {
+    if (!(error instanceof BackupError) || error.kind !== "key") throw error;
+    throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {
+      kind: "key",
+      hint: `it needs the identity of one of these recipients: ${snapshot.seal.recipients.join(", ")}`,
+    });
+  }
+}

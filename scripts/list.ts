@@ -1,0 +1,155 @@
+/**
+ * Shows the snapshots of a store: sizes, chains, what depends on what, and when each was last proven.
+ *
+ * Needs no key, and cannot read one.
+ *
+ * @module
+ */
+
+import { unrestorable } from "./core/chain.ts";
+import type { Config } from "./core/config.ts";
+import { formatBytes, formatTable, formatTime } from "./core/format.ts";
+import { type HubName, type SetName, type SnapshotId, timeOfSnapshotId } from "./core/names.ts";
+import { type Seal, sealedBytes, type Suspicion } from "./core/seal.ts";
+import { type Drill, readDrills } from "./host/drill_log.ts";
+import { lstatIfThere } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { serveStep } from "./host/step.ts";
+import { isSealed, readSetIfThere, type StoredSet, type StoredSnapshot } from "./host/store.ts";
+import { openStoreOf, type StoreOptions } from "./host/store_option.ts";
+
+/** One snapshot of a store. */
+export interface Listed {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly id: SnapshotId;
+  /** `incomplete` and `unreadable` have no seal that counts. */
+  readonly state: "good" | "suspect" | "incomplete" | "unreadable";
+  /** Why it is not good, or cannot be restored. */
+  readonly problem: string | undefined;
+  readonly kind: Seal["kind"] | undefined;
+  readonly bytes: number;
+  readonly needs: readonly SnapshotId[];
+  /** How many snapshots need this one. */
+  readonly neededBy: number;
+  readonly suspicions: readonly Suspicion[];
+  /** The last drill on it. */
+  readonly drill: Pick<Drill, "at" | "ok"> | undefined;
+}
+
+/**
+ * Lists the snapshots of sets, oldest first.
+ *
+ * @param partsAreHere Whether parts can be looked for; of a far store only seals are here.
+ */
+export function list(
+  host: Host,
+  sets: readonly StoredSet[],
+  drills: readonly Drill[],
+  partsAreHere: boolean,
+): Listed[] {
+  return sets.flatMap((set) => {
+    const snapshots = readSetIfThere(host.fs, set);
+    const seals = snapshots.filter(isSealed).map(({ sealed }) => sealed.seal);
+    const missing = new Map(
+      partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingPart(host, snapshot)]) : [],
+    );
+    const present = new Set(seals.map(({ id }) => id));
+    const broken = unrestorable(seals, (id) => present.has(id) && missing.get(id) === undefined);
+    const neededBy = new Map<SnapshotId, number>();
+    for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
+    const lastDrills = new Map(
+      drills.filter((drill) => drill.set === set.set).map((drill) => [drill.snapshot, drill]),
+    );
+    return snapshots.map(({ hub, set, id, sealed }): Listed => {
+      const { seal } = sealed;
+      const drill = lastDrills.get(id);
+      const faults = broken.get(id)?.filter((fault) => fault !== id) ?? [];
+      const problem = seal
+        ? missing.get(id) ??
+          (faults.length > 0 ? `needs ${faults.join(", ")}, which is missing or incomplete` : undefined)
+        : (sealed as { problem: string }).problem;
+      return {
+        hub,
+        set,
+        id,
+        state: seal
+          ? seal.suspicions.length > 0 ? "suspect" : "good"
+          : (sealed as { state: "incomplete" }).state,
+        problem,
+        kind: seal?.kind,
+        bytes: seal ? sealedBytes(seal) : 0,
+        needs: seal?.needs ?? [],
+        neededBy: neededBy.get(id) ?? 0,
+        suspicions: seal?.suspicions ?? [],
+        drill: drill && { at: drill.at, ok: drill.ok },
+      };
+    });
+  });
+}
+
+/** A part that is not there, or not as large as sealed. Its bytes are for `scrub` and `verify` to read. */
+function missingPart(host: Host, snapshot: StoredSnapshot): string | undefined {
+  for (const part of snapshot.sealed.seal?.parts ?? []) {
+    const stat = lstatIfThere(host.fs, `${snapshot.folder}/${part.name}`);
+    if (stat?.bytes !== part.bytes) {
+      return `${part.name} ${
+        stat ? `has ${stat.bytes} bytes where the seal says ${part.bytes}` : "is missing"
+      }`;
+    }
+  }
+  return undefined;
+}
+
+/** The list as a table, oldest first. */
+export function describeList(listed: readonly Listed[]): string {
+  if (listed.length === 0) return "no snapshots yet";
+  const sets = new Set(listed.map(({ hub, set }) => `${hub}/${set}`));
+  return [...sets].map((name) => {
+    const here = listed.filter(({ hub, set }) => `${hub}/${set}` === name);
+    const total = here.reduce((sum, { bytes }) => sum + bytes, 0);
+    const rows = here.map((snapshot) => [
+      snapshot.id,
+      formatTime(timeOfSnapshotId(snapshot.id)),
+      snapshot.kind ?? "-",
+      formatBytes(snapshot.bytes),
+      chainOf(snapshot),
+      snapshot.drill ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${snapshot.drill.at.slice(0, 10)}` : "",
+      describeState(snapshot),
+    ]);
+    const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];
+    return `${name}: ${here.length} snapshots, ${formatBytes(total)}\n${formatTable([header, ...rows])}`;
+  }).join("\n\n");
+}
+
+function chainOf({ needs, neededBy }: Listed): string {
+  const needed = neededBy > 0 ? `needed by ${neededBy}` : "";
+  return [needs.length > 0 ? `on ${needs[0]} +${needs.length - 1}` : "", needed].filter((text) => text !== "")
+    .join(", ");
+}
+
+function describeState({ state, problem, suspicions }: Listed): string {
+  if (problem !== undefined) {
+    return `${state === "good" ? "CANNOT BE RESTORED" : state.toUpperCase()}: ${problem}`;
+  }
+  if (state !== "suspect") return state;
+  return `SUSPECT: ${suspicions.map(({ code, source }) => `${source} ${code}`).join(", ")}`;
+}
+
+/** The list step's job. */
+export interface ListJob {
+  readonly config: Config;
+  readonly store: StoreOptions;
+  /** A set's name, or `all`. */
+  readonly set: string;
+  readonly json: boolean;
+}
+
+serveStep<ListJob>(import.meta, async (job, { host, print }) => {
+  await using store = await openStoreOf(host, job.config, job.store);
+  const sets = store.sets.filter(({ hub, set }) =>
+    (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
+  );
+  const listed = list(host, sets, readDrills(host.fs, job.config.stateFolder), store.isLocal);
+  print(job.json ? JSON.stringify({ ok: true, store: store.name, snapshots: listed }) : describeList(listed));
+});

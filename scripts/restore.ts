@@ -1,0 +1,423 @@
+/**
+ * Gets a snapshot back: into a folder, or in place.
+ *
+ * Invariants: what is there is never written over and never removed. A folder is filled beside and appears whole; in
+ * place, everything is built and verified beside first, the old files (and the database's `-wal` and `-shm`, which
+ * would undo the restore) are set aside by rename, and any failure puts them back. How to undo it is on the disk
+ * before the first rename.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import type { Config } from "./core/config.ts";
+import { BackupError } from "./core/errors.ts";
+import { placeMatcher } from "./core/globs.ts";
+import type { Manifest, SavedDatabase, SavedFile } from "./core/manifest.ts";
+import { FILES_PART, type SnapshotId } from "./core/names.ts";
+import { pathOfPlace, type Place } from "./core/place.ts";
+import { chooseSnapshot, newestSuspect } from "./core/select.ts";
+import { diskError, exists, lstatIfThere, parentOf, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import type { Fs, Host } from "./host/host.ts";
+import { type KeyOptions, readKeys } from "./host/keys.ts";
+import { usersOf } from "./host/open_files.ts";
+import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
+import { rebuildDatabase } from "./host/rebuild.ts";
+import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
+import { serveStep } from "./host/step.ts";
+import { isSealed, readSetIfThere } from "./host/store.ts";
+import { finishTree, unpackFiles } from "./host/tar.ts";
+
+/** What was restored. */
+export interface Restored {
+  readonly snapshot: SnapshotId;
+  readonly manifest: Manifest;
+  readonly databases: readonly SavedDatabase[];
+  readonly files: readonly SavedFile[];
+}
+
+/** Holds what is being restored until it is whole. */
+const PARTIAL = ".hapi-backup-restore";
+
+/**
+ * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified.
+ *
+ * @param only Patterns of places; everything where left out.
+ * @throws {BackupError} (usage) If the folder is not empty; (integrity), (key), (disk). Nothing is left there then.
+ */
+export async function restore(
+  opening: Opening,
+  id: SnapshotId,
+  folder: string,
+  only?: readonly string[],
+): Promise<Restored> {
+  const { fs } = opening.host;
+  const stat = lstatIfThere(fs, folder);
+  if (stat && (stat.type !== "folder" || fs.readDir(folder).length > 0)) {
+    throw new BackupError(`Cannot restore to ${folder}: it is not an empty folder`, {
+      kind: "usage",
+      hint: "name a new folder; nothing there is written over",
+    });
+  }
+  const partial = `${folder}/${PARTIAL}`;
+  const made = stat ? undefined : folder;
+  try {
+    attempt(`make ${folder}`, () => fs.mkdir(partial, { recursive: true, mode: 0o700 }));
+    const restored = await restoreInto(opening, id, partial, only);
+    for (const top of fs.readDir(partial)) {
+      attempt(
+        `make ${folder}/${top.name}`,
+        () => fs.rename(`${partial}/${top.name}`, `${folder}/${top.name}`),
+      );
+    }
+    removeIfThere(fs, partial);
+    fs.syncFolder(folder);
+    return restored;
+  } catch (error) {
+    removeIfThere(fs, made ?? partial);
+    throw error;
+  }
+}
+
+/** Says what a restore would bring back, without reading more than the manifest. */
+export async function planRestore(
+  opening: Opening,
+  id: SnapshotId,
+  only?: readonly string[],
+): Promise<Restored> {
+  const manifest = await openManifest(opening, openSeal(opening, id));
+  const isWanted = only ? placeMatcher(only) : () => true;
+  const databases = manifest.databases.filter(({ place }) => isWanted(place));
+  const files = manifest.files.filter(({ place }) => isWanted(place));
+  if (only && databases.length + files.length === 0) {
+    throw new BackupError(`Cannot restore from ${id}: nothing in it matches ${only.join(", ")}`, {
+      kind: "usage",
+      hint: "places look like home/.hapi/hub.env; --dry-run without --only lists them all",
+    });
+  }
+  return { snapshot: id, manifest, databases, files };
+}
+
+async function restoreInto(
+  opening: Opening,
+  id: SnapshotId,
+  root: string,
+  only?: readonly string[],
+): Promise<Restored> {
+  const { host } = opening;
+  const planned = await planRestore(opening, id, only);
+  for (const database of planned.databases) {
+    const path = `${root}/${database.place}`;
+    attempt(`make ${parentOf(path)}`, () => host.fs.mkdir(parentOf(path), { recursive: true, mode: 0o700 }));
+    await rebuildDatabase(opening, database, path);
+    host.fs.chmod(path, database.mode);
+    host.fs.utime(path, database.mtimeMs);
+  }
+  for (const [snapshot, wanted] of bySnapshot(planned.files)) {
+    await unpackFiles(host, readPartSaying(opening, openSeal(opening, snapshot), FILES_PART), wanted, root, {
+      durable: true,
+    });
+  }
+  finishTree(host, planned.files, root);
+  return planned;
+}
+
+/** Which members of which snapshot's tar hold the content of which files. */
+function bySnapshot(files: readonly SavedFile[]): Map<SnapshotId, Map<Place, SavedFile[]>> {
+  const wanted = new Map<SnapshotId, Map<Place, SavedFile[]>>();
+  for (const file of files) {
+    if (!file.stored) continue;
+    const members = wanted.get(file.stored.snapshot) ?? new Map<Place, SavedFile[]>();
+    wanted.set(file.stored.snapshot, members);
+    members.set(file.stored.member, [...members.get(file.stored.member) ?? [], file]);
+  }
+  return wanted;
+}
+
+/** What a restore in place did. */
+export interface RestoredInPlace extends Restored {
+  /** Paths that were put in place. */
+  readonly placed: readonly string[];
+  /** Paths that were as they should be. */
+  readonly kept: readonly string[];
+  /** What was there before, and where it is now. */
+  readonly setAside: readonly { readonly from: string; readonly to: string }[];
+  /** A shell script that undoes it. */
+  readonly undoScript: string;
+}
+
+/**
+ * Puts a snapshot back where it came from.
+ *
+ * @throws {BackupError} (source) If a process has a database open, named; otherwise as {@linkcode restore}. Everything
+ * is as it was then.
+ */
+export async function restoreInPlace(
+  opening: Opening,
+  config: Config,
+  id: SnapshotId,
+  only?: readonly string[],
+): Promise<RestoredInPlace> {
+  const { host } = opening;
+  const { fs } = host;
+  const planned = await planRestore(opening, id, only);
+  const targetOf = (place: Place) => realTarget(fs, pathOfPlace(place, config.home));
+  await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
+
+  // Built on the disk that the database lives on, so that the swap is a rename.
+  const anchor = planned.databases[0]?.place ?? planned.files[0]!.place;
+  const beside = `${nearestFolder(fs, parentOf(targetOf(anchor)))}/${PARTIAL}-${id}`;
+  removeIfThere(fs, beside);
+  const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
+  try {
+    attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
+    await restoreInto(opening, id, beside, only);
+    const kept: string[] = [];
+    for (const database of planned.databases) {
+      const target = targetOf(database.place);
+      moves.place(`${beside}/${database.place}`, target);
+      for (const end of ["-wal", "-shm", "-journal"]) moves.setAside(target + end);
+    }
+    for (const file of planned.files) {
+      const target = pathOfPlace(file.place, config.home);
+      if (isAsSaved(fs, target, file)) kept.push(target);
+      else if (file.type === "folder") moves.makeFolder(target, file.mode);
+      else moves.place(`${beside}/${file.place}`, target);
+    }
+    await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
+    moves.carryOut();
+    return { ...planned, kept, ...moves.done() };
+  } finally {
+    removeIfThere(fs, beside);
+  }
+}
+
+/** A source that is a link is restored to where the link points, as it was saved from there. */
+function realTarget(fs: Fs, path: string): string {
+  try {
+    return fs.realPath(path);
+  } catch {
+    return path;
+  }
+}
+
+function nearestFolder(fs: Fs, path: string): string {
+  let folder = path;
+  while (folder !== "/" && !exists(fs, folder)) folder = parentOf(folder);
+  return folder;
+}
+
+async function refuseWhileOpen(host: Host, databases: readonly string[]): Promise<void> {
+  for (const path of databases) {
+    const users = await usersOf(host, path);
+    if (users.length === 0) continue;
+    throw new BackupError(`Cannot restore ${path}: it is open in ${users.join(", ")}`, {
+      kind: "source",
+      hint: "stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again",
+    });
+  }
+}
+
+function isAsSaved(fs: Fs, path: string, file: SavedFile): boolean {
+  const stat = lstatIfThere(fs, path);
+  if (stat?.type !== file.type) return false;
+  if (file.type === "folder") return true;
+  if (file.type === "link") return fs.readLink(path) === file.target;
+  if (stat.bytes !== file.bytes) return false;
+  using open = fs.open(path, { read: true });
+  const hash = createHash("sha256");
+  const buffer = new Uint8Array(1 << 20);
+  for (let count = open.read(buffer); count > 0; count = open.read(buffer)) {
+    hash.update(buffer.subarray(0, count));
+  }
+  return hash.digest("hex") === file.sha256;
+}
+
+/** `20261124-061500`, local time: stands in the names of what was set aside. */
+function stampOf(time: Date): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  return `${time.getFullYear()}${two(time.getMonth() + 1)}${two(time.getDate())}-` +
+    `${two(time.getHours())}${two(time.getMinutes())}${two(time.getSeconds())}`;
+}
+
+type Move =
+  /** What is at `path` goes to `aside`. */
+  | { readonly kind: "aside"; readonly path: string; readonly aside: string }
+  /** What was built at `from` goes to `path`. */
+  | { readonly kind: "place"; readonly path: string; readonly from: string }
+  | { readonly kind: "folder"; readonly path: string; readonly mode: number };
+
+/** Renames that all happen or none, with the way back on the disk before the first. */
+class Moves {
+  readonly #host: Host;
+  readonly #folder: string;
+  readonly #stamp: string;
+  readonly #moves: Move[] = [];
+
+  constructor(host: Host, folder: string, stamp: string) {
+    this.#host = host;
+    this.#folder = folder;
+    this.#stamp = stamp;
+  }
+
+  /** Plans to set aside what is at `path`, if anything. */
+  setAside(path: string): void {
+    const { fs } = this.#host;
+    if (!exists(fs, path)) return;
+    let aside = `${path}.before-restore-${this.#stamp}`;
+    for (let count = 2; exists(fs, aside); count++) aside = `${path}.before-restore-${this.#stamp}-${count}`;
+    this.#moves.push({ kind: "aside", path, aside });
+  }
+
+  /** Plans to put `from` at `path`, after setting aside what is there. */
+  place(from: string, path: string): void {
+    this.setAside(path);
+    this.#moves.push({ kind: "place", path, from });
+  }
+
+  makeFolder(path: string, mode: number): void {
+    this.setAside(path);
+    this.#moves.push({ kind: "folder", path, mode });
+  }
+
+  get #script(): string {
+    return `${this.#folder}/undo-${this.#stamp}.sh`;
+  }
+
+  /** @throws {BackupError} After everything was put back. */
+  carryOut(): void {
+    const { fs } = this.#host;
+    fs.mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    writeFileDurably(fs, this.#script, undoScript(this.#moves), 0o700);
+    const done: Move[] = [];
+    try {
+      for (const move of this.#moves) {
+        attempt(`restore ${move.path}`, () => carryOut(fs, move));
+        done.push(move);
+      }
+      for (const folder of new Set(this.#moves.map(({ path }) => parentOf(path)))) fs.syncFolder(folder);
+    } catch (error) {
+      for (const move of done.reverse()) undo(fs, move);
+      throw error;
+    }
+  }
+
+  done(): Pick<RestoredInPlace, "placed" | "setAside" | "undoScript"> {
+    return {
+      placed: this.#moves.flatMap((move) => move.kind === "aside" ? [] : [move.path]),
+      setAside: this.#moves.flatMap((move) =>
+        move.kind === "aside" ? [{ from: move.path, to: move.aside }] : []
+      ),
+      undoScript: this.#script,
+    };
+  }
+}
+
+function carryOut(fs: Fs, move: Move): void {
+  if (move.kind === "aside") return fs.rename(move.path, move.aside);
+  const parent = parentOf(move.path);
+  if (!exists(fs, parent)) fs.mkdir(parent, { recursive: true, mode: 0o700 });
+  if (move.kind === "folder") return fs.mkdir(move.path, { mode: move.mode });
+  try {
+    fs.rename(move.from, move.path);
+  } catch (error) {
+    // Another disk: written whole beside its place, then renamed.
+    if (!/os error 18\b|cross-device/i.test(String(error))) throw error;
+    copyAcross(fs, move.from, move.path);
+  }
+}
+
+function copyAcross(fs: Fs, from: string, path: string): void {
+  const stat = fs.lstat(from);
+  if (stat.type === "link") return fs.symlink(fs.readLink(from), path);
+  const beside = `${path}.restoring`;
+  removeIfThere(fs, beside);
+  {
+    using source = fs.open(from, { read: true });
+    using target = fs.open(beside, { write: true, createNew: true, mode: 0o600 });
+    const buffer = new Uint8Array(1 << 20);
+    for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
+      target.write(buffer.subarray(0, count));
+    }
+    target.sync();
+  }
+  fs.chmod(beside, stat.mode);
+  fs.utime(beside, stat.mtimeMs);
+  fs.rename(beside, path);
+}
+
+/** Puts one move back. A folder that was made goes only if it is still empty. */
+function undo(fs: Fs, move: Move): void {
+  if (move.kind === "aside") return fs.rename(move.aside, move.path);
+  if (move.kind === "place") return removeIfThere(fs, move.path);
+  try {
+    fs.remove(move.path);
+  } catch { /* Something is in it: then it stays. */ }
+}
+
+/** The way back, for a shell, last move first; each line does nothing where its move was not made. */
+function undoScript(moves: readonly Move[]): string {
+  const lines = moves.toReversed().map((move) => {
+    const path = quote(move.path);
+    if (move.kind === "aside") {
+      return `if [ -e ${quote(move.aside)} ]; then mv -T -- ${quote(move.aside)} ${path}; fi`;
+    }
+    // What was put in place is kept too: undoing must not destroy either.
+    if (move.kind === "place") {
+      return `if [ ! -e ${quote(move.from)} ] && [ -e ${path} ]; then mv -T -- ${path} ${path}.restored; fi`;
+    }
+    return `rmdir -- ${path} 2>/dev/null || true`;
+  });
+  return `#!/bin/sh
+# Undoes a restore in place: what it put there is renamed to *.restored, what it set aside comes back.
+# Stop the hub first.
+set -eu
+${lines.join("\n")}
+`;
+}
+
+const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+
+function attempt<T>(action: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw diskError(action, error);
+  }
+}
+
+/** The restore step's job. */
+export interface RestoreJob {
+  readonly config: Config;
+  readonly keys: KeyOptions;
+  readonly store: StoreOptions;
+  readonly set: string;
+  readonly which: string;
+  readonly to?: string;
+  readonly inPlace: boolean;
+  readonly dryRun: boolean;
+  readonly only?: readonly string[];
+}
+
+/** What the restore step found or did. */
+export type RestoreReport =
+  & Pick<Restored, "snapshot" | "manifest" | "databases" | "files">
+  & Partial<Pick<RestoredInPlace, "placed" | "kept" | "setAside" | "undoScript">>;
+
+serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport> => {
+  const { config, only } = job;
+  const keys = await readKeys(host, config, job.keys);
+  await using store = await openStoreOf(host, config, job.store);
+  const set = storedSetNamed(store, job.set, job.store.hubName);
+  const seals = readSetIfThere(host.fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
+  const id = chooseSnapshot(job.which, seals, 0);
+  const suspect = newestSuspect(seals);
+  if (job.which === "latest" && suspect) {
+    host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
+  }
+  await store.fetch(set, [...seals.find((seal) => seal.id === id)!.needs, id]);
+  const opening: Opening = { host, set, ...keys };
+  if (job.dryRun) return await planRestore(opening, id, only);
+  if (job.inPlace) return await restoreInPlace(opening, config, id, only);
+  return await restore(opening, id, job.to!, only);
+});

@@ -1,0 +1,305 @@
+/**
+ * Proves that a snapshot can be restored: restores it into scratch and compares everything with what was saved.
+ *
+ * Needs the identity. The scratch is readable by its owner only and removed at the end, however that comes.
+ *
+ * @module
+ */
+
+import type { Config } from "./core/config.ts";
+import { reasonOf } from "./core/errors.ts";
+import { formatBytes, formatCount } from "./core/format.ts";
+import type { SavedDatabase } from "./core/manifest.ts";
+import { SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
+import { pathOfPlace } from "./core/place.ts";
+import { chooseSnapshot } from "./core/select.ts";
+import { appendDrill } from "./host/drill_log.ts";
+import type { Host } from "./host/host.ts";
+import { askHubForSessions } from "./host/hub.ts";
+import { type KeyOptions, readKeys } from "./host/keys.ts";
+import { fileShows, needlesIn } from "./host/needles.ts";
+import { type Opening, openSeal } from "./host/open_snapshot.ts";
+import { makeScratch } from "./host/scratch.ts";
+import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
+import { serveStep } from "./host/step.ts";
+import { isSealed, problemWithPart, readSetIfThere, type SealedSnapshot } from "./host/store.ts";
+import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
+import { restore, type Restored } from "./restore.ts";
+
+/** One line of the checklist. */
+export interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+}
+
+/** The checklist. */
+export interface VerifyReport {
+  readonly ok: boolean;
+  readonly store: string;
+  readonly set: string;
+  readonly snapshot: SnapshotId;
+  readonly checks: readonly Check[];
+  readonly seconds: number;
+}
+
+/** What else to look at. */
+export interface VerifyExtras {
+  /** Where databases live, to say how far they have moved on; not looked at where left out. */
+  readonly home?: string;
+  /** A hub program to start on the restored copy. */
+  readonly hubProgram?: string;
+}
+
+/**
+ * Verifies one snapshot. What fails is in the report; a check that another failure makes impossible is left out.
+ *
+ * @param seals All snapshots of the set that have a seal, oldest first.
+ * @param scratch An empty folder.
+ */
+export async function verify(
+  opening: Opening,
+  seals: readonly SealedSnapshot[],
+  id: SnapshotId,
+  scratch: string,
+  extras: VerifyExtras = {},
+): Promise<Check[]> {
+  const { host } = opening;
+  const checks: Check[] = [];
+  const check = async <T>(
+    name: string,
+    work: () => T | Promise<T>,
+    say: (value: T) => string,
+  ): Promise<T | undefined> => {
+    host.checkpoint();
+    try {
+      const value = await work();
+      checks.push({ name, ok: true, detail: say(value) });
+      return value;
+    } catch (error) {
+      if ((error as { kind?: string }).kind === "cancelled") throw error;
+      checks.push({ name, ok: false, detail: reasonOf(error) });
+      return undefined;
+    }
+  };
+
+  const seal = await check("seal", () => openSeal(opening, id).seal, () => "signed by a known key");
+  if (!seal) return checks;
+  const involved = [...seal.needs, id];
+  await check(
+    "seals of the chain",
+    () => involved.map((needed) => openSeal(opening, needed)),
+    (all) => `${all.length} signed by a known key`,
+  );
+  await check("links between seals", () => requireLinks(seals), (count) => `${count} compared`);
+  await check(
+    "parts",
+    () => requireParts(host, opening, involved),
+    ({ count, bytes }) => `${count} parts, ${formatBytes(bytes)}: sizes and SHA-256 as sealed`,
+  );
+
+  const restored = await check(
+    "decrypted and rebuilt",
+    () => restore(opening, id, `${scratch}/restored`),
+    ({ databases, files }) =>
+      `${databases.length} databases and ${files.length} files: every SHA-256 as in the manifest`,
+  );
+  if (!restored) return checks;
+  const root = `${scratch}/restored`;
+  for (const database of restored.databases) {
+    await checkDatabase(host, database, `${root}/${database.place}`, check);
+  }
+  for (const { source, detail } of restored.manifest.suspicions) {
+    checks.push({ name: `${source}: not suspect`, ok: false, detail: `as it was saved: ${detail}` });
+  }
+  await check(
+    "no secret shows in the store",
+    () => requireHidden(opening, restored, involved, root),
+    (count) => `${count} secret values looked for`,
+  );
+  for (const database of restored.databases) {
+    if (extras.home !== undefined) reportMovedOn(host, database, extras.home, checks);
+  }
+  if (extras.hubProgram !== undefined) {
+    const { hubProgram } = extras;
+    for (const database of restored.databases.filter(({ rows }) => "sessions" in rows)) {
+      await check(
+        `${database.source}: served by the hub`,
+        async () => {
+          const served = await askHubForSessions(host, hubProgram, `${root}/${database.place}`, scratch);
+          const saved = database.rows.sessions!;
+          if (served !== saved) throw new Error(`the hub serves ${served} sessions, and ${saved} were saved`);
+          return served;
+        },
+        (served) => `${formatCount(served)} sessions, as saved`,
+      );
+    }
+  }
+  return checks;
+}
+
+type RunCheck = <T>(
+  name: string,
+  work: () => T | Promise<T>,
+  say: (value: T) => string,
+) => Promise<T | undefined>;
+
+async function checkDatabase(
+  host: Host,
+  saved: SavedDatabase,
+  image: string,
+  check: RunCheck,
+): Promise<void> {
+  const { source } = saved;
+  const facts = await check(
+    `${source}: opens in SQLite`,
+    () => readFacts(host, image),
+    () => formatBytes(saved.bytes),
+  );
+  if (!facts) return;
+  // Sessions first: they are what the operator asks about.
+  const tables = Object.keys({ ...saved.rows, ...facts.rows }).sort((a, b) =>
+    Number(b === "sessions") - Number(a === "sessions") ||
+    Number(b === "messages") - Number(a === "messages") || (a < b ? -1 : 1)
+  );
+  for (const table of tables) {
+    await check(`${source}: rows of ${table}`, () => {
+      const [now, then] = [facts.rows[table], saved.rows[table]];
+      if (now !== then) throw new Error(`${now ?? "none"} where ${then ?? "none"} were saved`);
+      return now!;
+    }, (count) => `${formatCount(count)}, as saved`);
+  }
+  await check(`${source}: schema`, () => {
+    const differs = facts.schemaSha256 !== saved.schemaSha256 || facts.userVersion !== saved.userVersion ||
+      facts.applicationId !== saved.applicationId;
+    if (differs) throw new Error(`it is not the schema that was saved (user_version ${facts.userVersion})`);
+  }, () => `as saved, user_version ${saved.userVersion}`);
+  const result = checkImage(host, image);
+  await check(`${source}: integrity_check`, () => {
+    if (result.integrity.join() !== "ok") throw new Error(result.integrity.slice(0, 3).join("; "));
+  }, () => "ok");
+  await check(
+    `${source}: foreign_key_check`,
+    () => {
+      if (result.foreignKeys.length > saved.checks.foreignKeys.length) {
+        throw new Error(result.foreignKeys.slice(0, 3).join("; "));
+      }
+    },
+    () => result.foreignKeys.length === 0 ? "ok" : `${result.foreignKeys.length} rows, as when it was saved`,
+  );
+}
+
+/** Each seal names the one before it by checksum, where that one is still here. */
+function requireLinks(seals: readonly SealedSnapshot[]): number {
+  const checksums = new Map(seals.map(({ id, sealed }) => [id, (sealed as { checksum: string }).checksum]));
+  let count = 0;
+  for (const { id, sealed: { seal } } of seals) {
+    if (!seal.previous) continue;
+    const checksum = checksums.get(seal.previous.id);
+    if (checksum === undefined) continue;
+    if (checksum !== seal.previous.sha256) {
+      throw new Error(`the seal of ${seal.previous.id} is not the one that ${id} follows`);
+    }
+    count++;
+  }
+  return count;
+}
+
+function requireParts(
+  host: Host,
+  opening: Opening,
+  ids: readonly SnapshotId[],
+): { count: number; bytes: number } {
+  const problems: string[] = [];
+  let count = 0;
+  let bytes = 0;
+  for (const id of ids) {
+    const { seal, folder } = openSeal(opening, id);
+    for (const part of seal.parts) {
+      const problem = problemWithPart(host.fs, folder, part, () => host.checkpoint());
+      if (problem) problems.push(`${id}/${part.name}: ${problem}`);
+      count++;
+      bytes += part.bytes;
+    }
+  }
+  if (problems.length > 0) throw new Error(problems.join("; "));
+  return { count, bytes };
+}
+
+function requireHidden(
+  opening: Opening,
+  restored: Restored,
+  ids: readonly SnapshotId[],
+  root: string,
+): number {
+  const { fs } = opening.host;
+  const secret = new Set(restored.manifest.sources.filter((source) => source.secret).map(({ name }) => name));
+  const needles = restored.files.filter(({ type, source }) => type === "file" && secret.has(source))
+    .flatMap(({ place }) => needlesIn(fs.readFile(`${root}/${place}`)));
+  if (needles.length === 0) return 0;
+  for (const id of ids) {
+    const { seal, folder } = openSeal(opening, id);
+    for (const name of [...seal.parts.map((part) => part.name), SEAL_FILE, SIGNATURE_FILE]) {
+      if (fileShows(fs, `${folder}/${name}`, needles)) {
+        throw new Error(`${id}/${name} shows a secret in plaintext`);
+      }
+    }
+  }
+  return needles.length;
+}
+
+/** Not a check that can fail: the live database is expected to be ahead. */
+function reportMovedOn(host: Host, saved: SavedDatabase, home: string, checks: Check[]): void {
+  const path = pathOfPlace(saved.place, home);
+  const rows = readLiveRows(host.fs, path);
+  if (!rows) return;
+  const moved = Object.keys({ ...rows, ...saved.rows }).map((table) => ({
+    table,
+    change: (rows[table] ?? 0) - (saved.rows[table] ?? 0),
+  })).filter(({ change }) => change !== 0).map(({ table, change }) =>
+    `${table} ${change > 0 ? "+" : ""}${formatCount(change)}`
+  );
+  checks.push({
+    name: `${saved.source}: the live database since then`,
+    ok: true,
+    detail: moved.length === 0 ? "as many rows in every table" : moved.join(", "),
+  });
+}
+
+/** The verify step's job. */
+export interface VerifyJob {
+  readonly config: Config;
+  readonly keys: KeyOptions;
+  readonly store: StoreOptions;
+  readonly set: string;
+  readonly which: string;
+  readonly hubProgram?: string;
+}
+
+serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> => {
+  const { config } = job;
+  const started = performance.now();
+  const keys = await readKeys(host, config, job.keys);
+  await using store = await openStoreOf(host, config, job.store);
+  const set = storedSetNamed(store, job.set, job.store.hubName);
+  const sealed = readSetIfThere(host.fs, set).filter(isSealed);
+  const id = chooseSnapshot(job.which, sealed.map(({ sealed }) => sealed.seal), Math.random());
+  await store.fetch(set, [...sealed.find((snapshot) => snapshot.id === id)!.sealed.seal.needs, id]);
+  using scratch = makeScratch(host, job.store.scratch);
+  const isOwn = set.hub === config.hub;
+  const checks = await verify({ host, set, ...keys }, sealed, id, scratch.path, {
+    ...(isOwn ? { home: config.home } : {}),
+    ...(job.hubProgram === undefined ? {} : { hubProgram: job.hubProgram }),
+  });
+  const ok = checks.every((check) => check.ok);
+  const seconds = Math.round((performance.now() - started) / 100) / 10;
+  appendDrill(host.fs, config.stateFolder, {
+    at: host.now().toISOString(),
+    store: store.name,
+    set: set.set,
+    snapshot: id,
+    ok,
+    seconds,
+  });
+  return { ok, store: store.name, set: set.set, snapshot: id, checks, seconds };
+});
