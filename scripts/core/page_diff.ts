@@ -92,14 +92,10 @@ const PAGE_CHECKSUM_BYTES = 16;
 const BLOCK_BYTES = 16;
 /** The least distance between indexed blocks, in bytes. (8 saves 0.2 % more and takes twice the table.) */
 const STRIDE_BYTES_MIN = 16;
-/** Entries that are looked at in a row: the bound on what a crowded place in the table costs. */
+/** Entries that are looked at in a row: the bound on what equal blocks (say, of zeros) cost, and on a match's candidates. */
 const PROBES_MAX = 16;
-/** Blocks with the same hash bits that are indexed, and so candidates for one match. */
-const ALIKE_MAX = 8;
 /** A stretch equal in place is taken without looking for a longer one that moved, if it has this many bytes. */
 const IN_PLACE_BYTES_SURE = 128;
-/** How far a match may reach back over copies already found, to replace them. Bounds the work on repetitive data. */
-const REACH_BACK_BYTES = 256;
 
 /**
  * Finds the pages that differ, in one pass over both images.
@@ -407,33 +403,27 @@ class MoveIndex {
     }
   }
 
-  /** Adds a block, unless equal ones (say, of zeros) or others crowd its place: probing must stay short. */
+  /** Adds a block, unless its place in the table is crowded. */
   #add(hash: number, block: number): void {
     const spread = Math.imul(hash, HASH_SPREAD);
-    const high = (hash & ~this.#blockMask) >>> 0;
+    const place = spread >>> this.#tableShift;
     const mask = this.#table.length - 1;
-    let alike = 0;
-    for (let probe = 0, at = spread >>> this.#tableShift; probe < PROBES_MAX; probe++, at = (at + 1) & mask) {
-      const entry = this.#table[at]!;
-      if (entry === 0) {
-        const bit = spread >>> this.#filterShift;
-        this.#filter[bit >>> 5]! |= 1 << (bit & 31);
-        this.#table[at] = high | block;
-        return;
-      }
-      if (((entry & ~this.#blockMask) >>> 0) === high && ++alike === ALIKE_MAX) return;
-    }
+    let probe = 0;
+    while (probe < PROBES_MAX && this.#table[(place + probe) & mask] !== 0) probe++;
+    if (probe === PROBES_MAX) return;
+    this.#table[(place + probe) & mask] = (hash & ~this.#blockMask) | block;
+    const bit = spread >>> this.#filterShift;
+    this.#filter[bit >>> 5]! |= 1 << (bit & 31);
   }
 
   /**
    * Finds the longest stretch around `at` that stood in a changed page of the base, extended both ways.
    *
    * @param hash What `hashBlock` gives at `at`.
-   * @param floor How far back it may go.
    * @param match Takes the result.
    * @returns Whether there is one.
    */
-  find(region: Uint8Array, at: number, hash: number, floor: number, match: Match): boolean {
+  find(region: Uint8Array, at: number, hash: number, match: Match): boolean {
     const spread = Math.imul(hash, HASH_SPREAD);
     const bit = spread >>> this.#filterShift;
     if ((this.#filter[bit >>> 5]! >>> (bit & 31) & 1) === 0) return false;
@@ -449,7 +439,7 @@ class MoveIndex {
       const offset = (block % this.#blocksPerPage) * this.#stride;
       const after = this.#equalAfter(region, at, slot, offset);
       if (after < BLOCK_BYTES) continue;
-      const before = this.#equalBefore(region, at, slot, offset, floor);
+      const before = this.#equalBefore(region, at, slot, offset);
       if (before + after <= longest) continue;
       longest = before + after;
       match.position = this.#slotPages[slot]! * this.#pageBytes + offset - before;
@@ -473,15 +463,15 @@ class MoveIndex {
     }
   }
 
-  /** Counts the bytes before `at`, down to `floor`, that equal those before `offset` of `slot`. */
-  #equalBefore(region: Uint8Array, at: number, slot: number, offset: number, floor: number): number {
+  /** Counts the bytes before `at` that equal those before `offset` of `slot`. */
+  #equalBefore(region: Uint8Array, at: number, slot: number, offset: number): number {
     const lines = this.#lines;
     let from = at;
     while (true) {
       const shift = this.#load(slot) + offset - from;
-      const limit = Math.max(floor, from - offset);
+      const limit = Math.max(0, from - offset);
       while (from > limit && region[from - 1] === lines[from - 1 + shift]) from--;
-      if (from > limit || from === floor || slot === 0 || !this.#followed(slot - 1)) return at - from;
+      if (from > limit || from === 0 || slot === 0 || !this.#followed(slot - 1)) return at - from;
       slot--;
       offset = this.#pageBytes;
     }
@@ -566,15 +556,16 @@ class RegionParser {
       if (inPlaceEnd - at < IN_PLACE_BYTES_SURE && at <= hashable) {
         hash = hashed === at - 1 ? rollHash(hash, region, at) : hashBlock(region, at);
         hashed = at;
-        if (
-          this.#index.find(region, at, hash, this.#reachFrom(), match) &&
-          (inPlaceEnd - at < BLOCK_BYTES || match.end > inPlaceEnd) && this.#replace(match)
-        ) {
+        const found = this.#index.find(region, at, hash, match);
+        if (found && (match.end > inPlaceEnd || inPlaceEnd - at < BLOCK_BYTES)) {
+          this.#replace(match);
           at = match.end;
           continue;
         }
       }
-      if (inPlaceEnd - at >= BLOCK_BYTES) {
+      // At either end of the region it continues the copy of the unchanged pages there, and costs nothing.
+      const joins = inPlaceEnd > at && (at === 0 || inPlaceEnd === region.length);
+      if (joins || inPlaceEnd - at >= BLOCK_BYTES) {
         this.#push(position + at, at, inPlaceEnd);
         at = inPlaceEnd;
       } else {
@@ -583,21 +574,12 @@ class RegionParser {
     }
   }
 
-  #reachFrom(): number {
-    const end = this.#count === 0 ? 0 : this.#copies[this.#count - 1]!.end;
-    return Math.max(0, end - REACH_BACK_BYTES);
-  }
-
   /** Takes `match` in place of the copies that it covers, less what it shares with the one before. */
-  #replace(match: Match): boolean {
-    let count = this.#count;
-    while (count > 0 && this.#copies[count - 1]!.start >= match.start) count--;
-    const end = count === 0 ? 0 : this.#copies[count - 1]!.end;
+  #replace(match: Match): void {
+    while (this.#count > 0 && this.#copies[this.#count - 1]!.start >= match.start) this.#count--;
+    const end = this.#count === 0 ? 0 : this.#copies[this.#count - 1]!.end;
     const shared = Math.max(0, end - match.start);
-    if (match.end - match.start - shared < BLOCK_BYTES) return false;
-    this.#count = count;
     this.#push(match.position + shared, match.start + shared, match.end);
-    return true;
   }
 
   #push(position: number, start: number, end: number): void {
