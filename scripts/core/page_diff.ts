@@ -11,8 +11,8 @@
  * Where no old image is kept, `pageChecksums` and `compareChecksums` find the changed pages, and `encodeWholePages`
  * stores them whole.
  *
- * Memory: two megabytes to compare; to encode, `EncodeOptions.indexBytesMax` and half as much again. Both are
- * independent of the size of the database, but for one bit (with checksums: 16 bytes) per page.
+ * Memory: two megabytes to compare; to encode, `EncodeOptions.indexBytesMax` and the index over that, together at most
+ * 58 MiB by default. Independent of the size of the database, but for one bit (with checksums: 16 bytes) per page.
  *
  * @module
  */
@@ -57,7 +57,8 @@ export interface CompareOptions {
 /** Options of `encodeChanges` and `encodeWholePages`. */
 export interface EncodeOptions {
   /**
-   * Memory for the old contents of changed pages, in bytes. Default 32 MiB; the index over them adds half as much.
+   * Memory for the old contents of changed pages, in bytes. Default 32 MiB; the index over them adds
+   * half as much, and a quarter more if it must number millions of pages.
    * Past it, what moved is found by fewer anchors (stretches shorter than the distance between two are stored again)
    * and is read again from the base as needed.
    */
