@@ -36,7 +36,7 @@ export interface RcloneRemote {
 const WRAPPINGS_MAX = 8;
 
 /** `remote:path` with more path. */
-function below(remote: string, path: string): string {
+export function below(remote: string, path: string): string {
   return remote.endsWith(":") || remote.endsWith("/") ? `${remote}${path}` : `${remote}/${path}`;
 }
 

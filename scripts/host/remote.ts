@@ -22,7 +22,7 @@ import { listArgs, parseRsyncTarget, pullArgs, type RsyncAccess } from "../core/
 import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../core/seal.ts";
 import { exists, lstatIfThere, parentOf, removeIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
-import { rclone, type RcloneAccess } from "./rclone.ts";
+import { below, rclone, type RcloneAccess } from "./rclone.ts";
 import { realRetry, type Retry, withRetries } from "./retry.ts";
 import { runRsync } from "./rsync.ts";
 
@@ -144,23 +144,47 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
   const access: RcloneAccess = { remote, configFile: options.rcloneConfigFile };
   const name = `rclone:${remote}`;
   const what = `read store ${name}`;
+  // rclone takes either a list of names or a limit of size, so sizes are asked for first.
+  const sizes = new Map<string, number>();
+  const learnSizes = async (folder: string, filters: readonly string[], take: (path: string) => void) => {
+    const target = folder === "" ? remote : below(remote, folder);
+    await rclone(host, access, what, [
+      "lsf",
+      "--files-only",
+      "--format=sp",
+      "--separator= ",
+      ...filters,
+      target,
+    ], {
+      onLine: (line) => {
+        const [, bytes, path] = /^(\d+) (.+)$/.exec(line) ?? [];
+        if (path === undefined) return;
+        sizes.set(folder === "" ? path : `${folder}/${path}`, Number(bytes));
+        take(path);
+      },
+    });
+  };
   return {
     kind: "rclone",
     name,
-    list: async (take) => {
-      const args = ["lsf", "--recursive", "--files-only", "--max-depth=4", `--include=${SEAL_FILE}`, remote];
-      await rclone(host, access, what, args, { onLine: take });
-    },
+    list: (take) =>
+      learnSizes(
+        "",
+        ["--recursive", "--max-depth=4", `--include=${SEAL_FILE}`, `--include=${SIGNATURE_FILE}`],
+        take,
+      ),
     pull: async (folder, names, bytesMax) => {
+      const unknown = new Set(names.filter((name) => !sizes.has(name)).map(parentOf));
+      for (const parent of unknown) await learnSizes(parent, [], () => {});
+      const wanted = names.filter((name) => (sizes.get(name) ?? Infinity) <= bytesMax);
       const list = `${folder}.names`;
       try {
         using file = host.fs.open(list, { write: true, create: true, truncate: true, mode: 0o600 });
-        file.write(new TextEncoder().encode(names.map((name) => `${name}\n`).join("")));
+        file.write(new TextEncoder().encode(wanted.map((name) => `${name}\n`).join("")));
         await rclone(host, access, what, [
           "copy",
           "--ignore-times",
           "--no-traverse",
-          `--max-size=${bytesMax}b`,
           `--files-from-raw=${list}`,
           remote,
           folder,

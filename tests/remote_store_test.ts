@@ -1,0 +1,242 @@
+import assert from "node:assert/strict";
+import type { SetName, SnapshotId } from "../scripts/core/names.ts";
+import { realFs } from "../scripts/host/fs.ts";
+import type { Host } from "../scripts/host/host.ts";
+import { makeRun } from "../scripts/host/process.ts";
+import { openStore, type RemoteOptions } from "../scripts/host/remote.ts";
+import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store.ts";
+import { newKey, startSshd } from "./real/sshd.ts";
+import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
+
+const ID = ["20260301T060000Z", "20260301T180000Z", "20260302T060000Z"] as const;
+
+interface Far {
+  /** A store with a folder `home` that the key may read. */
+  readonly store: string;
+  readonly scratch: string;
+  readonly target: string;
+  readonly options: RemoteOptions;
+  readonly host: Host;
+  readonly told: string[];
+}
+
+/** A storage host whose reading key sees the whole store, or one hub's folder. */
+async function withFar(served: "store" | "hub", test: (far: Far) => Promise<void>): Promise<void> {
+  const dir = await Deno.makeTempDir({ prefix: "remote store it's-" });
+  // sshd's forced command splits at spaces.
+  const farDir = await Deno.makeTempDir({ prefix: "far-" });
+  try {
+    const store = `${farDir}/store`;
+    await Deno.mkdir(`${store}/home`, { recursive: true });
+    await using sshd = await startSshd({ dir: served === "store" ? store : `${store}/home` });
+    await Deno.copyFile(sshd.readKeyFile, `${dir}/read key`);
+    await Deno.chmod(`${dir}/read key`, 0o600);
+    const told: string[] = [];
+    const retry = { attempts: 1, random: () => 0, sleep: () => Promise.resolve() };
+    await test({
+      store,
+      scratch: `${dir}/my scratch`,
+      target: `${sshd.user}@${sshd.host}:`,
+      told,
+      options: {
+        scratch: `${dir}/my scratch`,
+        identityFile: `${dir}/read key`,
+        knownHostsFile: sshd.knownHostsFile,
+        port: sshd.port,
+        timeoutSeconds: 20,
+        retry,
+      },
+      host: makeHost(told),
+    });
+    assert.deepEqual([...Deno.readDirSync(`${dir}/my scratch`)], [], "scratch is left empty");
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+    await Deno.remove(farDir, { recursive: true });
+  }
+}
+
+function makeHost(told: string[]): Host {
+  return {
+    fs: realFs,
+    run: makeRun(() => {}),
+    now: () => new Date(),
+    checkpoint: () => {},
+    report: { progress: () => {}, info: () => {}, warn: (text) => told.push(text) },
+  };
+}
+
+const wanted = (id: string, set = "state") => ({ set: set as SetName, id: id as SnapshotId });
+
+/** The sealed snapshots under a store, as its readers see them. */
+function sealedIn(root: string): string[] {
+  return findSets(realFs, root).flatMap((set) =>
+    readSet(realFs, set).filter(isSealed).map(({ hub, set, id }) => `${hub}/${set}/${id}`)
+  );
+}
+
+for (const served of ["store", "hub"] as const) {
+  Deno.test(`openStore() reads a far ${served}: seals at once, parts when asked for`, async () => {
+    await withFar(served, async ({ store, target, options, host }) => {
+      await makeSealedFolder({ store, id: ID[0] });
+      await makeSealedFolder({ store, id: ID[1], needs: [ID[0]] });
+      await makeSealedFolder({ store, id: ID[2], set: "voice" });
+      await Deno.mkdir(`${store}/home/.incoming-${ID[2]}-1/state/${ID[2]}`, { recursive: true });
+      await Deno.writeTextFile(`${store}/home/.incoming-${ID[2]}-1/state/${ID[2]}/seal.json`, "{}");
+
+      await using opened = await openStore(host, target, options);
+      assert.equal(opened.kind, "rsync");
+      assert.deepEqual(sealedIn(opened.root), [
+        `home/state/${ID[0]}`,
+        `home/state/${ID[1]}`,
+        `home/voice/${ID[2]}`,
+      ]);
+      const names = (await filesBelow(opened.root)).map(([path]) => path.split("/").at(-1));
+      assert.deepEqual([...new Set(names)].sort(), ["seal.json", "seal.json.sig"]);
+
+      await opened.fetch([wanted(ID[1])]);
+      const fetched = `${opened.root}/home/state/${ID[1]}`;
+      assert.deepEqual(await filesBelow(fetched), await filesBelow(`${store}/home/state/${ID[1]}`));
+      assert.equal((await Deno.stat(`${fetched}/files.tar.zst.age`)).mode! & 0o777, 0o600);
+      assert.equal((await filesBelow(`${opened.root}/home/state/${ID[0]}`)).length, 2);
+    });
+  });
+}
+
+Deno.test("openStore() brings nothing from a hostile store but what a store could hold", async () => {
+  await withFar("store", async ({ store, target, options, host, scratch, told }) => {
+    const good = await makeSealedFolder({ store, id: ID[0] });
+    const outside = `${store}/../outside`;
+    await Deno.writeTextFile(outside, "secret");
+
+    // A seal that is a link out, one that is a pipe, one that is huge, and a part of each kind.
+    for (const [index, id] of [ID[1], ID[2]].entries()) {
+      const folder = await makeSealedFolder({ store, id });
+      await Deno.remove(`${folder}/seal.json`);
+      if (index === 0) await Deno.symlink(outside, `${folder}/seal.json`);
+      else await Deno.truncate(await touch(`${folder}/seal.json`), 64 << 20);
+    }
+    await Deno.remove(`${good}/files.tar.zst.age`);
+    await Deno.symlink(outside, `${good}/files.tar.zst.age`);
+    await Deno.truncate(await touch(`${good}/manifest.json.zst.age`), 64 << 20);
+    // A folder that is a link, a foreign name, a name with a line's end, and something deep.
+    await Deno.symlink(`${store}/home`, `${store}/linked`);
+    await touch(`${store}/home/state/${ID[0]}/extra`);
+    await Deno.mkdir(`${store}/home/state/x\ny`);
+    await touch(`${store}/home/state/x\ny/seal.json`);
+    await Deno.mkdir(`${store}/UPPER/state/${ID[0]}`, { recursive: true });
+    await touch(`${store}/UPPER/state/${ID[0]}/seal.json`);
+    await Deno.mkdir(`${store}/a/b/c/d/e`, { recursive: true });
+    await touch(`${store}/a/b/c/d/e/seal.json`);
+
+    await using opened = await openStore(host, target, options);
+    await opened.fetch([wanted(ID[0]), wanted(ID[1]), wanted(ID[2]), wanted("20260303T060000Z")]);
+    const brought = (await filesBelow(scratch)).map(([path]) => path.split("/").slice(2).join("/"));
+    assert.deepEqual(brought, [
+      `home/state/${ID[0]}/seal.json`,
+      `home/state/${ID[0]}/seal.json.sig`,
+      `home/state/${ID[2]}/seal.json.sig`,
+    ]);
+    assert.deepEqual(sealedIn(opened.root), [`home/state/${ID[0]}`]);
+    const [snapshot] = readSet(realFs, findSets(realFs, opened.root)[0]!).filter(isSealed);
+    for (const part of snapshot!.sealed.seal.parts) {
+      assert.equal(problemWithPart(realFs, snapshot!.folder, part), "it is missing");
+    }
+    assert.deepEqual(told, []);
+    await Deno.remove(outside);
+  });
+});
+
+async function touch(path: string): Promise<string> {
+  await Deno.writeTextFile(path, "");
+  return path;
+}
+
+Deno.test("a part that is shorter than its seal says is not handed on", async () => {
+  await withFar("hub", async ({ store, target, options, host, told }) => {
+    const folder = await makeSealedFolder({ store, id: ID[0] });
+    await Deno.truncate(`${folder}/files.tar.zst.age`, 100);
+    await using opened = await openStore(host, target, options);
+    await opened.fetch([wanted(ID[0])]);
+    const path = `${opened.root}/home/state/${ID[0]}`;
+    await assert.rejects(Deno.stat(`${path}/files.tar.zst.age`), Deno.errors.NotFound);
+    assert.ok(await Deno.stat(`${path}/manifest.json.zst.age`));
+    assert.match(told[0]!, /is not what the seal says/);
+  });
+});
+
+Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, unknown host key", async () => {
+  await withFar("store", async ({ store, target, options, host, scratch }) => {
+    await assert.rejects(openStore(host, target, options), { kind: "usage" });
+    await makeSealedFolder({ store, id: ID[0] });
+    const { identityFile: _, ...noKey } = options;
+    await assert.rejects(openStore(host, target, noKey), { kind: "usage" });
+    await newKey(`${scratch}/other`);
+    await assert.rejects(openStore(host, target, { ...options, identityFile: `${scratch}/other` }), {
+      kind: "key",
+    });
+    await touch(`${scratch}/none`);
+    await assert.rejects(
+      openStore(host, target, { ...options, knownHostsFile: `${scratch}/none` }),
+      { kind: "key", message: /is not pinned/ },
+    );
+    for (const name of ["other", "other.pub", "none"]) await Deno.remove(`${scratch}/${name}`);
+  });
+});
+
+Deno.test("openStore() of a hub's folder without one readable seal is an integrity error", async () => {
+  await withFar("hub", async ({ store, target, options, host }) => {
+    const folder = await makeSealedFolder({ store, id: ID[0] });
+    await Deno.writeTextFile(`${folder}/seal.json`, "{}");
+    await assert.rejects(openStore(host, target, options), { kind: "integrity" });
+  });
+});
+
+Deno.test("openStore() takes a folder here as it is, and refuses one that is missing", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "local store-" });
+  try {
+    await makeSealedFolder({ store: dir, id: ID[0] });
+    const opened = await openStore(makeHost([]), dir, { scratch: `${dir}/scratch` });
+    assert.equal(opened.root, dir);
+    await opened.fetch([wanted(ID[0])]);
+    await opened.close();
+    assert.deepEqual(sealedIn(dir), [`home/state/${ID[0]}`]);
+    await assert.rejects(openStore(makeHost([]), `${dir}/none`, { scratch: dir }), { kind: "usage" });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
+for (const served of ["store", "hub"] as const) {
+  Deno.test(`openStore() reads a ${served} by rclone, within the same bounds`, async () => {
+    const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
+    try {
+      const store = `${dir}/the store`;
+      await makeSealedFolder({ store, id: ID[0] });
+      const bad = await makeSealedFolder({ store, id: ID[1] });
+      await Deno.truncate(`${bad}/seal.json`, 64 << 20);
+      await Deno.symlink("/etc/passwd", `${store}/home/state/${ID[0]}/link`);
+      await Deno.writeTextFile(`${dir}/rclone.conf`, `[far]\ntype = alias\nremote = ${store}\n`);
+      const told: string[] = [];
+      const remote = served === "store" ? "rclone:far:" : "rclone:far:home";
+      const options = { scratch: `${dir}/scratch`, rcloneConfigFile: `${dir}/rclone.conf` };
+      {
+        await using opened = await openStore(makeHost(told), remote, options);
+        assert.equal(opened.kind, "rclone");
+        assert.deepEqual(sealedIn(opened.root), [`home/state/${ID[0]}`]);
+        await opened.fetch([wanted(ID[0]), wanted(ID[1])]);
+        const fetched = (await filesBelow(`${opened.root}/home/state/${ID[0]}`)).map(([path]) => path);
+        assert.deepEqual(fetched, [
+          "files.tar.zst.age",
+          "manifest.json.zst.age",
+          "seal.json",
+          "seal.json.sig",
+        ]);
+        assert.equal((await filesBelow(`${opened.root}/home/state/${ID[1]}`)).length, 1);
+      }
+      assert.deepEqual([...Deno.readDirSync(`${dir}/scratch`)], []);
+      await assert.rejects(openStore(makeHost(told), "rclone:none:", options), { kind: "config" });
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  });
+}

@@ -1,0 +1,748 @@
+import assert from "node:assert/strict";
+import type { Destination } from "../scripts/core/config.ts";
+import { BackupError } from "../scripts/core/errors.ts";
+import { parseRsyncTarget, parseVerdicts, quoteForRsync, sshCommand } from "../scripts/core/rsync_args.ts";
+import { explainFailure } from "../scripts/core/rsync_args.ts";
+import type { HubName } from "../scripts/core/names.ts";
+import { realFs } from "../scripts/host/fs.ts";
+import type { Host } from "../scripts/host/host.ts";
+import { makeRun } from "../scripts/host/process.ts";
+import { pauseSeconds } from "../scripts/host/retry.ts";
+import { fullWantedFile, ship, type ShipReport, type ShipSettings, unshippedError } from "../scripts/ship.ts";
+import { startCuttingProxy } from "./real/cutting_proxy.ts";
+import { freePort } from "./real/free_port.ts";
+import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
+import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
+
+const ID = ["20260301T060000Z", "20260301T180000Z", "20260302T060000Z", "20260302T180000Z"] as const;
+
+/** A hub's side: a store, state, and a host that notes what was told and run. */
+interface Hub {
+  readonly dir: string;
+  readonly store: string;
+  readonly stateFolder: string;
+  readonly host: Host;
+  readonly told: string[];
+  readonly runs: { program: string; args: readonly string[]; stdout: string }[];
+  readonly pauses: number[];
+  ship(destinations: readonly Destination[], settings?: ShipSettings): Promise<ShipReport>;
+  make(id: string, more?: Partial<Parameters<typeof makeSealedFolder>[0]>): Promise<string>;
+  ledger(name: string): Promise<{ confirmed: Record<string, unknown>; uploads: Record<string, number> }>;
+}
+
+async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): Promise<void> {
+  // Spaces and quotes in every path, as a mounted disk may have.
+  const dir = await Deno.makeTempDir({ prefix: `${name} it's-` });
+  const store = `${dir}/store`;
+  const stateFolder = `${dir}/state`;
+  await Deno.mkdir(store);
+  const told: string[] = [];
+  const runs: Hub["runs"] = [];
+  const pauses: number[] = [];
+  const run = makeRun(() => {});
+  const host: Host = {
+    fs: realFs,
+    now: () => new Date("2026-03-05T00:00:00Z"),
+    checkpoint: () => {},
+    report: { progress: () => {}, info: (text) => told.push(text), warn: (text) => told.push(`! ${text}`) },
+    run: async (program, args, options) => {
+      const result = await run(program, args, options);
+      runs.push({ program, args, stdout: result.stdout });
+      return result;
+    },
+  };
+  const retry = (attempts: number) => ({
+    attempts,
+    random: () => 0,
+    sleep: (seconds: number) => Promise.resolve(void pauses.push(seconds)),
+  });
+  try {
+    await test({
+      dir,
+      store,
+      stateFolder,
+      host,
+      told,
+      runs,
+      pauses,
+      ship: (destinations, settings = {}) =>
+        ship(host, { hub: "home" as HubName, store, stateFolder, destinations }, { retry, ...settings }),
+      make: (id, more = {}) => makeSealedFolder({ store, id, ...more }),
+      ledger: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
+    });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+/** A storage host that forces the hub's folder, append-only. */
+async function withStorage(
+  test: (hub: Hub, storage: { far: string; sshd: Sshd; destination: RsyncOptions }) => Promise<void>,
+  writeOptions?: string,
+): Promise<void> {
+  await withHub(async (hub) => {
+    const farDir = await Deno.makeTempDir({ prefix: "far-" });
+    try {
+      await using sshd = await startSshd({ dir: farDir, ...(writeOptions ? { writeOptions } : {}) });
+      const keys = `${hub.dir}/my keys`;
+      await Deno.mkdir(keys);
+      await Deno.copyFile(sshd.writeKeyFile, `${keys}/write`);
+      await Deno.chmod(`${keys}/write`, 0o600);
+      await Deno.copyFile(sshd.knownHostsFile, `${keys}/known hosts`);
+      const destination: RsyncOptions = {
+        kind: "rsync",
+        name: "storage",
+        target: `${sshd.user}@${sshd.host}:`,
+        identityFile: `${keys}/write`,
+        knownHostsFile: `${keys}/known hosts`,
+        port: sshd.port,
+        timeoutSeconds: 20,
+        attempts: 1,
+      };
+      await test(hub, { far: farDir, sshd, destination });
+    } finally {
+      await Deno.remove(farDir, { recursive: true });
+    }
+  });
+}
+
+type RsyncOptions = Extract<Destination, { kind: "rsync" }>;
+
+const keysOf = (list: readonly { set: string; id: string }[]) => list.map(({ set, id }) => `${set}/${id}`);
+/** What a storage host would call a snapshot: everything that is not hidden. */
+const visible = async (folder: string) =>
+  (await filesBelow(folder)).filter(([path]) => !path.split("/").some((name) => name.startsWith(".")));
+
+Deno.test("ship() brings a snapshot to the storage host, confirms it, and sends nothing the second time", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    const report = await hub.ship([destination]);
+    assert.equal(unshippedError(report), undefined);
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[0]}`]);
+    assert.ok(report.destinations[0]!.offBox);
+    assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
+    const modes = ["", "/files.tar.zst.age"].map(async (name) =>
+      (await Deno.stat(`${far}/state/${ID[0]}${name}`)).mode! & 0o7777
+    );
+    assert.deepEqual(await Promise.all(modes), [0o2750, 0o640]);
+
+    const again = await hub.ship([destination]);
+    assert.equal(unshippedError(again), undefined);
+    assert.equal(again.destinations[0]!.bytes, 0);
+    assert.deepEqual(again.destinations[0]!.shipped, []);
+  });
+});
+
+Deno.test("ship() whose ledger is lost compares what is there and sends nothing", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0], { parts: { "hapi.db.full.zst.age": 5 << 20, "manifest.json.zst.age": 500 } });
+    await hub.ship([destination]);
+    await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+    const report = await hub.ship([destination]);
+    assert.equal(unshippedError(report), undefined);
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[0]}`]);
+    assert.equal(report.destinations[0]!.bytes, 0);
+    assert.deepEqual(await visible(far), await filesBelow(`${hub.store}/home`));
+  });
+});
+
+Deno.test("ship() sends several waiting snapshots oldest first, across sets", async () => {
+  await withStorage(async (hub, { destination }) => {
+    await hub.make(ID[2], { needs: [ID[0]] });
+    await hub.make(ID[1], { set: "voice" });
+    await hub.make(ID[0]);
+    const report = await hub.ship([destination]);
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [
+      `state/${ID[0]}`,
+      `voice/${ID[1]}`,
+      `state/${ID[2]}`,
+    ]);
+  });
+});
+
+Deno.test("ship() of one set leaves the others waiting", async () => {
+  await withStorage(async (hub, { destination }) => {
+    await hub.make(ID[0]);
+    await hub.make(ID[1], { set: "voice" });
+    const report = await hub.ship([destination], { sets: ["voice" as never] });
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`voice/${ID[1]}`]);
+  });
+});
+
+Deno.test("an upload that is cut leaves nothing half under a final name, and only the rest is sent afterwards", async () => {
+  await withStorage(async (hub, { far, sshd, destination }) => {
+    const size = 24 << 20;
+    await hub.make(ID[0], { parts: { "hapi.db.full.zst.age": size, "manifest.json.zst.age": 500 } });
+    await using proxy = startCuttingProxy(sshd.port);
+    await Deno.writeTextFile(
+      destination.knownHostsFile,
+      (await Deno.readTextFile(sshd.knownHostsFile)).replace(`:${sshd.port}`, `:${proxy.port}`),
+    );
+    const throughProxy = { ...destination, port: proxy.port };
+
+    proxy.budget = 15 << 20;
+    const cut = await hub.ship([throughProxy]);
+    assert.equal(cut.destinations[0]!.errors[0]!.kind, "network");
+    assert.deepEqual(keysOf(cut.destinations[0]!.waiting), [`state/${ID[0]}`]);
+    assert.equal(unshippedError(cut)!.kind, "unshipped");
+    await settled(far);
+    assert.deepEqual(await visible(far), []);
+
+    // Cut again before much is done: what the first try brought must survive it.
+    proxy.budget = 1 << 20;
+    await hub.ship([throughProxy]);
+    await settled(far);
+    assert.deepEqual(await visible(far), []);
+    assert.equal((await hub.ledger("storage")).uploads[`state/${ID[0]}`], 2);
+
+    proxy.budget = Infinity;
+    const before = proxy.sent;
+    const resumed = await hub.ship([throughProxy]);
+    assert.equal(unshippedError(resumed), undefined);
+    assert.ok(
+      resumed.destinations[0]!.bytes < 12 << 20,
+      `${resumed.destinations[0]!.bytes} bytes sent again`,
+    );
+    assert.ok(proxy.sent - before < 13 << 20, `${proxy.sent - before} bytes on the wire`);
+    const matched = hub.runs.map((run) => Number(/^Matched data: (\d+)/m.exec(run.stdout)?.[1] ?? 0));
+    assert.ok(Math.max(...matched) > 12 << 20, `rsync matched ${Math.max(...matched)} bytes`);
+    assert.deepEqual(await visible(far), await filesBelow(`${hub.store}/home`));
+  });
+});
+
+/** Waits until the far side's rsync has noticed the cut and ended. */
+async function settled(far: string): Promise<void> {
+  for (let calm = 0, last = ""; calm < 5;) {
+    const now = JSON.stringify((await filesBelow(far)).map(([path]) => path));
+    calm = now === last && !/\.[A-Za-z0-9]{6}"/.test(now) ? calm + 1 : 0;
+    last = now;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+Deno.test("ship() tries again after a cut within one run, with growing pauses", async () => {
+  await withStorage(async (hub, { far, sshd, destination }) => {
+    await hub.make(ID[0]);
+    await using proxy = startCuttingProxy(sshd.port);
+    await Deno.writeTextFile(
+      destination.knownHostsFile,
+      (await Deno.readTextFile(sshd.knownHostsFile)).replace(`:${sshd.port}`, `:${proxy.port}`),
+    );
+    proxy.budget = 3_000;
+    const settings: ShipSettings = {
+      retry: (attempts) => ({
+        attempts,
+        random: () => 0,
+        sleep: async (seconds) => {
+          hub.pauses.push(seconds);
+          await settled(far);
+          if (hub.pauses.length === 2) proxy.budget = Infinity;
+        },
+      }),
+    };
+    const report = await hub.ship([{ ...destination, port: proxy.port, attempts: 4 }], settings);
+    assert.equal(unshippedError(report), undefined);
+    assert.deepEqual(hub.pauses, [2.5, 7.5]);
+    assert.deepEqual(await visible(far), await filesBelow(`${hub.store}/home`));
+  });
+});
+
+Deno.test("ship() refuses a far side that holds something else under a name, and goes on with the next snapshot", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    await hub.make(ID[1]);
+    await Deno.mkdir(`${far}/state/${ID[0]}`, { recursive: true });
+    const foreign = `${far}/state/${ID[0]}/files.tar.zst.age`;
+    // The same size: only its content tells.
+    await Deno.writeFile(foreign, new Uint8Array(2_000));
+    const report = await hub.ship([destination]);
+    const [storage] = report.destinations;
+    assert.equal(storage!.errors[0]!.kind, "integrity");
+    assert.match(storage!.errors[0]!.message, /files\.tar\.zst\.age.* differs from ours/);
+    assert.deepEqual(keysOf(storage!.shipped), [`state/${ID[1]}`]);
+    assert.deepEqual(keysOf(storage!.waiting), [`state/${ID[0]}`]);
+    assert.deepEqual(await Deno.readFile(foreign), new Uint8Array(2_000));
+    await assert.rejects(Deno.stat(`${far}/state/${ID[0]}/seal.json`), Deno.errors.NotFound);
+  });
+});
+
+for (const writeOptions of ["-wo -no-del -no-overwrite", "-wo -no-del"]) {
+  Deno.test(`ship() touches no existing file under rrsync ${writeOptions}`, async () => {
+    await withStorage(async (hub, { far, destination }) => {
+      await hub.make(ID[0]);
+      await Deno.mkdir(`${far}/state/${ID[0]}`, { recursive: true });
+      await Deno.writeTextFile(`${far}/state/${ID[0]}/seal.json`, "an older one");
+      const report = await hub.ship([destination]);
+      assert.equal(report.destinations[0]!.errors[0]!.kind, "integrity");
+      assert.equal(await Deno.readTextFile(`${far}/state/${ID[0]}/seal.json`), "an older one");
+    }, writeOptions);
+  });
+}
+
+Deno.test("an unknown host key is an error with the line that pins it", async () => {
+  await withStorage(async (hub, { sshd, destination }) => {
+    await hub.make(ID[0]);
+    await Deno.writeTextFile(destination.knownHostsFile, "");
+    const [storage] = (await hub.ship([{ ...destination, attempts: 3 }])).destinations;
+    assert.equal(storage!.errors[0]!.kind, "key");
+    assert.match(storage!.errors[0]!.message, /is not pinned in/);
+    assert.match(storage!.errors[0]!.hint!, new RegExp(`ssh-keyscan -p ${sshd.port} 127\\.0\\.0\\.1 >> `));
+    assert.match(storage!.errors[0]!.hint!, /compare the fingerprint/);
+    assert.deepEqual(hub.pauses, [], "no other try can help");
+    assert.equal(await Deno.readTextFile(destination.knownHostsFile), "", "nothing was accepted silently");
+  });
+});
+
+Deno.test("a changed host key is an error that warns of somebody in between", async () => {
+  await withStorage(async (hub, { sshd, destination }) => {
+    await hub.make(ID[0]);
+    await sshd.restart({ newHostKey: true });
+    const [storage] = (await hub.ship([destination])).destinations;
+    assert.equal(storage!.errors[0]!.kind, "key");
+    assert.match(storage!.errors[0]!.message, /shows another host key \(SHA256:/);
+    assert.match(storage!.errors[0]!.hint!, /somebody may be in between/);
+  });
+});
+
+Deno.test("a key that the far side does not know is an error that names it", async () => {
+  await withStorage(async (hub, { destination }) => {
+    await hub.make(ID[0]);
+    await newKey(`${hub.dir}/other`);
+    const [storage] = (await hub.ship([{ ...destination, identityFile: `${hub.dir}/other` }])).destinations;
+    assert.equal(storage!.errors[0]!.kind, "key");
+    assert.match(storage!.errors[0]!.hint!, /authorized_keys/);
+  });
+});
+
+Deno.test("a key file that is missing is an error that names it", async () => {
+  await withStorage(async (hub, { destination }) => {
+    await hub.make(ID[0]);
+    const [storage] = (await hub.ship([{ ...destination, identityFile: `${hub.dir}/none` }])).destinations;
+    assert.equal(storage!.errors[0]!.kind, "key");
+    assert.match(storage!.errors[0]!.message, /none/);
+  });
+});
+
+Deno.test("the reading key used for shipping is an error that says so", async () => {
+  await withStorage(async (hub, { sshd, destination }) => {
+    await hub.make(ID[0]);
+    const [storage] = (await hub.ship([{ ...destination, identityFile: sshd.readKeyFile }])).destinations;
+    assert.equal(storage!.errors[0]!.kind, "key");
+    assert.match(storage!.errors[0]!.hint!, /use the other one/);
+  });
+});
+
+Deno.test("a refused port is tried again, then reported, and does not stop the other destination", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    const down = { ...destination, name: "down", port: freePort(), attempts: 3 };
+    const report = await hub.ship([down, destination]);
+    const [first, second] = report.destinations;
+    assert.equal(first!.errors[0]!.kind, "network");
+    assert.match(first!.errors[0]!.message, /refuses the connection/);
+    assert.deepEqual(hub.pauses, [2.5, 7.5]);
+    assert.deepEqual(keysOf(second!.shipped), [`state/${ID[0]}`]);
+    assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
+    const error = unshippedError(report)!;
+    assert.equal(error.kind, "unshipped");
+    assert.match(error.message, new RegExp(`down: state/${ID[0]} not there`));
+  });
+});
+
+Deno.test("what the far side has lost of the newest chain is sent again", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    await hub.make(ID[1], { needs: [ID[0]] });
+    await hub.ship([destination]);
+    await Deno.remove(`${far}/state/${ID[0]}/files.tar.zst.age`);
+    const report = await hub.ship([destination]);
+    assert.deepEqual(keysOf(report.destinations[0]!.vanished), [`state/${ID[0]}`]);
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[0]}`]);
+    assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
+    assert.equal(unshippedError(report), undefined);
+  });
+});
+
+Deno.test("a chain that can be completed neither there nor from here asks for a new full, until there is one", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    const full = await hub.make(ID[0]);
+    await hub.make(ID[1], { needs: [ID[0]] });
+    await hub.ship([destination]);
+    await Deno.remove(full, { recursive: true });
+
+    // Gone here and kept there is fine.
+    const marker = fullWantedFile(hub.stateFolder, "state" as never);
+    assert.deepEqual((await hub.ship([destination])).fullWanted, []);
+
+    await Deno.remove(`${far}/state/${ID[0]}`, { recursive: true });
+    await hub.make(ID[2], { needs: [ID[0], ID[1]] });
+    const report = await hub.ship([destination]);
+    assert.deepEqual(report.fullWanted, ["state"]);
+    assert.match(await Deno.readTextFile(marker), new RegExp(`storage lacks state/${ID[0]}`));
+    assert.deepEqual(
+      keysOf(report.destinations[0]!.shipped),
+      [`state/${ID[2]}`],
+      "the increment goes all the same",
+    );
+
+    // A destination that cannot be asked clears no marker.
+    const down: Destination = { kind: "folder", name: "storage", path: `${hub.dir}/unmounted` };
+    await hub.ship([down]);
+    assert.ok(await Deno.stat(marker));
+
+    await hub.make(ID[3]);
+    assert.deepEqual((await hub.ship([destination])).fullWanted, []);
+    await assert.rejects(Deno.stat(marker), Deno.errors.NotFound);
+  });
+});
+
+Deno.test("a snapshot that rotted in the local store is sent nowhere", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    const folder = await hub.make(ID[0]);
+    await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(2_000));
+    const report = await hub.ship([destination]);
+    assert.deepEqual(keysOf(report.damaged), [`state/${ID[0]}`]);
+    assert.match(unshippedError(report)!.message, /is damaged in the local store/);
+    assert.deepEqual(await filesBelow(far), []);
+  });
+});
+
+Deno.test("folders without a valid seal are skipped with a warning", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[1]);
+    const unsealed = await hub.make(ID[0]);
+    await Deno.remove(`${unsealed}/seal.json`);
+    const report = await hub.ship([destination]);
+    assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[1]}`]);
+    assert.ok(hub.told.some((text) => text.includes(`! state/${ID[0]} is not shipped`)));
+    await assert.rejects(Deno.stat(`${far}/state/${ID[0]}`), Deno.errors.NotFound);
+  });
+});
+
+Deno.test("a destination that was given another place under the same name gets everything again", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    for (const disk of ["one", "two"]) {
+      await Deno.mkdir(`${hub.dir}/${disk}`);
+      await hub.ship([{ kind: "folder", name: "disk", path: `${hub.dir}/${disk}` }]);
+      assert.deepEqual(await filesBelow(`${hub.dir}/${disk}`), await filesBelow(hub.store));
+    }
+  });
+});
+
+Deno.test("a folder on the same disk gets a copy, and does not count as off the box", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    await Deno.mkdir(`${hub.dir}/a disk`);
+    const report = await hub.ship([{ kind: "folder", name: "disk", path: `${hub.dir}/a disk` }]);
+    assert.deepEqual(await filesBelow(`${hub.dir}/a disk`), await filesBelow(hub.store));
+    assert.equal(report.destinations[0]!.offBox, false);
+    assert.equal(unshippedError(report)!.kind, "unshipped");
+    assert.match(unshippedError(report)!.message, /disk is on this machine's own disk/);
+  });
+});
+
+Deno.test("a mount that is missing is an error, and its folder is not made", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    const path = `${hub.dir}/not mounted`;
+    const [disk] = (await hub.ship([{ kind: "folder", name: "disk", path }])).destinations;
+    assert.equal(disk!.errors[0]!.kind, "disk");
+    assert.match(disk!.errors[0]!.hint!, /mount it/);
+    await assert.rejects(Deno.stat(path), Deno.errors.NotFound);
+  });
+});
+
+Deno.test("a folder destination that holds something else is an error, and a missing file is filled in", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    const path = `${hub.dir}/disk`;
+    await Deno.mkdir(path);
+    const destination: Destination = { kind: "folder", name: "disk", path };
+    await hub.ship([destination]);
+    await Deno.remove(`${path}/home/state/${ID[0]}/files.tar.zst.age`);
+    await hub.ship([destination]);
+    assert.deepEqual(await filesBelow(path), await filesBelow(hub.store));
+
+    await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+    await Deno.writeFile(`${path}/home/state/${ID[0]}/files.tar.zst.age`, new Uint8Array(2_000));
+    const report = await hub.ship([destination]);
+    assert.equal(report.destinations[0]!.errors[0]!.kind, "integrity");
+  });
+});
+
+Deno.test({
+  name: "a full disk of a folder destination is an error that leaves nothing half there",
+  ignore: Deno.uid() !== 0,
+  fn: async () => {
+    await withHub(async (hub) => {
+      const path = `${hub.dir}/tiny`;
+      await Deno.mkdir(path);
+      const mount = await new Deno.Command("mount", {
+        args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", path],
+      }).output();
+      if (!mount.success) return;
+      try {
+        await hub.make(ID[0]);
+        await hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
+        const report = await hub.ship([{ kind: "folder", name: "tiny", path }]);
+        const [tiny] = report.destinations;
+        assert.ok(tiny!.offBox, "another device");
+        assert.deepEqual(keysOf(tiny!.shipped), [`state/${ID[0]}`]);
+        assert.equal(tiny!.errors[0]!.kind, "disk");
+        assert.match(tiny!.errors[0]!.message, /the disk is full/);
+        assert.ok((await filesBelow(path)).every(([file]) => file.startsWith(`home/state/${ID[0]}/`)));
+      } finally {
+        await new Deno.Command("umount", { args: [path] }).output();
+      }
+    });
+  },
+});
+
+Deno.test("without a destination nothing is off the box, however much is stored", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    const error = unshippedError(await hub.ship([]))!;
+    assert.equal(error.kind, "unshipped");
+    assert.match(error.message, /1 snapshot is stored here, and no destination is configured/);
+  });
+});
+
+/** Starts one of rclone's own servers on a folder, and configures a remote for it. */
+async function withRclone(
+  hub: Hub,
+  protocol: "webdav" | "sftp",
+  test: (rclone: { served: string; configFile: string; stop(): Promise<void> }) => Promise<void>,
+): Promise<void> {
+  const served = `${hub.dir}/served`;
+  await Deno.mkdir(served, { recursive: true });
+  const port = freePort();
+  const server = new Deno.Command("rclone", {
+    args: [
+      "serve",
+      protocol,
+      `--addr=127.0.0.1:${port}`,
+      "--dir-cache-time=0s",
+      "--vfs-cache-mode=off",
+      ...(protocol === "sftp" ? ["--user=u", "--pass=p"] : []),
+      served,
+    ],
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  let stopped = false;
+  const stop = async () => {
+    if (!stopped) server.kill("SIGTERM");
+    stopped = true;
+    await server.status;
+  };
+  try {
+    for (let tries = 0;; tries++) {
+      try {
+        (await Deno.connect({ hostname: "127.0.0.1", port })).close();
+        break;
+      } catch (error) {
+        if (tries > 100) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+    const obscured = async (text: string) =>
+      new TextDecoder().decode(
+        (await new Deno.Command("rclone", { args: ["obscure", text] }).output()).stdout,
+      ).trim();
+    const configFile = `${hub.dir}/rclone.conf`;
+    const remote = protocol === "webdav"
+      ? ["type = webdav", `url = http://127.0.0.1:${port}`, "vendor = other"]
+      : ["type = sftp", "host = 127.0.0.1", `port = ${port}`, "user = u", `pass = ${await obscured("p")}`];
+    await Deno.writeTextFile(
+      configFile,
+      [
+        "[far]",
+        ...remote,
+        "[crypted]",
+        "type = crypt",
+        "remote = far:crypted",
+        `password = ${await obscured("secret")}`,
+        "[near]",
+        "type = alias",
+        `remote = ${hub.dir}/near`,
+        "[nearcrypted]",
+        "type = crypt",
+        "remote = near:x",
+        `password = ${await obscured("secret")}`,
+      ].join("\n") + "\n",
+    );
+    await test({ served, configFile, stop });
+  } finally {
+    await stop();
+  }
+}
+
+for (const protocol of ["webdav", "sftp"] as const) {
+  Deno.test(`ship() by rclone over ${protocol} confirms, refuses what differs, and tells when it is down`, async () => {
+    await withHub(async (hub) => {
+      await withRclone(hub, protocol, async ({ served, configFile, stop }) => {
+        await hub.make(ID[0]);
+        const destination: Destination = {
+          kind: "rclone",
+          name: "cloud",
+          remote: "far:a store",
+          configFile,
+          attempts: 2,
+        };
+        const report = await hub.ship([destination]);
+        assert.equal(unshippedError(report), undefined);
+        assert.deepEqual(await filesBelow(`${served}/a store`), await filesBelow(hub.store));
+        assert.equal((await hub.ship([destination])).destinations[0]!.bytes, 0);
+
+        // The same size, another content, and no hash to tell by.
+        await Deno.writeFile(
+          `${served}/a store/home/state/${ID[0]}/files.tar.zst.age`,
+          new Uint8Array(2_000),
+        );
+        await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+        const changed = await hub.ship([destination]);
+        assert.equal(changed.destinations[0]!.errors[0]!.kind, "integrity");
+
+        await stop();
+        await hub.make(ID[1]);
+        const down = await hub.ship([destination]);
+        assert.equal(down.destinations[0]!.errors[0]!.kind, "network");
+        assert.equal(hub.pauses.length, 1);
+      });
+    });
+  });
+}
+
+Deno.test("a cut rclone upload, half under its final name without a seal, is sent again", async () => {
+  await withHub(async (hub) => {
+    await withRclone(hub, "webdav", async ({ served, configFile }) => {
+      await hub.make(ID[0]);
+      const folder = `${served}/home/state/${ID[0]}`;
+      await Deno.mkdir(folder, { recursive: true });
+      await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(100));
+      const destination: Destination = {
+        kind: "rclone",
+        name: "cloud",
+        remote: "far:",
+        configFile,
+        attempts: 1,
+      };
+      assert.equal(unshippedError(await hub.ship([destination])), undefined);
+      assert.deepEqual(await filesBelow(served), await filesBelow(hub.store));
+
+      // Under a seal nothing is taken away.
+      await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+      await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(100));
+      assert.equal((await hub.ship([destination])).destinations[0]!.errors[0]!.kind, "integrity");
+      assert.equal((await Deno.stat(`${folder}/files.tar.zst.age`)).size, 100);
+    });
+  });
+});
+
+Deno.test("rclone through crypt is off the box over a network, and not over a folder of this disk", async () => {
+  await withHub(async (hub) => {
+    await withRclone(hub, "webdav", async ({ configFile }) => {
+      await hub.make(ID[0]);
+      const rclone = (name: string, remote: string): Destination => ({
+        kind: "rclone",
+        name,
+        remote,
+        configFile,
+        attempts: 1,
+      });
+      const { destinations } = await hub.ship([
+        rclone("far", "crypted:"),
+        rclone("near", "near:"),
+        rclone("wrapped", "nearcrypted:"),
+        rclone("unknown", "nothing:"),
+      ]);
+      assert.deepEqual(destinations.map(({ offBox }) => offBox).slice(0, 3), [true, false, false]);
+      assert.deepEqual(destinations.map(({ shipped }) => shipped.length), [1, 1, 1, 0]);
+      assert.equal(destinations[3]!.errors[0]!.kind, "config");
+      // What was lost of the newest chain is noticed here too.
+      await Deno.remove(`${hub.dir}/near/home/state/${ID[0]}/seal.json`);
+      const again = await hub.ship([rclone("near", "near:")]);
+      assert.deepEqual(keysOf(again.destinations[0]!.shipped), [`state/${ID[0]}`]);
+    });
+  });
+});
+
+Deno.test("parseVerdicts() takes silence for nothing", () => {
+  const verdicts = parseVerdicts([
+    "cd+++++++++ state/",
+    "<f+++++++++ state/a",
+    ".f          state/b",
+    "<f.st...... state/c",
+    "<fc........ state/d",
+    "hf          state/e",
+    "state/f exists (uptodate)",
+    "state/g exists (sum change)",
+    "state/h exists (attr change)",
+    "state/i exists (type change)",
+    "created directory x",
+    "Literal data: 0 bytes",
+  ].join("\n"));
+  assert.deepEqual([...verdicts], [
+    ["state/a", "sent"],
+    ["state/b", "same"],
+    ["state/c", "different"],
+    ["state/d", "different"],
+    ["state/e", "same"],
+    ["state/f", "same"],
+    ["state/g", "different"],
+    ["state/h", "same"],
+    ["state/i", "different"],
+  ]);
+});
+
+Deno.test("parseRsyncTarget() refuses a daemon's module and a bare host", () => {
+  assert.deepEqual(parseRsyncTarget("me@[fd7a::1]:/b/"), { user: "me", host: "fd7a::1", path: "/b" });
+  assert.deepEqual(parseRsyncTarget("me@host:/"), { user: "me", host: "host", path: "/" });
+  for (const text of ["me@host::module", "host:path", "me@-oProxyCommand=x:", "me@host", "-x@host:"]) {
+    assert.throws(() => parseRsyncTarget(text), { kind: "config" }, text);
+  }
+});
+
+Deno.test("sshCommand() takes nothing from the user's own configuration, agent or known hosts", () => {
+  const command = sshCommand({ identityFile: "/k", knownHostsFile: "/h", port: 22 });
+  for (
+    const option of [
+      "-F none",
+      "IdentitiesOnly=yes",
+      "IdentityAgent=none",
+      "GlobalKnownHostsFile=/dev/null",
+      "StrictHostKeyChecking=yes",
+      "BatchMode=yes",
+      "PasswordAuthentication=no",
+      "UpdateHostKeys=no",
+    ]
+  ) assert.ok(command.includes(option), option);
+  assert.equal(quoteForRsync("it's"), "'it''s'");
+});
+
+Deno.test("every documented exit code of rsync has a meaning", () => {
+  const access = {
+    target: "me@host:",
+    identityFile: "/k",
+    knownHostsFile: "/h",
+    port: 22,
+    timeoutSeconds: 1,
+  };
+  for (
+    const code of [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 30, 35, 255]
+  ) {
+    const { error } = explainFailure("ship", access, { code, stderr: "" });
+    assert.ok(error instanceof BackupError && error.hint);
+    assert.doesNotMatch(error.message, /not documented/, `${code}`);
+  }
+  assert.match(explainFailure("ship", access, { code: 77, stderr: "" }).error.message, /not documented/);
+  const stderr = "ssh: Could not resolve hostname host: Name or service not known\n";
+  assert.equal(explainFailure("ship", access, { code: 255, stderr }).retry, true);
+});
+
+Deno.test("pauses grow threefold, are spread by half, and end at five minutes", () => {
+  assert.deepEqual([1, 2, 3, 4, 5, 9].map((attempt) => pauseSeconds(attempt, 1)), [5, 15, 45, 135, 300, 300]);
+  assert.equal(pauseSeconds(1, 0), 2.5);
+});
