@@ -384,18 +384,24 @@ Deno.test("findFiles() matches patterns", () => {
     "d/e/b.md",
     ".hid/x.md",
     "p (1).md",
-    "line\nend.md",
+    "\nline.md",
     "ü.md",
+    "s/!x",
+    "s/+(y)",
+    "s/yy",
   ];
   for (const name of names) scratch.write(name);
   const cases: [pattern: string, names: string[]][] = [
-    ["*.md", ["a.md", "b.md", "line\nend.md", "p (1).md", "ü.md"]],
+    ["*.md", ["a.md", "b.md", "\nline.md", "p (1).md", "ü.md"]],
     ["?.md", ["a.md", "b.md", "ü.md"]],
     [".*.md", [".h.md"]],
     ["[!a].md", ["b.md", "ü.md"]],
+    ["[!a]*.md", ["\nline.md", "b.md", "p (1).md", "ü.md"]],
+    ["s/!x*", ["s/!x"]],
+    ["s/+(y)*", ["s/+(y)"]],
     ["[a-b].{md,txt}", ["a.md", "b.md"]],
     ["{a.md,d/e/*.md}", ["a.md", "d/e/b.md"]],
-    ["**/*.md", ["a.md", "b.md", "line\nend.md", "p (1).md", "ü.md", "d/a.md", "d/e/b.md"]],
+    ["**/*.md", ["a.md", "b.md", "\nline.md", "p (1).md", "ü.md", "d/a.md", "d/e/b.md"]],
     ["d/**/b.md", ["d/e/b.md"]],
     ["**/**/**/b.md", ["b.md", "d/e/b.md"]],
     ["*/a.md", ["d/a.md"]],
@@ -439,6 +445,12 @@ Deno.test("findFiles() reads only the folders in which a pattern can match", () 
   findFiles(fs, source("glob", `${scratch.home}/docs/plans/*.md`), scratch.home);
   findFiles(fs, source("glob", `${scratch.home}/*/plans/a.md`), scratch.home);
   assert.deepEqual(folders, [`${scratch.home}/docs/plans`, scratch.home]);
+
+  // Each `**` may stand for any of these folders: looked at in every way they would be thousands.
+  scratch.write("deep/1/2/3/4/5/6/7/8/9/x");
+  folders.length = 0;
+  findFiles(fs, source("glob", `${scratch.home}/deep/${"**/".repeat(6)}x`), scratch.home);
+  assert.equal(folders.length, 6 * 10);
 });
 
 // ── Planning ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -501,6 +513,14 @@ Deno.test("planFiles() reads again what had just been written when it was read",
     ...settled.next,
     remembered: { ...settled.next.remembered, files: { [place("home/f/racy")]: dated } },
   };
+  // Changed just before it was read, and its mtime set back: only ctime tells.
+  const setBack = { ...remembered, mtimeMs: 0, ctimeMs: remembered.readMs - 500 };
+  const back = find().map((file) => ({ ...file, stat: { ...file.stat, ...setBack } }));
+  const previousBack = {
+    ...settled.next,
+    remembered: { ...settled.next.remembered, files: { [place("home/f/racy")]: setBack } },
+  };
+  assert.equal(planFiles({ id: SECOND, found: back, previous: previousBack }).bytesToRead, 3);
   const same = find().map((file) => ({ ...file, stat: { ...file.stat, mtimeMs: dated.mtimeMs } }));
   assert.equal(planFiles({ id: SECOND, found: same, previous }).bytesToRead, 3);
 });

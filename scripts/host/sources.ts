@@ -117,7 +117,6 @@ function add(search: Search, path: string, stat: Stat, named: boolean): void {
     return;
   }
   const place = placeOf(path, search.home);
-  if (found.has(place)) return;
   const target = stat.type === "link" ? look(() => fs.readLink(path), path, search) : undefined;
   if (stat.type === "link" && target === undefined) return;
   const { type, bytes, mode, mtimeMs, ctimeMs, inode, device } = stat;
@@ -232,7 +231,7 @@ function matcher(pattern: string, dot: boolean): (text: string) => boolean {
   // Parentheses are characters here, and a name may hold a line end.
   const text = pattern.replace(/\\?[()]/g, (found) => `\\${found.at(-1)}`);
   try {
-    return compile(text, { dot, noextglob: true, nonegate: true, posix: true, flags: "s", debug: true });
+    return compile(text, { dot, nonegate: true, posix: true, flags: "s", debug: true });
   } catch (error) {
     throw notAPattern(pattern, reasonOf(error));
   }
