@@ -19,6 +19,7 @@ import {
   type Incoming,
   type Inventory,
   refreshInventory,
+  seenOf,
   signerOf,
   stampOf,
 } from "./host/inventory.ts";
@@ -102,6 +103,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
     .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
   const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
   const reading = new Reading(host, config, ledger, inventory.foreign, options, bytesMax);
+  ledger.relax();
   const order = ledger.scrubOrder(options.hub, options.set);
   let done = 0;
   for (const snapshot of order) {
@@ -194,11 +196,8 @@ class Reading {
     const { seal, checksum } = snapshot.sealed;
     if (checksum !== known.checksum) {
       const stamp = stampOf(fs.lstat(`${snapshot.folder}/${SEAL_FILE}`));
-      this.ledger.recordSealed(
-        this.ledger.setKey(known.hub, known.set),
-        { seal, checksum, stamp, ...signerOf(snapshot) },
-        undefined,
-      );
+      const setKey = this.ledger.setKey(known.hub, known.set);
+      this.ledger.recordSealed(setKey, seenOf(fs, snapshot, stamp), undefined);
       return true;
     }
     const { signer, signatureProblem } = signerOf(snapshot);

@@ -26,7 +26,7 @@ import { clockDoubt } from "../core/standing.ts";
 import type { StorageConfig } from "../core/storage_config.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
-import type { Ledger, LedgerSet, Stamped } from "./ledger.ts";
+import type { Ledger, LedgerSet, SealSeen, Stamped } from "./ledger.ts";
 import { type Foreign, isSealed, readSnapshot, type SealedSnapshot, type StoredSet } from "./store.ts";
 
 /** New snapshots read per set and run; the rest waits for the next run. */
@@ -90,8 +90,10 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
   const nowMs = host.now().getTime();
   const doubt = clockDoubt(nowMs, ledger.clockMark(), config.clockGapDaysMax);
   if (doubt === undefined) {
-    ledger.setClockMark(Math.max(nowMs, ledger.clockMark() ?? 0));
-    ledger.dateUndated(nowMs);
+    ledger.transaction(() => {
+      ledger.setClockMark(Math.max(nowMs, ledger.clockMark() ?? 0));
+      ledger.dateUndated(nowMs);
+    });
   }
   const foreign = new CutList<Foreign>();
   const incoming = new CutList<Incoming>();
@@ -264,11 +266,13 @@ class SetLook {
     }
     const snapshot = readSnapshot(fs, stored!, id);
     if (isSealed(snapshot)) {
-      const { seal, checksum } = snapshot.sealed;
-      ledger.recordSealed(this.known.key, { seal, checksum, stamp, ...signerOf(snapshot) }, nowMs);
-    } else {
-      this.#unreadable(id, (snapshot.sealed as { problem: string }).problem, stamp, nowMs);
+      ledger.recordSealed(this.known.key, seenOf(fs, snapshot, stamp), nowMs);
+      return;
     }
+    const { state, problem } = snapshot.sealed as { state: string; problem: string };
+    // Without its signature it is not there yet; and it is looked at again, whenever that comes.
+    if (state === "incomplete" && !known) this.lists.incoming.add(incomingAt(fs, this.known.hub, folder));
+    else this.#unreadable(id, problem, stamp, nowMs);
   }
 
   #unreadable(id: SnapshotId, problem: string, stamp: string, nowMs: number | undefined): void {
@@ -281,6 +285,19 @@ const isLeaving = (state: string | undefined): boolean => state === "removing" |
 /** What tells whether a file is still the one that was read. A hub can set the times of a file but not this one's last. */
 export function stampOf({ bytes, mtimeMs, ctimeMs, inode }: Stat): string {
   return `${bytes} ${mtimeMs} ${inode} ${ctimeMs}`;
+}
+
+/** A readable seal as the ledger wants it. */
+export function seenOf(fs: Fs, snapshot: SealedSnapshot, stamp: string): SealSeen {
+  const { seal, checksum } = snapshot.sealed as SealedSnapshot["sealed"] & { checksum: string };
+  let bytes = 0;
+  for (const { name } of seal.parts) {
+    try {
+      const stat = lstatIfThere(fs, `${snapshot.folder}/${name}`);
+      if (stat?.type === "file") bytes += stat.bytes;
+    } catch { /* Scrub tells what is wrong with it. */ }
+  }
+  return { seal, checksum, stamp, bytes, ...signerOf(snapshot) };
 }
 
 /** Who signed a snapshot's seal. Whether that key may is for the caller to say. */

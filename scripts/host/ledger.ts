@@ -1,7 +1,7 @@
 /**
  * The ledger: what the storage host itself has seen and done, in a SQLite database that no hub can reach.
  *
- * Invariants: every change is on the disk before the call returns (`synchronous=FULL`); when a snapshot was first
+ * Invariants: every change is on the disk before the call returns (save what was read when: see `relax`); when a snapshot was first
  * seen and with which seal is written once and never changed; a removed snapshot stays as a tombstone, so that a gap
  * that this host made is told apart from one that somebody else made, and a snapshot sent again is not new.
  *
@@ -12,7 +12,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import { BackupError, reasonOf } from "../core/errors.ts";
 import type { HubName, SetName, SnapshotId } from "../core/names.ts";
 import type { Arrival } from "../core/retention.ts";
-import { type Seal, sealedBytes, type Suspicion } from "../core/seal.ts";
+import type { Seal, Suspicion } from "../core/seal.ts";
 import type { KnownSnapshot, SnapshotState } from "../core/standing.ts";
 import type { Fs } from "./host.ts";
 
@@ -85,6 +85,8 @@ export interface SealSeen {
   readonly stamp: string;
   readonly signer: string | undefined;
   readonly signatureProblem: string | undefined;
+  /** What its parts take on the disk, whatever the seal says. */
+  readonly bytes: number;
 }
 
 /** What the ledger remembers of a part. */
@@ -110,7 +112,13 @@ export interface SetWeight {
 export function openLedger(fs: Fs, stateFolder: string): Ledger {
   return orExplain(() => {
     fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
-    return new Ledger(new DatabaseSync(`${stateFolder}/ledger.db`));
+    const db = new DatabaseSync(`${stateFolder}/ledger.db`);
+    try {
+      return new Ledger(db);
+    } catch (error) {
+      db.close();
+      throw error;
+    }
   });
 }
 
@@ -138,7 +146,6 @@ export class Ledger implements Disposable {
     db.exec(`PRAGMA busy_timeout=${BUSY_MS_MAX}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`);
     const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
     if (version > LEDGER_VERSION) {
-      db.close();
       throw new BackupError(
         `Cannot use the ledger: its version is ${version}, and this program knows ${LEDGER_VERSION}`,
         { kind: "usage", hint: "use the newer hapi-backup that wrote it" },
@@ -169,6 +176,14 @@ export class Ledger implements Disposable {
       } catch { /* SQLite has rolled back by itself, as on a full disk. */ }
       throw error;
     }
+  }
+
+  /**
+   * From now on a change may be lost if the power fails, though none is ever half there: for notes that are easily
+   * made again, which would else wait for the disk thousands of times.
+   */
+  relax(): void {
+    this.#db.exec("PRAGMA synchronous=NORMAL");
   }
 
   /** The highest time that a run with an undoubted clock has seen, in milliseconds. */
@@ -207,8 +222,12 @@ export class Ledger implements Disposable {
 
   /** The key of a set, which is made if it is new. */
   setKey(hub: HubName, set: SetName): number {
+    const find = () =>
+      this.#get<{ key: number }>("SELECT key FROM sets WHERE hub = ? AND name = ?", hub, set)?.key;
+    const known = find();
+    if (known !== undefined) return known;
     this.#run("INSERT INTO sets (hub, name) VALUES (?, ?) ON CONFLICT DO NOTHING", hub, set);
-    return this.#get<{ key: number }>("SELECT key FROM sets WHERE hub = ? AND name = ?", hub, set)!.key;
+    return find()!;
   }
 
   /** Up to when someone looked at a hub's arrivals and found them right; 0 for never. */
@@ -305,7 +324,7 @@ export class Ledger implements Disposable {
       seal.previous?.id ?? null,
       seal.previous?.sha256 ?? null,
       JSON.stringify(seal.suspicions),
-      sealedBytes(seal),
+      seen.bytes,
       seen.signer ?? null,
       seen.signatureProblem ?? null,
       old?.pin ?? null,

@@ -1,0 +1,192 @@
+/**
+ * Stores for tests: snapshots with real seals, signatures and hash links, and parts of any bytes, since the storage
+ * host never looks into one.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { MANIFEST_PART, type SetName, type SnapshotId, snapshotIdAt } from "../../scripts/core/names.ts";
+import type { HubName, PartName } from "../../scripts/core/names.ts";
+import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
+import {
+  FORMAT_NAME,
+  FORMAT_VERSION,
+  type Seal,
+  SEAL_NAMESPACE,
+  sealChecksum,
+  serializeSeal,
+} from "../../scripts/core/seal.ts";
+import { signSsh } from "../../scripts/core/sshsig.ts";
+import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_config.ts";
+import type { Host } from "../../scripts/host/host.ts";
+import { makeHost } from "../../scripts/host/step.ts";
+
+export const HUB = "home" as HubName;
+export const STATE = "state" as SetName;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
+
+/** A key that signs seals. */
+export interface Signer {
+  readonly seed: Uint8Array;
+  readonly publicKey: string;
+  readonly fingerprint: string;
+}
+
+export function makeSigner(): Signer {
+  const seed = crypto.getRandomValues(new Uint8Array(32));
+  const publicKey = publicKeyOf(seed);
+  return { seed, publicKey: formatPublicKeyLine(publicKey, "test"), fingerprint: fingerprintOf(publicKey) };
+}
+
+/** What a snapshot is to be like; anything of the seal can be forged. */
+export interface SnapshotSpec {
+  readonly id: SnapshotId;
+  readonly signer: Signer;
+  readonly hub?: HubName;
+  readonly set?: SetName;
+  readonly parts?: Readonly<Record<string, Uint8Array>>;
+  readonly seal?: Partial<Seal>;
+}
+
+/** A snapshot that was written. */
+export interface Written {
+  readonly folder: string;
+  readonly seal: Seal;
+  readonly checksum: string;
+}
+
+/** Writes a snapshot into `store`, parts first and the seal last, as a hub ships it. */
+export function writeSnapshot(store: string, spec: SnapshotSpec): Written {
+  const { id, signer, hub = HUB, set = STATE } = spec;
+  const parts = spec.parts ??
+    { [MANIFEST_PART]: new TextEncoder().encode(`manifest of ${hub}/${set}/${id}`) };
+  const folder = `${store}/${hub}/${set}/${id}`;
+  Deno.mkdirSync(folder, { recursive: true });
+  const sealed = Object.entries(parts).map(([name, bytes]) => {
+    Deno.writeFileSync(`${folder}/${name}`, bytes);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    return { name: name as PartName, bytes: bytes.length, sha256 };
+  });
+  const seal: Seal = {
+    format: FORMAT_NAME,
+    version: FORMAT_VERSION,
+    hub,
+    set,
+    id,
+    kind: "full",
+    parent: null,
+    needs: [],
+    parts: sealed,
+    recipients: ["age1test"],
+    previous: null,
+    suspicions: [],
+    writer: "test",
+    ...spec.seal,
+  };
+  const bytes = new TextEncoder().encode(serializeSeal(seal));
+  Deno.writeTextFileSync(`${folder}/seal.json.sig`, signSsh(signer.seed, SEAL_NAMESPACE, bytes));
+  Deno.writeFileSync(`${folder}/seal.json`, bytes);
+  return { folder, seal, checksum: sealChecksum(bytes) };
+}
+
+/**
+ * Writes a hub's history: one snapshot at each time, each linked to the one before, in chains of `chainLength`.
+ *
+ * @param after The snapshot that the first one follows.
+ */
+export function writeHistory(
+  store: string,
+  signer: Signer,
+  times: readonly Date[],
+  options: { hub?: HubName; set?: SetName; chainLength?: number; after?: Written } = {},
+): Written[] {
+  const { hub = HUB, set = STATE, chainLength = 7 } = options;
+  const written: Written[] = [];
+  let chain: SnapshotId[] = [];
+  let before = options.after;
+  for (const time of times) {
+    const id = snapshotIdAt(time);
+    if (chain.length >= chainLength) chain = [];
+    const parent = chain.at(-1) ?? null;
+    const snapshot = writeSnapshot(store, {
+      id,
+      signer,
+      hub,
+      set,
+      seal: {
+        kind: parent === null ? "full" : "increment",
+        parent,
+        needs: [...chain],
+        previous: before ? { id: before.seal.id, sha256: before.checksum } : null,
+      },
+    });
+    written.push(snapshot);
+    chain.push(id);
+    before = snapshot;
+  }
+  return written;
+}
+
+/** Times that end at `last`, `everyHours` apart. */
+export function timesUntil(last: Date, count: number, everyHours = 12): Date[] {
+  return Array.from(
+    { length: count },
+    (_, index) => new Date(last.getTime() - (count - 1 - index) * everyHours * HOUR_MS),
+  );
+}
+
+/** A storage host in a temporary folder: a store, a state folder, a clock that the test moves. */
+export interface StorageHost extends Disposable {
+  readonly root: string;
+  readonly store: string;
+  readonly signer: Signer;
+  readonly config: StorageConfig;
+  readonly host: Host;
+  /** What the host's clock shows. */
+  now: Date;
+  /** The same with other settings. */
+  withConfig(settings: Record<string, unknown>, hub?: Record<string, unknown>): StorageConfig;
+}
+
+/** Makes one. Its clock starts at noon on 24 November 2026. */
+export function makeStorageHost(
+  settings: Record<string, unknown> = {},
+  hub: Record<string, unknown> = {},
+): StorageHost {
+  const root = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "storage-test-" }));
+  const store = `${root}/store`;
+  Deno.mkdirSync(`${store}/${HUB}`, { recursive: true });
+  const signer = makeSigner();
+  const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
+  const withConfig = (changed: Record<string, unknown>, changedHub: Record<string, unknown> = {}) =>
+    parseStorageConfig(
+      JSON.stringify({
+        store,
+        stateFolder: `${root}/ledger`,
+        timeZone: "UTC",
+        ...changed,
+        hubs: {
+          [HUB]: {
+            signers: [signer.publicKey],
+            snapshotsPerDayMax: 1000,
+            maxAgeHours: { state: 26 },
+            ...changedHub,
+          },
+        },
+      }),
+      "test",
+    );
+  const storage: StorageHost = {
+    root,
+    store,
+    signer,
+    config: withConfig(settings, hub),
+    now: new Date("2026-11-24T12:00:00Z"),
+    host: { ...real, now: () => storage.now },
+    withConfig,
+    [Symbol.dispose]: () => Deno.removeSync(root, { recursive: true }),
+  };
+  return storage;
+}

@@ -1,0 +1,895 @@
+/** The storage host: scrub, retain, watch, pin and storage, on real files, and what bad input does to them. */
+
+import assert from "node:assert/strict";
+import { BackupError } from "../scripts/core/errors.ts";
+import {
+  MANIFEST_PART,
+  type PartName,
+  type SetName,
+  type SnapshotId,
+  snapshotIdAt,
+} from "../scripts/core/names.ts";
+import { fingerprintOf, publicKeyOf } from "../scripts/core/openssh_key.ts";
+import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
+import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/receipt.ts";
+import { parseStorageConfig } from "../scripts/core/storage_config.ts";
+import { formatMetrics } from "../scripts/core/prometheus.ts";
+import type { Fs } from "../scripts/host/host.ts";
+import { pin } from "../scripts/pin.ts";
+import { retain } from "../scripts/retain.ts";
+import { scrub } from "../scripts/scrub.ts";
+import { authorize, forget, storageStatus } from "../scripts/storage.ts";
+import { watch } from "../scripts/watch.ts";
+import {
+  DAY_MS,
+  HOUR_MS,
+  HUB,
+  makeSigner,
+  makeStorageHost,
+  STATE,
+  type StorageHost,
+  timesUntil,
+  writeHistory,
+  writeSnapshot,
+} from "./real/signed_store.ts";
+
+const partOf = (folder: string): string => `${folder}/${MANIFEST_PART}`;
+const idOf = (text: string) => text as SnapshotId;
+
+/** Adds snapshots day by day as a hub does, twice a day, with the storage host looking after each. */
+async function live(storage: StorageHost, days: number): Promise<ReturnType<typeof writeHistory>> {
+  const { host, config, store, signer } = storage;
+  const times = timesUntil(storage.now, days * 2);
+  const written = writeHistory(store, signer, times);
+  // Seen one after another: each snapshot's folder is out of sight until its time has come.
+  for (const { folder } of written) Deno.renameSync(folder, `${folder}-later`);
+  Deno.mkdirSync(`${storage.root}/later`, { recursive: true });
+  for (const { folder, seal } of written) {
+    Deno.renameSync(`${folder}-later`, `${storage.root}/later/${seal.id}`);
+  }
+  for (const [index, { folder, seal }] of written.entries()) {
+    storage.now = times[index]!;
+    Deno.renameSync(`${storage.root}/later/${seal.id}`, folder);
+    storageStatus(host, config);
+  }
+  await scrub(host, config);
+  return written;
+}
+
+Deno.test("scrub() calls a whole store good, and remembers when it read each part", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 10));
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true, JSON.stringify(report.damage));
+  assert.deepEqual(report.read.snapshots, 10);
+  assert.equal(report.finished, true);
+  assert.equal(report.sets[0]!.good, 10);
+  assert.equal(report.sets[0]!.oldestReadAt, storage.now.toISOString());
+  assert.deepEqual(report.foreign.items, []);
+});
+
+Deno.test("scrub() finds every fault of many in one run, and what depends on each", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 8), { chainLength: 4 });
+  // A flipped bit, a cut part, a missing one: in the second, third and sixth.
+  const flipped = Deno.readFileSync(partOf(written[1]!.folder));
+  flipped[3]! ^= 1;
+  Deno.writeFileSync(partOf(written[1]!.folder), flipped);
+  Deno.truncateSync(partOf(written[2]!.folder), 5);
+  Deno.removeSync(partOf(written[5]!.folder));
+  const report = await scrub(host, config);
+  assert.equal(report.ok, false);
+  const faults = report.damage.items.map(({ id, kind }) =>
+    `${kind} ${written.findIndex((one) => one.seal.id === id)}`
+  );
+  assert.deepEqual(faults.sort(), ["needs 2", "needs 3", "needs 6", "needs 7", "part 1", "part 2", "part 5"]);
+  const { good, damaged } = report.sets[0]!;
+  assert.deepEqual({ good, damaged }, { good: 2, damaged: 6 });
+  assert.match(report.damage.items.find(({ kind }) => kind === "part")!.problem, /SHA-256 is/);
+});
+
+Deno.test("scrub() goes on where a limit ended it, the never read first, the longest unread next", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const part = new Uint8Array(1000);
+  const times = timesUntil(storage.now, 6);
+  for (const time of times) {
+    writeSnapshot(store, { id: snapshotIdAt(time), signer, parts: { [MANIFEST_PART]: part } });
+  }
+  const first = await scrub(host, config, { maxBytes: 2500 });
+  assert.deepEqual([first.read.parts, first.finished, first.leftSnapshots], [2, false, 4]);
+  storage.now = new Date(storage.now.getTime() + 1000);
+  const second = await scrub(host, config, { maxBytes: 2000 });
+  assert.deepEqual([second.read.parts, second.sets[0]!.unread], [2, 2]);
+  storage.now = new Date(storage.now.getTime() + 1000);
+  const third = await scrub(host, config, { maxBytes: 3000 });
+  assert.deepEqual([third.read.parts, third.sets[0]!.unread], [3, 0]);
+  // The third run's last part was one of the first run's, so the oldest is still one of that run.
+  assert.equal(third.sets[0]!.oldestReadAt, "2026-11-24T12:00:00.000Z");
+});
+
+Deno.test("scrub() begins no part after its time, and reads a part larger than its limit all the same", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  const timed = await scrub(host, config, { maxTimeSeconds: 0 });
+  assert.equal(timed.read.parts, 0);
+  const bounded = await scrub(host, config, { maxBytes: 1 });
+  assert.equal(bounded.read.parts, 1);
+});
+
+Deno.test("scrub() reads one of each hub in turn, so that a flood keeps nobody waiting", async () => {
+  using storage = makeStorageHost();
+  const { host, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 50));
+  writeHistory(store, signer, timesUntil(storage.now, 2), { set: "voice" as SetName });
+  const report = await scrub(host, storage.config, { maxBytes: 200 });
+  const voice = report.sets.find(({ set }) => set === "voice")!;
+  assert.equal(voice.unread, 0, `read ${report.read.parts} parts`);
+});
+
+Deno.test("scrub() reports what it read as damaged earlier, and takes it back once it is repaired", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  const good = Deno.readFileSync(partOf(only!.folder));
+  Deno.writeFileSync(partOf(only!.folder), good.slice(1));
+  assert.equal((await scrub(host, config)).ok, false);
+  storage.now = new Date(storage.now.getTime() + 1000);
+  assert.equal((await scrub(host, config, { maxTimeSeconds: 0 })).ok, false, "it is remembered");
+  Deno.writeFileSync(partOf(only!.folder), good);
+  storage.now = new Date(storage.now.getTime() + 1000);
+  assert.equal((await scrub(host, config)).ok, true);
+});
+
+Deno.test("scrub() tells a missing, an altered and a reordered link from a gap that retention made", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 1, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 4 },
+  });
+  const { host, config, store, signer } = storage;
+  const written = await live(storage, 10);
+  const removed = await retain(host, config, { apply: true });
+  assert(removed.sets[0]!.removed.length > 5);
+  assert.equal((await scrub(host, config)).ok, true, "a removed predecessor is no fault");
+
+  const next = new Date(storage.now.getTime() + HOUR_MS);
+  const last = written.at(-1)!;
+  const forged = { id: last.seal.id, sha256: "0".repeat(64) };
+  writeSnapshot(store, { id: snapshotIdAt(next), signer, seal: { previous: forged } });
+  const unknown = { id: idOf("20261101T000000Z"), sha256: last.checksum };
+  writeSnapshot(store, {
+    id: snapshotIdAt(new Date(next.getTime() + 1000)),
+    signer,
+    seal: { previous: unknown },
+  });
+  const later = { id: idOf("20270101T000000Z"), sha256: last.checksum };
+  writeSnapshot(store, {
+    id: snapshotIdAt(new Date(next.getTime() + 2000)),
+    signer,
+    seal: { previous: later },
+  });
+  storage.now = new Date(next.getTime() + HOUR_MS);
+  const report = await scrub(host, config);
+  const problems = report.damage.items.map(({ kind, problem }) => `${kind}: ${problem}`);
+  assert.equal(problems.length, 3, problems.join("\n"));
+  assert.match(problems[0]!, /link: it follows .* with seal 000/);
+  assert.match(problems[1]!, /link: it follows 20261101T000000Z, which never came/);
+  assert.match(problems[2]!, /link: it says that it follows 20270101T000000Z, which is not older/);
+});
+
+Deno.test("scrub() misses a snapshot that was here and is gone, until it is forgotten", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 5));
+  await scrub(host, config);
+  Deno.removeSync(written[1]!.folder, { recursive: true });
+  const report = await scrub(host, config);
+  assert.deepEqual(report.damage.items.map(({ kind }) => kind).sort(), ["gone", "needs", "needs", "needs"]);
+  const place = { hub: HUB, set: STATE, id: written[1]!.seal.id, why: "lost with the old disk" };
+  forget(host, config, place);
+  const after = await scrub(host, config);
+  assert.deepEqual(after.damage.items.map(({ kind }) => kind), ["needs", "needs", "needs"]);
+  assert.match(after.damage.items[0]!.problem, /which was removed/);
+  assert.throws(() => forget(host, config, { ...place, id: written[0]!.seal.id }), { kind: "usage" });
+});
+
+Deno.test("scrub() reads a snapshot again that was away, and keeps when it was first seen", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  Deno.renameSync(only!.folder, `${storage.root}/away`);
+  assert.equal((await scrub(host, config)).ok, false);
+  Deno.renameSync(`${storage.root}/away`, only!.folder);
+  storage.now = new Date(storage.now.getTime() + DAY_MS);
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true);
+  assert.equal(report.sets[0]!.good, 1);
+});
+
+Deno.test("only one scrub and one retain run at a time", async () => {
+  using storage = makeStorageHost();
+  Deno.mkdirSync(storage.config.stateFolder);
+  for (const [name, run] of [["scrub", scrub], ["retain", retain]] as const) {
+    using lock = Deno.openSync(`${storage.config.stateFolder}/${name}.lock`, { write: true, create: true });
+    lock.lockSync(true);
+    await assert.rejects(async () => await run(storage.host, storage.config), { kind: "busy" });
+  }
+});
+
+Deno.test("retain() plans without touching anything, and removes with apply what it planned", async () => {
+  using storage = makeStorageHost({ retention: { keepDaily: 20, keepWeekly: 5, keepMonthly: 2 } });
+  const { host, config, store } = storage;
+  const written = await live(storage, 50);
+  const plan = await retain(host, config);
+  const [set] = plan.sets;
+  assert.deepEqual(set!.removed, []);
+  assert(set!.remove.length > 20, `${set!.remove.length}`);
+  assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, written.length);
+
+  const done = await retain(host, config, { apply: true });
+  assert.deepEqual(done.sets[0]!.removed.toSorted(), set!.remove.map(({ id }) => id));
+  assert.deepEqual(
+    [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+    set!.keep.map(({ id }) => id),
+  );
+  assert.equal((await scrub(host, config)).ok, true, "what is left is whole");
+  assert.deepEqual((await retain(host, config, { apply: true })).sets[0]!.removed, [], "and stays");
+});
+
+Deno.test("retain() lets only what scrub has verified take a place", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 1, keepDaily: 5, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 2 },
+  });
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 10));
+  storageStatus(host, config);
+  storage.now = new Date(storage.now.getTime() + 6 * DAY_MS);
+  const unread = await retain(host, config);
+  assert.deepEqual(unread.sets[0]!.remove, []);
+  await scrub(host, config);
+  const read = await retain(host, config);
+  assert.notDeepEqual(read.sets[0]!.remove, []);
+});
+
+Deno.test("retain() is harmless wherever a crash ends it, and the next run finishes", async () => {
+  // Every operation on the file system in turn is the last one.
+  let operations = Infinity;
+  for (let crashAt = 0; crashAt < operations; crashAt++) {
+    using storage = makeStorageHost({
+      retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    });
+    const { host, config, store, signer } = storage;
+    const written = writeHistory(store, signer, timesUntil(storage.now, 6), { chainLength: 2 });
+    await scrub(host, config);
+    storage.now = new Date(storage.now.getTime() + HOUR_MS);
+    let count = 0;
+    const crashing = new Proxy(host.fs, {
+      get: (fs, name: keyof Fs) => {
+        if (!["rename", "remove", "syncFolder"].includes(name)) return fs[name];
+        return (...given: never[]) => {
+          if (count++ >= crashAt) throw new Error("crash");
+          return (fs[name] as (...args: never[]) => unknown)(...given);
+        };
+      },
+    });
+    const crashed = await retain({ ...host, fs: crashing }, config, { apply: true });
+    if (crashed.sets[0]!.problem === null) operations = crashAt;
+    // Whatever is still there under its name is whole, and so is all that it needs.
+    const scrubbed = await scrub(host, config);
+    assert.equal(scrubbed.ok, true, `at operation ${crashAt}: ${JSON.stringify(scrubbed.damage.items)}`);
+    assert.deepEqual(scrubbed.foreign.items, [], `at operation ${crashAt}`);
+    const finished = await retain(host, config, { apply: true });
+    assert.equal(finished.sets[0]!.problem, null);
+    assert.deepEqual(
+      [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+      written.slice(4).map(({ seal }) => seal.id),
+      `at operation ${crashAt}`,
+    );
+  }
+  assert(operations >= 12, `${operations} operations`);
+});
+
+Deno.test("retain() refuses on a bad signature, an unknown format, a changed seal and a gap", async (t) => {
+  const faults: Record<string, (storage: StorageHost, written: ReturnType<typeof writeHistory>) => void> = {
+    "signed by another key": ({ store, now }) =>
+      void writeSnapshot(store, { id: snapshotIdAt(now), signer: makeSigner() }),
+    "format version 99": ({ store, signer, now }) =>
+      void writeSnapshot(store, { id: snapshotIdAt(now), signer, seal: { version: 99 } }),
+    "not JSON": ({ store, now }) => {
+      Deno.mkdirSync(`${store}/home/state/${snapshotIdAt(now)}`);
+      Deno.writeTextFileSync(`${store}/home/state/${snapshotIdAt(now)}/seal.json`, "{");
+    },
+    "a changed seal": ({ store, signer }, written) =>
+      void writeSnapshot(store, { id: written[3]!.seal.id, signer, seal: { writer: "other" } }),
+    "a snapshot gone": (_, written) => Deno.removeSync(written[3]!.folder, { recursive: true }),
+  };
+  for (const [name, spoil] of Object.entries(faults)) {
+    await t.step(name, async () => {
+      using storage = makeStorageHost({
+        retention: { keepWithinDays: 0, keepDaily: 1, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 2 },
+      });
+      const { host, config, store, signer } = storage;
+      const written = writeHistory(store, signer, timesUntil(storage.now, 10), { chainLength: 1 });
+      await scrub(host, config);
+      storage.now = new Date(storage.now.getTime() + DAY_MS);
+      assert.notDeepEqual((await retain(host, config)).sets[0]!.remove, []);
+      assert.deepEqual((await retain(host, config)).sets[0]!.refused, []);
+      spoil(storage, written);
+      const report = await retain(host, config, { apply: true });
+      assert.equal(report.sets[0]!.refused.length > 0, true);
+      assert.deepEqual(report.sets[0]!.removed, []);
+    });
+  }
+});
+
+Deno.test("retain() refuses when the clock jumps back or far ahead, until a person trusts it", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 1, keepDaily: 1, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 2 },
+  });
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 10), { chainLength: 1 });
+  await scrub(host, config);
+  const start = storage.now.getTime();
+  for (const jump of [-DAY_MS, 30 * DAY_MS]) {
+    storage.now = new Date(start + jump);
+    const report = await retain(host, config, { apply: true });
+    assert.match(report.clockDoubt!, /clock is/);
+    assert.deepEqual(report.sets[0]!.removed, []);
+    assert.equal(watch(host, config).alarms.some(({ kind }) => kind === "clock"), true);
+  }
+  const trusted = await retain(host, config, { apply: true, trustClock: true });
+  assert.equal(trusted.clockDoubt, null);
+  assert.notDeepEqual(trusted.sets[0]!.removed, []);
+});
+
+Deno.test("what comes while the clock is in doubt is dated once it is not, and stays until then", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 1, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  });
+  const { host, config, store, signer } = storage;
+  const start = storage.now.getTime();
+  const [first] = writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  storage.now = new Date(start + 300 * DAY_MS);
+  writeHistory(store, signer, [new Date(start + HOUR_MS)], { after: first! });
+  await scrub(host, config);
+  storage.now = new Date(start + 2 * HOUR_MS);
+  const report = await retain(host, config, { apply: true });
+  assert.deepEqual(report.sets[0]!.keep.at(-1)!.reasons[0], "it came within 1 days");
+});
+
+Deno.test("retain() is not obeyed by a flood, and goes on once a person has accepted it", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 1, keepDaily: 1, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 2 },
+  }, { snapshotsPerDayMax: 24 });
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 40, 1), { chainLength: 1 });
+  await scrub(host, config);
+  storage.now = new Date(storage.now.getTime() + 3 * DAY_MS);
+  const refused = await retain(host, config, { apply: true });
+  assert.match(refused.sets[0]!.refused[0]!, /more than 24 snapshots came/);
+  assert.equal(watch(host, config).alarms.some(({ problem }) => /more than 24/.test(problem)), true);
+  const obeyed = await retain(host, config, { apply: true, despiteFlood: true });
+  assert.notDeepEqual(obeyed.sets[0]!.removed, []);
+  assert.deepEqual((await retain(host, config)).sets[0]!.refused, [], "it was accepted for good");
+});
+
+Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  });
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 9), { chainLength: 3 });
+  await scrub(host, config);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  const id = written[1]!.seal.id;
+  assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: "before 2.0" } }), [
+    { hub: HUB, set: STATE, id, why: "before 2.0" },
+  ]);
+  const kept = (await retain(host, config, { apply: true })).sets[0]!.keep.map((decision) => decision.id);
+  assert.deepEqual(kept.slice(0, 2), [written[0]!.seal.id, id]);
+  assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: undefined } }), []);
+  const after = await retain(host, config, { apply: true });
+  assert(after.sets[0]!.removed.includes(id));
+  assert.throws(
+    () => pin(host, config, { change: { hub: HUB, set: STATE, id, why: "too late" } }),
+    { kind: "usage" },
+  );
+});
+
+Deno.test("unfinished uploads are no snapshots, are reported, and go when they did not grow for long", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  // Change times are the machine's own, so the test's clock has to be the real one.
+  storage.now = new Date();
+  const [whole] = writeHistory(store, signer, [storage.now]);
+  const unfinished = `${store}/home/state/20261101T000000Z`;
+  const mixed = `${store}/home/state/20261102T000000Z`;
+  for (const folder of [unfinished, mixed]) {
+    Deno.mkdirSync(folder);
+    Deno.writeTextFileSync(`${folder}/${MANIFEST_PART}`, "half");
+    Deno.utimeSync(`${folder}/${MANIFEST_PART}`, 0, 0);
+  }
+  Deno.writeTextFileSync(`${mixed}/thesis.odt`, "not ours");
+  const partial = `${store}/home/.incoming-20261103T000000Z-1`;
+  Deno.mkdirSync(partial);
+  Deno.writeTextFileSync(`${partial}/${MANIFEST_PART}`, "half");
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true);
+  assert.equal(report.incoming.count, 3);
+  assert.deepEqual(
+    (await retain(host, config, { apply: true })).givenUp,
+    [],
+    "they are young, whatever their dates say",
+  );
+
+  storage.now = new Date(storage.now.getTime() + 6.9 * DAY_MS);
+  assert.deepEqual((await retain(host, config, { apply: true })).givenUp, []);
+  storage.now = new Date(storage.now.getTime() + 0.2 * DAY_MS);
+  assert.equal((await retain(host, config)).givenUp.length, 3);
+  const { givenUp } = await retain(host, config, { apply: true });
+  assert.match(
+    givenUp.find(({ path }) => path === mixed)!.problem!,
+    /thesis.odt in it is not part of an upload/,
+  );
+  assert.deepEqual([...Deno.readDirSync(`${store}/home`)].map(({ name }) => name), ["state"]);
+  assert.deepEqual(
+    [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+    [mixed.split("/").at(-1)!, whole!.seal.id].sort(),
+  );
+});
+
+Deno.test("watch() is silent within the limits, and says what is too old beyond them", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  assert.match(watch(host, config).alarms[0]!.problem, /no good snapshot has ever come/);
+  const [only] = writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  storage.now = new Date(storage.now.getTime() + 25 * HOUR_MS);
+  assert.deepEqual(watch(host, config).alarms, []);
+  storage.now = new Date(storage.now.getTime() + 2 * HOUR_MS);
+  const [alarm] = watch(host, config).alarms;
+  assert.equal(alarm!.kind, "stale");
+  assert.match(alarm!.problem, new RegExp(`${only!.seal.id}, is 27 h old; the limit is 26 h`));
+});
+
+Deno.test("watch() does not take a suspect, a cut or a future-dated snapshot for a good one", async (t) => {
+  const additions: Record<string, (storage: StorageHost) => void> = {
+    suspect: ({ store, signer, now }) =>
+      void writeSnapshot(store, {
+        id: snapshotIdAt(now),
+        signer,
+        seal: { suspicions: [{ code: "empty", source: "x" }] },
+      }),
+    cut: ({ store, signer, now }) =>
+      Deno.truncateSync(partOf(writeSnapshot(store, { id: snapshotIdAt(now), signer }).folder), 3),
+    "future-dated": ({ store, signer }) =>
+      void writeSnapshot(store, { id: idOf("99981231T000000Z"), signer }),
+    forged: ({ store, now }) => void writeSnapshot(store, { id: snapshotIdAt(now), signer: makeSigner() }),
+  };
+  for (const [name, add] of Object.entries(additions)) {
+    await t.step(name, async () => {
+      using storage = makeStorageHost();
+      const { host, config, store, signer } = storage;
+      writeHistory(store, signer, [storage.now]);
+      await scrub(host, config);
+      storage.now = new Date(storage.now.getTime() + 30 * HOUR_MS);
+      add(storage);
+      assert.equal(watch(host, config).alarms.some(({ kind }) => kind === "stale"), true);
+    });
+  }
+});
+
+Deno.test("watch() says when scrub or the drills have stopped", async () => {
+  using storage = makeStorageHost();
+  const { host, store, signer, root } = storage;
+  const config = storage.withConfig({ clockGapDaysMax: 100, scrubMaxAgeDays: 20 }, {
+    maxAgeHours: { state: 10_000 },
+    drillLogFile: `${root}/drills.jsonl`,
+  });
+  writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  assert.match(watch(host, config).alarms[0]!.problem, /there is no good drill/);
+  const line = (ok: boolean) =>
+    JSON.stringify({ at: storage.now, snapshot: "20261124T120000Z", set: "state", ok });
+  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true)}\n{"cut`);
+  assert.deepEqual(watch(host, config).alarms, []);
+  storage.now = new Date(storage.now.getTime() + 21 * DAY_MS);
+  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(false)}\n`);
+  const problems = watch(host, config).alarms.map(({ problem }) => problem);
+  assert.match(problems[0]!, /scrub has not read all of it for 21 days/);
+  assert.match(problems[1]!, /there is no good drill/);
+});
+
+Deno.test("watch() warns before the disk is full, from the rate of the last days", () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  for (let day = 10; day >= 0; day--) {
+    const id = snapshotIdAt(new Date(storage.now.getTime() - day * DAY_MS));
+    writeSnapshot(store, { id, signer, parts: { [MANIFEST_PART]: new Uint8Array(100_000) } });
+  }
+  storageStatus(host, config);
+  storage.now = new Date(storage.now.getTime() + DAY_MS);
+  const full = (freeBytes: number) => {
+    const fs = { ...host.fs, freeBytes: () => freeBytes };
+    return watch({ ...host, fs }, config).alarms.filter(({ kind }) => kind === "disk").map(({ problem }) =>
+      problem
+    );
+  };
+  assert.deepEqual(full(1e9), []);
+  assert.match(full(5e6)[0]!, /full in 4 days/);
+  assert.match(full(0)[0]!, /is full/);
+});
+
+Deno.test("watch() writes metrics that keep to Prometheus' conventions", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer, root } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  await scrub(host, config);
+  watch(host, config, { prometheus: `${root}/hapi_backup.prom` });
+  const lines = Deno.readTextFileSync(`${root}/hapi_backup.prom`).trimEnd().split("\n");
+  assert(lines.includes(`hapi_backup_newest_good_timestamp_seconds{hub="home",set="state"} 1795521600`));
+  assert(lines.includes(`hapi_backup_snapshots{hub="home",set="state",standing="good"} 3`));
+  const helped = new Set<string>();
+  for (const line of lines) {
+    const comment = /^# (HELP|TYPE) ([a-z_]+) \S/.exec(line);
+    if (comment) helped.add(`${comment[1]} ${comment[2]}`);
+    else {
+      const sample = /^([a-z_]+)(\{([a-z]+="[^"\\]*",?)+\})? -?\d+(\.\d+)?$/.exec(line);
+      assert(sample, line);
+      assert(helped.has(`HELP ${sample[1]}`) && helped.has(`TYPE ${sample[1]}`), line);
+      assert.match(sample[1]!, /^hapi_backup_/);
+    }
+  }
+  assert.deepEqual([...Deno.readDirSync(root)].map(({ name }) => name).sort(), [
+    "hapi_backup.prom",
+    "ledger",
+    "store",
+  ]);
+});
+
+Deno.test("formatMetrics() escapes labels and help", () => {
+  const text = formatMetrics([
+    {
+      name: "a_seconds",
+      help: "x\\y\nz",
+      type: "gauge",
+      samples: [{ labels: { l: 'q"\\\n' }, value: Infinity }],
+    },
+    { name: "b", help: "none", type: "gauge", samples: [{ value: undefined }] },
+  ]);
+  assert.equal(
+    text,
+    '# HELP a_seconds x\\\\y\\nz\n# TYPE a_seconds gauge\na_seconds{l="q\\"\\\\\\n"} +Inf\n',
+  );
+});
+
+Deno.test("storageStatus() tells the newest good snapshot, its chain, its age, and the room left", async () => {
+  using storage = makeStorageHost();
+  const { host, config } = storage;
+  const written = await live(storage, 5);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  const status = storageStatus(host, config);
+  const [set] = status.sets;
+  assert.equal(set!.newestGood!.id, written.at(-1)!.seal.id);
+  assert.equal(set!.newestGood!.ageSeconds, 3600);
+  assert.equal(set!.newestGood!.chainLength, 3);
+  assert.equal(set!.newestVerified, written.at(-1)!.seal.id);
+  assert.equal(status.bytes, written.reduce((sum, { seal }) => sum + seal.parts[0]!.bytes, 0));
+  assert.equal(typeof status.freeBytes, "number");
+  assert.equal(status.lastScrubAt, new Date(storage.now.getTime() - HOUR_MS).toISOString());
+});
+
+Deno.test("a receipt tells the hub what was verified, and only the storage host's key can make one", async () => {
+  using storage = makeStorageHost();
+  const { host, store, signer, root } = storage;
+  const seed = crypto.getRandomValues(new Uint8Array(32));
+  Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
+  const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
+  const written = writeHistory(store, signer, timesUntil(storage.now, 3));
+  const report = await scrub(host, config);
+  assert.deepEqual(report.receipts, [{ hub: HUB }]);
+  const read = () => ({
+    text: Deno.readTextFileSync(`${store}/home/.receipt.json`),
+    signature: Deno.readTextFileSync(`${store}/home/.receipt.json.sig`),
+  });
+  const allowed = new Set([fingerprintOf(publicKeyOf(seed))]);
+  const { text, signature } = read();
+  const receipt = verifyReceipt(text, signature, allowed, HUB);
+  const newest = written.at(-1)!;
+  assert.deepEqual(receipt.sets.get(STATE), {
+    newestVerified: { id: newest.seal.id, sealSha256: newest.checksum },
+    problems: [],
+    fullWanted: false,
+  });
+  assert.deepEqual(parseReceipt(serializeReceipt(receipt)), receipt);
+  assert.throws(() => verifyReceipt(text, signature, new Set(), HUB), { kind: "integrity" });
+  assert.throws(() => verifyReceipt(text.replace("false", "true"), signature, allowed, HUB), {
+    kind: "integrity",
+  });
+  assert.throws(() => verifyReceipt(text, signature, allowed, "other" as typeof HUB), { kind: "integrity" });
+
+  Deno.truncateSync(partOf(written[0]!.folder), 0);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  await scrub(host, config);
+  const after = read();
+  const damaged = verifyReceipt(after.text, after.signature, allowed, HUB).sets.get(STATE)!;
+  assert.equal(damaged.fullWanted, true);
+  assert.equal(damaged.newestVerified, null);
+  assert.match(damaged.problems.join("\n"), /0 bytes where the seal says/);
+});
+
+Deno.test("a receipt asks for no new full because of what others put there", async () => {
+  using storage = makeStorageHost();
+  const { host, store, signer, root } = storage;
+  const seed = crypto.getRandomValues(new Uint8Array(32));
+  Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
+  const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  const later = snapshotIdAt(new Date(storage.now.getTime() + 1000));
+  writeSnapshot(store, { id: later, signer: makeSigner() });
+  await scrub(host, config);
+  const receipt = parseReceipt(Deno.readTextFileSync(`${store}/home/.receipt.json`)).sets.get(STATE)!;
+  assert.equal(receipt.fullWanted, false);
+  assert.match(receipt.problems[0]!, /may not sign/);
+});
+
+Deno.test("authorize() prints a line that confines the key, and refuses what would need quoting", () => {
+  using storage = makeStorageHost({}, { quotaBytes: 1 << 30 });
+  const { host, config, root } = storage;
+  const key = makeSigner().publicKey;
+  Deno.writeTextFileSync(`${root}/key.pub`, key + "\n");
+  const options = { hub: HUB, keyFile: `${root}/key.pub`, from: "100.64.0.0/10" };
+  const text = authorize(host, config, { ...options, readKeyFile: `${root}/key.pub` });
+  const lines = text.split("\n").filter((line) => !line.startsWith("#"));
+  const folder = `${config.store}/home`;
+  assert.deepEqual(lines, [
+    `restrict,command="/usr/bin/rrsync -wo -no-del -no-overwrite ${folder}",from="100.64.0.0/10" ${key}`,
+    `restrict,command="/usr/bin/rrsync -ro ${folder}",from="100.64.0.0/10" ${key}`,
+    "",
+  ]);
+  assert.match(text, /setquota -u hapi-home 0 1048576 0 200000/);
+  assert.throws(() => authorize(host, config, { ...options, from: '1.2.3.4" x' }), { kind: "usage" });
+  assert.throws(() => authorize(host, { ...config, store: '/a b"' }, options), { kind: "usage" });
+  assert.throws(() => authorize(host, config, { ...options, hub: "who" }), { kind: "usage" });
+  assert.throws(() => authorize(host, config, { ...options, keyFile: `${root}/none` }), { kind: "key" });
+  Deno.writeTextFileSync(`${root}/key.pub`, "ssh-rsa AAAA x");
+  assert.throws(() => authorize(host, config, options), { kind: "key" });
+});
+
+Deno.test("parseStorageConfig() names the file, the line, the key and what is wrong with it", () => {
+  const key = makeSigner().publicKey;
+  const parse = (settings: unknown) => () =>
+    parseStorageConfig(JSON.stringify(settings, null, 1), "storage.json");
+  const hubs = { home: { signers: [key] } };
+  parse({ store: "/srv/b", hubs })();
+  const wrong: [unknown, RegExp][] = [
+    [{ store: "srv", hubs }, /line 2: store: is not an absolute path/],
+    [{ store: "/srv/b", hubs: { Home: { signers: [key] } } }, /hubs/],
+    [{ store: "/srv/b", hubs: { home: { signers: [] } } }, /line 5: hubs.home.signers/],
+    [{ store: "/srv/b", hubs: { home: { signers: ["ssh-rsa AAAA"] } } }, /hubs.home.signers.0: .*ssh-rsa/],
+    [{ store: "/srv/b", stateFolder: "/srv/b/x/../state", hubs }, /inside the store/],
+    [{ store: "/srv/b", hubs, timeZone: "Berlin" }, /timeZone: is not a time zone/],
+    [{ store: "/srv/b", hubs, retention: { keepGoodMin: 0 } }, /retention.keepGoodMin/],
+    [{ store: "/srv/b", hubs, storre: 1 }, /storre/],
+  ];
+  for (const [settings, message] of wrong) {
+    assert.throws(
+      parse(settings),
+      (error) =>
+        error instanceof BackupError && error.kind === "config" && message.test(error.message) &&
+        error.message.includes("storage.json"),
+      String(message),
+    );
+  }
+});
+
+Deno.test("ten thousand junk entries of every kind are counted, named in part, and left alone", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  const set = `${store}/home/state`;
+  for (let index = 0; index < 10_000; index++) Deno.writeTextFileSync(`${set}/junk ${index}\n`, "");
+  Deno.mkdirSync(`${set}/20269999T000000Z`);
+  Deno.mkdirSync(`${set}/.hidden`);
+  Deno.mkdirSync(`${set}/.removing-20261101T000000Z`);
+  Deno.symlinkSync("/etc", `${set}/20261101T000000Z`);
+  Deno.symlinkSync("nowhere", `${store}/home/voice`);
+  Deno.mkdirSync(`${store}/home/Not A Set`);
+  Deno.mkdirSync(`${store}/..hub`);
+  Deno.writeTextFileSync(`${store}/notes.txt`, "");
+  await new Deno.Command("mkfifo", { args: [`${set}/pipe`] }).output();
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true);
+  assert.equal(report.sets[0]!.good, 3);
+  assert.equal(report.foreign.count, 10_009);
+  assert.equal(report.foreign.items.length, 200);
+  storage.now = new Date(storage.now.getTime() + 6 * DAY_MS);
+  await retain(host, config, { apply: true });
+  assert.equal([...Deno.readDirSync(set)].length, 10_008);
+});
+
+Deno.test("hostile entries inside a snapshot are reported and never followed", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer, root } = storage;
+  const ids = timesUntil(storage.now, 4).map(snapshotIdAt);
+  const written = ids.map((id) => writeSnapshot(store, { id, signer }));
+  // A part that is a link to a right copy of itself, one that is a pipe, a seal that is a link, and one that is a folder.
+  Deno.renameSync(partOf(written[0]!.folder), `${root}/part`);
+  Deno.symlinkSync(`${root}/part`, partOf(written[0]!.folder));
+  Deno.removeSync(partOf(written[1]!.folder));
+  await new Deno.Command("mkfifo", { args: [partOf(written[1]!.folder)] }).output();
+  Deno.renameSync(`${written[2]!.folder}/seal.json`, `${root}/seal.json`);
+  Deno.symlinkSync(`${root}/seal.json`, `${written[2]!.folder}/seal.json`);
+  Deno.removeSync(`${written[3]!.folder}/seal.json`);
+  Deno.mkdirSync(`${written[3]!.folder}/seal.json`);
+  Deno.writeTextFileSync(`${written[0]!.folder}/extra`, "");
+  const report = await scrub(host, config);
+  const problems = report.damage.items.map(({ problem }) => problem).join("\n");
+  assert.match(problems, /it is a link, not a file/);
+  assert.match(problems, /it is a other, not a file/);
+  assert.match(problems, /seal.json is a link/);
+  assert.match(problems, /seal.json is a folder/);
+  assert(report.foreign.items.some(({ path }) => path.endsWith("/extra")));
+});
+
+Deno.test("seals with absurd contents are faults of their snapshot, not of the program", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const ids = timesUntil(storage.now, 9).map(snapshotIdAt);
+  const spoil = [
+    (folder: string) => Deno.writeTextFileSync(`${folder}/seal.json`, "{"),
+    (folder: string) => Deno.writeTextFileSync(`${folder}/seal.json`, ""),
+    (folder: string) => Deno.writeFileSync(`${folder}/seal.json`, new Uint8Array(2 << 20)),
+    (folder: string) => Deno.writeTextFileSync(`${folder}/seal.json`, "[".repeat(100_000)),
+    (folder: string) => Deno.writeTextFileSync(`${folder}/seal.json.sig`, "x".repeat(100_000)),
+    (folder: string) => Deno.removeSync(`${folder}/seal.json.sig`),
+    (folder: string) => {
+      const text = Deno.readTextFileSync(`${folder}/seal.json`);
+      Deno.writeTextFileSync(
+        `${folder}/seal.json`,
+        text.replace(/"bytes": \d+/, '"bytes": 9007199254740991'),
+      );
+    },
+  ];
+  for (const [index, id] of ids.entries()) {
+    const { folder } = writeSnapshot(store, { id, signer });
+    spoil[index]?.(folder);
+  }
+  const report = await scrub(host, config);
+  assert.equal(report.sets[0]!.good, 1, JSON.stringify(report.sets));
+  assert.equal(report.damage.count, 7, JSON.stringify(report.damage.items));
+  assert.equal(report.incoming.count, 1, "without a signature it is not there yet");
+  watch(host, config);
+  assert.equal((await retain(host, config, { apply: true })).sets[0]!.refused.length > 0, true);
+});
+
+Deno.test("missing folders: no store is an error, no hub and no set are not", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store } = storage;
+  const empty = await scrub(host, config);
+  assert.deepEqual([empty.ok, empty.sets], [true, []]);
+  Deno.removeSync(`${store}/home`);
+  assert.equal((await scrub(host, config)).ok, true);
+  Deno.removeSync(store);
+  await assert.rejects(() => scrub(host, config), { kind: "disk" });
+  assert.throws(() => watch(host, config), { kind: "disk" });
+});
+
+Deno.test("a folder that cannot be read is damage, and nothing in it is taken for gone", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  await scrub(host, config);
+  for (const hidden of [`${store}/home/state`, `${store}/home`]) {
+    const fs = {
+      ...host.fs,
+      readDir: (path: string) => {
+        if (path === hidden) throw new Deno.errors.PermissionDenied("Permission denied (os error 13)");
+        return host.fs.readDir(path);
+      },
+    };
+    const report = await scrub({ ...host, fs }, config, { maxTimeSeconds: 0 });
+    assert.equal(report.ok, false);
+    assert.match(report.unreadable[0]!.reason, /Permission denied/);
+    assert.equal(report.damage.count, 0);
+    const plan = await retain({ ...host, fs }, config, { apply: true });
+    assert.match(plan.sets[0]!.refused[0]!, /cannot be read/);
+  }
+  assert.equal((await scrub(host, config)).ok, true);
+});
+
+Deno.test("a read error of a part is damage of that part; the rest is still read", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
+  const bad = partOf(written[1]!.folder);
+  const fs: Fs = {
+    ...host.fs,
+    open: (path, options) => {
+      if (path === bad) throw new Error("Input/output error (os error 5)");
+      return host.fs.open(path, options);
+    },
+  };
+  const report = await scrub({ ...host, fs }, config);
+  assert.deepEqual(report.damage.items.map(({ kind }) => kind), ["part"]);
+  assert.match(report.damage.items[0]!.problem, /cannot be read: Input\/output error/);
+  assert.equal(report.sets[0]!.good, 2);
+});
+
+Deno.test("a read-only store can be scrubbed and watched; retention says that it cannot remove", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  });
+  const { host, store, signer, root } = storage;
+  Deno.writeTextFileSync(`${root}/key`, formatPrivateKey(new Uint8Array(32), "storage", 1), { mode: 0o600 });
+  const settings = {
+    receiptKeyFile: `${root}/key`,
+    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  };
+  const config = storage.withConfig(settings);
+  writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 1 });
+  const refuse = (): never => {
+    throw new Error("Read-only file system (os error 30)");
+  };
+  const within = (path: string) => path.startsWith(store);
+  const fs: Fs = {
+    ...host.fs,
+    rename: (from, to) => within(from) ? refuse() : host.fs.rename(from, to),
+    remove: (path, options) => within(path) ? refuse() : host.fs.remove(path, options),
+    open: (path, options) => within(path) && options.write ? refuse() : host.fs.open(path, options),
+  };
+  const readOnly = { ...host, fs };
+  const report = await scrub(readOnly, config);
+  assert.equal(report.ok, true);
+  assert.match(report.receipts[0]!.problem!, /read-only/);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  assert.deepEqual(watch(readOnly, config).alarms, []);
+  const plan = await retain(readOnly, config, { apply: true });
+  assert.match(plan.sets[0]!.problem!, /Read-only/);
+  assert.deepEqual(plan.sets[0]!.removed, []);
+  assert.equal((await scrub(host, config)).ok, true);
+});
+
+Deno.test("a full disk under the ledger is one clear error, and what the ledger held stays", async () => {
+  using storage = makeStorageHost();
+  const { host, store, signer } = storage;
+  if (Deno.uid() !== 0) return; // Only root can mount a small disk.
+  const disk = `${storage.root}/disk`;
+  Deno.mkdirSync(disk);
+  const mounted = await new Deno.Command("mount", { args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk] })
+    .output();
+  if (!mounted.success) return;
+  try {
+    const config = storage.withConfig({ stateFolder: `${disk}/state` });
+    writeHistory(store, signer, timesUntil(storage.now, 3));
+    assert.equal((await scrub(host, config)).ok, true);
+    try {
+      Deno.writeFileSync(`${disk}/filler`, new Uint8Array(2 << 20));
+    } catch { /* It is full now. */ }
+    writeHistory(store, signer, timesUntil(new Date(storage.now.getTime() + DAY_MS), 500, 0.01));
+    await assert.rejects(() => scrub(host, config), { kind: "disk" });
+    Deno.removeSync(`${disk}/filler`);
+  } finally {
+    await new Deno.Command("umount", { args: [disk] }).output();
+  }
+});
+
+Deno.test("a damaged or newer ledger is an error with the remedy, never a fresh start", async () => {
+  using storage = makeStorageHost();
+  const { host, config } = storage;
+  await scrub(host, config);
+  const path = `${config.stateFolder}/ledger.db`;
+  for (const end of ["-wal", "-shm"]) await Deno.remove(path + end).catch(() => {});
+  Deno.writeFileSync(path, crypto.getRandomValues(new Uint8Array(8192)));
+  await assert.rejects(() => scrub(host, config), { kind: "disk" });
+  Deno.removeSync(path);
+  const { DatabaseSync } = await import("node:sqlite");
+  const db = new DatabaseSync(path);
+  db.exec("PRAGMA user_version=99");
+  db.close();
+  await assert.rejects(() => scrub(host, config), { kind: "usage" });
+});
