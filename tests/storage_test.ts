@@ -754,6 +754,15 @@ Deno.test("seals with absurd contents are faults of their snapshot, not of the p
         text.replace(/"bytes": \d+/, '"bytes": 9007199254740991'),
       );
     },
+    (folder: string) => {
+      const sha256 = "0".repeat(64);
+      const parts = Array.from({ length: 1000 }, (_, index) => ({
+        name: `part${index}.zst.age` as PartName,
+        bytes: Number.MAX_SAFE_INTEGER,
+        sha256,
+      }));
+      writeSnapshot(store, { id: folder.split("/").at(-1) as SnapshotId, signer, seal: { parts } });
+    },
   ];
   for (const [index, id] of ids.entries()) {
     const { folder } = writeSnapshot(store, { id, signer });
