@@ -121,6 +121,8 @@ Deno.test("openStore() brings nothing from a hostile store but what a store coul
     // A folder that is a link, a foreign name, a name with a line's end, and something deep.
     await Deno.symlink(`${store}/home`, `${store}/linked`);
     await touch(`${store}/home/state/${ID[0]}/extra`);
+    await Deno.mkdir(`${store}/home/state/notes`);
+    await touch(`${store}/home/state/notes/seal.json`);
     await Deno.mkdir(`${store}/home/state/x\ny`);
     await touch(`${store}/home/state/x\ny/seal.json`);
     await Deno.mkdir(`${store}/UPPER/state/${ID[0]}`, { recursive: true });
