@@ -14,6 +14,7 @@ import {
   setNamed,
   type Surroundings,
 } from "./scripts/core/config.ts";
+import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { formatBytes, formatCount, formatTime } from "./scripts/core/format.ts";
 import { GATE_HINT } from "./scripts/core/gate.ts";
@@ -26,9 +27,11 @@ import {
   shipPermissions,
   snapshotPermissions,
   statusPermissions,
+  systemdPermissions,
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
+import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { EncryptReport } from "./scripts/encrypt.ts";
 import {
   absolutePath,
@@ -50,6 +53,7 @@ import type { StoreOptions } from "./scripts/host/store_option.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
 import type { SetupReport } from "./scripts/setup.ts";
+import type { SystemdJob } from "./scripts/systemd.ts";
 import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
 
 const script = (name: string): string => import.meta.resolve(`./scripts/${name}.ts`);
@@ -187,6 +191,44 @@ const VERBS: Readonly<Record<string, Verb>> = {
     );
   },
 
+  async systemd(context) {
+    const { options, around } = context;
+    if ((options.system === true) === (options.user === true)) {
+      throw new BackupError(
+        "Cannot make units: say whose manager runs them, with either --system or --user",
+        {
+          kind: "usage",
+          hint: "hapi-backup systemd --system --to ./units",
+        },
+      );
+    }
+    const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
+    const many = (name: string) => (options[name] ?? []) as string[];
+    const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
+    const isStorage = options.storage === true;
+    const configFile = isStorage && text("config") === undefined ? STORAGE_CONFIG_FILE : context.configFile;
+    const given = {
+      config: isStorage ? undefined : requireConfig(context),
+      drillIdentity: file("drillIdentity"),
+      drillStore: text("drillStore"),
+      prometheus: file("prometheus"),
+      to: file("to"),
+    };
+    const entry = new URL(import.meta.url).pathname;
+    const job: SystemdJob = {
+      configFile: absolutePath(configFile),
+      scope: options.user === true ? "user" : "system",
+      user: text("runAs") ?? (isStorage ? STORAGE_USER : around.home.slice(around.home.lastIndexOf("/") + 1)),
+      program: file("program") ?? { deno: Deno.execPath(), entry },
+      onFailure: many("onFailure"),
+      before: many("before"),
+      calendars: many("calendar"),
+      environment: unitEnvironment(around),
+      ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+    };
+    await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
+  },
+
   config(context) {
     if (context.options.action === "schema") {
       context.terminal.print(JSON.stringify(configJsonSchema(), null, 2));
@@ -202,6 +244,14 @@ const VERBS: Readonly<Record<string, Verb>> = {
     return Promise.resolve();
   },
 };
+
+/** What the units need of the environment, so that the configuration's defaults are there what they are here. */
+function unitEnvironment({ env }: Surroundings): Record<string, string> {
+  const entries = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined || name === "HAPI_BACKUP_CONFIG" ? [] : [[name, value] as const]
+  );
+  return Object.fromEntries(entries);
+}
 
 /** Snapshot, then encrypt while the images are checked on the other core. */
 async function snapshotAndEncrypt(

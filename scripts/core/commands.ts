@@ -195,6 +195,40 @@ export const COMMANDS: readonly CommandSpec[] = [
     example: "hapi-backup status --json",
   },
   {
+    verb: "systemd",
+    group: "Anywhere",
+    summary: "print the systemd units and timers of this machine, hardened as the NixOS modules make them",
+    details:
+      "Run it as the operator, not as root, so that the paths are the operator's. --to writes the files into a folder\n" +
+      "and says how to install them; nothing is started.",
+    config: "hub",
+    options: [
+      { flags: "--system", text: "for the system's manager: the strictest walls" },
+      { flags: "--user", text: "for the operator's own manager, without root" },
+      { flags: "--storage", text: "the storage host's units: scrub, retain and watch" },
+      {
+        flags: "--run-as <user>",
+        text: "whom the units run as; who owns HOME, or hapi-backup-storage, where left out",
+      },
+      { flags: "--program <file>", text: "what the units call; this program where left out" },
+      {
+        flags: "--on-failure <unit>",
+        text: "unit to start when one of these fails, such as mail@%n.service",
+        many: true,
+      },
+      { flags: "--before <unit>", text: "take a snapshot before each start of this unit", many: true },
+      { flags: "--calendar <set=when>", text: "when, such as 'state=*-*-* 06,18:00:00'", many: true },
+      {
+        flags: "--drill-identity <file>",
+        text: "also make a weekly drill; better on another machine than the hub",
+      },
+      { flags: "--drill-store <store>", text: "what the drill reads: a destination's name, or a store" },
+      { flags: "--prometheus <file>", text: "where watch writes its metrics" },
+      { flags: "--to <folder>", text: "write the files here instead of printing them" },
+    ],
+    example: "hapi-backup systemd --system --before hapi-hub.service --to ./units",
+  },
+  {
     verb: "config",
     group: "On the hub",
     summary: "check the configuration, or print its JSON Schema",

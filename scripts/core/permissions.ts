@@ -11,6 +11,7 @@
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
  * | status    | store, state                                  | nothing                        | none          |
+ * | systemd   | its configuration                             | the folder it is told to       | none          |
  *
  * No step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore` and `list` may start them.
  *
@@ -78,7 +79,7 @@ export function encryptPermissions(
 }
 
 /** The path that a source's files lie under: of a pattern, the folders before its first wildcard. */
-function readableRoot(source: Source): string {
+export function readableRoot(source: Source): string {
   if (source.kind !== "glob") return source.path;
   const names = source.path.split("/");
   const wild = names.findIndex((name) => /[*?[{]/.test(name));
@@ -202,4 +203,13 @@ export function listPermissions(config: Config, access: StoreAccess): StepPermis
 
 export function statusPermissions(config: Config): StepPermissions {
   return { read: [`${config.store}/${config.hub}`, config.stateFolder] };
+}
+
+export function systemdPermissions(
+  job: { readonly configFile: string; readonly to?: string },
+): StepPermissions {
+  return {
+    read: [job.configFile, ...job.to === undefined ? [] : [job.to]],
+    write: job.to === undefined ? [] : [job.to],
+  };
 }

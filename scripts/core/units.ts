@@ -1,0 +1,352 @@
+/**
+ * The systemd units of a hub and of a storage host, as text.
+ *
+ * Invariant: what a unit may touch and how it runs is said once, in `nix/units.json`. This file fills that description
+ * in for plain systemd, the Nix modules do so for NixOS, and a test compares the two line by line.
+ *
+ * @module
+ */
+
+import description from "../../nix/units.json" with { type: "json" };
+import type { Config, Destination, Source } from "./config.ts";
+import { BackupError } from "./errors.ts";
+import { readableRoot } from "./permissions.ts";
+import type { StorageConfig } from "./storage_config.ts";
+
+/** Whose manager runs the units: the machine's, or the operator's own. */
+export type Scope = "system" | "user";
+
+/** What both sides need to know. */
+interface Surroundings {
+  readonly scope: Scope;
+  /** The user that the units run as. */
+  readonly user: string;
+  readonly configFile: string;
+  /** The program and what comes before a verb's own options. */
+  readonly program: (verb: string) => readonly string[];
+  /** Paths that the program needs to see, where they lie in a home. */
+  readonly programPaths: readonly string[];
+  /** Units to start when one of ours fails; `%n` in them is the name of the one that failed. */
+  readonly onFailure: readonly string[];
+  /** Calendar expressions by set, or by verb; the description's own where left out. */
+  readonly calendars: ReadonlyMap<string, string>;
+}
+
+/** What the hub's units are made of. */
+export interface HubUnits extends Surroundings {
+  readonly config: Config;
+  /** Units before whose start a snapshot of `beforeSet` is taken. */
+  readonly beforeUnits: readonly string[];
+  readonly beforeSet: string;
+  /** Environment of the units beyond HOME, such as `HAPI_HOME`. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** The identity that a weekly drill opens snapshots with; no drill without it. */
+  readonly drill?: { readonly identityFile: string; readonly set: string; readonly store?: string };
+}
+
+/** What the storage host's units are made of. */
+export interface StorageUnits extends Surroundings {
+  readonly config: StorageConfig;
+  readonly prometheusFile?: string;
+}
+
+/** The files to install, by name; `hapi-backup.conf` is for tmpfiles.d. */
+export type UnitFiles = ReadonlyMap<string, string>;
+
+/** One value, or one line each. */
+type Setting = string | readonly string[];
+type Section = Readonly<Record<string, Setting>>;
+type Row = Readonly<Record<string, string>>;
+/** What replaces `{name}`, and the lists that `{list.field}` goes through. */
+interface Fill {
+  readonly texts: Readonly<Record<string, string>>;
+  readonly lists: Readonly<Record<string, readonly Row[]>>;
+}
+interface Service {
+  readonly name: string;
+  readonly groups: readonly string[];
+  readonly command: readonly string[];
+  readonly unit: Section;
+  readonly "unit@system"?: Section;
+  readonly service: Section;
+  readonly install?: Section;
+}
+
+const SERVICES = description.services as unknown as Readonly<Record<string, Service>>;
+const GROUPS = description.groups as unknown as Readonly<Record<string, Section>>;
+const TIMERS = description.timers as unknown as Readonly<
+  Record<string, Section & { OnCalendar: Readonly<Record<string, string>> }>
+>;
+
+/** Makes the units of a hub. @throws {BackupError} (config) If a path cannot stand in a unit. */
+export function hubUnits(wanted: HubUnits): UnitFiles {
+  const { config, scope, drill } = wanted;
+  const files = new Map<string, string>();
+  const fill: Fill = {
+    texts: {
+      home: plain(config.home, "the home"),
+      user: wanted.user,
+      hub: config.hub,
+      config: plain(wanted.configFile, "the configuration"),
+      store: plain(config.store, "store"),
+      state: plain(config.stateFolder, "stateFolder"),
+      ...description.defaults,
+    },
+    lists: {
+      program: rows("path", wanted.programPaths.map(bindable)),
+      variable: rows(
+        "assignment",
+        Object.entries(wanted.environment).map(([name, value]) => `${name}=${plain(value, name)}`),
+      ),
+      alarm: rows("unit", wanted.onFailure),
+      shipper: rows("unit", config.destinations.length > 0 ? ["hapi-backup-ship.service"] : []),
+      chosen: rows("set", [...config.sets.keys()]),
+      ancestor: rows("path", ancestors(config.home, [config.store, config.stateFolder])),
+      wanter: rows("unit", wanted.beforeUnits),
+    },
+  };
+  const add = (kind: string, own: Fill, more: readonly string[] = []) =>
+    addService(files, wanted, kind, {
+      texts: { ...fill.texts, ...own.texts },
+      lists: { ...fill.lists, ...own.lists },
+    }, more);
+  const signing = [{ name: "signing-key", file: plain(config.signingKeyFile, "signingKeyFile") }];
+  for (const [set, { sources }] of config.sets) {
+    const own = {
+      texts: { set },
+      lists: { credential: signing, source: rows("path", sourcePaths(sources).map(bindable)) },
+    };
+    add("backup", own);
+    addTimer(files, wanted, "backup", set, set, fill.texts);
+    if (set === wanted.beforeSet && wanted.beforeUnits.length > 0) add("before", own);
+  }
+  const shipping = {
+    credential: config.destinations.flatMap((destination) => credentialsOf(destination)),
+    knownHosts: rows("file", config.destinations.flatMap(knownHostsOf).map(bindable)),
+    folder: rows("path", config.destinations.flatMap(folderOf).map(bindable)),
+  };
+  if (config.destinations.length > 0) {
+    add("ship", { texts: {}, lists: shipping });
+    addTimer(files, wanted, "ship", undefined, "ship", fill.texts);
+  }
+  if (drill) {
+    const sources = config.sets.get(drill.set as never)?.sources ?? [];
+    const identity = { name: "identity", file: plain(drill.identityFile, "the identity") };
+    add("verify", {
+      texts: { set: drill.set, verifyNetwork: drill.store === undefined ? "no-network" : "network" },
+      lists: {
+        ...shipping,
+        credential: [identity, ...drill.store === undefined ? [] : shipping.credential],
+        source: rows("path", sourcePaths(sources.filter(({ kind }) => kind === "sqlite")).map(bindable)),
+      },
+    }, ["--identity", drill.identityFile, ...drill.store === undefined ? [] : ["--store", drill.store]]);
+    addTimer(files, wanted, "verify", undefined, "verify", fill.texts);
+  }
+  files.set("hapi-backup.conf", foldersText("hub", scope, fill));
+  return files;
+}
+
+/** Makes the units of a storage host. @throws {BackupError} (config) If a path cannot stand in a unit. */
+export function storageUnits(wanted: StorageUnits): UnitFiles {
+  const { config, prometheusFile } = wanted;
+  const files = new Map<string, string>();
+  const metrics = prometheusFile === undefined ? [] : [plain(prometheusFile, "the metrics file")];
+  const fill: Fill = {
+    texts: {
+      user: wanted.user,
+      config: plain(wanted.configFile, "the configuration"),
+      store: plain(config.store, "store"),
+      state: plain(config.stateFolder, "stateFolder"),
+    },
+    lists: {
+      program: rows("path", wanted.programPaths.map(bindable)),
+      alarm: rows("unit", wanted.onFailure),
+      credential: config.receiptKeyFile === undefined
+        ? []
+        : [{ name: "receipt-key", file: plain(config.receiptKeyFile, "receiptKeyFile") }],
+      metrics: metrics.map((file) => ({ folder: file.slice(0, file.lastIndexOf("/")) })),
+      peer: [...config.hubs.values()].map(({ name, user }) => ({ name, user })),
+    },
+  };
+  for (const kind of ["scrub", "retain", "watch"]) {
+    addService(
+      files,
+      wanted,
+      kind,
+      fill,
+      kind === "watch" ? metrics.flatMap((file) => ["--prometheus", file]) : [],
+    );
+    addTimer(files, wanted, kind, undefined, kind, fill.texts);
+  }
+  files.set("hapi-backup-storage.conf", foldersText("storage", "system", fill));
+  return files;
+}
+
+/**
+ * The paths that a snapshot of `sources` reads. A database brings its folder, because its `-wal` and `-shm` come and
+ * go; what lies inside another of the paths is left out.
+ */
+export function sourcePaths(sources: readonly Source[]): string[] {
+  const paths = sources.map((source) =>
+    source.kind === "sqlite"
+      ? source.path.slice(0, source.path.lastIndexOf("/")) || "/"
+      : readableRoot(source)
+  );
+  const inside = (path: string, other: string) =>
+    path !== other && path.startsWith(other === "/" ? "/" : `${other}/`);
+  return [...new Set(paths)].filter((path) => !paths.some((other) => inside(path, other)));
+}
+
+/** The folders between a home and `paths` in it: tmpfiles would make those for root. */
+function ancestors(home: string, paths: readonly string[]): string[] {
+  const between = paths.filter((path) => path.startsWith(`${home}/`)).flatMap((path) => {
+    const names = path.slice(home.length + 1).split("/").slice(0, -1);
+    return names.map((_, index) => [home, ...names.slice(0, index + 1)].join("/"));
+  });
+  return [...new Set(between)];
+}
+
+function credentialsOf(destination: Destination): Row[] {
+  const one = (what: string, file: string | undefined) =>
+    file === undefined
+      ? []
+      : [{ name: `${destination.name}-${what}`, file: plain(file, `${what} of ${destination.name}`) }];
+  switch (destination.kind) {
+    case "rsync":
+      return [...one("key", destination.identityFile), ...one("read-key", destination.readIdentityFile)];
+    case "rclone":
+      return one("rclone-config", destination.configFile);
+    case "folder":
+      return [];
+  }
+}
+
+const knownHostsOf = (destination: Destination): string[] =>
+  destination.kind === "rsync" ? [destination.knownHostsFile] : [];
+const folderOf = (destination: Destination): string[] =>
+  destination.kind === "folder" ? [destination.path] : [];
+
+function addService(
+  files: Map<string, string>,
+  { scope, program, configFile }: Surroundings,
+  kind: string,
+  fill: Fill,
+  more: readonly string[],
+): void {
+  const { name, groups, command, unit, install, ...service } = SERVICES[kind]!;
+  const fills = (text: string) => fillIn(text, fill);
+  const [verb, ...args] = command.flatMap(fills);
+  const exec = [...program(verb!), ...args, "--config", configFile, ...more].map(execArgument).join(" ");
+  const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${scope}`]]);
+  files.set(
+    `${fills(name)[0]}.service`,
+    text([
+      ["Unit", filled([unit, scope === "system" ? service["unit@system"] : undefined], fill)],
+      ["Service", new Map([["ExecStart", exec], ...filled([...sections, service.service], fill)])],
+      ["Install", filled([install], fill)],
+    ]),
+  );
+}
+
+function addTimer(
+  files: Map<string, string>,
+  { calendars }: Surroundings,
+  kind: string,
+  set: string | undefined,
+  calendar: string,
+  texts: Fill["texts"],
+): void {
+  const { Description, OnCalendar, ...rest } = TIMERS[kind]!;
+  const fill: Fill = { texts: { ...texts, ...(set === undefined ? {} : { set }) }, lists: {} };
+  files.set(
+    `${fillIn(SERVICES[kind]!.name, fill)[0]}.timer`,
+    text([
+      ["Unit", filled([{ Description: Description! }], fill)],
+      [
+        "Timer",
+        filled(
+          [{ OnCalendar: calendars.get(calendar) ?? OnCalendar[calendar] ?? OnCalendar["*"]!, ...rest }],
+          fill,
+        ),
+      ],
+      ["Install", filled([{ WantedBy: "timers.target" }], fill)],
+    ]),
+  );
+}
+
+/** A file for tmpfiles.d: the folders that the units expect to be there. */
+function foldersText(side: keyof typeof description.folders, scope: Scope, fill: Fill): string {
+  const lines = description.folders[side].flatMap((line) => fillIn(line, fill));
+  // A user's own tmpfiles can only make what is the user's.
+  const owned = scope === "system"
+    ? lines
+    : lines.map((line) => line.replace(/( \d{4}) \S+ \S+ -$/, "$1 - - -"));
+  return owned.join("\n") + "\n";
+}
+
+/** Merges sections: lists grow, later texts win; `{…}` is replaced. What ends up as an empty list is left out. */
+function filled(sections: readonly (Section | undefined)[], fill: Fill): ReadonlyMap<string, Setting> {
+  const merged = new Map<string, Setting>();
+  for (const section of sections) {
+    for (const [key, value] of Object.entries(section ?? {})) {
+      const before = merged.get(key) ?? [];
+      if (typeof value === "string") merged.set(key, fillIn(value, fill)[0] ?? "");
+      else merged.set(key, [...before, ...value.flatMap((line) => fillIn(line, fill))]);
+    }
+  }
+  return merged;
+}
+
+/** Replaces `{name}`, and repeats the line for each row of the list that a `{list.field}` names. */
+function fillIn(line: string, { texts, lists }: Fill): string[] {
+  const list = /\{(\w+)\.\w+\}/.exec(line)?.[1];
+  const rows = list === undefined ? [{}] : lists[list] ?? missing(list);
+  return rows.map((row: Row) =>
+    line.replace(
+      /\{(\w+)(?:\.(\w+))?\}/g,
+      (_, name: string, field: string | undefined) =>
+        (field === undefined ? texts[name] : row[field]) ?? missing(name),
+    )
+  );
+}
+
+function missing(name: string): never {
+  throw new BackupError(`Cannot make units: units.json names {${name}}, which nothing fills in`, {
+    kind: "internal",
+  });
+}
+
+function text(sections: readonly (readonly [string, ReadonlyMap<string, Setting>])[]): string {
+  return sections.flatMap(([title, settings]) => {
+    const lines = [...settings].flatMap(([key, value]) =>
+      (typeof value === "string" ? [value] : value).map((line) => `${key}=${line}`)
+    );
+    return lines.length === 0 ? [] : [[`[${title}]`, ...lines].join("\n") + "\n"];
+  }).join("\n");
+}
+
+const rows = (field: string, values: readonly string[]): Row[] => values.map((value) => ({ [field]: value }));
+
+/** Quotes an argument for ExecStart as NixOS does: always in quotes, nothing is a specifier or a variable. */
+function execArgument(argument: string): string {
+  return JSON.stringify(argument).replaceAll("%", "%%").replaceAll("$", "$$$$");
+}
+
+/** Escapes a path for the lists of paths in a unit. */
+function bindable(path: string): string {
+  if (!path.includes("\n")) return path.replaceAll("%", "%%").replace(/[\\ \t:'"]/g, "\\$&");
+  throw unusable(path, "a source", "rename it: a line end cannot stand in a unit");
+}
+
+/** A path that needs no escaping anywhere in a unit. */
+function plain(path: string, what: string): string {
+  if (/^\/[\w.@+,~/-]*$/.test(path)) return path;
+  throw unusable(path, what, "use letters, digits and . _ - / only");
+}
+
+function unusable(path: string, what: string, hint: string): BackupError {
+  return new BackupError(`Cannot make units: ${what}, ${JSON.stringify(path)}, would need quoting`, {
+    kind: "config",
+    hint,
+  });
+}

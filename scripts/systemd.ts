@@ -1,0 +1,126 @@
+/**
+ * Prints the systemd units and timers of this machine, or writes them into a folder. Starts and installs nothing.
+ *
+ * @module
+ */
+
+import type { Config } from "./core/config.ts";
+import { BackupError } from "./core/errors.ts";
+import { parseStorageConfig } from "./core/storage_config.ts";
+import { hubUnits, type Scope, storageUnits, type UnitFiles } from "./core/units.ts";
+import { denoArguments } from "./core/verbs.ts";
+import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { serveStep } from "./host/step.ts";
+
+/** What units are made for. */
+export interface SystemdJob {
+  /** The hub's configuration; the storage host's units are made where there is none. */
+  readonly config?: Config;
+  readonly configFile: string;
+  readonly scope: Scope;
+  readonly user: string;
+  /** The program to call with a verb; Deno and the path of `mod.ts` where there is none. */
+  readonly program: string | { readonly deno: string; readonly entry: string };
+  readonly onFailure: readonly string[];
+  readonly before: readonly string[];
+  /** `<set or verb>=<calendar expression>` */
+  readonly calendars: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly drillIdentity?: string;
+  readonly drillStore?: string;
+  readonly prometheus?: string;
+  /** Write the files here instead of printing them. */
+  readonly to?: string;
+}
+
+/** Makes the units. @throws {BackupError} (usage, config) If an option or the configuration does not fit in a unit. */
+export function systemd(host: Pick<Host, "fs">, job: SystemdJob): UnitFiles {
+  const { program } = job;
+  const common = {
+    scope: job.scope,
+    user: job.user,
+    configFile: job.configFile,
+    program: (verb: string) =>
+      typeof program === "string" ? [program, verb] : [program.deno, ...denoArguments(verb, program.entry)],
+    programPaths: typeof program === "string"
+      ? [program]
+      : [program.deno, program.entry.slice(0, program.entry.lastIndexOf("/"))],
+    onFailure: job.onFailure,
+    calendars: new Map(job.calendars.map(parseCalendar)),
+  };
+  if (job.config) {
+    return hubUnits({
+      ...common,
+      config: job.config,
+      beforeUnits: job.before,
+      beforeSet: "state",
+      environment: job.environment,
+      ...(job.drillIdentity === undefined ? {} : {
+        drill: {
+          identityFile: job.drillIdentity,
+          set: "state",
+          ...(job.drillStore === undefined ? {} : { store: job.drillStore }),
+        },
+      }),
+    });
+  }
+  const text = readTextIfThere(host.fs, job.configFile);
+  if (text === undefined) {
+    throw new BackupError(`Cannot make units: there is no configuration at ${job.configFile}`, {
+      kind: "config",
+      hint: "`hapi-backup storage schema` lists its keys; --config names another file",
+    });
+  }
+  return storageUnits({
+    ...common,
+    config: parseStorageConfig(text, job.configFile),
+    ...(job.prometheus === undefined ? {} : { prometheusFile: job.prometheus }),
+  });
+}
+
+function parseCalendar(text: string): [string, string] {
+  const [, name, when] = /^([a-z0-9-]+)=(.+)$/.exec(text) ?? [];
+  if (name !== undefined && when !== undefined && !/[\r\n]/.test(when)) return [name, when];
+  throw new BackupError(`Cannot use --calendar ${JSON.stringify(text)}: it is not of the form SET=WHEN`, {
+    kind: "usage",
+    hint:
+      "for example --calendar 'state=*-*-* 06,18:00:00'; `systemd-analyze calendar` reads the part after the =",
+  });
+}
+
+/** Where the files go, and how they come to life. */
+function installText(files: UnitFiles, scope: Scope, from: string): string {
+  const names = [...files.keys()];
+  const units = scope === "system" ? "/etc/systemd/system" : "~/.config/systemd/user";
+  const tmpfiles = scope === "system" ? "/etc/tmpfiles.d" : "~/.config/user-tmpfiles.d";
+  const sudo = scope === "system" ? "sudo " : "";
+  const user = scope === "system" ? "" : " --user";
+  const enabled = names.filter((name) => /\.timer$|-before-start\.service$/.test(name));
+  const conf = names.find((name) => name.endsWith(".conf"))!;
+  return [
+    `${sudo}install -D -m 0644 -t ${units} ${from}/*.service ${from}/*.timer`,
+    `${sudo}install -D -m 0644 -t ${tmpfiles} ${from}/${conf}`,
+    `${sudo}systemd-tmpfiles${user} --create ${tmpfiles}/${conf}`,
+    `${sudo}systemctl${user} daemon-reload`,
+    `${sudo}systemctl${user} enable --now ${enabled.filter((name) => name.endsWith(".timer")).join(" ")}`,
+    ...enabled.filter((name) => name.endsWith(".service")).map((name) =>
+      `${sudo}systemctl${user} enable ${name}`
+    ),
+    // A user's manager ends with the last session, and the timers with it.
+    ...scope === "user" ? ["loginctl enable-linger"] : [],
+  ].join("\n");
+}
+
+serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
+  await Promise.resolve();
+  const files = systemd(host, job);
+  const { to } = job;
+  if (to === undefined) {
+    print([...files].map(([name, text]) => `# ---- ${name}\n${text}`).join("\n").trimEnd());
+    return;
+  }
+  host.fs.mkdir(to, { recursive: true });
+  for (const [name, text] of files) writeFileDurably(host.fs, `${to}/${name}`, text, 0o644);
+  print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.scope, to)}`);
+});
