@@ -543,6 +543,22 @@ Deno.test("planFiles() trusts no memory of another snapshot, of another version,
   assert.equal(parseRememberedFiles(text.replace("home/f/a", "home/../a")), undefined);
 });
 
+Deno.test("planFiles() reads a file again when any one thing that stat tells of it differs", async () => {
+  using scratch = new Scratch();
+  const path = scratch.write("a", "four");
+  const { found } = findFiles(realFs, source("file", path), scratch.home);
+  const { next } = await pack(found);
+  const [file] = found;
+  for (const key of ["bytes", "mtimeMs", "ctimeMs", "inode", "device"] as const) {
+    const changed = { ...file!, stat: { ...file!.stat, [key]: file!.stat[key] - 3_000 } };
+    const plan = planFiles({ id: SECOND, found: [changed], previous: next });
+    assert.equal(plan.files[0]!.unchanged, undefined, key);
+  }
+  const [saved] = next.manifest.files;
+  const manifest = { ...next.manifest, files: [{ ...saved!, bytes: 5 }] };
+  assert.equal(planFiles({ id: SECOND, found, previous: { ...next, manifest } }).bytesToRead, 4);
+});
+
 Deno.test("planFiles() keeps one file per place, and what is behind a link rather than the link", () => {
   using scratch = new Scratch();
   scratch.write("f/real/x");
@@ -620,6 +636,52 @@ Deno.test("packFiles() saves a small file that never rests, says so, and reads i
   assert.deepEqual(packed.remembered.files, {});
   await restore(packed.files, tar, scratch.root);
   assert.match(Deno.readTextFileSync(`${scratch.root}/home/f/a`), /^x+$/);
+});
+
+Deno.test("packFiles() reads no more into memory of a small file that became a big one", async () => {
+  using scratch = new Scratch();
+  const path = scratch.write("f/a", "small");
+  const fs = meddling(path, (read) => read === 1 && Deno.writeFileSync(path, new Uint8Array(20 * MIB)));
+  const { found } = findFiles(realFs, source("file", path), scratch.home);
+  const { packed } = await pack(found, { host: hostWith(fs) });
+  assert.equal(packed.files[0]!.bytes, 8 * MIB);
+  assert.equal(packed.notes.length, 1);
+});
+
+Deno.test("packFiles() does not call a file read whole that gives less than stat says", async () => {
+  using scratch = new Scratch();
+  const path = scratch.write("f/a", "content");
+  const fs: Fs = {
+    ...realFs,
+    open(at, options) {
+      const file = realFs.open(at, options);
+      return { ...file, readAt: (buffer, position) => file.readAt(buffer.subarray(0, 3), position) };
+    },
+  };
+  const { found } = findFiles(realFs, source("file", path), scratch.home);
+  const { packed } = await pack(found, { host: hostWith(fs) });
+  assert.equal(packed.files[0]!.bytes, 3);
+  assert.equal(packed.notes.length, 1);
+});
+
+Deno.test("packFiles() gives its sink chunks of any file size, which the sink may overwrite", async () => {
+  using scratch = new Scratch();
+  for (let index = 0; index < 12; index++) {
+    scratch.write(`f/${index}`, new Uint8Array(index * 150_000).fill(index));
+  }
+  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const chunks: Uint8Array[] = [];
+  for (let turn = 0; turn < 2; turn++) {
+    chunks.length = 0;
+    await packFiles(hostWith(), planFiles({ id: FIRST, found }), (bytes) => {
+      chunks.push(bytes.slice());
+      new Uint8Array(bytes.buffer).fill(0xff);
+    });
+  }
+  const { packed, tar } = await pack(found);
+  assert.deepEqual(Buffer.compare(Buffer.concat(chunks), tar), 0);
+  await restore(packed.files, tar, scratch.root);
+  assert.deepEqual(describe(`${scratch.root}/home`), describe(scratch.home));
 });
 
 Deno.test("packFiles() stores a big file that grows, shrinks or changes at its first size, with its own checksum", async () => {
@@ -822,6 +884,7 @@ Deno.test("packFiles() writes what the tar program reads: names, sizes, modes, w
     assert.equal(stat.mode, file.mode, file.place);
     assert.equal(stat.mtimeMs, Math.floor(file.mtimeMs / 1000) * 1000, file.place);
   }
+  assert.ok(Buffer.from(tar).includes("path=home/f/ünïcödé"), "a name of no certain encoding");
   const listing = run("tar", ["-t", "-v", "--numeric-owner", "-f", `${scratch.path}/files.tar`]);
   assert.ok(listing.trim().split("\n").every((line) => line.includes(" 0/0 ")));
 });
@@ -1150,6 +1213,45 @@ Deno.test("unpackFiles() and finishTree() never write through what is in the way
     fails("integrity", "missing"),
   );
   assert.notEqual(realFs.stat(`${scratch.home}/precious`).mode, 0);
+});
+
+Deno.test("unpackFiles() does not follow a link that appears while it works", async () => {
+  using scratch = new Scratch();
+  const precious = scratch.write("precious");
+  const fs: Fs = {
+    ...realFs,
+    open(path, options) {
+      Deno.symlinkSync(precious, path);
+      return realFs.open(path, options);
+    },
+  };
+  const unpacking = unpackFiles(hostWith(fs), cut(archive(good)), wantedOf([GOOD]), scratch.root);
+  await assert.rejects(unpacking, fails("disk", "home/good"));
+  assert.equal(Deno.readTextFileSync(precious), "precious");
+});
+
+Deno.test("finishTree() closes inner folders before outer ones, and takes times before 1970", () => {
+  using scratch = new Scratch();
+  const closed: string[] = [];
+  const fs: Fs = {
+    ...realFs,
+    chmod(path, mode) {
+      closed.push(path.slice(scratch.root.length + 1));
+      realFs.chmod(path, mode);
+    },
+  };
+  const folders = ["home/a", "home/a/b", "home/a/b/c", "home/d"].map((path): SavedFile => ({
+    source: "things",
+    place: place(path),
+    type: "folder",
+    mode: 0o500,
+    mtimeMs: -1_234,
+    bytes: 0,
+  }));
+  finishTree(hostWith(fs), folders, scratch.root);
+  assert.deepEqual(closed, ["home/a/b/c", "home/a/b", "home/a", "home/d"]);
+  // Deno 2.8 itself shows such times without their sign.
+  assert.equal(run("stat", ["-c", "%Y", `${scratch.root}/home/a`]).trim(), "-2");
 });
 
 Deno.test("unpackFiles() keeps files private until they are finished, and syncs them when asked to", async () => {

@@ -158,10 +158,9 @@ export class ContentIndex {
     for (const { sha256, bytes, stored } of files) if (sha256 && stored) this.add(sha256, bytes, stored);
   }
 
-  /** Notes where content is stored. What is known already stays where it is. */
+  /** Notes where content is stored. */
   add(sha256: string, bytes: number, stored: NonNullable<SavedFile["stored"]>): void {
-    const key = `${sha256}:${bytes}`;
-    if (!this.#stored.has(key)) this.#stored.set(key, stored);
+    this.#stored.set(`${sha256}:${bytes}`, stored);
     this.#sizes.add(bytes);
   }
 

@@ -488,7 +488,6 @@ class CheckedFile implements Disposable {
     this.#hash.update(bytes);
     const start = this.#position;
     this.#position += bytes.length;
-    if (this.#position > this.#saved.bytes) throw damaged(`${this.#saved.place} is too long`);
     this.#tree.attempt("write", this.#saved.place, () => {
       for (const [from, to] of nonZeroRuns(bytes, start)) {
         this.#file.writeAt(bytes.subarray(from, to), start + from);
@@ -498,7 +497,6 @@ class CheckedFile implements Disposable {
 
   finish(): void {
     const { place, bytes, sha256 } = this.#saved;
-    if (this.#position !== bytes) throw damaged(`${place} ends after ${this.#position} of ${bytes} bytes`);
     if (this.#hash.digest("hex") !== sha256) throw damaged(`${place} has not the checksum of the manifest`);
     this.#tree.attempt("write", place, () => {
       this.#file.truncate(bytes);
