@@ -1,0 +1,59 @@
+# hapi-backup: its sources and npm packages beside one wrapper per verb, which grants that verb's permissions and no
+# more. `bin/hapi-backup` only picks the wrapper.
+{ lib, stdenvNoCC, callPackage, deno, makeBinaryWrapper, runtimeShell, rsync, openssh, rclone, zstd, findutils }:
+let
+  manifest = lib.importJSON ../deno.json;
+  table = lib.importJSON ./verbs.json;
+  deps = callPackage ./npm-deps.nix { };
+  programs = lib.makeBinPath [ rsync openssh rclone zstd findutils ];
+  flagsOf = verb: lib.concatStringsSep " "
+    (table.installed ++ table.always ++ [ "--allow-env=${lib.concatStringsSep "," table.env}" ] ++ table.verbs.${verb});
+  verbs = lib.attrNames table.verbs;
+  wrap = verb: ''
+    makeWrapper ${lib.getExe deno} $out/libexec/hapi-backup/${verb} \
+      --add-flags "run ${flagsOf verb} $out/lib/hapi-backup/mod.ts" \
+      --prefix PATH : ${programs}
+  '';
+in
+stdenvNoCC.mkDerivation {
+  pname = "hapi-backup";
+  version = manifest.version;
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [ ../deno.json ../mod.ts ../scripts ./units.json ./verbs.json ];
+  };
+  nativeBuildInputs = [ makeBinaryWrapper deno ];
+  dontConfigure = true;
+  buildPhase = ''
+    runHook preBuild
+    ${import ./node-modules.nix { inherit lib deps; }}
+    runHook postBuild
+  '';
+  doCheck = true;
+  checkPhase = ''
+    runHook preCheck
+    DENO_DIR=$TMPDIR/deno deno check --node-modules-dir=manual --cached-only --no-lock mod.ts
+    runHook postCheck
+  '';
+  installPhase = ''
+    runHook preInstall
+    mkdir -p $out/lib/hapi-backup $out/libexec/hapi-backup $out/bin
+    cp -R . $out/lib/hapi-backup
+    ${lib.concatMapStrings wrap verbs}
+    cat > $out/bin/hapi-backup <<END
+    #!${runtimeShell}
+    case "\''${1-}" in
+      ${lib.concatStringsSep "|" verbs}) exec $out/libexec/hapi-backup/"\$1" "\$@" ;;
+      *) exec $out/libexec/hapi-backup/config "\$@" ;; # --help, --version and what is no verb
+    esac
+    END
+    chmod +x $out/bin/hapi-backup
+    runHook postInstall
+  '';
+  passthru = { inherit deps verbs; };
+  meta = {
+    description = "Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable";
+    mainProgram = "hapi-backup";
+    platforms = [ "x86_64-linux" "aarch64-linux" ];
+  };
+}
