@@ -21,6 +21,7 @@ import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
 import {
+  arriveOneByOne,
   DAY_MS,
   HOUR_MS,
   HUB,
@@ -39,19 +40,8 @@ const idOf = (text: string) => text as SnapshotId;
 /** Adds snapshots day by day as a hub does, twice a day, with the storage host looking after each. */
 async function live(storage: StorageHost, days: number): Promise<ReturnType<typeof writeHistory>> {
   const { host, config, store, signer } = storage;
-  const times = timesUntil(storage.now, days * 2);
-  const written = writeHistory(store, signer, times);
-  // Seen one after another: each snapshot's folder is out of sight until its time has come.
-  for (const { folder } of written) Deno.renameSync(folder, `${folder}-later`);
-  Deno.mkdirSync(`${storage.root}/later`, { recursive: true });
-  for (const { folder, seal } of written) {
-    Deno.renameSync(`${folder}-later`, `${storage.root}/later/${seal.id}`);
-  }
-  for (const [index, { folder, seal }] of written.entries()) {
-    storage.now = times[index]!;
-    Deno.renameSync(`${storage.root}/later/${seal.id}`, folder);
-    storageStatus(host, config);
-  }
+  const written = writeHistory(store, signer, timesUntil(storage.now, days * 2));
+  arriveOneByOne(storage, written, () => storageStatus(host, config));
   await scrub(host, config);
   return written;
 }

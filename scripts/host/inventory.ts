@@ -31,6 +31,8 @@ import { type Foreign, isSealed, readSnapshot, type SealedSnapshot, type StoredS
 
 /** New snapshots read per set and run; the rest waits for the next run. */
 const NEW_PER_SET_MAX = 10_000;
+/** New sets taken up per hub and run, beside those that the configuration names: a hub can make any number. */
+const NEW_SETS_MAX = 20;
 /** How many of a kind are listed; all are counted. */
 const LISTED_MAX = 200;
 /** Names in an unfinished upload that are looked at for its age. */
@@ -99,17 +101,26 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
   const incoming = new CutList<Incoming>();
   const found = new Map<string, StoredSet>();
   const unreadableHubs = new Map<HubName, string>();
+  const knownSets = new Set(ledger.sets().map(({ hub, set }) => `${hub}/${set}`));
   for (const hub of hubsIn(fs, config, foreign)) {
     try {
-      for (const set of setsOf(fs, `${config.store}/${hub}`, hub, foreign, incoming)) {
-        found.set(`${hub}/${set.set}`, set);
-        ledger.setKey(hub, set.set);
+      const folder = `${config.store}/${hub}`;
+      let unknown = 0;
+      for (const set of setsOf(fs, folder, hub, foreign, incoming)) {
+        const name = `${hub}/${set.set}`;
+        const isExpected = knownSets.has(name) || config.hubs.get(hub)?.maxAgeHours.has(set.set) === true;
+        const problem = isExpected ? undefined : whyNoSet(fs, set.folder, unknown);
+        if (!isExpected && problem === undefined) unknown++;
+        if (problem === undefined) found.set(name, set);
+        else foreign.add({ path: set.folder, reason: problem });
       }
     } catch (error) {
       if (error instanceof BackupError) throw error;
       unreadableHubs.set(hub, reasonOf(error));
     }
   }
+
+  for (const { hub, set } of found.values()) ledger.setKey(hub, set);
 
   const sets: InventorySet[] = [];
   let newCount = 0;
@@ -177,6 +188,23 @@ function setsOf(
     else sets.push({ hub, set: name, folder: path });
   }
   return sets;
+}
+
+/** Why a folder that nobody expects is not taken for a set; undefined if it is. */
+function whyNoSet(fs: Fs, folder: string, before: number): string | undefined {
+  if (before >= NEW_SETS_MAX) return `is one of more than ${NEW_SETS_MAX} new sets`;
+  // What cannot be read is for the set itself to tell.
+  const names = tryOr(() => fs.readDir(folder), undefined);
+  if (names === undefined || names.some(({ name }) => isSnapshotId(name))) return undefined;
+  return "holds no snapshot";
+}
+
+function tryOr<Value, Other>(work: () => Value, other: Other): Value | Other {
+  try {
+    return work();
+  } catch {
+    return other;
+  }
 }
 
 /** One set being compared with the ledger. */

@@ -6,7 +6,13 @@
  */
 
 import { createHash } from "node:crypto";
-import { MANIFEST_PART, type SetName, type SnapshotId, snapshotIdAt } from "../../scripts/core/names.ts";
+import {
+  MANIFEST_PART,
+  type SetName,
+  type SnapshotId,
+  snapshotIdAt,
+  timeOfSnapshotId,
+} from "../../scripts/core/names.ts";
 import type { HubName, PartName } from "../../scripts/core/names.ts";
 import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
 import {
@@ -127,6 +133,20 @@ export function writeHistory(
     before = snapshot;
   }
   return written;
+}
+
+/**
+ * Lets snapshots that were written arrive one by one, each at the time in its id, and calls `look` after each. The
+ * storage host's clock ends at the last one.
+ */
+export function arriveOneByOne(storage: StorageHost, written: readonly Written[], look: () => void): void {
+  const away = ({ seal }: Written) => `${storage.root}/away-${seal.id}`;
+  for (const snapshot of written) Deno.renameSync(snapshot.folder, away(snapshot));
+  for (const snapshot of written) {
+    storage.now = timeOfSnapshotId(snapshot.seal.id);
+    Deno.renameSync(away(snapshot), snapshot.folder);
+    look();
+  }
 }
 
 /** Times that end at `last`, `everyHours` apart. */
