@@ -88,7 +88,7 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
       bytes: set.bytes,
       bytesPerDay: Math.round(set.bytesPerDay),
       oldestReadAt: iso(set.oldestReadMs),
-      problems: set.assessment.faults.filter(isDamage).length + (set.unreadable === undefined ? 0 : 1),
+      problems: set.faults.filter(isDamage).length + (set.unreadable === undefined ? 0 : 1),
     })),
     lastGoodDrills: [...survey.lastGoodDrills].map(([hub, { snapshot, timeMs }]) => ({
       hub,

@@ -91,11 +91,8 @@ function stalenessOf(
 /** Sets that scrub, and hubs that a drill, has not proved for too long. */
 function staleProofs(config: StorageConfig, survey: Survey, nowMs: number): Alarm[] {
   const alarms: Alarm[] = [];
-  for (const { hub, set, known, oldestReadMs } of survey.sets) {
-    const present = known.filter(({ state }) => state === "present");
-    const oldestUnreadMs = present.filter(({ readMs }) => readMs === undefined)
-      .reduce((oldest, { firstSeenMs }) => Math.min(oldest, firstSeenMs ?? nowMs), Infinity);
-    const sinceMs = Math.min(oldestReadMs ?? Infinity, oldestUnreadMs);
+  for (const { hub, set, unreadSinceMs } of survey.sets) {
+    const sinceMs = unreadSinceMs ?? nowMs;
     if (nowMs - sinceMs > config.scrubMaxAgeDays * DAY_MS) {
       const problem = `scrub has not read all of it for ${formatDuration((nowMs - sinceMs) / 1000)}`;
       alarms.push({

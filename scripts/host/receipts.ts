@@ -15,11 +15,11 @@ import {
   type SetReceipt,
 } from "../core/receipt.ts";
 import { signSsh } from "../core/sshsig.ts";
-import { isDamage, wantsFull } from "../core/standing.ts";
+import { isDamage } from "../core/standing.ts";
 import type { StorageConfig } from "../core/storage_config.ts";
 import { lstatIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
-import type { Survey } from "./survey.ts";
+import type { SetSurvey, Survey } from "./survey.ts";
 
 /** What became of a hub's receipt. */
 export interface ReceiptOutcome {
@@ -36,13 +36,13 @@ export function writeReceipts(
   survey: Survey,
 ): ReceiptOutcome[] {
   const outcomes: ReceiptOutcome[] = [];
-  for (const { name: hub, signers } of config.hubs.values()) {
+  for (const { name: hub } of config.hubs.values()) {
     const folder = `${config.store}/${hub}`;
     try {
       // A link would lead the receipt to where the hub likes.
       if (lstatIfThere(host.fs, folder)?.type !== "folder") continue;
       const sets = new Map(
-        survey.sets.filter((set) => set.hub === hub).map((set) => [set.set, receiptOf(set, signers)]),
+        survey.sets.filter((set) => set.hub === hub).map((set) => [set.set, receiptOf(set)]),
       );
       const text = serializeReceipt({ hub, time: host.now(), sets: withFlood(sets, survey.floods.get(hub)) });
       const signature = signSsh(key.seed, RECEIPT_NAMESPACE, new TextEncoder().encode(text));
@@ -57,13 +57,12 @@ export function writeReceipts(
   return outcomes;
 }
 
-function receiptOf(set: Survey["sets"][number], signers: ReadonlySet<string>): SetReceipt {
-  const { newestVerified, assessment, known } = set;
+function receiptOf({ newestVerified, faults, fullWanted }: SetSurvey): SetReceipt {
   return {
     newestVerified: newestVerified ? { id: newestVerified.id, sealSha256: newestVerified.checksum } : null,
-    problems: assessment.faults.filter(isDamage).sort((a, b) => a.id < b.id ? 1 : -1)
+    problems: faults.filter(isDamage).sort((a, b) => a.id < b.id ? 1 : -1)
       .map(({ id, problem }) => `${id}: ${problem}`),
-    fullWanted: wantsFull(known, assessment.standings, signers),
+    fullWanted,
   };
 }
 

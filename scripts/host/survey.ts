@@ -6,7 +6,14 @@
 
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../core/names.ts";
 import { findFlood } from "../core/retention.ts";
-import { type Assessment, assessSet, type Fault, type KnownSnapshot, newestOf } from "../core/standing.ts";
+import {
+  type Assessment,
+  assessSet,
+  type Fault,
+  type KnownSnapshot,
+  newestOf,
+  wantsFull,
+} from "../core/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../core/storage_config.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -35,8 +42,7 @@ export interface SetSurvey {
   readonly hub: HubName;
   readonly set: SetName;
   readonly folder: string;
-  readonly known: readonly KnownSnapshot[];
-  readonly assessment: Assessment;
+  readonly faults: readonly Fault[];
   readonly counts: Readonly<Record<"good" | "unread" | "suspect" | "damaged", number>>;
   /** The newest that was read whole here. */
   readonly newestVerified: SnapshotNote | undefined;
@@ -44,6 +50,10 @@ export interface SetSurvey {
   readonly newestGood: SnapshotNote | undefined;
   /** When the part that was not read for longest was read; undefined if one never was. */
   readonly oldestReadMs: number | undefined;
+  /** Since when something was not read again, or not at all, though it is here. */
+  readonly unreadSinceMs: number | undefined;
+  /** The chain that the hub would build on is damaged. */
+  readonly fullWanted: boolean;
   readonly bytes: number;
   readonly bytesPerDay: number;
   readonly maxAgeHours: number | undefined;
@@ -118,29 +128,37 @@ function surveySet(
   for (const standing of assessment.standings.values()) counts[standing]++;
   const verified = newestOf(known, assessment.standings, ["good"]);
   const weight = ledger.weight(key, sinceMs);
-  let oldestReadMs: number | undefined = Infinity;
-  for (const { state, readMs } of known) {
-    if (state !== "present") continue;
-    if (readMs === undefined) {
-      oldestReadMs = undefined;
-      break;
-    }
-    oldestReadMs = Math.min(oldestReadMs, readMs);
-  }
   return {
     hub,
     set,
     folder,
-    known,
-    assessment,
+    faults: assessment.faults,
     counts,
     newestVerified: verified && noteOf(verified.snapshot, verified.timeMs),
     newestGood: newestWhole(host, ledger, folder, known, assessment),
-    oldestReadMs: oldestReadMs === Infinity ? undefined : oldestReadMs,
+    ...readingOf(known),
+    fullWanted: wantsFull(known, assessment.standings, config.hubs.get(hub)?.signers ?? new Set()),
     bytes: weight.bytes,
     bytesPerDay: weight.grownBytes / days,
     maxAgeHours: config.hubs.get(hub)?.maxAgeHours.get(set),
     unreadable,
+  };
+}
+
+function readingOf(known: readonly KnownSnapshot[]): Pick<SetSurvey, "oldestReadMs" | "unreadSinceMs"> {
+  let oldestReadMs = Infinity;
+  let unreadSinceMs = Infinity;
+  let isAllRead = true;
+  for (const { state, readMs, firstSeenMs } of known) {
+    if (state !== "present") continue;
+    if (readMs === undefined) isAllRead = false;
+    oldestReadMs = Math.min(oldestReadMs, readMs ?? Infinity);
+    unreadSinceMs = Math.min(unreadSinceMs, readMs ?? firstSeenMs ?? Infinity);
+  }
+  const orNone = (timeMs: number) => timeMs === Infinity ? undefined : timeMs;
+  return {
+    oldestReadMs: isAllRead ? orNone(oldestReadMs) : undefined,
+    unreadSinceMs: orNone(unreadSinceMs),
   };
 }
 
@@ -199,9 +217,7 @@ function noteOf(snapshot: KnownSnapshot, timeMs: number): SnapshotNote {
 
 /** All faults of a survey, with where they are. */
 export function faultsOf(survey: Survey): (Fault & { hub: HubName; set: SetName })[] {
-  return survey.sets.flatMap(({ hub, set, assessment }) =>
-    assessment.faults.map((fault) => ({ hub, set, ...fault }))
-  );
+  return survey.sets.flatMap(({ hub, set, faults }) => faults.map((fault) => ({ hub, set, ...fault })));
 }
 
 function lastGoodDrill({ fs }: Host, { drillLogFile }: HubConfig): DrillNote | undefined {

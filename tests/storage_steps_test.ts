@@ -1,0 +1,171 @@
+/** The storage host's verbs as steps: in workers with just their permissions, through their shells. */
+
+import assert from "node:assert/strict";
+import { COMMANDS } from "../scripts/core/commands.ts";
+import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
+import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
+import type { StepPermissions } from "../scripts/core/permissions.ts";
+import { STORAGE_VERBS, storagePermissions, type StorageVerb } from "../scripts/core/storage_permissions.ts";
+import type { StorageConfig } from "../scripts/core/storage_config.ts";
+import { runStep } from "../scripts/host/step.ts";
+import {
+  DAY_MS,
+  HUB,
+  makeSigner,
+  makeStorageHost,
+  type StorageHost,
+  timesUntil,
+  writeHistory,
+  writeSnapshot,
+} from "./real/signed_store.ts";
+
+interface Outcome {
+  readonly printed: string;
+  readonly error: { readonly kind: ErrorKind; readonly message: string } | undefined;
+}
+
+/** Runs a verb as the command line does. */
+async function step(
+  verb: StorageVerb,
+  config: StorageConfig,
+  options: Record<string, unknown> = {},
+  permissions: StepPermissions = storagePermissions(verb, config, options),
+): Promise<Outcome> {
+  let printed = "";
+  const terminal = {
+    progress: () => {},
+    info: () => {},
+    warn: () => {},
+    print: (text: string) => void (printed += text),
+  };
+  const script = import.meta.resolve(`../scripts/${verb}.ts`);
+  try {
+    await runStep(script, { config, options }, permissions, terminal);
+    return { printed, error: undefined };
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    return { printed, error: { kind: error.kind, message: error.message } };
+  }
+}
+
+/** A storage host whose snapshots are of about now, because a step has the machine's clock. */
+function recentStore(): StorageHost & { settings: StorageConfig } {
+  const storage = makeStorageHost();
+  storage.now = new Date();
+  Deno.writeTextFileSync(`${storage.root}/key`, formatPrivateKey(new Uint8Array(32), "storage", 1), {
+    mode: 0o600,
+  });
+  Deno.writeTextFileSync(
+    `${storage.root}/drills.jsonl`,
+    JSON.stringify({ at: storage.now, snapshot: "x", ok: true }),
+  );
+  const settings = storage.withConfig({ receiptKeyFile: `${storage.root}/key` }, {
+    drillLogFile: `${storage.root}/drills.jsonl`,
+  });
+  return Object.assign(storage, { settings });
+}
+
+Deno.test("every verb of the storage host works with its permissions and no more, and prints text and JSON", async () => {
+  using storage = recentStore();
+  const { settings: config, store, signer, root } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 3));
+  Deno.writeTextFileSync(`${root}/hub.pub`, signer.publicKey);
+  const id = written[0]!.seal.id;
+  const place = { hub: HUB, set: "state" };
+  const runs: [StorageVerb, Record<string, unknown>, RegExp][] = [
+    ["scrub", { maxTime: "1h", maxBytes: "1G", idle: true }, /home\/state: 3 good; all read since/],
+    ["scrub", {}, /read 3 parts of 3 snapshots/],
+    ["retain", {}, /home\/state: keeps 3, would remove 0[^]*--apply removes/],
+    ["retain", { apply: true, ...place }, /removed 0/],
+    ["watch", { prometheus: `${root}/out.prom` }, /all within their limits/],
+    ["pin", { id, ...place, why: "a reason" }, new RegExp(`${id}  a reason`)],
+    ["pin", { id, ...place, remove: true }, /PINNED/],
+    ["pin", {}, /PINNED/],
+    ["storage", { action: "status" }, /NEWEST GOOD[^]*home\/state[^]*stored, .* free/],
+    ["storage", { action: "authorize", hub: HUB, key: `${root}/hub.pub` }, /^restrict,command=/m],
+    ["storage", { action: "schema" }, /keepWithinDays/],
+  ];
+  for (const [verb, options, expected] of runs) {
+    const text = await step(verb, config, options);
+    assert.deepEqual(text.error, undefined, `${verb} ${JSON.stringify(options)}`);
+    assert.match(text.printed, expected);
+    const json = await step(verb, config, { ...options, json: true });
+    assert.equal(json.error, undefined);
+    JSON.parse(json.printed);
+  }
+  assert.match(Deno.readTextFileSync(`${root}/out.prom`), /hapi_backup_newest_good/);
+  assert.match(Deno.readTextFileSync(`${store}/home/.receipt.json`), new RegExp(written.at(-1)!.seal.id));
+});
+
+Deno.test("a verb that finds something wrong prints it all first, and then ends with its exit code's error", async (t) => {
+  await t.step("scrub and watch: integrity", async () => {
+    using storage = recentStore();
+    const { settings: config, store, signer } = storage;
+    writeHistory(store, signer, [storage.now]);
+    writeSnapshot(store, { id: "20260101T000000Z" as never, signer: makeSigner() });
+    for (const verb of ["scrub", "watch", "retain"] as const) {
+      const { printed, error } = await step(verb, config);
+      assert.match(printed, /may not sign for this hub/, verb);
+      assert.equal(error?.kind, "integrity", verb);
+      const json = await step(verb, config, { json: true });
+      JSON.parse(json.printed);
+      assert.equal(json.error?.kind, "integrity");
+    }
+  });
+  await t.step("watch: stale", async () => {
+    using storage = recentStore();
+    const { settings: config, store, signer } = storage;
+    writeHistory(store, signer, [new Date(storage.now.getTime() - 2 * DAY_MS)]);
+    const { printed, error } = await step("watch", config);
+    assert.match(printed, /STALE home\/state: the newest good snapshot/);
+    assert.equal(error?.kind, "stale");
+  });
+  await t.step("storage forget, pin and others: usage", async () => {
+    using storage = recentStore();
+    const { settings: config } = storage;
+    const wrong: [StorageVerb, Record<string, unknown>][] = [
+      ["scrub", { maxTime: "soon" }],
+      ["scrub", { maxBytes: "5h" }],
+      ["scrub", { hub: "../x" }],
+      ["pin", { id: "20260101T000000Z", hub: HUB, set: "state" }],
+      ["pin", { id: "yesterday", hub: HUB, set: "state", why: "x" }],
+      ["storage", { action: "authorize", hub: HUB }],
+      ["storage", { action: "forget", hub: HUB, set: "state", snapshot: "20260101T000000Z" }],
+    ];
+    for (const [verb, options] of wrong) {
+      assert.equal((await step(verb, config, options)).error?.kind, "usage", JSON.stringify(options));
+    }
+  });
+});
+
+Deno.test("scrub and watch cannot change the store, and no verb can start a program or open a socket", async () => {
+  using storage = recentStore();
+  const { settings: config, store, signer, root } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  for (const verb of STORAGE_VERBS) {
+    const { read, write = [], run = [], net = [], env = [] } = storagePermissions(verb, config, {});
+    assert.deepEqual([run, net, env], [[], [], []], verb);
+    const target = `${only!.folder}/seal.json`;
+    const reaches = (paths: readonly string[], path: string) =>
+      paths.some((granted) => path === granted || path.startsWith(`${granted}/`));
+    assert.equal(reaches(write, target), verb === "retain", verb);
+    assert.equal(reaches(read, `${root}/key`), verb === "scrub", `${verb} and the receipts' key`);
+  }
+  // The wall stands: without the permission to write, retention ends with an error and removes nothing.
+  const aged = storage.withConfig({
+    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  });
+  writeHistory(store, signer, [new Date(storage.now.getTime() - DAY_MS)]);
+  await step("scrub", aged);
+  const walled = await step("retain", aged, { apply: true }, storagePermissions("watch", aged, {}));
+  assert.equal(walled.error?.kind, "disk");
+  assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, 2);
+});
+
+Deno.test("the command table has every verb of the storage host, and every option that it reads", () => {
+  for (const verb of STORAGE_VERBS) {
+    const spec = COMMANDS.find((command) => command.verb === verb)!;
+    assert.equal(spec.config, "storage");
+    assert(spec.example.includes(verb));
+  }
+});
