@@ -112,6 +112,15 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
     }, more);
   const signing = [{ name: "signing-key", file: plain(config.signingKeyFile, "signingKeyFile") }];
   for (const [set, { sources }] of config.sets) {
+    if (SERVICES[set]?.name.includes("{set}") === false) {
+      throw new BackupError(
+        `Cannot make units: a set cannot have the name of a verb, ${set}: its unit would`,
+        {
+          kind: "config",
+          hint: "choose another name for the set",
+        },
+      );
+    }
     const own = {
       texts: { set },
       lists: { credential: signing, source: rows("path", sourcePaths(sources).map(bindable)) },

@@ -1,0 +1,31 @@
+#!/bin/bash
+# boot.sh FOLDER: boots systemd as PID 1 of its own namespaces on the unit files in FOLDER/units and the bare targets
+# beside this script, with FOLDER/home as /home, FOLDER/lib as /var/lib and FOLDER/etc over single files of /etc.
+# driver.service runs FOLDER/driver.sh as root and ends the boot. The network is this machine's own, so that what a unit
+# cannot reach is cut off by the unit and by nothing else. Needs root. Takes about 0.3 s plus the driver.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+folder=$(cd "$1" && pwd)
+if [[ ${2-} != inside ]]; then
+  exec timeout -k 2 "${BOOT_SECONDS:-120}" unshare --mount --pid --fork --cgroup --uts --ipc bash "$here/boot.sh" "$folder" inside </dev/null
+fi
+mount --make-rprivate /
+mount --make-rshared / # else LoadCredential's folders come up empty
+mount -t proc proc /proc
+mkdir -p "$folder"/{home,lib,etc,lib/systemd,lib/private}
+hidden=/run/lab
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd $hidden
+for file in "$folder"/etc/*; do [[ ! -e $file ]] || mount --bind "$file" "/etc/${file##*/}"; done
+mount -t tmpfs tmpfs /etc/systemd
+mount --bind "$folder/home" /home
+mount --bind "$folder/lib" /var/lib
+mount -t cgroup2 cgroup2 /sys/fs/cgroup || echo "boot.sh: no cgroup2 here" >&2
+cat > /etc/systemd/system.conf <<C
+[Manager]
+DefaultStandardOutput=file:/tmp/fx/log
+LogLevel=notice
+C
+export container=lab SYSTEMD_UNIT_PATH="$folder/units:$here/targets" SYSTEMD_LOG_TARGET=console
+export SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent
+exec /lib/systemd/systemd --system --unit=lab.target --show-status=no --log-target=console

@@ -1,0 +1,124 @@
+/**
+ * Nix on a machine without nixpkgs: modules are evaluated on stubs, packages are built of this machine's own programs.
+ * Everything lies in one folder of this checkout's `node_modules/.cache/`; nothing goes to /nix.
+ *
+ * @module
+ */
+
+export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
+const CACHE = `${ROOT}/node_modules/.cache`;
+const STUB = `${ROOT}/tests/nix/stub`;
+
+/** How a program ended. */
+export interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a program to its end, whatever that is. */
+export async function ending(
+  program: string,
+  args: readonly string[],
+  options: { readonly env?: Record<string, string>; readonly cwd?: string; readonly clearEnv?: boolean } = {},
+): Promise<Ended> {
+  const { code, stdout, stderr } = await new Deno.Command(program, {
+    args: [...args],
+    stdin: "null",
+    ...options,
+  })
+    .output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+/** Runs a program that must succeed. */
+export async function output(...call: Parameters<typeof ending>): Promise<string> {
+  const { code, stdout, stderr } = await ending(...call);
+  if (code !== 0) throw new Error(`${call[0]} ${call[1].join(" ")} ended with ${code}:\n${stdout}${stderr}`);
+  return stdout;
+}
+
+/** The environment in which Nix keeps to its folder in the cache. */
+export async function nixEnv(): Promise<Record<string, string>> {
+  const folder = `${CACHE}/nix`;
+  await Deno.mkdir(`${folder}/etc`, { recursive: true });
+  await Deno.writeTextFile(
+    `${folder}/etc/nix.conf`,
+    "experimental-features = nix-command flakes\nsubstituters =\nbuild-users-group =\nsandbox = false\nbuild-hook =\n",
+  );
+  return {
+    NIX_STORE_DIR: `${folder}/store`,
+    NIX_STATE_DIR: `${folder}/var`,
+    NIX_LOG_DIR: `${folder}/var/log`,
+    NIX_CONF_DIR: `${folder}/etc`,
+    NIX_REMOTE: "local",
+    HOME: folder,
+    DENO_BIN_DIR: denoFolder(),
+  };
+}
+
+const denoFolder = (deno = Deno.execPath()): string => deno.slice(0, deno.lastIndexOf("/"));
+
+/** What a module sets, as `stub/eval.nix` tells it. */
+export interface Told {
+  readonly failed: readonly string[];
+  readonly warnings: readonly string[];
+  readonly units: Readonly<Record<string, string>>;
+  readonly restartIfChanged: Readonly<Record<string, boolean>>;
+  readonly tmpfiles: readonly string[];
+  readonly users: Readonly<
+    Record<
+      string,
+      {
+        isSystemUser: boolean;
+        group: string;
+        useDefaultShell: boolean;
+        home: string;
+        keys: readonly string[];
+      }
+    >
+  >;
+  readonly groups: readonly string[];
+  readonly firewall: Readonly<Record<string, readonly number[]>>;
+  readonly openssh: { readonly enable: boolean; readonly openFirewall: boolean };
+  readonly tailscale: boolean;
+  readonly etc: Readonly<Record<string, string>>;
+}
+
+/** The operator in every evaluation. */
+const OPERATOR =
+  `{ users.users.op = { isNormalUser = true; home = "/home/op"; }; networking.hostName = "home"; }`;
+
+/** Evaluates a module with these settings, written in Nix. Builds nothing; the package is called /pkg. */
+export async function evaluate(side: "hub" | "storage", settings: string): Promise<Told> {
+  const expression = `(import ${STUB}/eval.nix {
+    root = ${ROOT}; package = "/pkg";
+    ${side} = { ... }: { imports = [ ${OPERATOR} (${settings}) ]; };
+  }).${side}`;
+  const args = ["--eval", "--strict", "--json", "--store", "dummy://", "--expr", expression];
+  return JSON.parse(await output("nix-instantiate", args));
+}
+
+/** Builds what an expression over `stub/eval.nix` gives, and tells its path. */
+export async function build(expression: string, deno = Deno.execPath()): Promise<string> {
+  const full = `let r = args: import ${STUB}/eval.nix ({ root = ${ROOT}; denoBin = "${
+    denoFolder(deno)
+  }"; } // args); in ${expression}`;
+  const out = await output("nix-build", ["--no-out-link", "--expr", full], { env: await nixEnv() });
+  return out.trim();
+}
+
+/** Installs a Deno of this version once, by npm, and gives its path. */
+export async function ensureDeno(version: string): Promise<string> {
+  const folder = `${CACHE}/deno-${version}`;
+  const deno = `${folder}/node_modules/deno/deno`;
+  const works = async () => (await ending(deno, ["--version"]).catch(() => ({ code: 1 }))).code === 0;
+  if (await works()) return deno;
+  await Deno.mkdir(folder, { recursive: true });
+  await output("npm", ["install", "--prefix", folder, "--no-audit", "--no-fund", `deno@${version}`], {
+    cwd: folder,
+  });
+  if (!await works()) throw new Error(`Cannot use Deno ${version}: npm brought none`);
+  return deno;
+}

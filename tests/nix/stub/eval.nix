@@ -1,0 +1,34 @@
+# Evaluates a module of this flake on the stubs and gives what it sets: its units as text, users, firewall, assertions.
+# { root = the checkout; package = what stands for the built package; hub, storage = modules, or null }
+{ root, denoBin ? "/usr/bin", package ? null, hub ? null, storage ? null }:
+let
+  lib = import ./minilib.nix;
+  pkgs = import ./hostpkgs.nix { inherit lib denoBin; };
+  render = import ./render.nix { inherit lib; };
+  built = pkgs.callPackage (root + "/nix/package.nix") { };
+  self.packages.x86_64-linux.default = if package == null then built else { outPath = package; meta.mainProgram = "hapi-backup"; };
+  eval = module: settings: (lib.evalModules {
+    modules = [ ./stubs.nix (import module { inherit self; }) settings ];
+    specialArgs = { inherit pkgs; inherit (pkgs) utils; };
+  }).config;
+  told = config: {
+    failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
+    inherit (config) warnings;
+    units = lib.mapAttrs' (n: u: lib.nameValuePair "${n}.service" (render.service u)) config.systemd.services
+      // lib.mapAttrs' (n: u: lib.nameValuePair "${n}.timer" (render.timer u)) config.systemd.timers;
+    restartIfChanged = lib.mapAttrs (_: u: u.restartIfChanged) config.systemd.services;
+    tmpfiles = config.systemd.tmpfiles.rules;
+    users = lib.mapAttrs (_: u: { inherit (u) isSystemUser group useDefaultShell home; keys = u.openssh.authorizedKeys.keys; }) config.users.users;
+    groups = lib.attrNames config.users.groups;
+    firewall = lib.mapAttrs (_: i: i.allowedTCPPorts) config.networking.firewall.interfaces;
+    openssh = { inherit (config.services.openssh) enable openFirewall; };
+    tailscale = config.services.tailscale.enable;
+    etc = lib.mapAttrs (_: e: "${e.source}") config.environment.etc;
+  };
+in
+{
+  inherit built;
+  hub = if hub == null then null else told (eval (root + "/nix/hub.nix") hub);
+  storage = if storage == null then null else told (eval (root + "/nix/storage.nix") storage);
+  configs = lib.optional (hub != null) (eval (root + "/nix/hub.nix") hub);
+}
