@@ -59,7 +59,7 @@ import {
   setFolder,
   writeMemory,
 } from "./host/memory.ts";
-import { PartWriter } from "./host/part_writer.ts";
+import { type Compression, PartWriter } from "./host/part_writer.ts";
 import { confirmedIds, fullWantedSince } from "./host/ship_records.ts";
 import { readSigningKey } from "./host/signing_key.ts";
 import { findFiles } from "./host/sources.ts";
@@ -100,9 +100,10 @@ export interface EncryptReport {
   readonly notes: readonly string[];
 }
 
-/** zstd's levels: a full is large and mostly stored as blobs that no level makes smaller, a delta is small. */
-const LEVEL_FULL = 3;
-const LEVEL_SMALL = 9;
+/** A full is large, and most of it blobs that no level makes smaller: small frames keep memory low. */
+const FOR_FULLS: Compression = { level: 3, frameBytes: 1 << 20 };
+/** All else is small, and worth the effort. */
+const FOR_THE_REST: Compression = { level: 9, frameBytes: 4 << 20 };
 /** Bytes of an image that are read at once. */
 const READ_BYTES = 1 << 20;
 
@@ -404,7 +405,7 @@ async function writeFull(
       host.report.progress(`encrypt ${source}`, done + chunk.length, image.bytes);
       host.checkpoint();
     }
-  }, LEVEL_FULL);
+  }, FOR_FULLS);
   const pageBytes = image.pageBytes;
   return {
     part,
@@ -461,10 +462,6 @@ async function writeDelta(
   }
   const sha256 = nextHash.digest("hex");
   if (sha256 === before.sha256) return { part: undefined, sha256, sums };
-  if (changes.changedPages > changes.nextPages * set.fullOverRatio) {
-    throw new FullNeeded(`${changes.changedPages} of ${changes.nextPages} pages of ${source} changed`);
-  }
-
   const name = databasePart(source as never, "delta");
   const part = await writePart(host, config, incoming, name, (part) => {
     const encoding = encode();
@@ -502,9 +499,9 @@ async function writePart(
   incoming: string,
   name: Parameters<typeof PartWriter.create>[2],
   fill: (part: PartWriter) => void | Promise<void>,
-  level = LEVEL_SMALL,
+  compression = FOR_THE_REST,
 ): Promise<SealedPart> {
-  using part = await PartWriter.create(host.fs, incoming, name, config.recipients, level);
+  using part = await PartWriter.create(host.fs, incoming, name, config.recipients, compression);
   await fill(part);
   return part.finish();
 }
@@ -540,7 +537,7 @@ async function writeFiles(
     except: databasePlaces(staged),
     ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
   });
-  const part = await PartWriter.create(host.fs, incoming, FILES_PART, config.recipients, LEVEL_SMALL);
+  const part = await PartWriter.create(host.fs, incoming, FILES_PART, config.recipients, FOR_THE_REST);
   try {
     const packed = await packFiles(
       host,

@@ -1,5 +1,5 @@
 /**
- * Zstandard as a row of independent frames of at most {@linkcode FRAME_BYTES} of content each; `zstd -d` reads it.
+ * Zstandard as a row of independent frames of at most {@linkcode FRAME_BYTES_MAX} of content each; `zstd -d` reads it.
  *
  * Frames are whole units for the compressor and the decompressor: with an output buffer of the right size from the
  * start, `node:zlib` is four times faster than through its streams, and no input makes a reader take more memory than
@@ -13,34 +13,40 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { BackupError, reasonOf } from "./errors.ts";
 
-/** Most content bytes of one frame. */
-export const FRAME_BYTES = 4 << 20;
-/** Most bytes that one frame of {@linkcode FRAME_BYTES} can take: what does not compress is stored with a little over. */
-const FRAME_STORED_BYTES_MAX = FRAME_BYTES + (FRAME_BYTES >> 7) + 1024;
+/** Most content bytes of one frame. Readers take this much memory. */
+export const FRAME_BYTES_MAX = 4 << 20;
 const MAGIC = 0xfd2fb528;
 const BLOCK_HEADER_BYTES = 3;
+
+/** Most bytes that a frame can take: what does not compress is stored, with a little over. */
+const storedBytesMax = (contentBytes: number): number => contentBytes + (contentBytes >> 7) + 1024;
 
 /** Compresses a stream into frames. */
 export class FrameCompressor {
   readonly #level: number;
+  readonly #frameBytes: number;
   #buffer = new Uint8Array(64 * 1024);
   #used = 0;
 
-  /** @param level zstd's compression level, 1 to 19. */
-  constructor(level: number) {
+  /**
+   * @param level zstd's compression level, 1 to 19.
+   * @param frameBytes Content of one frame: larger ones compress better and take more memory.
+   */
+  constructor(level: number, frameBytes: number = FRAME_BYTES_MAX) {
     this.#level = level;
+    this.#frameBytes = Math.min(frameBytes, FRAME_BYTES_MAX);
   }
 
   /** Takes bytes (which the caller may reuse) and returns the frames that are full. */
   push(bytes: Uint8Array): Uint8Array[] {
     const frames: Uint8Array[] = [];
     for (let done = 0; done < bytes.length;) {
-      const count = Math.min(bytes.length - done, FRAME_BYTES - this.#used);
+      const count = Math.min(bytes.length - done, this.#frameBytes - this.#used);
       this.#room(this.#used + count);
       this.#buffer.set(bytes.subarray(done, done + count), this.#used);
       this.#used += count;
       done += count;
-      if (this.#used === FRAME_BYTES) frames.push(this.#flush());
+      if (this.#used === this.#frameBytes) frames.push(this.#flush());
     }
     return frames;
   }
@@ -53,7 +59,7 @@ export class FrameCompressor {
   /** Small streams, such as a manifest, need no buffer of a frame's size. */
   #room(bytes: number): void {
     if (bytes <= this.#buffer.length) return;
-    const larger = new Uint8Array(Math.min(FRAME_BYTES, Math.max(bytes, 4 * this.#buffer.length)));
+    const larger = new Uint8Array(Math.min(this.#frameBytes, Math.max(bytes, 4 * this.#buffer.length)));
     larger.set(this.#buffer.subarray(0, this.#used));
     this.#buffer = larger;
   }
@@ -62,7 +68,7 @@ export class FrameCompressor {
     const content = this.#buffer.subarray(0, this.#used);
     this.#used = 0;
     return zstdCompressSync(content, {
-      chunkSize: content.length + (content.length >> 7) + 1024,
+      chunkSize: storedBytesMax(content.length),
       params: { [constants.ZSTD_c_compressionLevel]: this.#level },
     });
   }
@@ -91,7 +97,7 @@ export class FrameDecompressor {
       const pending = this.#pending.subarray(start, this.#used);
       const length = frameLength(pending, this.#fail);
       if (length === undefined || length > pending.length) {
-        if ((length ?? pending.length) > FRAME_STORED_BYTES_MAX) {
+        if ((length ?? pending.length) > storedBytesMax(FRAME_BYTES_MAX)) {
           throw this.#fail("a frame is larger than any of ours");
         }
         break;
@@ -121,7 +127,8 @@ export class FrameDecompressor {
 
   #content(frame: Uint8Array): Uint8Array {
     try {
-      return zstdDecompressSync(frame, { chunkSize: FRAME_BYTES + 1024, maxOutputLength: FRAME_BYTES });
+      const chunkSize = Math.min(FRAME_BYTES_MAX, 2 * frame.length) + 1024;
+      return zstdDecompressSync(frame, { chunkSize, maxOutputLength: FRAME_BYTES_MAX });
     } catch (error) {
       throw this.#fail(reasonOf(error));
     }

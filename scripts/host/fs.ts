@@ -22,7 +22,8 @@ export const realFs: Fs = {
   remove: (path, options) => Deno.removeSync(path, options ?? {}),
   symlink: (target, path) => Deno.symlinkSync(target, path),
   chmod: (path, mode) => Deno.chmodSync(path, mode),
-  utime: (path, mtimeMs) => Deno.utimeSync(path, mtimeMs / 1000, mtimeMs / 1000),
+  // As dates: as numbers of seconds they come out a millisecond off now and then.
+  utime: (path, mtimeMs) => Deno.utimeSync(path, new Date(mtimeMs), new Date(mtimeMs)),
   syncFolder: (path) => {
     using folder = Deno.openSync(path, { read: true });
     folder.syncSync();

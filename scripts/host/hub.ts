@@ -39,6 +39,10 @@ export async function askHubForSessions(
       CLI_API_TOKEN: token,
       HAPI_LISTEN_HOST: "127.0.0.1",
       HAPI_LISTEN_PORT: String(port),
+      // Nobody's phone is to ring because of a drill.
+      HAPI_IOS_PUSH: "off",
+      HTTP_PROXY: "http://127.0.0.1:9",
+      HTTPS_PROXY: "http://127.0.0.1:9",
     },
     stdin: "null",
     stdout: "null",

@@ -12,7 +12,16 @@ import type { SealedPart } from "../core/seal.ts";
 import { FrameCompressor } from "../core/zstd_frames.ts";
 import { type AgeEncrypter, createEncrypter } from "./age.ts";
 import { diskError } from "./fs.ts";
+import { noteGarbage } from "./garbage.ts";
 import type { Fs, OpenFile } from "./host.ts";
+
+/** How a part is compressed. */
+export interface Compression {
+  /** zstd's compression level, 1 to 19. */
+  readonly level: number;
+  /** Content of one frame, in bytes. */
+  readonly frameBytes: number;
+}
 
 /** A part being written. Dispose of it when it is not finished: that closes its file. */
 export class PartWriter implements Disposable {
@@ -24,11 +33,17 @@ export class PartWriter implements Disposable {
   readonly #hash = createHash("sha256");
   #bytes = 0;
 
-  private constructor(name: PartName, path: string, file: OpenFile, level: number, encrypter: AgeEncrypter) {
+  private constructor(
+    name: PartName,
+    path: string,
+    file: OpenFile,
+    compression: Compression,
+    encrypter: AgeEncrypter,
+  ) {
     this.#name = name;
     this.#path = path;
     this.#file = file;
-    this.#compressor = new FrameCompressor(level);
+    this.#compressor = new FrameCompressor(compression.level, compression.frameBytes);
     this.#encrypter = encrypter;
     this.#store([encrypter.header]);
   }
@@ -36,7 +51,6 @@ export class PartWriter implements Disposable {
   /**
    * Starts the part `name` in `folder`.
    *
-   * @param level zstd's compression level, 1 to 19.
    * @throws {BackupError} (config) If a recipient is unusable; (disk) if the file cannot be made.
    */
   static async create(
@@ -44,7 +58,7 @@ export class PartWriter implements Disposable {
     folder: string,
     name: PartName,
     recipients: readonly string[],
-    level: number,
+    compression: Compression,
   ): Promise<PartWriter> {
     const encrypter = await createEncrypter(recipients);
     const path = `${folder}/${name}`;
@@ -53,7 +67,7 @@ export class PartWriter implements Disposable {
         name,
         path,
         fs.open(path, { write: true, createNew: true, mode: 0o640 }),
-        level,
+        compression,
         encrypter,
       );
     } catch (error) {
@@ -69,6 +83,7 @@ export class PartWriter implements Disposable {
   /** Takes plaintext, which the caller may reuse. */
   write(plaintext: Uint8Array): void {
     for (const frame of this.#compressor.push(plaintext)) this.#store(this.#encrypter.push(frame));
+    noteGarbage(plaintext.length);
   }
 
   /** Ends the part and syncs it. */

@@ -89,7 +89,9 @@ export function startStep<Result>(
   terminal: Terminal,
 ): RunningStep<Result> {
   const { read, write = [], run = [], net = [], env = [], sys = [] } = permissions;
-  const list = (granted: readonly string[]) => granted.length === 0 ? false : [...granted];
+  // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
+  const list = (granted: readonly string[]) =>
+    granted.includes("/") ? "inherit" : granted.length === 0 ? false : [...granted];
   const worker = new Worker(script, {
     type: "module",
     deno: {
