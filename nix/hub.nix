@@ -254,7 +254,7 @@ in
         message = "services.hapi-backup.verify is enabled without an identity: set services.hapi-backup.verify.identityFile, or make the drill where the identity is.";
       }
       {
-        assertion = !(lib.any (set: settings.sets ? ${set}) reserved);
+        assertion = !(lib.any (set: settings.sets ? ${set}) units.reserved);
         message = "services.hapi-backup.settings.sets: a set cannot have the name of a verb (${lib.concatStringsSep ", " units.reserved}): its unit would. Choose another name.";
       }
       {
