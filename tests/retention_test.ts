@@ -78,7 +78,10 @@ const NOW = new Date("2026-11-24T12:00:00Z");
 const history = fc.array(
   fc.record({
     gapHours: fc.integer({ min: 1, max: 90 }),
-    lateHours: fc.integer({ min: 0, max: 80 }),
+    lateHours: fc.oneof(
+      { weight: 4, arbitrary: fc.integer({ min: 0, max: 80 }) },
+      fc.integer({ min: 0, max: 1000 }),
+    ),
     isFull: fc.boolean(),
     standing: fc.constantFrom<Standing>("good", "good", "good", "good", "unread", "suspect", "damaged"),
     pinned: fc.integer({ min: 0, max: 20 }).map((number) => number === 0),
@@ -232,6 +235,14 @@ Deno.test("findFlood() tells of bytes far beyond the largest usual day", () => {
   const limits = { snapshotsPerDayMax: 24 };
   assert.equal(findFlood([...days, { firstSeenMs: 30 * DAY, bytes: 2.9e9 }], limits, -1), undefined);
   assert.match(findFlood([...days, { firstSeenMs: 30 * DAY, bytes: 3.1e9 }], limits, -1)!, /bytes came/);
+});
+
+Deno.test("findFlood() takes no large day for unusual before it knows what is usual", () => {
+  const limits = { snapshotsPerDayMax: 24 };
+  const days = (count: number) =>
+    Array.from({ length: count }, (_, day) => ({ firstSeenMs: day * DAY, bytes: 1 }));
+  assert.equal(findFlood([...days(6), { firstSeenMs: 6 * DAY, bytes: 1e12 }], limits, -1), undefined);
+  assert.notEqual(findFlood([...days(7), { firstSeenMs: 7 * DAY, bytes: 1e12 }], limits, -1), undefined);
 });
 
 Deno.test("findFlood() is silent about what a person has accepted, and tells of the next one", () => {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { BackupError } from "../scripts/core/errors.ts";
 import {
+  type HubName,
   MANIFEST_PART,
   type PartName,
   type SetName,
@@ -167,6 +168,91 @@ Deno.test("scrub() tells a missing, an altered and a reordered link from a gap t
   assert.match(problems[0]!, /link: it follows .* with seal 000/);
   assert.match(problems[1]!, /link: it follows 20261101T000000Z, which never came/);
   assert.match(problems[2]!, /link: it says that it follows 20270101T000000Z, which is not older/);
+});
+
+Deno.test("scrub() does not miss what came before this host was set up", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [first, ...rest] = writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 1 });
+  Deno.removeSync(first!.folder, { recursive: true });
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true, JSON.stringify(report.damage.items));
+  assert.equal(report.sets[0]!.good, rest.length);
+});
+
+Deno.test("scrub() calls two snapshots that follow the same one worth a look", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [first, second] = writeHistory(store, signer, timesUntil(storage.now, 2));
+  const id = snapshotIdAt(new Date(storage.now.getTime() + 1000));
+  writeSnapshot(store, { id, signer, seal: { previous: { id: first!.seal.id, sha256: first!.checksum } } });
+  const report = await scrub(host, config);
+  assert.equal(report.ok, true);
+  assert.deepEqual(report.notes.items.map(({ kind, problem }) => [kind, problem.includes(second!.seal.id)]), [
+    ["fork", true],
+  ]);
+});
+
+Deno.test("scrub() notices a signature that was spoilt after it was first seen", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  assert.equal((await scrub(host, config)).ok, true);
+  const path = `${only!.folder}/seal.json.sig`;
+  const good = Deno.readTextFileSync(path);
+  Deno.writeTextFileSync(path, "no signature");
+  storage.now = new Date(storage.now.getTime() + 1000);
+  const report = await scrub(host, config);
+  assert.deepEqual(report.damage.items.map(({ kind }) => kind), ["signature"]);
+  Deno.writeTextFileSync(path, good);
+  assert.equal((await scrub(host, config)).ok, true);
+});
+
+Deno.test("scrub() notices a seal whose file was changed with its times put back", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  // As a disk does that rots: nothing about the file says so.
+  const path = `${only!.folder}/seal.json`;
+  const stat = host.fs.lstat(path);
+  const text = Deno.readTextFileSync(path);
+  Deno.writeTextFileSync(path, text.replace("age1test", "age1tesT"));
+  const fs = { ...host.fs, lstat: (at: string) => at === path ? stat : host.fs.lstat(at) };
+  const report = await scrub({ ...host, fs }, config);
+  assert.deepEqual(report.damage.items.map(({ kind }) => kind), ["changed"]);
+});
+
+Deno.test("a set takes up so many new snapshots a run; the others wait, and retention with them", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store } = storage;
+  for (const time of timesUntil(storage.now, 10_050, 1)) {
+    const folder = `${store}/home/state/${snapshotIdAt(time)}`;
+    Deno.mkdirSync(folder, { recursive: true });
+    Deno.writeTextFileSync(`${folder}/seal.json`, "");
+  }
+  assert.equal((await scrub(host, config)).leftSnapshots, 50);
+  const [set] = (await retain(host, config)).sets;
+  assert.equal(
+    set!.refused.some((reason) => /not looked at yet/.test(reason)),
+    false,
+    "the second run took up the rest",
+  );
+  assert.equal((await scrub(host, config)).leftSnapshots, 0);
+});
+
+Deno.test("retain() touches no hub that is not in the configuration", async () => {
+  using storage = makeStorageHost({
+    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+  });
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 4), { hub: "stray" as HubName, chainLength: 1 });
+  const report = await scrub(host, config);
+  assert(report.foreign.items.some(({ reason }) => /not a hub of the configuration/.test(reason)));
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  const [stray] = (await retain(host, config, { apply: true })).sets;
+  assert.match(stray!.refused[0]!, /hub stray is not in the configuration/);
+  assert.deepEqual(stray!.removed, []);
 });
 
 Deno.test("scrub() misses a snapshot that was here and is gone, until it is forgotten", async () => {
@@ -430,6 +516,28 @@ Deno.test("unfinished uploads are no snapshots, are reported, and go when they d
     [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
     [mixed.split("/").at(-1)!, whole!.seal.id].sort(),
   );
+});
+
+Deno.test("an upload that is finished at the very moment of its removal is put back", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  storage.now = new Date();
+  const { folder } = writeSnapshot(store, { id: idOf("20261101T000000Z"), signer });
+  Deno.renameSync(`${folder}/seal.json`, `${storage.root}/seal.json`);
+  await scrub(host, config);
+  storage.now = new Date(storage.now.getTime() + 7.1 * DAY_MS - 60_000);
+  const fs: Fs = {
+    ...host.fs,
+    rename: (from, to) => {
+      if (from === folder) Deno.renameSync(`${storage.root}/seal.json`, `${folder}/seal.json`);
+      host.fs.rename(from, to);
+    },
+  };
+  // The clock's gap is larger than a day's, so a person has to trust it.
+  const { givenUp } = await retain({ ...host, fs }, config, { apply: true, trustClock: true });
+  assert.match(givenUp[0]!.problem!, /it was finished just now/);
+  const report = await scrub(host, config);
+  assert.equal(report.sets[0]!.good, 1);
 });
 
 Deno.test("watch() is silent within the limits, and says what is too old beyond them", async () => {
