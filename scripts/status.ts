@@ -10,78 +10,15 @@ import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatDuration, formatTime } from "./core/format.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "./core/names.ts";
+import type { SetReceipt } from "./core/receipt.ts";
 import { isGood, type Seal, sealedBytes } from "./core/seal.ts";
 import { type Drill, readDrills } from "./host/drill_log.ts";
+import { readKeptReceipt } from "./host/far_receipt.ts";
 import type { Host } from "./host/host.ts";
 import { readMemory, setFolder } from "./host/memory.ts";
-import { readShipRecords } from "./host/ship_records.ts";
+import { readShipRecords, shipFolder } from "./host/ship_records.ts";
 import { serveStep } from "./host/step.ts";
 import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
-
-/** One set, as its hub sees it. */
-export interface SetStatus {
-  readonly set: SetName;
-  /** The newest good snapshot; undefined if there is none. */
-  readonly newest: SnapshotId | undefined;
-  readonly ageSeconds: number | undefined;
-  readonly maxAgeHours: number;
-  /** Whether the newest good snapshot is missing or past its limit. */
-  readonly stale: boolean;
-  /** A newer snapshot that does not count as good. */
-  readonly suspect: SnapshotId | undefined;
-  /** Snapshots in the local store, and their size in bytes. */
-  readonly snapshots: number;
-  readonly bytes: number;
-  /** Snapshots on which the newest one builds. */
-  readonly chain: number;
-  /** Rows by table, by database, of the last snapshot. */
-  readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  readonly destinations: readonly {
-    readonly name: string;
-    /** The newest snapshot that it has confirmed, and the local ones that it has not. */
-    readonly newest: SnapshotId | undefined;
-    readonly waiting: readonly SnapshotId[];
-  }[];
-  readonly drill: Drill | undefined;
-}
-
-/** Looks at every set. */
-export function status(host: Host, config: Config): SetStatus[] {
-  const records = readShipRecords(host, config);
-  const drills = readDrills(host.fs, config.stateFolder);
-  return [...config.sets].map(([set, { maxAgeHours }]): SetStatus => {
-    const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
-      .map(({ sealed }): Seal => sealed.seal);
-    const good = seals.findLast(isGood);
-    const ageSeconds = good && (host.now().getTime() - timeOfSnapshotId(good.id).getTime()) / 1000;
-    const memory = readMemory(host, setFolder(config.stateFolder, set));
-    const isNeverTaken = seals.length === 0 && memory === undefined;
-    const last = seals.at(-1);
-    return {
-      set,
-      newest: good?.id,
-      ageSeconds,
-      maxAgeHours,
-      // A set of which nothing was ever taken, beside one of which something was, has perhaps nothing to save.
-      stale: ageSeconds === undefined
-        ? !isNeverTaken || set === config.sets.keys().next().value
-        : ageSeconds > maxAgeHours * 3600,
-      suspect: last && !isGood(last) ? last.id : undefined,
-      snapshots: seals.length,
-      bytes: seals.reduce((sum, seal) => sum + sealedBytes(seal), 0),
-      chain: last?.needs.length ?? 0,
-      rows: Object.fromEntries(
-        memory?.manifest.databases.map((database) => [database.source, database.rows]) ?? [],
-      ),
-      destinations: records.map(({ destination, confirmed }) => ({
-        name: destination,
-        newest: seals.findLast(({ id }) => confirmed.has(`${set}/${id}`))?.id,
-        waiting: seals.filter(({ id }) => !confirmed.has(`${set}/${id}`)).map(({ id }) => id),
-      })),
-      drill: drills.findLast((drill) => drill.set === set),
-    };
-  });
-}
 
 /** The status for a person. */
 export function describeStatus(sets: readonly SetStatus[], now: Date): string {
@@ -110,6 +47,9 @@ export function describeStatus(sets: readonly SetStatus[], now: Date): string {
           waiting.length > 0 ? `, ${waiting.length} WAITING` : ""
         }`
       ),
+      ...set.destinations.flatMap(({ name, receipt }) =>
+        receipt ? describeReceipt(name, receipt.time, receipt.set) : []
+      ),
       set.drill
         ? `  last drill: ${formatTime(new Date(set.drill.at))}, ${
           formatDuration((now.getTime() - Date.parse(set.drill.at)) / 1000)
@@ -118,6 +58,16 @@ export function describeStatus(sets: readonly SetStatus[], now: Date): string {
     ];
     return lines.join("\n");
   }).join("\n");
+}
+
+function describeReceipt(name: string, time: Date, { newestVerified, problems }: SetReceipt): string[] {
+  const verified = newestVerified
+    ? `verified up to ${formatTime(timeOfSnapshotId(newestVerified.id))}`
+    : "NOTHING VERIFIED";
+  return [
+    `  ${name} itself, on ${formatTime(time)}: ${verified}`,
+    ...problems.map((problem) => `    PROBLEM: ${problem}`),
+  ];
 }
 
 serveStep<{ config: Config; json: boolean }>(import.meta, ({ config, json }, { host, print }) => {

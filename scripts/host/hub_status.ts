@@ -1,0 +1,97 @@
+/**
+ * How a hub's backups stand, as the hub itself sees it: what `status`, `doctor` and `notify` tell.
+ *
+ * Needs no key, and cannot read one.
+ *
+ * @module
+ */
+
+import type { Config } from "../core/config.ts";
+import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import { isGood, type Seal, sealedBytes } from "../core/seal.ts";
+import { type Drill, readDrills } from "./drill_log.ts";
+import type { Host } from "./host.ts";
+import { readMemory, setFolder } from "./memory.ts";
+import { readShipRecords } from "./ship_records.ts";
+import { isSealed, readSetIfThere, setIn } from "./store.ts";
+
+/** One set, as its hub sees it. */
+export interface SetStatus {
+  readonly set: SetName;
+  /** The newest good snapshot; undefined if there is none. */
+  readonly newest: SnapshotId | undefined;
+  readonly ageSeconds: number | undefined;
+  readonly maxAgeHours: number;
+  /** Whether the newest good snapshot is missing or past its limit. */
+  readonly stale: boolean;
+  /** A newer snapshot that does not count as good. */
+  readonly suspect: SnapshotId | undefined;
+  /** Snapshots in the local store, and their size in bytes. */
+  readonly snapshots: number;
+  readonly bytes: number;
+  /** Snapshots on which the newest one builds. */
+  readonly chain: number;
+  /** Rows by table, by database, of the last snapshot. */
+  readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly destinations: readonly {
+    readonly name: string;
+    /** The newest snapshot that it has confirmed, and the local ones that it has not. */
+    readonly newest: SnapshotId | undefined;
+    readonly waiting: readonly SnapshotId[];
+    /** What the storage host itself verified, and when it said so. */
+    readonly receipt: { readonly time: Date; readonly set: SetReceipt } | undefined;
+  }[];
+  readonly drill: Drill | undefined;
+}
+
+/** Looks at every set. */
+export function status(host: Host, config: Config): SetStatus[] {
+  const records = readShipRecords(host, config);
+  const drills = readDrills(host.fs, config.stateFolder);
+  return [...config.sets].map(([set, { maxAgeHours }]): SetStatus => {
+    const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
+      .map(({ sealed }): Seal => sealed.seal);
+    const good = seals.findLast(isGood);
+    const ageSeconds = good && (host.now().getTime() - timeOfSnapshotId(good.id).getTime()) / 1000;
+    const memory = readMemory(host, setFolder(config.stateFolder, set));
+    const isNeverTaken = seals.length === 0 && memory === undefined;
+    const last = seals.at(-1);
+    return {
+      set,
+      newest: good?.id,
+      ageSeconds,
+      maxAgeHours,
+      // A set of which nothing was ever taken, beside one of which something was, has perhaps nothing to save.
+      stale: ageSeconds === undefined
+        ? !isNeverTaken || set === config.sets.keys().next().value
+        : ageSeconds > maxAgeHours * 3600,
+      suspect: last && !isGood(last) ? last.id : undefined,
+      snapshots: seals.length,
+      bytes: seals.reduce((sum, seal) => sum + sealedBytes(seal), 0),
+      chain: last?.needs.length ?? 0,
+      rows: Object.fromEntries(
+        memory?.manifest.databases.map((database) => [database.source, database.rows]) ?? [],
+      ),
+      destinations: records.map(({ destination, confirmed }) => ({
+        name: destination,
+        newest: seals.findLast(({ id }) => confirmed.has(`${set}/${id}`))?.id,
+        waiting: seals.filter(({ id }) => !confirmed.has(`${set}/${id}`)).map(({ id }) => id),
+        receipt: receiptOf(host, config, destination, set),
+      })),
+      drill: drills.findLast((drill) => drill.set === set),
+    };
+  });
+}
+
+function receiptOf(
+  host: Host,
+  config: Config,
+  name: string,
+  set: SetName,
+): SetStatus["destinations"][number]["receipt"] {
+  const destination = config.destinations.find((candidate) => candidate.name === name);
+  if (destination?.kind !== "rsync") return undefined;
+  const receipt = readKeptReceipt(host, destination, config.hub, shipFolder(config.stateFolder));
+  const ofSet = receipt?.sets.get(set);
+  return receipt && ofSet && { time: receipt.time, set: ofSet };
+}
