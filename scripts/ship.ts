@@ -10,7 +10,8 @@
 
 import type { Destination, FolderDestination, RcloneDestination, RsyncDestination } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import type { HubName, SetName } from "./core/names.ts";
+import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
+import type { Receipt } from "./core/receipt.ts";
 import {
   type Candidate,
   type Confirmation,
@@ -28,6 +29,7 @@ import {
   type SnapshotKey,
   waitingFor,
 } from "./core/shipping.ts";
+import { fetchReceipt } from "./host/far_receipt.ts";
 import {
   copySnapshot,
   filesOf,
@@ -128,6 +130,38 @@ class ShipRun {
   }
 
   async shipTo(destination: Destination): Promise<DestinationReport> {
+    const report = await this.#send(destination);
+    const receipt = destination.kind === "rsync" ? await this.#readReceipt(destination) : undefined;
+    return receipt ? { ...report, receipt: describeReceipt(receipt) } : report;
+  }
+
+  /** What the storage host says of what it holds. That it cannot be read is told, and no failure to ship. */
+  async #readReceipt(destination: RsyncDestination): Promise<Receipt | undefined> {
+    const { host, options } = this;
+    try {
+      const retry = this.#retry(destination.attempts);
+      const receipt = await fetchReceipt(host, destination, options.hub, this.#folder, retry);
+      if (receipt) this.#heedReceipt(destination, receipt);
+      return receipt;
+    } catch (error) {
+      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      host.report.warn(reasonOf(error));
+      return undefined;
+    }
+  }
+
+  /** A chain that the storage host found damaged is given up, unless a full was made since it looked. */
+  #heedReceipt(destination: RsyncDestination, receipt: Receipt): void {
+    for (const [set, { problems, fullWanted }] of receipt.sets) {
+      for (const problem of problems) this.host.report.warn(`${destination.name} says of ${set}: ${problem}`);
+      const newest = this.local.findLast((snapshot) => snapshot.set === set);
+      const root = newest && (newest.needs[0] ?? newest.id);
+      if (!fullWanted || !root || timeOfSnapshotId(root) > receipt.time) continue;
+      this.#fullWanted.set(set, `${destination.name} found the chain damaged that begins with ${root}`);
+    }
+  }
+
+  async #send(destination: Destination): Promise<DestinationReport> {
     const { host, local } = this;
     const shipped: (SnapshotKey & { bytes: number })[] = [];
     const errors: Problem[] = [];
@@ -365,6 +399,10 @@ function readLocal(host: Host, { store, hub }: ShipOptions, sets: readonly SetNa
     }
   }
   return local;
+}
+
+function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport["receipt"]> {
+  return { time: time.toISOString(), sets: Object.fromEntries(sets) };
 }
 
 function problemOf(error: unknown): Problem {

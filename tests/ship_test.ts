@@ -1,9 +1,17 @@
+import {
+  RECEIPT_FILE,
+  RECEIPT_NAMESPACE,
+  RECEIPT_SIGNATURE_FILE,
+  serializeReceipt,
+} from "../scripts/core/receipt.ts";
+import { signSsh } from "../scripts/core/sshsig.ts";
+import { makeSigner } from "./real/signed_store.ts";
 import assert from "node:assert/strict";
 import type { Destination } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { parseRsyncTarget, parseVerdicts, quoteForRsync, sshCommand } from "../scripts/core/rsync_args.ts";
 import { explainFailure } from "../scripts/core/rsync_args.ts";
-import type { HubName } from "../scripts/core/names.ts";
+import type { HubName, SetName } from "../scripts/core/names.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
@@ -90,6 +98,7 @@ async function withStorage(
       await Deno.chmod(`${keys}/write`, 0o600);
       await Deno.copyFile(sshd.knownHostsFile, `${keys}/known hosts`);
       const destination: RsyncOptions = {
+        receiptSigners: [],
         kind: "rsync",
         name: "storage",
         target: `${sshd.user}@${sshd.host}:`,
@@ -747,4 +756,54 @@ Deno.test("every documented exit code of rsync has a meaning", () => {
 Deno.test("pauses grow threefold, are spread by half, and end at five minutes", () => {
   assert.deepEqual([1, 2, 3, 4, 5, 9].map((attempt) => pauseSeconds(attempt, 1)), [5, 15, 45, 135, 300, 300]);
   assert.equal(pauseSeconds(1, 0), 2.5);
+});
+
+Deno.test("ship() reads the storage host's receipt, and starts over what was found damaged", async () => {
+  await withStorage(async (hub, { far, sshd, destination }) => {
+    const storageHost = makeSigner();
+    const reading: RsyncOptions = {
+      ...destination,
+      readIdentityFile: sshd.readKeyFile,
+      receiptSigners: [storageHost.publicKey],
+    };
+    const marker = `${hub.stateFolder}/ship/full-wanted-state`;
+    const writeReceipt = async (
+      time: string,
+      { fullWanted = true, hubName = "home", by = storageHost } = {},
+    ) => {
+      const set = { newestVerified: null, problems: ["files.tar.zst.age is rotten"], fullWanted };
+      const sets = new Map([["state" as SetName, set]]);
+      const text = serializeReceipt({ hub: hubName as HubName, time: new Date(time), sets });
+      await Deno.writeTextFile(`${far}/${RECEIPT_FILE}`, text);
+      const signature = signSsh(by.seed, RECEIPT_NAMESPACE, new TextEncoder().encode(text));
+      await Deno.writeTextFile(`${far}/${RECEIPT_SIGNATURE_FILE}`, signature);
+    };
+    const isThere = (path: string) => Deno.lstat(path).then(() => true, () => false);
+    await hub.make(ID[0]);
+
+    const without = await hub.ship([reading]);
+    assert.equal(without.destinations[0]!.receipt, undefined, "no receipt yet is no error");
+    assert.equal(unshippedError(without), undefined);
+
+    await writeReceipt("2026-03-04T12:00:00Z");
+    const damaged = await hub.ship([reading]);
+    assert.deepEqual(damaged.destinations[0]!.receipt?.sets.state?.problems, ["files.tar.zst.age is rotten"]);
+    assert.deepEqual(damaged.fullWanted, ["state"]);
+    assert.match(await Deno.readTextFile(marker), /found the chain damaged/);
+    assert.ok(hub.told.some((line) => line.includes("is rotten")), "the operator is told");
+
+    // A full that is newer than the receipt answers it; what is older does not.
+    await writeReceipt("2026-01-01T00:00:00Z");
+    assert.deepEqual((await hub.ship([reading])).fullWanted, []);
+    assert.equal(await isThere(marker), false);
+
+    for (const forged of [{ by: makeSigner() }, { hubName: "another" }]) {
+      await writeReceipt("2026-03-04T13:00:00Z", forged);
+      const report = await hub.ship([reading]);
+      assert.equal(report.destinations[0]!.receipt, undefined);
+      assert.deepEqual(report.fullWanted, []);
+      assert.match(hub.told.at(-1)!, /receipt/);
+      assert.equal(unshippedError(report), undefined, "what is confirmed stays confirmed");
+    }
+  });
 });

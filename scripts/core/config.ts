@@ -95,6 +95,8 @@ const destination = z.discriminatedUnion("kind", [
       "an SSH key that may only read, for list, verify, restore and receipts",
     ),
     readTarget: z.string().optional().describe("user@host:path for the reading key, where it differs"),
+    receiptSigners: z.array(z.string()).default([])
+      .describe("ssh-ed25519 public keys of the storage host, which signs what it verified"),
     port: z.number().int().min(1).max(65535).default(22),
     bandwidthLimitKiBps: z.number().int().positive().optional(),
     timeoutSeconds: z.number().int().min(1).max(86_400).default(120).describe("without a byte moved"),

@@ -88,7 +88,9 @@ export function readableRoot(source: Source): string {
 
 export function shipPermissions(config: Config): StepPermissions {
   const ship = `${config.stateFolder}/ship`;
-  const keys = config.destinations.flatMap(keyFiles);
+  const keys = config.destinations.flatMap((
+    destination,
+  ) => [...keyFiles(destination), ...readKeyFiles(destination)]);
   const folders = config.destinations.flatMap((destination) =>
     destination.kind === "folder" ? [destination.path] : []
   );

@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { SetReceipt } from "./receipt.ts";
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "./errors.ts";
 import type { SetName, SnapshotId } from "./names.ts";
@@ -195,6 +196,8 @@ export interface DestinationReport {
   /** Once confirmed there, and found missing in this run. */
   readonly vanished: readonly SnapshotKey[];
   readonly errors: readonly Problem[];
+  /** What the far side itself verified, if it says so. */
+  readonly receipt?: { readonly time: string; readonly sets: Readonly<Record<string, SetReceipt>> };
 }
 
 /** What a run of `ship` did. */
