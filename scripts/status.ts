@@ -9,16 +9,12 @@
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatDuration, formatTime } from "./core/format.ts";
-import { type SetName, type SnapshotId, timeOfSnapshotId } from "./core/names.ts";
+import { timeOfSnapshotId } from "./core/names.ts";
 import type { SetReceipt } from "./core/receipt.ts";
-import { isGood, type Seal, sealedBytes } from "./core/seal.ts";
-import { type Drill, readDrills } from "./host/drill_log.ts";
-import { readKeptReceipt } from "./host/far_receipt.ts";
-import type { Host } from "./host/host.ts";
-import { readMemory, setFolder } from "./host/memory.ts";
-import { readShipRecords, shipFolder } from "./host/ship_records.ts";
+import { type SetStatus, status } from "./host/hub_status.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
+
+export { type SetStatus, status } from "./host/hub_status.ts";
 
 /** The status for a person. */
 export function describeStatus(sets: readonly SetStatus[], now: Date): string {

@@ -8,11 +8,13 @@
 
 import type { Config } from "../core/config.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import type { SetReceipt } from "../core/receipt.ts";
 import { isGood, type Seal, sealedBytes } from "../core/seal.ts";
 import { type Drill, readDrills } from "./drill_log.ts";
+import { readKeptReceipt } from "./far_receipt.ts";
 import type { Host } from "./host.ts";
 import { readMemory, setFolder } from "./memory.ts";
-import { readShipRecords } from "./ship_records.ts";
+import { readShipRecords, shipFolder } from "./ship_records.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
 
 /** One set, as its hub sees it. */
