@@ -11,9 +11,9 @@
  */
 
 import { createHash } from "node:crypto";
-import { fullReason } from "./core/chain.ts";
+import { fullReason, prunable } from "./core/chain.ts";
 import { type Config, type SetConfig, setNamed } from "./core/config.ts";
-import { BackupError } from "./core/errors.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
 import { type FilePlan, planFiles } from "./core/file_index.ts";
 import { type DetailedSuspicion, GATE_HINT, suspicionsOf } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
@@ -252,6 +252,13 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       good,
     });
     clearStaging(host.fs, folder);
+    try {
+      pruneStore(job);
+    } catch (error) {
+      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      // The new snapshot is safe: old ones that stay are no failure of this run.
+      host.report.warn(`old snapshots stay in the local store: ${reasonOf(error)}`);
+    }
     for (const note of manifest.notes) host.report.warn(note);
     return {
       set: options.set,
@@ -639,6 +646,22 @@ function promoteImages({ host, folder, set }: Job, databases: readonly WrittenDa
       bytes.set(checksum, sums.length);
       writeFileDurably(host.fs, baseChecksums(folder, saved.sha256), bytes);
     }
+  }
+}
+
+/**
+ * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
+ * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
+ */
+function pruneStore({ host, config, options, stored }: Job): void {
+  const confirmed = confirmedIds(host, config, options.set);
+  if (confirmed.size === 0) return;
+  const seals = snapshotIds(host.fs, stored).map((id) => readSnapshot(host.fs, stored, id)).filter(isSealed)
+    .map(({ sealed }) => sealed.seal);
+  for (const id of prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse()) {
+    const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
+    host.fs.rename(`${stored.folder}/${id}`, removing);
+    removeIfThere(host.fs, removing);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { SetConfig } from "./config.ts";
-import { type SnapshotId, timeOfSnapshotId } from "./names.ts";
+import { type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./names.ts";
 import type { Seal } from "./seal.ts";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -51,4 +51,23 @@ export function unrestorable(
     if (faults.length > 0) broken.set(seal.id, faults);
   }
   return broken;
+}
+
+/**
+ * Snapshots that the local store can let go: older than `keepDays`, confirmed elsewhere, and needed by none that stays.
+ * The newest chain always stays, whole: it is what the next increment builds on, and what a quick restore reads.
+ *
+ * @param isConfirmed Whether every destination has confirmed the snapshot.
+ */
+export function prunable(
+  seals: readonly Pick<Seal, "id" | "needs">[],
+  isConfirmed: (id: SnapshotId) => boolean,
+  now: Date,
+  keepDays: number,
+): SnapshotId[] {
+  const limit = snapshotIdAt(new Date(now.getTime() - keepDays * DAY_MS));
+  const newest = seals.at(-1);
+  const kept = seals.filter((seal) => seal === newest || seal.id >= limit || !isConfirmed(seal.id));
+  const needed = new Set(kept.flatMap(({ id, needs }) => [id, ...needs]));
+  return seals.map(({ id }) => id).filter((id) => !needed.has(id));
 }

@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import fc from "npm:fast-check@4.10.2";
+import { prunable } from "../scripts/core/chain.ts";
+import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+
+const DAY_MS = 24 * 3600 * 1000;
+const NOW = new Date("2026-11-24T12:00:00Z");
+const daysAgo = (days: number) => snapshotIdAt(new Date(NOW.getTime() - days * DAY_MS));
+const seal = (days: number, ...needs: number[]) => ({ id: daysAgo(days), needs: needs.map(daysAgo) });
+
+Deno.test("prunable() lets go of what is old, confirmed and needed by nothing that stays", () => {
+  const seals = [seal(40), seal(39, 40), seal(20), seal(13, 20), seal(6), seal(5, 6)];
+  assert.deepEqual(prunable(seals, () => true, NOW, 14), [daysAgo(40), daysAgo(39)]);
+});
+
+Deno.test("prunable() keeps what some destination has not confirmed, and what that needs", () => {
+  const seals = [seal(40), seal(39, 40), seal(38, 40), seal(1)];
+  const isConfirmed = (id: SnapshotId) => id !== daysAgo(39);
+  assert.deepEqual(prunable(seals, isConfirmed, NOW, 14), [daysAgo(38)]);
+});
+
+Deno.test("prunable() keeps the newest chain however old it is", () => {
+  assert.deepEqual(prunable([seal(90), seal(80), seal(79, 80)], () => true, NOW, 14), [daysAgo(90)]);
+});
+
+Deno.test("prunable() never breaks what stays", () => {
+  const chains = fc.array(fc.record({ full: fc.boolean(), confirmed: fc.boolean() }), {
+    minLength: 1,
+    maxLength: 40,
+  });
+  fc.assert(fc.property(chains, fc.integer({ min: 0, max: 50 }), (flags, keepDays) => {
+    let chain: SnapshotId[] = [];
+    const seals = flags.map(({ full }, index) => {
+      const id = daysAgo(flags.length - index);
+      const needs = full ? [] : chain;
+      chain = [...needs, id];
+      return { id, needs };
+    });
+    const confirmed = new Map(seals.map(({ id }, index) => [id, flags[index]!.confirmed]));
+    const gone = new Set(prunable(seals, (id) => confirmed.get(id)!, NOW, keepDays));
+    for (const { id, needs } of seals) {
+      if (!gone.has(id)) assert.ok(needs.every((needed) => !gone.has(needed)));
+      else assert.ok(confirmed.get(id) || seals.some((other) => other.needs.includes(id)));
+    }
+    assert.ok(!gone.has(seals.at(-1)!.id));
+    for (const { id } of seals.filter(({ id }) => !confirmed.get(id))) {
+      assert.ok(!gone.has(id), "not confirmed");
+    }
+  }));
+});
