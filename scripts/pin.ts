@@ -81,5 +81,4 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
       ? JSON.stringify({ ok: true, pins })
       : formatTable([["SET", "PINNED", "WHY"], ...rows]),
   );
-  return pins;
 });

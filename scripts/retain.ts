@@ -257,25 +257,25 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   return undefined;
 }
 
-function describe(report: RetainReport): string {
-  const lines: string[] = [];
+/** Prints a set at a time: a large store's plan is long. */
+function describe(report: RetainReport, print: (text: string) => void): void {
   for (const { hub, set, keep, remove, removeBytes, refused, removed, problem } of report.sets) {
     const done = report.applied && refused.length === 0;
-    lines.push(
+    const lines = [
       `${hub}/${set}: keeps ${formatCount(keep.length)}, ${done ? "removed" : "would remove"} ${
         formatCount(done ? removed.length : remove.length)
       } of ${formatBytes(removeBytes)}`,
-    );
+    ];
     for (const reason of refused) lines.push(`  REFUSED: ${reason}`);
     if (problem) lines.push(`  STOPPED: ${problem}`);
     for (const { id, reasons } of remove) lines.push(`  - ${id}  ${reasons.join("; ")}`);
     for (const { id, reasons } of keep) lines.push(`    ${id}  ${reasons.join("; ")}`);
+    print(lines.join("\n"));
   }
   for (const { path, problem } of report.givenUp) {
-    lines.push(`unfinished upload ${path}: ${problem ?? (report.applied ? "removed" : "would be removed")}`);
+    print(`unfinished upload ${path}: ${problem ?? (report.applied ? "removed" : "would be removed")}`);
   }
-  if (!report.applied) lines.push("nothing was removed: this is the plan; --apply removes");
-  return lines.join("\n");
+  if (!report.applied) print("nothing was removed: this is the plan; --apply removes");
 }
 
 serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
@@ -286,7 +286,8 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
     despiteFlood: options.despiteFlood === true,
     trustClock: options.trustClock === true,
   });
-  print(options.json === true ? JSON.stringify(report) : describe(report));
+  if (options.json === true) print(JSON.stringify(report));
+  else describe(report, print);
   const failed = report.sets.find(({ problem }) => problem !== null);
   if (failed) {
     throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
@@ -309,5 +310,4 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
         "lost for good, or move what is forged out of the store",
     });
   }
-  return report;
 });

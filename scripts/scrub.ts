@@ -204,10 +204,11 @@ class Reading {
     this.#recordSeal(key, () => this.ledger.recordSignature(key, signer, signatureProblem));
 
     const parts = new Map(seal.parts.map((part) => [part.name as string, part]));
-    for (const { name, readMs } of this.ledger.parts(key)) {
+    for (const { name, readMs, damage } of this.ledger.parts(key)) {
       const part = parts.get(name);
-      // Read since this run began: by an earlier run that a limit cut short, or by another one.
-      if (!part || (readMs !== undefined && readMs >= this.#startMs)) continue;
+      // Of a snapshot that a limit left half read, what was read does not come again before the rest.
+      const wasRead = known.readMs === undefined && readMs !== undefined && damage === undefined;
+      if (!part || wasRead) continue;
       if (this.#isOver(part.bytes)) return false;
       const problem = problemWithPart(fs, snapshot.folder, part, (count) => this.#took(count));
       if (problem !== undefined && this.ledger.snapshot(key)?.state !== "present") return true;
@@ -318,5 +319,4 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
       hint: "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
     });
   }
-  return report;
 });

@@ -1,5 +1,5 @@
 /**
- * The storage host's smaller verbs: `status`, `authorize`, `forget`, `schema`.
+ * The storage host's smaller verbs: `status`, `list`, `authorize`, `forget`, `schema`.
  *
  * @module
  */
@@ -8,15 +8,16 @@ import { authorizeText } from "./core/authorize.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatDuration, formatTable } from "./core/format.ts";
 import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
+import type { Standing } from "./core/retention.ts";
 import { isDamage } from "./core/standing.ts";
 import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_config.ts";
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { refreshInventory } from "./host/inventory.ts";
+import { chosenSets, refreshInventory } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
 import { requiredText, type Scope, scopeOf, type StorageJob, textOf } from "./host/storage_job.ts";
-import { surveyStore } from "./host/survey.ts";
+import { judge, surveyStore } from "./host/survey.ts";
 
 /** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */
 export interface SetStatus {
@@ -104,6 +105,63 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
     foreign: inventory.foreign.count,
     unfinishedUploads: inventory.incoming.count,
   };
+}
+
+/** One snapshot, from the ledger. */
+export interface LedgerEntry {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly id: string;
+  readonly standing: Standing;
+  readonly kind: string | null;
+  readonly bytes: number;
+  /** By this host's clock; null while that was in doubt. */
+  readonly firstSeenAt: string | null;
+  readonly readAt: string | null;
+  readonly needs: number;
+  readonly pin: string | null;
+}
+
+/** Lists the snapshots that are here, oldest first, a set at a time so that a large store is never listed as a whole. */
+export function* storageList(host: Host, config: StorageConfig, scope: Scope = {}): Generator<LedgerEntry[]> {
+  using ledger = openLedger(host.fs, config.stateFolder);
+  const inventory = refreshInventory(host, config, ledger);
+  const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
+  for (const { key, hub, set } of chosenSets(inventory, scope.hub, scope.set)) {
+    host.checkpoint();
+    const known = ledger.snapshots(key);
+    const { standings } = judge(config, hub, set, known);
+    yield known.flatMap((snapshot): LedgerEntry[] => {
+      const standing = standings.get(snapshot.id);
+      if (standing === undefined) return [];
+      return [{
+        hub,
+        set,
+        id: snapshot.id,
+        standing,
+        kind: snapshot.kind ?? null,
+        bytes: snapshot.bytes,
+        firstSeenAt: iso(snapshot.firstSeenMs),
+        readAt: iso(snapshot.readMs),
+        needs: snapshot.needs.length,
+        pin: snapshot.pin ?? null,
+      }];
+    });
+  }
+}
+
+function describeEntries(entries: readonly LedgerEntry[]): string {
+  const rows = entries.map((entry) => [
+    `${entry.hub}/${entry.set}`,
+    entry.id,
+    entry.standing,
+    entry.kind ?? "-",
+    formatBytes(entry.bytes),
+    entry.firstSeenAt?.slice(0, 19) ?? "clock in doubt",
+    entry.readAt?.slice(0, 19) ?? "not yet",
+    entry.pin === null ? "" : `pinned: ${entry.pin}`,
+  ]);
+  return formatTable([["SET", "ID", "STANDING", "KIND", "SIZE", "CAME (UTC)", "READ (UTC)", ""], ...rows]);
 }
 
 /** What to forget. */
@@ -220,6 +278,17 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
     case "status": {
       const status = storageStatus(host, config, scopeOf(options));
       return say(describe(status), status);
+    }
+    case "list": {
+      // One line of JSON per snapshot.
+      for (const entries of storageList(host, config, scopeOf(options))) {
+        if (entries.length === 0) continue;
+        const lines = options.json === true
+          ? entries.map((entry) => JSON.stringify(entry))
+          : [describeEntries(entries)];
+        print(lines.join("\n"));
+      }
+      return;
     }
     case "authorize": {
       const text = authorize(host, config, {

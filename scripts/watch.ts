@@ -272,5 +272,4 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
   if (options.json === true) print(JSON.stringify(report));
   else print(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
   if (!report.ok) throw alarmError(report.alarms);
-  return report;
 });

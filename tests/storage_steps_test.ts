@@ -82,6 +82,7 @@ Deno.test("every verb of the storage host works with its permissions and no more
     ["pin", { id, ...place, remove: true }, /PINNED/],
     ["pin", {}, /PINNED/],
     ["storage", { action: "status" }, /NEWEST GOOD[^]*home\/state[^]*stored, .* free/],
+    ["storage", { action: "list", ...place }, new RegExp(`home/state +${id} +good +full`)],
     ["storage", { action: "authorize", hub: HUB, key: `${root}/hub.pub` }, /^restrict,command=/m],
     ["storage", { action: "schema" }, /keepWithinDays/],
   ];
@@ -91,7 +92,9 @@ Deno.test("every verb of the storage host works with its permissions and no more
     assert.match(text.printed, expected);
     const json = await step(verb, config, { ...options, json: true });
     assert.equal(json.error, undefined);
-    JSON.parse(json.printed);
+    for (const text of options.action === "list" ? json.printed.split("\n") : [json.printed]) {
+      JSON.parse(text);
+    }
   }
   assert.match(Deno.readTextFileSync(`${root}/out.prom`), /hapi_backup_newest_good/);
   assert.match(Deno.readTextFileSync(`${store}/home/.receipt.json`), new RegExp(written.at(-1)!.seal.id));

@@ -255,18 +255,24 @@ export class Ledger implements Disposable {
 
   /** Key, state and stamp of every snapshot of a set. */
   stamps(setKey: number): Map<SnapshotId, Stamped> {
-    const rows = this.#all<{ id: SnapshotId; key: number; state: SnapshotState; stamp: string | null }>(
+    const stamps = new Map<SnapshotId, Stamped>();
+    this.#each<{ id: SnapshotId; key: number; state: SnapshotState; stamp: string | null }>(
       "SELECT id, key, state, stamp FROM snapshots WHERE set_key = ?",
+      ({ id, key, state, stamp }) => stamps.set(id, { key, state, stamp: stamp ?? undefined }),
       setKey,
     );
-    return new Map(rows.map(({ id, key, state, stamp }) => [id, { key, state, stamp: stamp ?? undefined }]));
+    return stamps;
   }
 
   /** All that is known of a set's snapshots, oldest id first. */
   snapshots(setKey: number): KnownSnapshot[] {
-    return this.#all<SnapshotRow>("SELECT * FROM snapshots WHERE set_key = ? ORDER BY id", setKey).map(
-      toKnown,
+    const known: KnownSnapshot[] = [];
+    this.#each<SnapshotRow>(
+      `SELECT ${SNAPSHOT_COLUMNS} FROM snapshots WHERE set_key = ? ORDER BY id`,
+      (row) => known.push(toKnown(row)),
+      setKey,
     );
+    return known;
   }
 
   /** One snapshot and its set. */
@@ -469,7 +475,7 @@ export class Ledger implements Disposable {
     return this.#all<{ key: number }>(
       `SELECT key FROM (
          SELECT snapshots.key AS key, read_ms IS NULL OR damage IS NOT NULL AS due, read_ms,
-           row_number() OVER (PARTITION BY set_key ORDER BY read_ms IS NULL DESC, first_seen_ms DESC) AS turn
+           row_number() OVER (PARTITION BY set_key ORDER BY read_ms IS NULL DESC, first_seen_ms DESC, id) AS turn
          FROM snapshots JOIN sets ON sets.key = set_key
          WHERE state = 'present' AND hub = coalesce(?, hub) AND name = coalesce(?, name)
        ) ORDER BY due DESC, CASE WHEN due THEN turn END, read_ms, key`,
@@ -525,10 +531,22 @@ export class Ledger implements Disposable {
     return orExplain(() => this.#prepare(sql).get(...values)) as Row | undefined;
   }
 
+  /** Row by row, so that a long answer is never there as a whole. */
+  #each<Row>(sql: string, take: (row: Row) => void, ...values: SQLInputValue[]): void {
+    orExplain(() => {
+      for (const row of this.#prepare(sql).iterate(...values)) take(row as Row);
+    });
+  }
+
   #all<Row>(sql: string, ...values: SQLInputValue[]): Row[] {
     return orExplain(() => this.#prepare(sql).all(...values)) as Row[];
   }
 }
+
+/** The columns of a {@linkcode SnapshotRow}. */
+const SNAPSHOT_COLUMNS =
+  "key, id, state, first_seen_ms, checksum, kind, needs, previous_id, previous_sha256, " +
+  "suspicions, bytes, signer, seal_problem, read_ms, damage, pin";
 
 interface SnapshotRow {
   key: number;
