@@ -117,6 +117,47 @@ const destination = z.discriminatedUnion("kind", [
   }),
 ]);
 
+/** What can be told; `start` and `success` are for services that miss a run, the others for people. */
+export const NOTICE_EVENTS = ["start", "success", "failure", "suspect", "recovery", "digest"] as const;
+export type NoticeEvent = typeof NOTICE_EVENTS[number];
+
+const notifierCommon = {
+  name: destinationName,
+  on: z.array(z.enum(NOTICE_EVENTS)).optional().describe(
+    "what is told: failure, suspect, recovery and digest; of pings start, success, failure and suspect",
+  ),
+  digestDays: z.number().positive().max(366).default(7).describe("days between two digests"),
+  remindHours: z.number().positive().max(8760).default(24).describe(
+    "what is still wrong is told again after this long",
+  ),
+};
+const url = z.url({ protocol: /^https?$/, error: "is not an http or https address" });
+const httpNotifier = {
+  ...notifierCommon,
+  url: url.optional(),
+  urlFile: path.optional().describe("a file that holds the address, where the address is a secret"),
+  timeoutSeconds: z.number().int().min(1).max(300).default(15),
+};
+const tokenFile = path.optional().describe("a file that holds the token; mode 0600");
+const notifier = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("ntfy"), ...httpNotifier, tokenFile })
+    .describe("the address is that of the topic, such as https://ntfy.sh/my-topic"),
+  z.strictObject({ kind: z.literal("ping"), ...httpNotifier })
+    .describe("as healthchecks.io takes them: the address, and /start and /fail below it"),
+  z.strictObject({ kind: z.literal("gotify"), ...httpNotifier, tokenFile: path })
+    .describe("the address is that of the server"),
+  z.strictObject({ kind: z.literal("webhook"), ...httpNotifier, tokenFile })
+    .describe("gets JSON by POST; the token as `Authorization: Bearer`"),
+  z.strictObject({
+    kind: z.literal("command"),
+    ...notifierCommon,
+    command: z.array(z.string().min(1)).min(1).describe(
+      "an absolute path and arguments; gets JSON on standard input; no shell",
+    ),
+    timeoutSeconds: z.number().int().min(1).max(3600).default(60),
+  }),
+]);
+
 const limits = z.strictObject({
   snapshotSeconds: z.number().positive().default(900).describe(
     "longest time that a database's read transaction stays open",
@@ -146,6 +187,10 @@ export const configSchema = z.strictObject({
   limits: limits.default(limits.parse({})),
   localKeepDays: z.number().min(0).max(36_500).default(14)
     .describe("days that shipped snapshots stay in the local store; what is not shipped stays"),
+  notify: z.array(notifier).default([]).describe("who is told how it goes"),
+  proofMaxAgeDays: z.number().positive().max(36_500).default(180).describe(
+    "be reminded when `keys prove` was not run for longer",
+  ),
 });
 
 /** A source with an absolute path (a pattern, for `glob`) and a name. */
@@ -173,6 +218,7 @@ export type Destination = z.infer<typeof destination> & { readonly name: string 
 export type RsyncDestination = Extract<Destination, { kind: "rsync" }>;
 export type FolderDestination = Extract<Destination, { kind: "folder" }>;
 export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
+export type Notifier = z.infer<typeof notifier> & { readonly name: string };
 export type Limits = z.infer<typeof limits>;
 export type Gate = z.infer<typeof gate>;
 
@@ -190,6 +236,8 @@ export interface Config {
   readonly destinations: readonly Destination[];
   readonly limits: Limits;
   readonly localKeepDays: number;
+  readonly notify: readonly Notifier[];
+  readonly proofMaxAgeDays: number;
 }
 
 /** Where the configuration is looked for when `--config` does not say. */
@@ -274,9 +322,30 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
         };
     }
   });
-  const names = destinations.map((destination) => destination.name);
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice) fail(`two destinations are named ${twice}`, `give one of them another "name"`);
+  const notify = raw.notify.map((notifier, index): Notifier => {
+    const name = notifier.name ?? `${notifier.kind}${index === 0 ? "" : index + 1}`;
+    if (notifier.kind === "command") {
+      const [program, ...args] = notifier.command;
+      return { ...notifier, name, command: [absolute(program!), ...args] };
+    }
+    if ((notifier.url === undefined) === (notifier.urlFile === undefined)) {
+      fail(`notify.${index}: it needs either url or urlFile`, "urlFile names a file that holds the address");
+    }
+    if (notifier.url && /\/\/[^/]*@/.test(notifier.url)) {
+      fail(`notify.${index}.url: a password stands in it`, "use tokenFile, or keep the address in urlFile");
+    }
+    return {
+      ...notifier,
+      name,
+      ...(notifier.urlFile ? { urlFile: absolute(notifier.urlFile) } : {}),
+      ...("tokenFile" in notifier && notifier.tokenFile ? { tokenFile: absolute(notifier.tokenFile) } : {}),
+    } as Notifier;
+  });
+  for (const [what, all] of [["destinations", destinations], ["notifiers", notify]] as const) {
+    const names = all.map(({ name }) => name);
+    const twice = names.find((name, index) => names.indexOf(name) !== index);
+    if (twice) fail(`two ${what} are named ${twice}`, `give one of them another "name"`);
+  }
 
   return {
     hub: (raw.hub ?? hubNameFor(around.hostname)) as HubName,
@@ -291,6 +360,8 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     destinations,
     limits: raw.limits,
     localKeepDays: raw.localKeepDays,
+    notify,
+    proofMaxAgeDays: raw.proofMaxAgeDays,
   };
 }
 
