@@ -576,6 +576,13 @@ Deno.test("images that are not whole pages are refused", () => {
   assert.throws(() => compareChecksums(new Uint8Array(15), whole, { pageBytes: 4096 }), RangeError);
 });
 
+/** By the program: node:sqlite refuses VACUUM unless Deno may do everything. */
+function vacuum(database: string): void {
+  const { success } = new Deno.Command("sqlite3", { args: ["-bail", database, "VACUUM"], stdin: "null" })
+    .outputSync();
+  assert(success);
+}
+
 Deno.test("real databases: splits, deletes and a VACUUM cost little more than what is new", async () => {
   await inTempDir(async (folder) => {
     const db = new DatabaseSync(`${folder}/live.db`);
@@ -599,7 +606,7 @@ Deno.test("real databases: splits, deletes and a VACUUM cost little more than wh
     const steps: [string, () => void, number][] = [
       ["inserts with splits", () => add(500), 500 * (2 * 200 + 2 * 32 + 200)],
       ["a mass delete", () => db.exec("DELETE FROM t WHERE id < '4'"), base.length / 20],
-      ["a vacuum", () => db.exec("VACUUM"), base.length / 20],
+      ["a vacuum", () => vacuum(`${folder}/live.db`), base.length / 20],
       ["a new column", () => db.exec("ALTER TABLE t ADD COLUMN more TEXT"), 4096],
       ["nothing", () => {}, 20],
     ];
