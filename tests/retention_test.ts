@@ -222,6 +222,21 @@ Deno.test("planRetention() keeps the last good snapshot, however old, while only
   assert.deepEqual(remove, [], "what came after the last good one is all there is of that time");
 });
 
+Deno.test("planRetention() keeps of misdated ones of a day the one that came first", () => {
+  const good = (id: string, seen: string): Candidate => ({
+    id: id as SnapshotId,
+    firstSeenMs: Date.parse(seen),
+    standing: "good",
+    needs: [],
+  });
+  const late = good("20261001T090000Z", "2026-10-11T00:00:00Z");
+  const backdated = good("20261001T100000Z", "2026-10-12T00:00:00Z");
+  const newest = good("20261124T110000Z", "2026-11-24T11:00:00Z");
+  const policy = { ...DEFAULT_POLICY, keepWithinDays: 1, keepGoodMin: 1 };
+  const { remove } = planRetention([late, backdated, newest], policy, NOW, "UTC");
+  assert.deepEqual(remove.map(({ id }) => id), [backdated.id]);
+});
+
 Deno.test("findFlood() tells of too many snapshots within any day, and not of as many over two", () => {
   const arrivals = (everyHours: number, count: number) =>
     Array.from({ length: count }, (_, index) => ({ firstSeenMs: index * everyHours * HOUR, bytes: 1 }));

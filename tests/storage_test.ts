@@ -558,6 +558,20 @@ Deno.test("scrub() goes on inside a snapshot that a limit left half read", async
   assert.equal(second.sets[0]!.oldestReadAt, "2026-11-24T12:00:00.000Z", "when the first part was read");
 });
 
+Deno.test("a snapshot whose seal becomes readable only later keeps when it was first seen", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const { folder } = writeSnapshot(store, { id: snapshotIdAt(storage.now), signer });
+  const came = storage.now.toISOString();
+  const seal = Deno.readTextFileSync(`${folder}/seal.json`);
+  Deno.writeTextFileSync(`${folder}/seal.json`, "");
+  assert.deepEqual((await scrub(host, config)).damage.items.map(({ kind }) => kind), ["seal"]);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  Deno.writeTextFileSync(`${folder}/seal.json`, seal);
+  assert.equal((await scrub(host, config)).ok, true);
+  assert.equal([...storageList(host, config)].flat()[0]!.firstSeenAt, came);
+});
+
 Deno.test("no receipt goes through a link in place of a hub's folder", async () => {
   using storage = makeStorageHost();
   const { host, store, root } = storage;
@@ -857,8 +871,8 @@ Deno.test("a receipt asks for no new full because of what others put there", asy
   Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
   const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
   writeHistory(store, signer, timesUntil(storage.now, 3));
-  const later = snapshotIdAt(new Date(storage.now.getTime() + 1000));
-  writeSnapshot(store, { id: later, signer: makeSigner() });
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  writeSnapshot(store, { id: snapshotIdAt(storage.now), signer: makeSigner() });
   await scrub(host, config);
   const receipt = parseReceipt(Deno.readTextFileSync(`${store}/home/.receipt.json`)).sets.get(STATE)!;
   assert.equal(receipt.fullWanted, false);

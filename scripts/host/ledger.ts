@@ -472,16 +472,19 @@ export class Ledger implements Disposable {
    * hub's flood keeps another's waiting; then the rest, longest unread first.
    */
   scrubOrder(hub: HubName | undefined, set: SetName | undefined): number[] {
-    return this.#all<{ key: number }>(
+    const order: number[] = [];
+    this.#each<{ key: number }>(
       `SELECT key FROM (
          SELECT snapshots.key AS key, read_ms IS NULL OR damage IS NOT NULL AS due, read_ms,
            row_number() OVER (PARTITION BY set_key ORDER BY read_ms IS NULL DESC, first_seen_ms DESC, id) AS turn
          FROM snapshots JOIN sets ON sets.key = set_key
          WHERE state = 'present' AND hub = coalesce(?, hub) AND name = coalesce(?, name)
        ) ORDER BY due DESC, CASE WHEN due THEN turn END, read_ms, key`,
+      ({ key }) => order.push(key),
       hub ?? null,
       set ?? null,
-    ).map(({ key }) => key);
+    );
+    return order;
   }
 
   /** What a set weighs, and by how much it has grown since a time. */
