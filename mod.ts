@@ -30,6 +30,7 @@ import {
   systemdPermissions,
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
+import { withoutSecrets } from "./scripts/core/run_record.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { EncryptReport } from "./scripts/encrypt.ts";
@@ -46,10 +47,12 @@ import { lstatIfThere, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
+import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
 import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
 import { runStep, startStep } from "./scripts/host/step.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
+import { tell, type Teller } from "./scripts/host/telling.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
 import type { SetupReport } from "./scripts/setup.ts";
@@ -61,12 +64,15 @@ const script = (name: string): string => import.meta.resolve(`./scripts/${name}.
 const VERBS: Readonly<Record<string, Verb>> = {
   async backup(context) {
     const config = await configOrSetup(context);
+    const ships = context.options.ship !== false;
+    // Where there is no network, `ship` tells what is logged here.
+    await using _telling = ships ? telling(context, config) : undefined;
     const reports: EncryptReport[] = [];
     for (const set of chosenSets(config, context)) {
-      reports.push(await locked(context, config, set, () => snapshotAndEncrypt(context, config, set)));
+      reports.push(await loggedSnapshot(context, config, set));
       if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
     }
-    const shipped = context.options.ship === false ? undefined : await shipAll(context, config);
+    const shipped = ships ? await shipAll(context, config) : undefined;
     if (shipped && !context.json) context.terminal.print(describeShip(shipped));
     const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
     if (context.json) {
@@ -112,7 +118,9 @@ const VERBS: Readonly<Record<string, Verb>> = {
   },
 
   async ship(context) {
-    const report = await shipAll(context, requireConfig(context));
+    const config = requireConfig(context);
+    await using _telling = telling(context, config);
+    const report = await shipAll(context, config);
     const error = unshippedError(report);
     context.terminal.print(
       context.json ? JSON.stringify({ ok: error === undefined, ship: report }) : describeShip(report),
@@ -189,6 +197,20 @@ const VERBS: Readonly<Record<string, Verb>> = {
       statusPermissions(config),
       context.terminal,
     );
+  },
+
+  async notify(context) {
+    const config = requireConfig(context);
+    const report = await tell(teller(context), config, context.options.action === "test" ? "test" : "send");
+    const said = report.sent.map(({ name, event }) => `${name}: ${event} sent`).join("\n") ||
+      (config.notify.length === 0 ? "no notifier is configured" : "nothing is due");
+    const ok = report.failed.length === 0;
+    context.terminal.print(context.json ? JSON.stringify({ ok, ...report }) : said);
+    if (ok) return;
+    throw new BackupError(`Cannot notify ${report.failed.map(({ name }) => name).join(", ")}: see above`, {
+      kind: "network",
+      hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
+    });
   },
 
   async systemd(context) {
@@ -283,6 +305,36 @@ async function snapshotAndEncrypt(
   return await encrypting.result;
 }
 
+/** The same, and a line in the log of runs however it ends. */
+function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
+  return logged(
+    context.host,
+    config,
+    { verb: "backup", set },
+    () => locked(context, config, set, () => snapshotAndEncrypt(context, config, set)),
+    ({ id, bytes, suspicions }) => ({
+      snapshot: id,
+      bytes,
+      ...(suspicions.length === 0
+        ? {}
+        : { suspicions: suspicions.map(({ source, detail }) => withoutSecrets(`${source}: ${detail}`)) }),
+    }),
+  );
+}
+
+const teller = ({ host, terminal }: VerbContext): Teller => ({ host, terminal, script: script("notify") });
+
+/** Tells the notifiers of a run: that it starts, and at the end of the block how things stand. */
+function telling(context: VerbContext, config: Config): AsyncDisposable {
+  const started = tell(teller(context), config, "start");
+  return {
+    async [Symbol.asyncDispose]() {
+      await started;
+      await tell(teller(context), config, "end");
+    },
+  };
+}
+
 async function snapshotStep(context: VerbContext, config: Config, set: SetName): Promise<Staged> {
   const options = { set, full: context.options.full === true };
   const permissions = snapshotPermissions(config, set, realPath(context));
@@ -291,17 +343,25 @@ async function snapshotStep(context: VerbContext, config: Config, set: SetName):
 
 async function shipAll(context: VerbContext, config: Config): Promise<ShipReport> {
   const lock = `${shipFolder(config.stateFolder)}/lock`;
-  return await withLock(
+  const run = () =>
+    runStep<ShipReport>(
+      script("ship"),
+      { config, settings: { sourceDevices: sourceDevices(context, config) } },
+      shipPermissions(config),
+      context.terminal,
+    );
+  return await logged(
     context.host,
-    lock,
-    numberOption(context.options, "wait"),
-    () =>
-      runStep<ShipReport>(
-        script("ship"),
-        { config, settings: { sourceDevices: sourceDevices(context, config) } },
-        shipPermissions(config),
-        context.terminal,
-      ),
+    config,
+    { verb: "ship" },
+    () => withLock(context.host, lock, numberOption(context.options, "wait"), run),
+    (report) => {
+      const error = unshippedError(report);
+      return {
+        bytes: report.destinations.reduce((sum, { bytes }) => sum + bytes, 0),
+        ...(error ? { error } : {}),
+      };
+    },
   );
 }
 

@@ -195,6 +195,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     example: "hapi-backup status --json",
   },
   {
+    verb: "notify",
+    group: "On the hub",
+    summary: "tell the configured notifiers what is due, or send each a test message",
+    details: "`backup` and `ship` do this by themselves at their end. Exit code 1 when a notifier fails.",
+    config: "hub",
+    arguments: [{ name: "<action>", text: "what to do", choices: ["send", "test"] }],
+    options: [],
+    example: "hapi-backup notify test",
+  },
+  {
     verb: "systemd",
     group: "Anywhere",
     summary: "print the systemd units and timers of this machine, hardened as the NixOS modules make them",

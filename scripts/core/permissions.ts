@@ -11,14 +11,15 @@
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
  * | status    | store, state                                  | nothing                        | none          |
+ * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
  * | systemd   | its configuration                             | the folder it is told to       | none          |
  *
- * No step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore` and `list` may start them.
+ * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore` and `list` may start them.
  *
  * @module
  */
 
-import type { Config, Destination, Source } from "./config.ts";
+import type { Config, Destination, Notifier, Source } from "./config.ts";
 import type { SetName } from "./names.ts";
 
 /** The permissions of a worker, as Deno takes them. */
@@ -205,6 +206,33 @@ export function listPermissions(config: Config, access: StoreAccess): StepPermis
 
 export function statusPermissions(config: Config): StepPermissions {
   return { read: [`${config.store}/${config.hub}`, config.stateFolder] };
+}
+
+/** @param granted The notifiers that are to be told, with the host and port of their address. */
+export function notifyPermissions(
+  config: Config,
+  granted: readonly { readonly notifier: Notifier; readonly host?: string }[],
+): StepPermissions {
+  const { stateFolder, sets } = config;
+  const secrets = granted.flatMap(({ notifier }) =>
+    notifier.kind === "command"
+      ? []
+      : [notifier.urlFile, "tokenFile" in notifier ? notifier.tokenFile : undefined]
+  ).filter((path) => path !== undefined);
+  return {
+    read: [
+      `${config.store}/${config.hub}`,
+      `${stateFolder}/ship`,
+      `${stateFolder}/drills.jsonl`,
+      `${stateFolder}/proofs.jsonl`,
+      // Of a set's folder only what is remembered of it: the images beside it are plaintext.
+      ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
+      ...secrets,
+    ],
+    write: [`${stateFolder}/ship`],
+    run: granted.flatMap(({ notifier }) => notifier.kind === "command" ? [notifier.command[0]!] : []),
+    net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
+  };
 }
 
 export function systemdPermissions(

@@ -1,0 +1,69 @@
+/**
+ * How a run of `backup` or `ship` ended, as it is noted and told to others.
+ *
+ * Invariant: nothing of a source's contents and no secret is in a record. Messages that were written for a person are
+ * taken; those of unexpected errors are not, because a parser quotes what it could not parse.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { BackupError, type ErrorKind } from "./errors.ts";
+
+const record = z.object({
+  /** When it ended, as an ISO 8601 time in UTC. */
+  at: z.string(),
+  seconds: z.number(),
+  verb: z.enum(["backup", "ship"]),
+  set: z.string().optional(),
+  ok: z.boolean(),
+  /** The kind of error that ended it. */
+  kind: z.string().optional(),
+  message: z.string().optional(),
+  hint: z.string().optional(),
+  /** The snapshot that was made, and why it does not count as good. */
+  snapshot: z.string().optional(),
+  suspicions: z.array(z.string()).optional(),
+  bytes: z.number().optional(),
+});
+export type RunRecord = z.infer<typeof record>;
+
+/** Characters of a message that are kept. */
+const MESSAGE_LENGTH_MAX = 600;
+
+/** An error as it may be told to anybody. */
+export function tellable(
+  error: unknown,
+): { readonly kind: ErrorKind; readonly message: string; hint?: string } {
+  if (!(error instanceof BackupError) || error.kind === "internal") {
+    return {
+      kind: "internal",
+      message: "Cannot go on: an unexpected error; its text is in the log of that run only",
+    };
+  }
+  const { kind, message, hint } = error;
+  return { kind, message: withoutSecrets(message), ...(hint ? { hint: withoutSecrets(hint) } : {}) };
+}
+
+/** Takes out what looks like a secret, and control characters; cuts what is long. */
+export function withoutSecrets(text: string): string {
+  return text
+    .replace(/AGE-SECRET-KEY-[A-Z0-9-]+/gi, "[secret]")
+    .replace(/\b(sk|pk|ghp|gho|xox[abp])[-_][A-Za-z0-9_-]{8,}/g, "[secret]")
+    .replace(/\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]+)*/g, "[secret]")
+    .replace(/(\/\/)[^/@\s]+@/g, "$1[secret]@")
+    // deno-lint-ignore no-control-regex
+    .replace(/[\u0000-\u001f\u007f]+/g, " ")
+    .slice(0, MESSAGE_LENGTH_MAX);
+}
+
+/** Reads a log of runs, oldest first. Lines that a crash cut are passed over. */
+export function parseRunLog(text: string): RunRecord[] {
+  return text.split("\n").flatMap((line) => {
+    try {
+      return [record.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}

@@ -1,0 +1,57 @@
+/**
+ * The log of proofs: JSON Lines in `<state>/proofs.jsonl`, one line for each time `keys prove` tried an identity.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { appendLineDurably, readTextIfThere } from "./fs.ts";
+import type { Fs } from "./host.ts";
+
+const proof = z.object({
+  /** When, as an ISO 8601 time in UTC. */
+  at: z.string(),
+  store: z.string(),
+  /** The public halves of the identities that were tried. */
+  recipients: z.array(z.string()),
+  ok: z.boolean(),
+  /** Chains that were tried, and those that no identity opened. */
+  chains: z.number(),
+  failed: z.array(z.string()),
+});
+export type Proof = z.infer<typeof proof>;
+
+export const proofLog = (stateFolder: string): string => `${stateFolder}/proofs.jsonl`;
+
+export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
+  fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
+  appendLineDurably(fs, proofLog(stateFolder), JSON.stringify(entry));
+}
+
+/** All proofs, oldest first; undefined where the log may not be read. Lines that a crash cut are passed over. */
+export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
+  let text: string;
+  try {
+    text = readTextIfThere(fs, proofLog(stateFolder)) ?? "";
+  } catch {
+    return undefined;
+  }
+  return text.split("\n").flatMap((line) => {
+    try {
+      return [proof.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Whether no identity was proven within the limit. @param since When backups began, if nothing was ever proven. */
+export function isProofDue(
+  proofs: readonly Proof[],
+  maxAgeDays: number,
+  since: Date | undefined,
+  now: Date,
+): boolean {
+  const last = proofs.findLast(({ ok }) => ok)?.at ?? since?.toISOString();
+  return last !== undefined && now.getTime() - Date.parse(last) > maxAgeDays * 86_400_000;
+}

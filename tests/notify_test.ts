@@ -1,0 +1,467 @@
+/** Notices: what is told, when, to real HTTP servers on loopback, and what never is. */
+
+import assert from "node:assert/strict";
+import { type Config, parseConfig } from "../scripts/core/config.ts";
+import { BackupError } from "../scripts/core/errors.ts";
+import { hostOf, parseAddress } from "../scripts/core/notices.ts";
+import { notifyPermissions } from "../scripts/core/permissions.ts";
+import { tellable, withoutSecrets } from "../scripts/core/run_record.ts";
+import { appendProof } from "../scripts/host/proof_log.ts";
+import type { Host } from "../scripts/host/host.ts";
+import { logged, readRuns, runLogFile } from "../scripts/host/run_log.ts";
+import { makeHost, runStep } from "../scripts/host/step.ts";
+import { tell } from "../scripts/host/telling.ts";
+import { notify, toldFile } from "../scripts/notify.ts";
+import { makeSealedFolder } from "./sealed_folder.ts";
+
+const HOUR_MS = 3_600_000;
+const ROOT = new URL("..", import.meta.url).pathname;
+
+interface Received {
+  readonly path: string;
+  readonly headers: Record<string, string>;
+  readonly body: string;
+}
+
+/** A notifier's server that answers as it is told to. */
+function startServer() {
+  const received: Received[] = [];
+  const state = { answer: () => new Response("ok") as Response | Promise<Response> };
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+    const { pathname, search } = new URL(request.url);
+    const headers = Object.fromEntries(request.headers);
+    received.push({ path: pathname + search, headers, body: await request.text() });
+    return await state.answer();
+  });
+  return {
+    received,
+    state,
+    base: `http://127.0.0.1:${server.addr.port}`,
+    take: () => received.splice(0),
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+}
+
+/** A hub with a clock that a test moves, and the notifiers given. */
+function makeHub(notify: unknown[], more: Record<string, unknown> = {}) {
+  const home = Deno.makeTempDirSync({ prefix: "notify-" });
+  const config: Config = parseConfig(
+    JSON.stringify({
+      hub: "home",
+      store: `${home}/store`,
+      stateFolder: `${home}/state`,
+      sets: { state: { sources: [{ kind: "file", path: `${home}/x` }], maxAgeHours: 26 } },
+      notify,
+      ...more,
+    }),
+    "test",
+    { home, hostname: "home", env: {} },
+  );
+  const warnings: string[] = [];
+  const clock = { now: new Date("2026-11-22T06:00:00Z") };
+  const host: Host = {
+    ...makeHost({ progress: () => {}, info: () => {}, warn: (text) => void warnings.push(text) }),
+    now: () => clock.now,
+  };
+  const run = (error?: unknown, facts = {}) =>
+    logged(host, config, { verb: "backup", set: "state" as never }, () => Promise.resolve(), () => ({
+      ...facts,
+      ...(error ? { error } : {}),
+    }));
+  return {
+    home,
+    config,
+    host,
+    clock,
+    warnings,
+    run,
+    later: (hours: number) => clock.now = new Date(clock.now.getTime() + hours * HOUR_MS),
+    snapshot: (id: string) => makeSealedFolder({ store: `${home}/store`, id }),
+    [Symbol.dispose]: () => Deno.removeSync(home, { recursive: true }),
+  };
+}
+
+const LOCKED = new BackupError("Cannot read hapi.db: it is locked", {
+  kind: "source",
+  hint: "stop the other one",
+});
+
+Deno.test("ntfy, Gotify, a webhook and a command each get a failure in their own form", async () => {
+  await using server = startServer();
+  using tools = makeHub([]);
+  const folder = tools.home;
+  Deno.writeTextFileSync(`${folder}/token`, "tk_1234\n", { mode: 0o600 });
+  Deno.writeTextFileSync(`${folder}/address`, `${server.base}/secret-path\n`);
+  Deno.writeTextFileSync(`${folder}/tool`, `#!/bin/sh\ncat > ${folder}/got; echo "$1" >> ${folder}/got\n`, {
+    mode: 0o755,
+  });
+  using hub = makeHub([
+    { kind: "ntfy", url: `${server.base}/topic`, tokenFile: `${folder}/token` },
+    { kind: "gotify", url: `${server.base}/gotify/`, tokenFile: `${folder}/token` },
+    { kind: "webhook", urlFile: `${folder}/address`, tokenFile: `${folder}/token` },
+    { kind: "command", command: [`${folder}/tool`, "a b; $(id)"] },
+  ]);
+  await hub.snapshot("20261122T050000Z");
+  await hub.run(LOCKED);
+  const report = await notify(hub.host, hub.config, "end");
+  assert.deepEqual(report.failed, []);
+  assert.equal(report.sent.length, 4);
+
+  const by = (path: string) => server.received.find((request) => request.path === path)!;
+  const ntfy = by("/topic");
+  assert.equal(ntfy.headers.title, "home: backup state FAILED");
+  assert.equal(ntfy.headers.authorization, "Bearer tk_1234");
+  assert.equal(ntfy.headers.priority, "4");
+  assert.equal(ntfy.body, "Cannot read hapi.db: it is locked\n  stop the other one");
+  const gotify = by("/gotify/message");
+  assert.equal(gotify.headers["x-gotify-key"], "tk_1234");
+  assert.deepEqual(JSON.parse(gotify.body), {
+    title: "home: backup state FAILED",
+    message: "Cannot read hapi.db: it is locked\n  stop the other one",
+    priority: 8,
+  });
+  const webhook = JSON.parse(by("/secret-path").body);
+  assert.equal(webhook.event, "failure");
+  assert.deepEqual(webhook.problems, [
+    { topic: "backup state", kind: "source", text: LOCKED.message, hint: "stop the other one" },
+  ]);
+  const [json, argument] = Deno.readTextFileSync(`${folder}/got`).split("\n");
+  assert.deepEqual(JSON.parse(json!), webhook);
+  assert.equal(argument, "a b; $(id)");
+});
+
+Deno.test("a failure is told once, again when it changes or lasts, and its end once", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base, remindHours: 24 }]);
+  const events = async () => {
+    await notify(hub.host, hub.config, "end");
+    return server.take().map(({ body }) => JSON.parse(body).event);
+  };
+  await hub.snapshot("20261122T050000Z");
+  await hub.run();
+  assert.deepEqual(await events(), []);
+  await hub.run(LOCKED);
+  assert.deepEqual(await events(), ["failure"]);
+  await hub.run(LOCKED);
+  hub.later(1);
+  assert.deepEqual(await events(), [], "the same again is not told");
+  await hub.run(new BackupError("Cannot write: the disk is full", { kind: "disk" }));
+  assert.deepEqual(await events(), ["failure"], "another failure is");
+  hub.later(23.9);
+  await hub.snapshot("20261123T060000Z");
+  assert.deepEqual(await events(), []);
+  hub.later(0.2);
+  assert.deepEqual(await events(), ["failure"], "a reminder after a day");
+  await hub.run();
+  assert.deepEqual(await events(), ["recovery"]);
+  assert.deepEqual(await events(), []);
+});
+
+Deno.test("a snapshot that is suspect, too old, or fails its drill is told, with why", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  const told = async () => {
+    await notify(hub.host, hub.config, "end");
+    return server.take().map(({ body }) => JSON.parse(body));
+  };
+  const folder = await hub.snapshot("20261122T050000Z");
+  const sealFile = `${folder}/seal.json`;
+  const good = Deno.readTextFileSync(sealFile);
+  const seal = JSON.parse(good);
+  Deno.writeTextFileSync(
+    sealFile,
+    JSON.stringify({ ...seal, suspicions: [{ code: "rows-lost", source: "hapi.db" }] }),
+  );
+  await hub.snapshot("20261122T040000Z");
+  await hub.run(undefined, { snapshot: seal.id, suspicions: ["hapi.db: messages lost 90 of 100 rows"] });
+  const [suspect] = await told();
+  assert.equal(suspect.event, "suspect");
+  assert.equal(suspect.title, "home: a snapshot is SUSPECT");
+  assert.match(suspect.lines[0], /20261122T050000Z .*messages lost 90 of 100 rows/);
+
+  Deno.writeTextFileSync(sealFile, good);
+  assert.equal((await told())[0].event, "recovery");
+  hub.later(30);
+  const [stale] = await told();
+  assert.equal(stale.event, "failure");
+  assert.match(stale.lines[0], /newest good snapshot of set state is 31 h old \(limit 26 h\)/);
+  Deno.writeTextFileSync(
+    `${hub.home}/state/drills.jsonl`,
+    JSON.stringify({ at: hub.clock.now, store: "s", set: "state", snapshot: seal.id, ok: false, seconds: 1 }),
+  );
+  assert.match((await told())[0].lines[0], /The last drill failed: snapshot 20261122T050000Z/);
+});
+
+Deno.test("a digest comes once a week and says how things stand", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "ntfy", url: `${server.base}/t`, on: ["digest"] }]);
+  await hub.snapshot("20261122T050000Z");
+  await hub.run();
+  for (const hours of [0, 24, 140]) {
+    hub.later(hours);
+    await notify(hub.host, hub.config, "send");
+  }
+  assert.deepEqual(server.take(), []);
+  hub.later(4);
+  await hub.snapshot("20261129T050000Z");
+  await hub.run(LOCKED);
+  await hub.run();
+  await notify(hub.host, hub.config, "send");
+  await notify(hub.host, hub.config, "send");
+  const [digest, ...more] = server.take();
+  assert.deepEqual(more, []);
+  assert.equal(digest!.headers.title, "home: backups are well");
+  assert.match(digest!.body, /^state: newest good snapshot 2026-11-29/);
+  assert.match(digest!.body, /the last 7 days: 2 runs, 1 FAILED/);
+  assert.match(digest!.body, /keys last proven: never/);
+});
+
+Deno.test("pings are sent at the start, and at the end to /fail with a summary or to the address itself", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "ping", url: `${server.base}/uuid?create=1` }]);
+  await hub.snapshot("20261122T050000Z");
+  await hub.run();
+  await notify(hub.host, hub.config, "start");
+  await notify(hub.host, hub.config, "end");
+  await hub.run(LOCKED);
+  await notify(hub.host, hub.config, "end");
+  await notify(hub.host, hub.config, "send");
+  const [start, success, fail, ...more] = server.take();
+  assert.deepEqual(more, []);
+  assert.equal(start!.path, "/uuid/start?create=1");
+  assert.equal(success!.path, "/uuid?create=1");
+  assert.match(success!.body, /^home: success\nstate: newest good snapshot/);
+  assert.equal(fail!.path, "/uuid/fail?create=1");
+  assert.match(fail!.body, /Cannot read hapi.db: it is locked/);
+});
+
+Deno.test("what could not be delivered is told the next time, and the others are told all the same", async () => {
+  await using broken = startServer();
+  await using server = startServer();
+  using hub = makeHub([
+    { kind: "webhook", url: `${broken.base}/hidden-path`, timeoutSeconds: 1 },
+    { kind: "ntfy", url: `${server.base}/t` },
+  ]);
+  await hub.snapshot("20261122T050000Z");
+  await hub.run(LOCKED);
+  const never = Promise.withResolvers<Response>();
+  const answers: [() => Response | Promise<Response>, RegExp][] = [
+    [() => new Response("", { status: 500 }), /answers 500/],
+    [() => new Response("", { status: 403 }), /answers 403; check its token/],
+    [() => Response.redirect(`${server.base}/elsewhere`), /redirects elsewhere; configure the final/],
+    [() => never.promise, /does not answer within 1 s/],
+  ];
+  for (const [answer, reason] of answers) {
+    broken.state.answer = answer;
+    const { failed } = await notify(hub.host, hub.config, "end");
+    assert.equal(failed.length, 1);
+    assert.match(failed[0]!.reason, reason);
+    assert.doesNotMatch(failed[0]!.reason, /hidden-path/);
+  }
+  never.resolve(new Response());
+  assert.deepEqual(server.take().map(({ path }) => path), ["/t"], "told once, and no redirect was followed");
+  broken.state.answer = () => new Response("ok");
+  broken.take();
+  assert.deepEqual((await notify(hub.host, hub.config, "end")).failed, []);
+  assert.equal(broken.take().length, 1);
+});
+
+Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {
+  const identity = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ";
+  const parse = new SyntaxError(`Unexpected token 'C', "CLI_API_TOKEN=hunter2" is not valid JSON`);
+  assert.doesNotMatch(tellable(parse).message, /hunter2/);
+  assert.doesNotMatch(
+    tellable(new BackupError(`Cannot x: ${parse.message}`, { kind: "internal" })).message,
+    /hunter2/,
+  );
+  for (
+    const secret of [
+      identity,
+      identity.toLowerCase(),
+      "sk-ant-api03-abcdefgh",
+      "eyJhbGciOiJIUzI1NiJ9.eyJ1IjoxfQ.sig",
+    ]
+  ) {
+    assert.equal(withoutSecrets(`before ${secret} after`), "before [secret] after");
+  }
+  assert.equal(withoutSecrets("rsync://user:word@host/x\n\u0007y"), "rsync://[secret]@host/x y");
+
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  await hub.run(new BackupError(`Cannot use ${identity}`, { kind: "key", hint: identity }));
+  await notify(hub.host, hub.config, "end");
+  const log = Deno.readTextFileSync(runLogFile(hub.config, { verb: "backup", set: "state" as never }));
+  const [{ body }] = server.take() as [Received];
+  for (const text of [log, body, Deno.readTextFileSync(toldFile(hub.config.stateFolder))]) {
+    assert.doesNotMatch(text, /SECRET-KEY/);
+  }
+});
+
+Deno.test("the notify step reaches its own hosts only, and cannot read a source, an image or a key", async () => {
+  await using server = startServer();
+  await using other = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  await hub.run(LOCKED);
+  const script = import.meta.resolve("../scripts/notify.ts");
+  const terminal = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {} };
+  const step = (config: Config, granted: Config) =>
+    runStep<{ failed: { reason: string }[] }>(
+      script,
+      { config, phase: "test", names: ["webhook"] },
+      notifyPermissions(granted, granted.notify.map((notifier) => ({ notifier, host: hostOf(server.base) }))),
+      terminal,
+    );
+  assert.deepEqual((await step(hub.config, hub.config)).failed, []);
+  assert.equal(server.take().length, 1);
+  const elsewhere = { ...hub.config, notify: [{ ...hub.config.notify[0]!, url: other.base } as never] };
+  assert.match((await step(elsewhere, hub.config)).failed[0]!.reason, /cannot be reached/);
+  assert.deepEqual(other.take(), []);
+
+  const { read, write, run, net } = notifyPermissions(hub.config, []);
+  assert.deepEqual({ run, net }, { run: [], net: [] });
+  assert.deepEqual(write, [`${hub.home}/state/ship`]);
+  for (const path of ["state/state", "state/state/base", "state/state/staging", "x", "state"]) {
+    const isReadable = read.some((granted) =>
+      `${hub.home}/${path}`.startsWith(`${granted}/`) ||
+      granted === `${hub.home}/${path}`
+    );
+    assert.equal(isReadable, false, path);
+  }
+});
+
+Deno.test("a run's outcome does not change when telling fails, and the failure is warned of", async () => {
+  const warnings: string[] = [];
+  using hub = makeHub([
+    { kind: "ntfy", url: "http://127.0.0.1:9/x" },
+    { kind: "webhook", urlFile: "/nonexistent/address", name: "hook" },
+  ]);
+  const terminal = {
+    progress: () => {},
+    info: () => {},
+    warn: (text: string) => void warnings.push(text),
+    print: () => {},
+  };
+  const script = import.meta.resolve("../scripts/notify.ts");
+  await hub.run(LOCKED);
+  const report = await tell({ host: hub.host, terminal, script }, hub.config, "end");
+  assert.deepEqual(report.failed.map(({ name }) => name).sort(), ["hook", "ntfy"]);
+  assert.equal(warnings.length, 2);
+  assert.ok(warnings.some((text) => /hook: its urlFile does not hold one/.test(text)), warnings.join());
+});
+
+Deno.test("a reminder comes when the keys were not proven for too long", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }], { proofMaxAgeDays: 100 });
+  const told = async () => {
+    await notify(hub.host, hub.config, "end");
+    return server.take().map(({ body }) => JSON.parse(body));
+  };
+  const prove = (ok: boolean) =>
+    appendProof(hub.host.fs, hub.config.stateFolder, {
+      at: hub.clock.now.toISOString(),
+      store: "s",
+      recipients: ["age1x"],
+      ok,
+      chains: 1,
+      failed: [],
+    });
+  await hub.snapshot("20261122T050000Z");
+  assert.deepEqual(await told(), []);
+  hub.later(101 * 24);
+  await hub.snapshot("20270303T050000Z");
+  const [reminder] = await told();
+  assert.match(reminder.lines.join(), /No identity was proven .* more than 100 days/);
+  prove(false);
+  hub.later(1);
+  assert.deepEqual(await told(), [], "a failed proof is none");
+  prove(true);
+  assert.equal((await told())[0].event, "recovery");
+});
+
+Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies where `ship` may read it", async () => {
+  await using server = startServer();
+  const home = Deno.makeTempDirSync({ prefix: "notify-home-" });
+  try {
+    Deno.mkdirSync(`${home}/.config/hapi-backup`, { recursive: true });
+    const cli = async (...args: string[]) => {
+      const { code, stderr, stdout } = await new Deno.Command(Deno.execPath(), {
+        args: [
+          "run",
+          "--no-prompt",
+          "--unstable-worker-options",
+          "--lock=tests/deno.lock",
+          "--allow-read",
+          "--allow-write",
+          "--allow-env",
+          "--allow-sys",
+          "--allow-run=rsync",
+          `--allow-net=${hostOf(server.base)}`,
+          "mod.ts",
+          ...args,
+        ],
+        cwd: ROOT,
+        env: { HOME: home, HAPI_BACKUP_CONFIG: `${home}/.config/hapi-backup/config.json` },
+      }).output();
+      return { code, stderr: new TextDecoder().decode(stderr), stdout: new TextDecoder().decode(stdout) };
+    };
+    assert.equal((await cli("backup", "--no-ship")).code, 3, "there is no database yet");
+    const file = `${home}/.config/hapi-backup/config.json`;
+    const text = Deno.readTextFileSync(file).replace(
+      '"destinations": []',
+      `"notify": [{ "kind": "webhook", "url": "${server.base}/h" }, { "kind": "ping", "url": "${server.base}/p" }]`,
+    );
+    Deno.writeTextFileSync(file, text);
+    assert.deepEqual(server.take(), [], "nothing is told without a network");
+
+    const failed = await cli("backup");
+    assert.equal(failed.code, 3, failed.stderr);
+    const requests = server.take();
+    assert.deepEqual(requests.map(({ path }) => path).sort(), ["/h", "/p/fail", "/p/start"]);
+    assert.equal(requests[0]!.path, "/p/start");
+    const notice = JSON.parse(requests.find(({ path }) => path === "/h")!.body);
+    assert.equal(notice.title, `${notice.hub}: backup state FAILED`);
+    assert.match(notice.lines.join(), /hapi\.db/);
+
+    const test = await cli("notify", "test", "--json");
+    assert.equal(test.code, 0, test.stderr);
+    assert.deepEqual(server.take().map(({ path }) => path).sort(), ["/h", "/p/log"]);
+    assert.equal(JSON.parse(test.stdout).sent.length, 2);
+
+    const config = parseConfig(text, file, { home, hostname: Deno.hostname(), env: {} });
+    assert.ok(runLogFile(config, { verb: "backup", set: "state" as never }).startsWith(`${config.store}/`));
+    const runs = readRuns(makeHost({ progress() {}, info() {}, warn() {} }), config, {
+      verb: "backup",
+      set: "state" as never,
+    });
+    assert.deepEqual(runs.map(({ ok, kind }) => ({ ok, kind })), [
+      { ok: false, kind: "source" },
+      { ok: false, kind: "source" },
+    ]);
+  } finally {
+    Deno.removeSync(home, { recursive: true });
+  }
+});
+
+Deno.test("a notifier's configuration is checked: one address, no password in it, names once, http only", () => {
+  const refused = (notify: unknown, reason: RegExp) =>
+    assert.throws(
+      () => parseConfig(JSON.stringify({ notify }), "c", { home: "/h", hostname: "h", env: {} }),
+      (error) => error instanceof BackupError && error.kind === "config" && reason.test(error.message),
+    );
+  refused([{ kind: "ntfy" }], /either url or urlFile/);
+  refused([{ kind: "ntfy", url: "http://a/b", urlFile: "/x" }], /either url or urlFile/);
+  refused([{ kind: "ntfy", url: "https://user:word@a/b" }], /a password stands in it/);
+  refused([{ kind: "ntfy", url: "file:///etc/passwd" }], /not an http/);
+  refused([{ kind: "command", command: ["curl", "x"] }], /not absolute/);
+  refused(
+    [{ kind: "ping", url: "http://a", name: "x" }, { kind: "ping", url: "http://a", name: "x" }],
+    /named x/,
+  );
+  assert.throws(() => parseAddress("two lines\nof text", "n"), (error) => !/two lines/.test(String(error)));
+  assert.equal(parseAddress(" https://a/b\n", "n"), "https://a/b");
+  assert.deepEqual([hostOf("https://a/b"), hostOf("http://a"), hostOf("http://[::1]:8/")], [
+    "a:443",
+    "a:80",
+    "[::1]:8",
+  ]);
+});
