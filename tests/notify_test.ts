@@ -145,6 +145,11 @@ Deno.test("a failure is told once, again when it changes or lasts, and its end o
   await hub.run(LOCKED);
   hub.later(1);
   assert.deepEqual(await events(), [], "the same again is not told");
+  const late = (minutes: number) => new BackupError(`Cannot end: it took ${minutes} min`, { kind: "source" });
+  await hub.run(late(15));
+  assert.deepEqual(await events(), ["failure"]);
+  await hub.run(late(21));
+  assert.deepEqual(await events(), [], "nor with other numbers in it");
   await hub.run(new BackupError("Cannot write: the disk is full", { kind: "disk" }));
   assert.deepEqual(await events(), ["failure"], "another failure is");
   hub.later(23.9);
@@ -371,6 +376,9 @@ Deno.test("a reminder comes when the keys were not proven for too long", async (
   await hub.snapshot("20270303T050000Z");
   const [reminder] = await told();
   assert.match(reminder.lines.join(), /No identity was proven .* more than 100 days/);
+  const ping = { ...hub.config.notify[0]!, kind: "ping", on: undefined, name: "ping" } as never;
+  await notify(hub.host, { ...hub.config, notify: [...hub.config.notify, ping] }, "end", ["ping"]);
+  assert.match(server.take()[0]!.body, /^home: success/, "a reminder is no failed run");
   prove(false);
   hub.later(1);
   assert.deepEqual(await told(), [], "a failed proof is none");
