@@ -199,6 +199,12 @@ in
       default = units.defaults.beforeTimeout;
       description = "How long such a start waits at most.";
     };
+    configFile = mkOption {
+      type = types.package;
+      readOnly = true;
+      internal = true;
+      description = "The configuration file, checked.";
+    };
     createWrapper = mkOption {
       type = types.bool;
       default = true;
@@ -224,6 +230,7 @@ in
 
   config = mkIf cfg.enable {
     services.hapi-backup = {
+      inherit configFile;
       settings = {
         hub = mkDefault config.networking.hostName;
         store = mkDefault "/var/lib/hapi-backup/store";

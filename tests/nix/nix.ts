@@ -1,12 +1,14 @@
 /**
  * Nix on a machine without nixpkgs: modules are evaluated on stubs, packages are built of this machine's own programs.
- * Everything lies in one folder of this checkout's `node_modules/.cache/`; nothing goes to /nix.
+ * Everything lies in one folder in /var/tmp, which stays for the next run; nothing goes to /nix.
  *
  * @module
  */
 
 export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "");
 const CACHE = `${ROOT}/node_modules/.cache`;
+/** Not in `node_modules`, where Deno takes no TypeScript from. */
+const NIX = `/var/tmp/hapi-backup-nix-${Deno.uid()}`;
 const STUB = `${ROOT}/tests/nix/stub`;
 
 /** How a program ended. */
@@ -41,11 +43,15 @@ export async function output(...call: Parameters<typeof ending>): Promise<string
 
 /** The environment in which Nix keeps to its folder in the cache. */
 export async function nixEnv(): Promise<Record<string, string>> {
-  const folder = `${CACHE}/nix`;
-  await Deno.mkdir(`${folder}/etc`, { recursive: true });
+  const folder = NIX;
+  await Deno.mkdir(`${folder}/etc`, { recursive: true, mode: 0o700 });
+  // Where nixpkgs' cacert has its file.
+  const certificates = Deno.env.get("SSL_CERT_FILE") ?? "/etc/ssl/certs/ca-certificates.crt";
+  await Deno.mkdir(`${folder}/ca/etc/ssl/certs`, { recursive: true });
+  await Deno.copyFile(certificates, `${folder}/ca/etc/ssl/certs/ca-bundle.crt`);
   await Deno.writeTextFile(
     `${folder}/etc/nix.conf`,
-    "experimental-features = nix-command flakes\nsubstituters =\nbuild-users-group =\nsandbox = false\nbuild-hook =\n",
+    "experimental-features = nix-command flakes\nsubstituters =\nbuild-users-group =\nsandbox = false\n",
   );
   return {
     NIX_STORE_DIR: `${folder}/store`,
@@ -58,7 +64,17 @@ export async function nixEnv(): Promise<Record<string, string>> {
   };
 }
 
-const denoFolder = (deno = Deno.execPath()): string => deno.slice(0, deno.lastIndexOf("/"));
+/** A folder `…/bin` with this Deno in it, as packages have it. */
+function denoFolder(deno = Deno.execPath()): string {
+  const folder = `${NIX}/programs${deno.replace(/[^A-Za-z0-9.-]+/g, "-")}/bin`;
+  Deno.mkdirSync(folder, { recursive: true });
+  try {
+    Deno.symlinkSync(deno, `${folder}/deno`);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+  return folder;
+}
 
 /** What a module sets, as `stub/eval.nix` tells it. */
 export interface Told {
@@ -102,9 +118,8 @@ export async function evaluate(side: "hub" | "storage", settings: string): Promi
 
 /** Builds what an expression over `stub/eval.nix` gives, and tells its path. */
 export async function build(expression: string, deno = Deno.execPath()): Promise<string> {
-  const full = `let r = args: import ${STUB}/eval.nix ({ root = ${ROOT}; denoBin = "${
-    denoFolder(deno)
-  }"; } // args); in ${expression}`;
+  const given = `{ root = ${ROOT}; denoBin = "${denoFolder(deno)}"; hostCa = "${NIX}/ca"; }`;
+  const full = `let r = args: import ${STUB}/eval.nix (${given} // args); in ${expression}`;
   const out = await output("nix-build", ["--no-out-link", "--expr", full], { env: await nixEnv() });
   return out.trim();
 }

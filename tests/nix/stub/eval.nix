@@ -1,9 +1,9 @@
 # Evaluates a module of this flake on the stubs and gives what it sets: its units as text, users, firewall, assertions.
 # { root = the checkout; package = what stands for the built package; hub, storage = modules, or null }
-{ root, denoBin ? "/usr/bin", package ? null, hub ? null, storage ? null }:
+{ root, denoBin ? "/usr/bin", hostCa ? "/", package ? null, hub ? null, storage ? null }:
 let
   lib = import ./minilib.nix;
-  pkgs = import ./hostpkgs.nix { inherit lib denoBin; };
+  pkgs = import ./hostpkgs.nix { inherit lib denoBin hostCa; };
   render = import ./render.nix { inherit lib; };
   built = pkgs.callPackage (root + "/nix/package.nix") { };
   self.packages.x86_64-linux.default = if package == null then built else { outPath = package; meta.mainProgram = "hapi-backup"; };
@@ -30,5 +30,7 @@ in
   inherit built;
   hub = if hub == null then null else told (eval (root + "/nix/hub.nix") hub);
   storage = if storage == null then null else told (eval (root + "/nix/storage.nix") storage);
-  configs = lib.optional (hub != null) (eval (root + "/nix/hub.nix") hub);
+  # The hub's configuration file, which is checked when it is built.
+  hubConfigFile = (eval (root + "/nix/hub.nix") hub).services.hapi-backup.configFile;
+  storageConfigFile = (eval (root + "/nix/storage.nix") storage).environment.etc."hapi-backup/storage.json".source;
 }

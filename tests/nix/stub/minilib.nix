@@ -30,7 +30,7 @@ let
     concatMapStringsSep = sep: f: l: concatStringsSep sep (map f l);
     hasPrefix = p: s: substring 0 (stringLength p) s == p;
     hasInfix = i: s: b.length (b.split (escapeRegex i) s) > 1;
-    escapeRegex = replaceStrings (b.filter (x: x != "") (b.split "" "\\[{()^$?*+|.")) (map (c: "\\" + c) (b.filter (x: x != "") (b.split "" "\\[{()^$?*+|.")));
+    escapeRegex = let special = [ "\\" "[" "{" "(" ")" "^" "$" "?" "*" "+" "|" "." ]; in replaceStrings special (map (c: "\\" + c) special);
     escapeShellArg = a: let s = toString a; in if match "[[:alnum:],._+:@%/-]+" s != null then s else "'" + replaceStrings [ "'" ] [ "'\\''" ] s + "'";
     escapeShellArgs = concatMapStringsSep " " escapeShellArg;
     makeBinPath = concatMapStringsSep ":" (p: "${p}/bin");
