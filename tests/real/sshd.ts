@@ -102,6 +102,8 @@ class RunningSshd implements Sshd {
         "KbdInteractiveAuthentication no",
         "LogLevel VERBOSE",
         "MaxStartups 100",
+        // bash takes a forced command for a login and reads its start-up files, unless it is told that it is nested.
+        "SetEnv SHLVL=1",
         ...options.config ?? [],
       ].join("\n") + "\n",
     );
