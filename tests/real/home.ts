@@ -1,0 +1,246 @@
+/**
+ * A hub's home in a temporary folder: a database with the hub's main tables, secrets and files, a configuration with
+ * fresh keys; the steps in this process, with a clock that tests move, and the command line as it is installed.
+ *
+ * @module
+ */
+
+import { DatabaseSync } from "node:sqlite";
+import { type Config, parseConfig } from "../../scripts/core/config.ts";
+import type { SetName } from "../../scripts/core/names.ts";
+import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
+import { denoArguments } from "../../scripts/core/verbs.ts";
+import { check } from "../../scripts/check.ts";
+import { encrypt, type EncryptReport } from "../../scripts/encrypt.ts";
+import type { Host } from "../../scripts/host/host.ts";
+import { generateIdentity } from "../../scripts/host/identity.ts";
+import { readKeys } from "../../scripts/host/keys.ts";
+import type { Opening } from "../../scripts/host/open_snapshot.ts";
+import { makeHost } from "../../scripts/host/step.ts";
+import { setIn } from "../../scripts/host/store.ts";
+import { snapshot } from "../../scripts/snapshot.ts";
+
+const STATE = "state" as SetName;
+const MOD = new URL("../../mod.ts", import.meta.url).pathname;
+/** Where Deno keeps what it compiled: a changed HOME must not make it start over. */
+const DENO_DIR = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
+const HOUR_MS = 3_600_000;
+
+/** How the command line ended. */
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** How to start it. */
+export interface CliOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly stdin?: string;
+  /** A program that runs the command line, with its arguments. */
+  readonly under?: readonly string[];
+}
+
+/** How to make a snapshot in this process. */
+export interface BackupOptions {
+  readonly host?: Host;
+  readonly full?: boolean;
+  readonly accept?: boolean;
+  readonly set?: string;
+}
+
+/** A hub's home. */
+export interface Home extends Disposable {
+  /** The temporary folder that holds it all. */
+  readonly dir: string;
+  readonly home: string;
+  /** The live database, closed. */
+  readonly database: string;
+  readonly store: string;
+  /** The folder of the set `state` in the store. */
+  readonly stored: string;
+  readonly stateFolder: string;
+  readonly configFile: string;
+  readonly identityFile: string;
+  readonly recipient: string;
+  /** Seed of the key that signs seals, and its public half. */
+  readonly seed: Uint8Array;
+  readonly signer: string;
+  /** What the steps told. */
+  readonly told: string[];
+  /** The clock of the steps in this process: each `backup()` moves it on by half a day. */
+  now: Date;
+  readonly host: Host;
+  /** Writes the configuration anew, with `changes` over the keys of the fixture. */
+  configure(changes: Readonly<Record<string, unknown>>): void;
+  config(): Config;
+  sql(text: string): void;
+  write(path: string, content: string | Uint8Array, mode?: number): void;
+  backup(options?: BackupOptions): Promise<EncryptReport>;
+  opening(changes?: Partial<Opening>): Promise<Opening>;
+  cli(args: readonly string[], options?: CliOptions): Promise<Ran>;
+  /** The same, under way. */
+  spawn(args: readonly string[], options?: CliOptions): Deno.ChildProcess;
+}
+
+/** Makes a home. */
+export async function makeHome(): Promise<Home> {
+  // Spaces and quotes in every path; resolved, as a temporary folder may be reached through a link.
+  const dir = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "it's home-" }));
+  const home = `${dir}/op`;
+  const keys = `${home}/.config/hapi-backup`;
+  Deno.mkdirSync(keys, { recursive: true });
+  Deno.mkdirSync(`${home}/.hapi`);
+  const seed = crypto.getRandomValues(new Uint8Array(32));
+  const signer = formatPublicKeyLine(publicKeyOf(seed), "test");
+  Deno.writeTextFileSync(`${keys}/signing_ed25519`, formatPrivateKey(seed, "test", 1), { mode: 0o600 });
+  const { identity, recipient } = await generateIdentity();
+  const identityFile = `${dir}/identity.txt`;
+  Deno.writeTextFileSync(identityFile, `# signer: ${signer}\n${identity}\n`, { mode: 0o600 });
+
+  const told: string[] = [];
+  const real = makeHost({
+    progress: () => {},
+    info: (text) => told.push(text),
+    warn: (text) => told.push(`! ${text}`),
+  });
+  const around = { home, hostname: "home", env: {} };
+  const fixture: Home = {
+    dir,
+    home,
+    database: `${home}/.hapi/hapi.db`,
+    store: `${home}/store`,
+    stored: `${home}/store/home/state`,
+    stateFolder: `${home}/state`,
+    configFile: `${keys}/config.json`,
+    identityFile,
+    recipient,
+    seed,
+    signer,
+    told,
+    now: new Date("2026-03-01T00:00:00Z"),
+    host: { ...real, now: () => fixture.now },
+    configure(changes) {
+      const config = {
+        hub: "home",
+        store: `${home}/store`,
+        stateFolder: `${home}/state`,
+        recipients: [recipient],
+        signers: [signer],
+        limits: { freeBytesMin: 0 },
+        ...changes,
+      };
+      Deno.writeTextFileSync(fixture.configFile, JSON.stringify(config, null, 2));
+    },
+    config: () => parseConfig(Deno.readTextFileSync(fixture.configFile), fixture.configFile, around),
+    sql(text) {
+      using db = new DatabaseSync(fixture.database);
+      db.exec(text);
+    },
+    write(path, content, mode = 0o600) {
+      const full = path.startsWith("/") ? path : `${home}/${path}`;
+      Deno.mkdirSync(full.slice(0, full.lastIndexOf("/")), { recursive: true });
+      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+      Deno.writeFileSync(full, bytes);
+      Deno.chmodSync(full, mode);
+    },
+    async backup({ host = fixture.host, full, accept, set = STATE } = {}) {
+      fixture.now = new Date(fixture.now.getTime() + 12 * HOUR_MS);
+      const config = fixture.config();
+      const options = { set: set as SetName, full: full ?? false, accept: accept ?? false };
+      await snapshot(host, config, options);
+      const checks = await check(host, config, options.set);
+      return await encrypt(host, config, options, Promise.resolve(checks));
+    },
+    async opening(changes = {}) {
+      const config = fixture.config();
+      const trusted = await readKeys(fixture.host, config, { identity: identityFile });
+      return { host: fixture.host, set: setIn(config.store, config.hub, STATE), ...trusted, ...changes };
+    },
+    async cli(args, options = {}) {
+      const child = fixture.spawn(args, options);
+      const writer = child.stdin.getWriter();
+      await writer.write(new TextEncoder().encode(options.stdin ?? "")).catch(() => {});
+      await writer.close().catch(() => {});
+      const { code, stdout, stderr } = await child.output();
+      return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+    },
+    spawn([verb, ...args], { env = {}, under = [] } = {}) {
+      const [program, ...rest] = [...under, Deno.execPath(), ...denoArguments(verb!, MOD), ...args];
+      return new Deno.Command(program!, {
+        args: rest,
+        clearEnv: true,
+        env: { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home, TZ: "UTC", NO_COLOR: "1", ...env },
+        cwd: dir,
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+    },
+    [Symbol.dispose]: () => Deno.removeSync(dir, { recursive: true }),
+  };
+  fixture.configure({});
+  fillDatabase(fixture.database, 300);
+  fixture.write(".hapi/hub.env", "ANTHROPIC_API_KEY=sk-ant-0123456789abcdefghij\n");
+  fixture.write(".hapi/settings.json", '{"cliApiToken":"token-abcdefghijklmnop"}\n', 0o640);
+  return fixture;
+}
+
+/** A database with sessions and messages, in WAL mode, cleanly closed. */
+export function fillDatabase(path: string, messages: number): void {
+  using db = new DatabaseSync(path);
+  db.exec(`PRAGMA journal_mode = WAL;
+    CREATE TABLE sessions (id TEXT PRIMARY KEY, data TEXT);
+    CREATE TABLE messages (id INTEGER PRIMARY KEY, session TEXT REFERENCES sessions (id), body BLOB);
+    PRAGMA user_version = 26;
+    INSERT INTO sessions VALUES ('a', 'one'), ('b', 'two');
+    ${insertMessages(messages)}`);
+}
+
+/** SQL that adds messages. */
+export const insertMessages = (count: number): string =>
+  `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count})
+   INSERT INTO messages (session, body) SELECT 'a', randomblob(150) FROM n;`;
+
+/** The rows of a database's messages. Reads a copy, so that nothing appears beside it. */
+export function countMessages(path: string): number {
+  const copy = Deno.makeTempDirSync();
+  try {
+    for (const end of ["", "-wal"]) {
+      try {
+        Deno.copyFileSync(path + end, `${copy}/db${end}`);
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      }
+    }
+    using db = new DatabaseSync(`${copy}/db`);
+    return (db.prepare("SELECT count(*) AS n FROM messages").get() as { n: number }).n;
+  } finally {
+    Deno.removeSync(copy, { recursive: true });
+  }
+}
+
+/** Runs a program and gives its output; its words are the error's when it fails. */
+export async function output(
+  program: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: Record<string, string> } = {},
+): Promise<string> {
+  const { success, code, stdout, stderr } = await new Deno.Command(program, {
+    args: [...args],
+    stdin: "null",
+    ...options,
+  }).output();
+  const [out, words] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  if (!success) throw new Error(`${program} ended with ${code}: ${words}${out}`);
+  return out!;
+}
+
+/** Copies a folder with all that is in it. */
+export function copySync(from: string, to: string): void {
+  Deno.mkdirSync(to, { recursive: true });
+  for (const { name, isDirectory } of Deno.readDirSync(from)) {
+    if (isDirectory) copySync(`${from}/${name}`, `${to}/${name}`);
+    else Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
+  }
+}
