@@ -24,6 +24,11 @@ let
       name = destination.name or "${destination.kind}${if index == 0 then "" else toString (index + 1)}";
     })
     (settings.destinations or [ ]);
+  notifiers = lib.imap0
+    (index: notifier: notifier // {
+      name = notifier.name or "${notifier.kind}${if index == 0 then "" else toString (index + 1)}";
+    })
+    (settings.notify or [ ]);
   ofKind = kind: lib.filter (destination: destination.kind == kind) destinations;
   hasDestinations = destinations != [ ];
   setNames = lib.subtractLists units.reserved (lib.attrNames settings.sets);
@@ -51,7 +56,14 @@ let
       destinations;
     knownHosts = units.rows "file" (map (destination: units.bindable (absolute destination.knownHostsFile)) (ofKind "rsync"));
     folder = units.rows "path" (map (destination: units.bindable (absolute destination.path)) (ofKind "folder"));
+    notifier = units.rows "program" (map (notifier: units.bindable (absolute (lib.head notifier.command)))
+      (lib.filter (notifier: notifier.kind == "command") notifiers));
   };
+  tokens = lib.concatMap
+    (notifier:
+      credential "${notifier.name}-url" (notifier.urlFile or null)
+      ++ credential "${notifier.name}-token" (notifier.tokenFile or null))
+    notifiers;
   fill = own: {
     texts = units.defaults // {
       inherit home;
@@ -93,7 +105,11 @@ let
     // lib.listToAttrs (lib.concatMap
     (destination: map (key: lib.nameValuePair "services.hapi-backup.destinations.${destination.name}.${key}" (destination.${key} or null))
       [ "identityFile" "readIdentityFile" "configFile" ])
-    destinations);
+    destinations)
+    // lib.listToAttrs (lib.concatMap
+    (notifier: map (key: lib.nameValuePair "services.hapi-backup.settings.notify.${notifier.name}.${key}" (notifier.${key} or null))
+      [ "urlFile" "tokenFile" ])
+    notifiers);
   isInStore = path: path != null && (lib.hasPrefix "${builtins.storeDir}/" (toString path));
 
   calendar = types.attrsOf types.unspecified;
@@ -279,7 +295,7 @@ in
         assertion = units.isPlain path;
         message = "services.hapi-backup: the path ${path} would need quoting in a unit: use letters, digits and . _ - / only.";
       })
-      ([ home settings.store settings.stateFolder ] ++ map (row: row.file) (signing ++ shipping.credential));
+      ([ home settings.store settings.stateFolder ] ++ map (row: row.file) (signing ++ shipping.credential ++ tokens));
 
     warnings = lib.optional (lib.length (settings.recipients or [ ]) == 1)
       "services.hapi-backup.recipients has one recipient: when its identity is lost, so are the backups. Add a second one, kept in another place."
@@ -296,7 +312,7 @@ in
             (units.service { kind = "before"; fill = snapshotFill set; command = command cfg.sets.${set}.extraArgs; }))
         ])
         setNames
-      ++ lib.optional hasDestinations (units.service { kind = "ship"; fill = fill { lists = shipping; }; command = command cfg.ship.extraArgs; })
+      ++ lib.optional hasDestinations (units.service { kind = "ship"; fill = fill { lists = shipping // { credential = shipping.credential ++ tokens; }; }; command = command cfg.ship.extraArgs; })
       ++ lib.optional cfg.verify.enable (units.service {
         kind = "verify";
         fill = verifyFill;

@@ -8,7 +8,7 @@
  */
 
 import description from "../../nix/units.json" with { type: "json" };
-import type { Config, Destination, Source } from "./config.ts";
+import type { Config, Destination, Notifier, Source } from "./config.ts";
 import { BackupError } from "./errors.ts";
 import { readableRoot } from "./permissions.ts";
 import type { StorageConfig } from "./storage_config.ts";
@@ -133,9 +133,12 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
     credential: config.destinations.flatMap((destination) => credentialsOf(destination)),
     knownHosts: rows("file", config.destinations.flatMap(knownHostsOf).map(bindable)),
     folder: rows("path", config.destinations.flatMap(folderOf).map(bindable)),
+    notifier: rows("program", config.notify.flatMap(programOf).map(bindable)),
   };
   if (config.destinations.length > 0) {
-    add("ship", { texts: {}, lists: shipping });
+    // It tells of every run, for the units that take snapshots have no network.
+    const credential = [...shipping.credential, ...config.notify.flatMap(tokensOf)];
+    add("ship", { texts: {}, lists: { ...shipping, credential } });
     addTimer(files, wanted, "ship", undefined, "ship", fill.texts);
   }
   if (drill) {
@@ -230,6 +233,18 @@ function credentialsOf(destination: Destination): Row[] {
   }
 }
 
+/** The secrets of a notifier. */
+function tokensOf(notifier: Notifier): Row[] {
+  if (notifier.kind === "command") return [];
+  const tokenFile = "tokenFile" in notifier ? notifier.tokenFile : undefined;
+  return Object.entries({ url: notifier.urlFile, token: tokenFile }).flatMap(([what, file]) =>
+    file === undefined
+      ? []
+      : [{ name: `${notifier.name}-${what}`, file: plain(file, `${what}File of ${notifier.name}`) }]
+  );
+}
+
+const programOf = (notifier: Notifier): string[] => notifier.kind === "command" ? [notifier.command[0]!] : [];
 const knownHostsOf = (destination: Destination): string[] =>
   destination.kind === "rsync" ? [destination.knownHostsFile] : [];
 const folderOf = (destination: Destination): string[] =>

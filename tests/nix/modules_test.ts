@@ -23,6 +23,7 @@ const HUB = `{
       { kind = "rclone"; remote = "far:store"; configFile = "/etc/keys/rclone.conf"; }
     ];
     settings.sets.photos.sources = [ { kind = "folder"; path = "~/my photos: 100%"; } { kind = "sqlite"; path = "/srv/photos/index.db"; } { kind = "glob"; path = "/srv/photos/raw/*.dng"; } ];
+    settings.notify = [ { kind = "ntfy"; url = "https://ntfy.sh/mine"; tokenFile = "/etc/keys/ntfy"; } { kind = "command"; command = [ "~/bin/tell me" "now" ]; } ];
     onFailure = [ "mail@%n.service" ];
     verify = { enable = true; identityFile = "/etc/keys/identity"; store = "rsync"; };
   };
@@ -67,6 +68,10 @@ function plainHub(nix: Told): UnitFiles {
         },
         { kind: "folder", name: "usb", path: "/mnt/usb" },
         { kind: "rclone", remote: "far:store", configFile: "/etc/keys/rclone.conf" },
+      ],
+      notify: [
+        { kind: "ntfy", url: "https://ntfy.sh/mine", tokenFile: "/etc/keys/ntfy" },
+        { kind: "command", command: ["~/bin/tell me", "now"] },
       ],
     }),
     "test",
