@@ -22,6 +22,7 @@ import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
 import {
   checkPermissions,
   encryptPermissions,
+  keysPermissions,
   listPermissions,
   restorePermissions,
   shipPermissions,
@@ -53,6 +54,7 @@ import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
 import { runStep, startStep } from "./scripts/host/step.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
+import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
 import type { SetupReport } from "./scripts/setup.ts";
@@ -197,6 +199,29 @@ const VERBS: Readonly<Record<string, Verb>> = {
       statusPermissions(config),
       context.terminal,
     );
+  },
+
+  async keys(context) {
+    const { options, json, around } = context;
+    const action = String(options.action) as KeysJob["action"];
+    const recipient = typeof options.recipient === "string" ? options.recipient : undefined;
+    const isEdit = action === "add" || action === "drop";
+    if (isEdit !== (recipient !== undefined)) {
+      throw new BackupError(
+        `Cannot ${action}: ${isEdit ? "say which recipient" : "a recipient belongs to add and drop only"}`,
+        { kind: "usage", hint: "hapi-backup keys add age1..." },
+      );
+    }
+    const config = isEdit ? requireConfig(context) : configOrDefaults(context);
+    const store = storeOptions(context, config);
+    const configFile = realPath(context)(absolutePath(context.configFile));
+    const job: KeysJob = isEdit
+      ? { action, config, configFile, around, store, recipient: recipient!, json }
+      : action === "prove"
+      ? { action, config, store, keys: await keyOptions(context, config), json }
+      : { action: "list", config, store, json };
+    const permissions = keysPermissions(config, job, parentOf(configFile));
+    await runStep(script("keys"), job, permissions, context.terminal);
   },
 
   async notify(context) {

@@ -184,6 +184,11 @@ function reasonForFull({ host, config, options, set, stored, memory, staged }: J
   const wanted = fullWantedSince(host, config, options.set);
   const root = needs[0] ?? manifest.id;
   if (wanted && wanted.since > root) return `the far side asks for it: ${wanted.reason}`;
+  // A new recipient could open the increments and not what they build on; one that was dropped, the other way round.
+  const before = readSnapshot(host.fs, stored, manifest.id).sealed.seal?.recipients;
+  if (before && before.toSorted().join() !== config.recipients.toSorted().join()) {
+    return "the recipients have changed";
+  }
   for (const { source, copy } of staged.databases) {
     const before = manifest.databases.find((database) => database.source === source);
     if (copy && before && before.pageBytes !== copy.pageBytes) {

@@ -195,6 +195,22 @@ export const COMMANDS: readonly CommandSpec[] = [
     example: "hapi-backup status --json",
   },
   {
+    verb: "keys",
+    group: "On the hub",
+    summary: "show who can open the backups, change it, or prove that an identity does",
+    details: "list   the recipients, and which snapshots each can open\n" +
+      "add    encrypts to one more recipient (age1...) from the next snapshot on\n" +
+      "drop   encrypts to it no longer; what exists stays readable with its identity\n" +
+      "prove  decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore",
+    config: "hub",
+    arguments: [
+      { name: "<action>", text: "what to do", choices: ["list", "add", "drop", "prove"] },
+      { name: "[recipient]", text: "add, drop: which; drop takes the start of one" },
+    ],
+    options: [STORE, HUB, ...OPENING, ...REMOTE, SCRATCH],
+    example: "hapi-backup keys prove --identity /media/usb/identity.txt",
+  },
+  {
     verb: "notify",
     group: "On the hub",
     summary: "tell the configured notifiers what is due, or send each a test message",

@@ -10,11 +10,12 @@
  * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
- * | status    | store, state                                  | nothing                        | none          |
+ * | status    | store, logs, what is remembered of a set      | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
+ * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
  * | systemd   | its configuration                             | the folder it is told to       | none          |
  *
- * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore` and `list` may start them.
+ * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `list` and `keys` may start them.
  *
  * @module
  */
@@ -204,8 +205,17 @@ export function listPermissions(config: Config, access: StoreAccess): StepPermis
   return { ...store, read: [...store.read, `${config.stateFolder}/drills.jsonl`] };
 }
 
-export function statusPermissions(config: Config): StepPermissions {
-  return { read: [`${config.store}/${config.hub}`, config.stateFolder] };
+export function statusPermissions({ store, hub, stateFolder, sets }: Config): StepPermissions {
+  return {
+    read: [
+      `${store}/${hub}`,
+      `${stateFolder}/ship`,
+      `${stateFolder}/drills.jsonl`,
+      `${stateFolder}/proofs.jsonl`,
+      // Of a set's folder only what is remembered of it: the images beside it are plaintext.
+      ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
+    ],
+  };
 }
 
 /** @param granted The notifiers that are to be told, with the host and port of their address. */
@@ -233,6 +243,35 @@ export function notifyPermissions(
     run: granted.flatMap(({ notifier }) => notifier.kind === "command" ? [notifier.command[0]!] : []),
     net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
   };
+}
+
+/** @param configFolder The folder of the configuration, which `add` and `drop` edit. */
+export function keysPermissions(
+  config: Config,
+  job:
+    | { readonly action: "list" | "add" | "drop"; readonly store: StoreAccess }
+    | { readonly action: "prove"; readonly store: StoreAccess; readonly keys: KeyAccess },
+  configFolder: string,
+): StepPermissions {
+  const store = storePermissions(config, job.store);
+  const proofs = `${config.stateFolder}/proofs.jsonl`;
+  switch (job.action) {
+    case "list":
+      return { ...store, read: [...store.read, proofs] };
+    case "add":
+    case "drop":
+      return {
+        ...store,
+        read: [...store.read, proofs, configFolder],
+        write: [...store.write, configFolder],
+      };
+    case "prove":
+      return {
+        ...store,
+        read: [...store.read, ...keyPermissions(config, job.keys), proofs],
+        write: [...store.write, config.stateFolder],
+      };
+  }
 }
 
 export function systemdPermissions(

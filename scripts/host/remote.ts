@@ -13,6 +13,7 @@ import {
   isHubName,
   isSetName,
   isSnapshotId,
+  type PartName,
   SEAL_FILE,
   type SetName,
   SIGNATURE_FILE,
@@ -48,8 +49,11 @@ export interface OpenStore extends AsyncDisposable {
   readonly kind: "local" | "rsync" | "rclone";
   /** The local folder to read: a store, or one hub's folder. From elsewhere it holds seals only until `fetch`. */
   readonly root: string;
-  /** Makes the parts of these snapshots readable under `root`. Snapshots without a readable seal are passed over. */
-  fetch(snapshots: readonly WantedSnapshot[]): Promise<void>;
+  /**
+   * Makes the parts of these snapshots, or only the one named, readable under `root`. Snapshots without a readable seal
+   * are passed over.
+   */
+  fetch(snapshots: readonly WantedSnapshot[], only?: PartName): Promise<void>;
   /** Removes what was fetched. */
   close(): Promise<void>;
 }
@@ -224,14 +228,16 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
       root,
       close,
       [Symbol.asyncDispose]: close,
-      fetch: async (snapshots) => {
+      fetch: async (snapshots, only) => {
         for (const wanted of snapshots) {
           const path = pathIn(found, wanted);
           if (path === undefined || fetched.has(path)) continue;
           const seal = sealIn(host, `${hubFolder}/${path}`);
           if (!seal) continue;
-          await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, seal));
-          fetched.add(path);
+          const parts = seal.parts.filter(({ name }) => only === undefined || name === only);
+          if (parts.length === 0) continue;
+          await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, parts));
+          if (only === undefined) fetched.add(path);
         }
       },
     };
@@ -318,9 +324,9 @@ async function pullParts(
   source: Source,
   folder: string,
   path: string,
-  seal: Seal,
+  parts: Seal["parts"],
 ): Promise<void> {
-  const bytes = seal.parts.reduce((sum, part) => sum + part.bytes, 0);
+  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
   const free = host.fs.freeBytes(folder);
   if (free !== undefined && free < bytes) {
     throw new BackupError(
@@ -333,11 +339,11 @@ async function pullParts(
   }
   await source.pull(
     folder,
-    seal.parts.map((part) => `${path}/${part.name}`),
-    Math.max(...seal.parts.map((part) => part.bytes)),
+    parts.map((part) => `${path}/${part.name}`),
+    Math.max(...parts.map((part) => part.bytes)),
     60 + bytes / SLOWEST_BYTES_PER_SECOND,
   );
-  for (const part of seal.parts) {
+  for (const part of parts) {
     const file = `${folder}/${path}/${part.name}`;
     const stat = lstatIfThere(host.fs, file);
     if (!stat || (stat.type === "file" && stat.bytes === part.bytes)) continue;

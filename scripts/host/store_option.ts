@@ -6,7 +6,7 @@
 
 import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { isHubName, parseSetName, type SetName, type SnapshotId } from "../core/names.ts";
+import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../core/names.ts";
 import type { Host } from "./host.ts";
 import { openStore, type RemoteOptions } from "./remote.ts";
 import { makeScratch } from "./scratch.ts";
@@ -30,8 +30,8 @@ export interface OpenedStore extends AsyncDisposable {
   readonly sets: readonly StoredSet[];
   /** Whether parts can be read without fetching them. */
   readonly isLocal: boolean;
-  /** Brings the parts of these snapshots here. */
-  fetch(set: StoredSet, ids: readonly SnapshotId[]): Promise<void>;
+  /** Brings the parts of these snapshots here, or only the one with this name. */
+  fetch(set: StoredSet, ids: readonly SnapshotId[], only?: PartName): Promise<void>;
 }
 
 /** Opens the store that the options mean. */
@@ -50,7 +50,7 @@ export async function openStoreOf(host: Host, config: Config, options: StoreOpti
       name: spec,
       sets: findSets(host.fs, store.root),
       isLocal: store.kind === "local",
-      fetch: ({ hub, set }, ids) => store.fetch(ids.map((id) => ({ hub, set, id }))),
+      fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
       async [Symbol.asyncDispose]() {
         await store.close();
         scratch[Symbol.dispose]();

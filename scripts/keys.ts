@@ -1,0 +1,392 @@
+/**
+ * Who can open the backups: shows it, changes it, and proves that an identity does.
+ *
+ * `prove` alone sees an identity, and only the headers of a store; `add` and `drop` see the configuration and seals.
+ *
+ * @module
+ */
+
+import { appendInText, removeInText } from "./core/config_edit.ts";
+import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
+import { formatCount, formatDuration, formatTime } from "./core/format.ts";
+import {
+  type HubName,
+  MANIFEST_PART,
+  type SetName,
+  type SnapshotId,
+  timeOfSnapshotId,
+} from "./core/names.ts";
+import type { Seal } from "./core/seal.ts";
+import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "./host/age.ts";
+import { diskError, writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { decryptHeaderOnly, type Identity, recipientOf } from "./host/identity.ts";
+import { type KeyOptions, type Keys, readKeys } from "./host/keys.ts";
+import { openSeal, partOf } from "./host/open_snapshot.ts";
+import { appendProof, type Proof, readProofs } from "./host/proof_log.ts";
+import { serveStep } from "./host/step.ts";
+import { isSealed, readSetIfThere, type StoredSet } from "./host/store.ts";
+import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
+
+/** What one recipient can open in one set: a snapshot counts if it opens all that the snapshot needs. */
+export interface Reach {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly snapshots: number;
+  readonly of: number;
+  readonly oldest: SnapshotId | undefined;
+  readonly newest: SnapshotId | undefined;
+}
+
+/** A recipient, and what it is good for. */
+export interface KeyReach {
+  readonly recipient: string;
+  /** Whether new snapshots are encrypted to it. */
+  readonly configured: boolean;
+  readonly reach: readonly Reach[];
+  /** When an identity of it was last proven to open every chain. */
+  readonly provenAt: string | undefined;
+}
+
+/** Lists the recipients of the configuration and of all seals, with what each can open. */
+export function listKeys(
+  host: Pick<Host, "fs">,
+  sets: readonly StoredSet[],
+  recipients: readonly string[],
+  proofs: readonly Proof[],
+): KeyReach[] {
+  const stored = sets.map((set) => ({ ...set, seals: sealsOf(host, set) }));
+  const all = new Set([
+    ...recipients,
+    ...stored.flatMap(({ seals }) => seals.flatMap((seal) => seal.recipients)),
+  ]);
+  return [...all].map((recipient) => ({
+    recipient,
+    configured: recipients.includes(recipient),
+    reach: stored.map(({ hub, set, seals }): Reach => {
+      const opened = seals.filter((seal) => opensWith(seals, seal, recipient)).map(({ id }) => id);
+      return {
+        hub,
+        set,
+        snapshots: opened.length,
+        of: seals.length,
+        oldest: opened[0],
+        newest: opened.at(-1),
+      };
+    }),
+    provenAt: proofs.findLast((proof) => proof.ok && proof.recipients.includes(recipient))?.at,
+  }));
+}
+
+const sealsOf = (host: Pick<Host, "fs">, set: StoredSet): Seal[] =>
+  readSetIfThere(host.fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
+
+/** Whether a recipient opens a snapshot and everything that it builds on. */
+function opensWith(seals: readonly Seal[], seal: Seal, recipient: string): boolean {
+  return [...seal.needs, seal.id].every((id) =>
+    seals.find((candidate) => candidate.id === id)?.recipients.includes(recipient) ?? false
+  );
+}
+
+/** A change of the recipients: the new text, and what it means. */
+export interface KeyChange {
+  readonly text: string;
+  readonly recipients: readonly string[];
+  readonly said: readonly string[];
+}
+
+/** What a change is made to. */
+export interface KeyFile {
+  readonly text: string;
+  readonly where: string;
+  readonly around: Surroundings;
+}
+
+/**
+ * Adds a recipient to a configuration.
+ *
+ * @throws {BackupError} (config) If it is not one, is there already, or does not go with the others.
+ */
+export async function addKey(
+  file: KeyFile,
+  recipientText: string,
+  known: readonly KeyReach[],
+): Promise<KeyChange> {
+  const recipient: string = parseRecipient(recipientText);
+  const { recipients } = parseConfig(file.text, file.where, file.around);
+  if (recipients.includes(recipient)) {
+    throw new BackupError(`Cannot add recipient ${short(recipient)}: it is there already`, {
+      kind: "config",
+      hint: "`hapi-backup keys list` shows them",
+    });
+  }
+  await createEncrypter([...recipients, recipient]);
+  const text = appendInText(file.text, ["recipients"], recipient);
+  const before = known.find((key) => key.recipient === recipient);
+  const existing = Math.max(0, ...known.map(({ reach }) => reach.reduce((sum, { of }) => sum + of, 0)));
+  const opened = before?.reach.reduce((sum, { snapshots }) => sum + snapshots, 0) ?? 0;
+  return {
+    ...checked(file, text, [...recipients, recipient]),
+    said: [
+      `added ${recipient}`,
+      "  its identity will open every snapshot from the next one on, which starts a new chain in each set",
+      `  of the ${formatCount(existing)} snapshots that are here it opens ${
+        opened === 0 ? "none" : formatCount(opened)
+      }; those stay with the recipients that they were made for`,
+      ...recipients.length === 0 ? [] : [`  beside it: ${recipients.map(short).join(", ")}`],
+    ],
+  };
+}
+
+/**
+ * Drops a recipient, given whole or by a start that no other has.
+ *
+ * @throws {BackupError} (config) If there is none such, or no other would be left.
+ */
+export function dropKey(file: KeyFile, recipientText: string, known: readonly KeyReach[]): KeyChange {
+  const { recipients } = parseConfig(file.text, file.where, file.around);
+  const start = recipientText.trim();
+  const matches = recipients.filter((recipient) => recipient === start || recipient.startsWith(start));
+  const fail = (state: string, hint: string): never => {
+    throw new BackupError(`Cannot drop recipient ${short(start)}: ${state}`, { kind: "config", hint });
+  };
+  const exact = recipients.includes(start) ? start : undefined;
+  const recipient = exact ?? (matches.length === 1 && start.length >= 8 ? matches[0]! : fail(
+    matches.length > 1 || start.length < 8 ? "that does not name one" : "it is not in the configuration",
+    "`hapi-backup keys list` shows them",
+  ));
+  if (recipients.length === 1) {
+    fail("nobody could open the next snapshot", "add another one first: hapi-backup keys add age1...");
+  }
+  const left = recipients.filter((other) => other !== recipient);
+  const text = removeInText(file.text, ["recipients"], recipients.indexOf(recipient));
+  const reach =
+    known.find((key) => key.recipient === recipient)?.reach.filter(({ snapshots }) => snapshots > 0) ??
+      [];
+  return {
+    ...checked(file, text, left),
+    said: [
+      `dropped ${recipient}`,
+      "  its identity opens nothing that is made from now on; the next snapshot starts a new chain in each set",
+      ...reach.map(({ set, snapshots, newest }) =>
+        `  it still opens ${formatCount(snapshots)} snapshots of ${set}, up to ${day(newest!)}`
+      ),
+      ...reach.length > 0
+        ? [
+          "  here and wherever copies are, until retention removes them; whoever has that identity and a copy can read them",
+        ]
+        : [],
+      `  left: ${left.map(short).join(", ")}${
+        left.length === 1 ? " - ONE ONLY: add a second, kept in another place" : ""
+      }`,
+    ],
+  };
+}
+
+/** A text edit is believed only if it reads back as meant. */
+function checked(file: KeyFile, text: string, wanted: readonly string[]): Omit<KeyChange, "said"> {
+  const { recipients } = parseConfig(text, file.where, file.around);
+  if (recipients.join() !== wanted.join()) {
+    throw new BackupError(`Cannot edit ${file.where}: "recipients" would not become what was asked for`, {
+      kind: "config",
+      hint: `edit it by hand: ${JSON.stringify(wanted)}`,
+    });
+  }
+  return { text, recipients };
+}
+
+/** What `prove` found of one chain. */
+export interface ProvenChain {
+  readonly hub: HubName;
+  readonly set: SetName;
+  /** The full that it starts with. */
+  readonly full: SnapshotId;
+  /** The snapshot whose header was decrypted. */
+  readonly tried: SnapshotId;
+  readonly snapshots: number;
+  readonly ok: boolean;
+  readonly problem: string | undefined;
+}
+
+/** Proves that the identities open every chain of a store: decrypts one header of each. */
+export async function prove(host: Host, store: OpenedStore, sets: readonly StoredSet[], keys: Keys): Promise<
+  ProvenChain[]
+> {
+  const proven: ProvenChain[] = [];
+  for (const set of sets) {
+    for (const [full, seals] of chainsOf(sealsOf(host, set))) {
+      host.checkpoint();
+      // The last one: of its recipients and the full's, the worst that a change in between could do is here.
+      const tried = seals.at(-1)!.id;
+      const ids = tried === full ? [full] : [full, tried];
+      await store.fetch(set, ids, MANIFEST_PART);
+      let problem: string | undefined;
+      for (const id of ids) problem ??= await problemWithHeader(host, set, id, keys);
+      proven.push({
+        hub: set.hub,
+        set: set.set,
+        full,
+        tried,
+        snapshots: seals.length,
+        ok: problem === undefined,
+        problem,
+      });
+    }
+  }
+  return proven;
+}
+
+/** Seals by the full that they build on. */
+function chainsOf(seals: readonly Seal[]): Map<SnapshotId, Seal[]> {
+  return Map.groupBy(seals, ({ needs, id }) => needs[0] ?? id);
+}
+
+async function problemWithHeader(
+  host: Host,
+  set: StoredSet,
+  id: SnapshotId,
+  { identities, trust }: Keys,
+): Promise<string | undefined> {
+  try {
+    const snapshot = trust.size > 0
+      ? openSeal({ host, set, trust }, id)
+      : { folder: `${set.folder}/${id}`, seal: sealsOf(host, set).find((seal) => seal.id === id)! };
+    if (snapshot.seal === undefined) return "it is missing";
+    const { name, bytes } = partOf(snapshot, MANIFEST_PART);
+    using file = host.fs.open(`${snapshot.folder}/${name}`, { read: true });
+    const start = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
+    await decryptHeaderOnly(start.subarray(0, file.readAt(start, 0)), identities);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
+/** The keys step's job. */
+export type KeysJob =
+  | { readonly action: "list"; readonly config: Config; readonly store: StoreOptions; readonly json: boolean }
+  | {
+    readonly action: "add" | "drop";
+    readonly config: Config;
+    readonly configFile: string;
+    readonly around: Surroundings;
+    readonly store: StoreOptions;
+    readonly recipient: string;
+    readonly json: boolean;
+  }
+  | {
+    readonly action: "prove";
+    readonly config: Config;
+    readonly store: StoreOptions;
+    readonly keys: KeyOptions;
+    readonly json: boolean;
+  };
+
+serveStep<KeysJob>(import.meta, async (job, { host, print }) => {
+  const { config } = job;
+  if (job.action === "prove") return await proveAndLog(host, job, print);
+  await using store = await openStoreOf(host, config, job.store);
+  const known = listKeys(host, store.sets, config.recipients, readProofs(host.fs, config.stateFolder) ?? []);
+  if (job.action === "list") {
+    print(job.json ? JSON.stringify({ ok: true, keys: known }) : describeKeys(known, host.now()));
+    return;
+  }
+  const file = { text: readText(host, job.configFile), where: job.configFile, around: job.around };
+  const change = job.action === "add"
+    ? await addKey(file, job.recipient, known)
+    : dropKey(file, job.recipient, known);
+  try {
+    const { mode } = host.fs.stat(job.configFile);
+    writeFileDurably(host.fs, job.configFile, change.text, mode & 0o777);
+  } catch (error) {
+    throw new BackupError(diskError(`change ${job.configFile}`, error).message, {
+      kind: "config",
+      hint: `on NixOS set services.hapi-backup.settings.recipients = [ ${
+        change.recipients.map((recipient) => `"${recipient}"`).join(" ")
+      } ];`,
+    });
+  }
+  print(
+    job.json ? JSON.stringify({ ok: true, recipients: change.recipients }) : change.said.join("\n"),
+  );
+});
+
+function readText(host: Host, path: string): string {
+  return new TextDecoder().decode(host.fs.readFile(path));
+}
+
+async function proveAndLog(
+  host: Host,
+  { config, keys: options, store: where, json }: Extract<KeysJob, { action: "prove" }>,
+  print: (text: string) => void,
+): Promise<void> {
+  const keys = await readKeys(host, config, options);
+  const recipients = await Promise.all(keys.identities.map((identity: Identity) => recipientOf(identity)));
+  await using store = await openStoreOf(host, config, where);
+  const sets = store.sets.filter(({ hub }) => where.hubName === undefined || hub === where.hubName);
+  const chains = await prove(host, store, sets, keys);
+  if (chains.length === 0) {
+    throw new BackupError(`Cannot prove anything: ${store.name} holds no snapshot`, {
+      kind: "usage",
+      hint: "check --store and --hub-name",
+    });
+  }
+  if (keys.trust.size === 0) host.report.warn("no signer is known: who made these snapshots was not checked");
+  const failed = chains.filter(({ ok }) => !ok);
+  const ok = failed.length === 0;
+  appendProof(host.fs, config.stateFolder, {
+    at: host.now().toISOString(),
+    store: store.name,
+    recipients,
+    ok,
+    chains: chains.length,
+    failed: failed.map(({ hub, set, full }) => `${hub}/${set}/${full}`),
+  });
+  print(json ? JSON.stringify({ ok, recipients, chains }) : describeProof(chains, recipients, store.name));
+  if (ok) return;
+  throw new BackupError(
+    `Cannot open ${failed.length} of ${chains.length} chains: ${failed[0]!.set}/${failed[0]!.full}: ${
+      failed[0]!.problem
+    }`,
+    {
+      kind: "key",
+      hint: "find the identity that they were made for: `hapi-backup keys list` names its recipient",
+    },
+  );
+}
+
+function describeProof(chains: readonly ProvenChain[], recipients: readonly string[], store: string): string {
+  const lines = chains.map(({ ok, set, full, snapshots, problem }) =>
+    `  ${ok ? "ok  " : "FAIL"}  ${set}: the chain of ${day(full)}, ${snapshots} snapshots${
+      problem ? `: ${problem}` : ""
+    }`
+  );
+  const good = chains.filter(({ ok }) => ok).length;
+  return [
+    `${recipients.map(short).join(", ")} in ${store}:`,
+    ...lines,
+    good === chains.length ? `opens every chain (${good})` : `OPENS ${good} OF ${chains.length} CHAINS`,
+  ].join("\n");
+}
+
+function describeKeys(keys: readonly KeyReach[], now: Date): string {
+  return keys.map(({ recipient, configured, reach, provenAt }) =>
+    [
+      `${recipient}${configured ? "" : "  (no longer: not in the configuration)"}`,
+      ...reach.filter(({ of }) => of > 0).map(({ set, snapshots, of, oldest, newest }) =>
+        `  ${set}: opens ${snapshots === of ? `all ${of}` : `${snapshots} of ${of}`} snapshots${
+          oldest ? `, ${day(oldest)} to ${day(newest!)}` : ""
+        }`
+      ),
+      `  last proven: ${
+        provenAt
+          ? `${formatDuration((now.getTime() - Date.parse(provenAt)) / 1000)} ago`
+          : "NEVER (keys prove)"
+      }`,
+    ].join("\n")
+  ).join("\n") || "no recipient is configured";
+}
+
+const day = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id)).slice(0, 16);
+const short = (recipient: string): string => recipient.length > 16 ? `${recipient.slice(0, 14)}…` : recipient;

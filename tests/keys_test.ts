@@ -1,0 +1,230 @@
+/** Keys over the years: adding and dropping recipients, what each can open, and proving that an identity does. */
+
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { appendInText, removeInText } from "../scripts/core/config_edit.ts";
+import type { SnapshotId } from "../scripts/core/names.ts";
+import { MANIFEST_PART } from "../scripts/core/names.ts";
+import { generateIdentity } from "../scripts/host/identity.ts";
+import { isProofDue, type Proof, readProofs } from "../scripts/host/proof_log.ts";
+import { openStore } from "../scripts/host/remote.ts";
+import { makeHost } from "../scripts/host/step.ts";
+import { addKey, dropKey, type KeyReach } from "../scripts/keys.ts";
+import { filesBelow } from "./sealed_folder.ts";
+import { cli } from "./real/cli.ts";
+import { startSshd } from "./real/sshd.ts";
+
+const AROUND = { home: "/h", hostname: "h", env: {} };
+const host = makeHost({ progress() {}, info() {}, warn() {} });
+
+/** A home with a hub's database in it. */
+function makeHome() {
+  const home = Deno.makeTempDirSync({ prefix: "keys-" });
+  Deno.mkdirSync(`${home}/.hapi`);
+  using db = new DatabaseSync(`${home}/.hapi/hapi.db`);
+  // Large enough that an increment is far less than half of it.
+  db.exec(
+    "create table sessions (id); create table messages (body); insert into messages " +
+      "with recursive n(i) as (select 1 union all select i + 1 from n where i < 500) select randomblob(400) from n",
+  );
+  const write = () => {
+    using db = new DatabaseSync(`${home}/.hapi/hapi.db`);
+    db.exec("insert into sessions values (random())");
+  };
+  return {
+    home,
+    write,
+    config: `${home}/.config/hapi-backup/config.json`,
+    state: `${home}/.local/state/hapi-backup`,
+    store: `${home}/.local/share/hapi-backup/store`,
+    [Symbol.dispose]: () => Deno.removeSync(home, { recursive: true }),
+  };
+}
+
+Deno.test("a recipient is added, opens what comes from then on, is proven, and is dropped again", async () => {
+  using place = makeHome();
+  const { home } = place;
+  const run = (...args: string[]) => cli({ home }, ...args);
+  const backup = async () => {
+    place.write();
+    const { code, stdout, stderr } = await run("backup", "--no-ship", "--json");
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout).snapshots[0] as { id: string; kind: string; reason: string };
+  };
+  assert.equal((await backup()).kind, "full");
+  assert.equal((await backup()).kind, "increment");
+
+  const second = await generateIdentity();
+  Deno.writeTextFileSync(`${home}/second.txt`, `${second.identity}\n`, { mode: 0o600 });
+  const before = Deno.readTextFileSync(place.config);
+  const added = await run("keys", "add", second.recipient);
+  assert.equal(added.code, 0, added.stderr);
+  assert.match(added.stdout, /will open every snapshot from the next one on/);
+  assert.match(added.stdout, /of the 2 snapshots that are here it opens none/);
+  const after = Deno.readTextFileSync(place.config);
+  assert.equal(after, before.replace(/("recipients": \["age1[a-z0-9]+")/, `$1, "${second.recipient}"`));
+  assert.equal(Deno.statSync(place.config).mode! & 0o777, 0o600);
+
+  const changed = await backup();
+  assert.deepEqual([changed.kind, changed.reason], ["full", "the recipients have changed"]);
+  assert.equal((await backup()).kind, "increment", "and then increments again");
+  const listed = JSON.parse((await run("keys", "list", "--json")).stdout).keys as KeyReach[];
+  const first = listed.find(({ recipient }) => recipient !== second.recipient)!.recipient;
+  const opens = (recipient: string, keys: KeyReach[]) =>
+    keys.find((key) => key.recipient === recipient)!.reach[0]!;
+  assert.equal(opens(first, listed).snapshots, 4);
+  assert.deepEqual(opens(second.recipient, listed), {
+    ...opens(first, listed),
+    snapshots: 2,
+    oldest: changed.id,
+  });
+
+  const proven = await run("keys", "prove");
+  assert.equal(proven.code, 0, proven.stderr);
+  assert.match(proven.stdout, /opens every chain \(2\)/);
+  const partly = await run("keys", "prove", "--identity", `${home}/second.txt`, "--signer", signerIn(after));
+  assert.equal(partly.code, 7);
+  assert.match(partly.stdout, /FAIL {2}state: the chain of .*, 2 snapshots: .*none of the identities/);
+  assert.match(partly.stdout, /OPENS 1 OF 2 CHAINS/);
+  const proofs = readProofs(host.fs, place.state)!;
+  assert.deepEqual(proofs.map(({ ok, chains, recipients }) => ({ ok, chains, recipients })), [
+    { ok: true, chains: 2, recipients: [first] },
+    { ok: false, chains: 2, recipients: [second.recipient] },
+  ]);
+  assert.equal(proofs[1]!.failed.length, 1);
+  const text = (await run("keys", "list")).stdout;
+  assert.match(text, /opens all 4 snapshots[^]*last proven: \d+ s ago[^]*opens 2 of 4[^]*last proven: NEVER/);
+
+  assert.equal((await run("keys", "drop", "age1")).code, 2, "a start that names several");
+  const dropped = await run("keys", "drop", first.slice(0, 12));
+  assert.equal(dropped.code, 0, dropped.stderr);
+  assert.match(dropped.stdout, /it still opens 4 snapshots of state/);
+  assert.match(dropped.stdout, /ONE ONLY/);
+  assert.equal((await run("keys", "drop", second.recipient)).code, 2, "the last one stays");
+  assert.equal((await backup()).kind, "full");
+  const last = JSON.parse((await run("keys", "list", "--json")).stdout).keys as KeyReach[];
+  assert.deepEqual(last.map(({ recipient, configured }) => [recipient, configured]), [
+    [second.recipient, true],
+    [first, false],
+  ]);
+  assert.deepEqual([opens(first, last).snapshots, opens(second.recipient, last).snapshots], [4, 3]);
+});
+
+Deno.test("proving against a storage host fetches one small part of each chain, with the key that may only read", async () => {
+  using place = makeHome();
+  const { home } = place;
+  assert.equal((await cli({ home }, "backup", "--no-ship", "--json")).code, 0);
+  await using sshd = await startSshd({ dir: place.store });
+  const spec = `${sshd.user}@${sshd.host}:`;
+  const { code, stdout, stderr } = await cli(
+    { home },
+    "keys",
+    "prove",
+    "--json",
+    ...["--store", spec, "--ssh-key", sshd.readKeyFile, "--known-hosts", sshd.knownHostsFile],
+    ...["--port", String(sshd.port)],
+  );
+  assert.equal(code, 0, stderr);
+  assert.deepEqual(JSON.parse(stdout).chains.map(({ ok }: { ok: boolean }) => ok), [true]);
+  const scratch = `${home}/scratch`;
+  await using store = await openStore(host, spec, {
+    scratch,
+    identityFile: sshd.readKeyFile,
+    knownHostsFile: sshd.knownHostsFile,
+    port: sshd.port,
+  });
+  const [hub] = [...Deno.readDirSync(place.store)].map(({ name }) => name);
+  const id = [...Deno.readDirSync(`${place.store}/${hub}/state`)][0]!.name as SnapshotId;
+  const wanted = [{ set: "state" as never, id }];
+  const names = async () => (await filesBelow(`${store.root}/${hub}/state/${id}`)).map(([name]) => name);
+  await store.fetch(wanted, MANIFEST_PART);
+  assert.deepEqual(await names(), [MANIFEST_PART, "seal.json", "seal.json.sig"]);
+  await store.fetch(wanted);
+  assert.equal((await names()).length, 4, "all of it when all of it is wanted later");
+});
+
+Deno.test("a forged chain and a damaged header do not count as proven", async () => {
+  using place = makeHome();
+  const { home } = place;
+  assert.equal((await cli({ home }, "backup", "--no-ship", "--json")).code, 0);
+  const [hub] = [...Deno.readDirSync(place.store)].map(({ name }) => name);
+  const folder = `${place.store}/${hub}/state`;
+  const part = `${folder}/${[...Deno.readDirSync(folder)][0]!.name}/${MANIFEST_PART}`;
+  const good = Deno.readFileSync(part);
+  const damaged = good.slice();
+  damaged[60]! ^= 1;
+  Deno.writeFileSync(part, damaged);
+  const result = await cli({ home }, "keys", "prove");
+  assert.equal(result.code, 7);
+  Deno.writeFileSync(part, good);
+  const text = Deno.readTextFileSync(place.config);
+  const other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+  Deno.writeTextFileSync(place.config, text.replace(/"signers": \[.*\]/, `"signers": ["${other}"]`));
+  const identity = Deno.readTextFileSync(`${home}/.config/hapi-backup/identity.txt`).replace(
+    /# signer.*/,
+    "",
+  );
+  const forged = await cli({ home, stdin: identity }, "keys", "prove", "--identity", "-");
+  assert.equal(forged.code, 7);
+  assert.match(forged.stdout, /none of the known signers/);
+});
+
+Deno.test("keys that cannot be used are refused, and nothing is written", async () => {
+  const { recipient } = await generateIdentity();
+  const hybrid = await generateIdentity("hybrid");
+  const file = { text: `{ "recipients": ["${recipient}"] }`, where: "c", around: AROUND };
+  await assert.rejects(addKey(file, recipient, []), /is there already/);
+  await assert.rejects(addKey(file, hybrid.recipient, []), /post-quantum .* are mixed/);
+  await assert.rejects(addKey(file, hybrid.identity, []), (error) => !/SECRET/.test(String(error)));
+  await assert.rejects(addKey(file, recipient.slice(0, -1) + "q", []), /mistyped or cut|it is there/);
+  assert.throws(() => dropKey(file, recipient, []), /nobody could open/);
+  assert.throws(() => dropKey(file, "age1zzzzzzzz", []), /not in the configuration/);
+  const none = await addKey({ ...file, text: "{}" }, recipient, []);
+  assert.deepEqual(none.recipients, [recipient]);
+});
+
+Deno.test("editing a list keeps every comment with the element that it is about", () => {
+  const lines = `{
+  // who
+  "recipients": [
+    "a", // mine
+    // hers
+    "b", /* x */ // bank
+    "c" // vault
+  ], // end
+}`;
+  const path = ["recipients"];
+  assert.equal(appendInText(lines, path, "d"), lines.replace('"c" // vault', '"c", // vault\n    "d"'));
+  assert.equal(removeInText(lines, path, 0), lines.replace('    "a", // mine\n', ""));
+  assert.equal(removeInText(lines, path, 2), lines.replace('    "c" // vault\n', ""));
+  const inline = `{ "recipients": ["a", "b", "c"] /* k */ }`;
+  assert.equal(appendInText(inline, path, "d"), inline.replace('"c"', '"c", "d"'));
+  assert.equal(removeInText(inline, path, 0), inline.replace('"a", ', ""));
+  assert.equal(removeInText(inline, path, 1), inline.replace('"b", ', ""));
+  assert.equal(removeInText(inline, path, 2), inline.replace(', "c"', ""));
+  assert.equal(removeInText(`{ "recipients": ["a"] }`, path, 0), `{ "recipients": [] }`);
+  assert.match(
+    appendInText(`{\n  // c\n  "recipients": []\n}`, path, "a"),
+    /\/\/ c\n {2}"recipients": \[\s*"a"\s*\]/,
+  );
+});
+
+Deno.test("a proof is due when the last good one, or the first backup, is past the limit", () => {
+  const proof = (at: string, ok: boolean): Proof => ({
+    at,
+    ok,
+    store: "",
+    recipients: [],
+    chains: 1,
+    failed: [],
+  });
+  const now = new Date("2026-11-22T00:00:00Z");
+  const old = new Date("2026-01-01T00:00:00Z");
+  const due = (proofs: Proof[], since: Date | undefined) => isProofDue(proofs, 90, since, now);
+  assert.equal(due([], undefined), false, "nothing to prove yet");
+  assert.equal(due([], old), true);
+  assert.equal(due([proof("2026-10-01T00:00:00Z", true)], old), false);
+  assert.equal(due([proof("2026-08-01T00:00:00Z", true), proof("2026-11-01T00:00:00Z", false)], old), true);
+});
+
+const signerIn = (config: string): string => /"(ssh-ed25519 [^"]+)"/.exec(config)![1]!;
