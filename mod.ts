@@ -141,6 +141,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
       which: String(options.snapshot),
       ...(typeof options.hub === "string" ? { hubProgram: absolutePath(options.hub) } : {}),
     };
+    // The step itself may write to the log of drills only.
+    context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
     const permissions = verifyPermissions(config, job, realPath(context));
     const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
     context.terminal.print(context.json ? JSON.stringify(report) : describeVerify(report));

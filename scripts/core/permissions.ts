@@ -180,7 +180,7 @@ export function verifyPermissions(
   const drills = `${config.stateFolder}/drills.jsonl`;
   return {
     read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), drills],
-    write: [...store.write, config.stateFolder],
+    write: [...store.write, drills],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
   };

@@ -22,8 +22,8 @@ export type Drill = z.infer<typeof drill>;
 
 export const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
 
+/** @param stateFolder Must be there: who may write the log may write nothing else in it. */
 export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
-  fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
   appendLineDurably(fs, drillLog(stateFolder), JSON.stringify(entry));
 }
 

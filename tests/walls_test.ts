@@ -1,0 +1,309 @@
+/** What a step cannot do with the very permissions that it is given, and what it cannot import. */
+
+import assert from "node:assert/strict";
+import type { SetName } from "../scripts/core/names.ts";
+import {
+  checkPermissions,
+  encryptPermissions,
+  listPermissions,
+  notifyPermissions,
+  restorePermissions,
+  shipPermissions,
+  snapshotPermissions,
+  statusPermissions,
+  type StepPermissions,
+  verifyPermissions,
+} from "../scripts/core/permissions.ts";
+import { COMMANDS } from "../scripts/core/commands.ts";
+import { permissionFlags } from "../scripts/core/verbs.ts";
+import { runStep } from "../scripts/host/step.ts";
+import { makeHome } from "./real/home.ts";
+import type { Attempt } from "./real/probe.ts";
+
+const STATE = "state" as SetName;
+const DENIED = "NotCapable";
+
+/** Tries things in a worker with these permissions: `read /path` to what came of it. */
+async function tryWith(permissions: StepPermissions, attempts: readonly Attempt[]): Promise<string[]> {
+  const silent = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {} };
+  const probe = import.meta.resolve("./real/probe.ts");
+  return await runStep<string[]>(probe, attempts, permissions, silent);
+}
+
+Deno.test("no step can do what its table does not grant, and each can do what it does", async () => {
+  using home = await makeHome();
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  home.configure({
+    destinations: [
+      { kind: "rsync", target: "hub@storage:", identityFile: "~/ship_key", knownHostsFile: "~/known_hosts" },
+      { kind: "folder", path: "~/disk" },
+    ],
+  });
+  for (const name of ["ship_key", "known_hosts", "disk/x", "elsewhere/x", ".ssh/id"]) home.write(name, "x");
+  await home.backup();
+  const config = home.config();
+  const { home: at, stateFolder, store, database } = home;
+  for (const folder of ["staging", "base"]) home.write(`${stateFolder}/state/${folder}/x`, "x");
+  home.write(`${stateFolder}/ship/x`, "x");
+  home.write(`${stateFolder}/scratch/x`, "x");
+  home.write(`${stateFolder}/drills.jsonl`, "");
+  const realPath = (path: string) => path;
+  const access = { scratch: `${stateFolder}/scratch` };
+  const keys = { identity: home.identityFile };
+
+  const everything: readonly Attempt[] = [
+    ["read", database],
+    ["read", `${at}/.hapi/hub.env`],
+    ["read", `${at}/.hapi`],
+    ["read", `${stateFolder}/state/staging/x`],
+    ["read", `${stateFolder}/state/base/x`],
+    ["read", `${stateFolder}/state/last.json`],
+    ["read", `${stateFolder}/ship/x`],
+    ["read", `${store}/home/state`],
+    ["read", config.signingKeyFile],
+    ["read", `${at}/ship_key`],
+    ["read", home.identityFile],
+    ["read", `${at}/.ssh/id`],
+    ["read", `${at}/elsewhere/x`],
+    ["read", "/etc/passwd"],
+    ["write", `${at}/.hapi`],
+    ["write", `${stateFolder}/state/staging`],
+    ["write", `${stateFolder}/state`],
+    ["write", `${stateFolder}/ship`],
+    ["write", `${stateFolder}/scratch`],
+    ["write", `${store}/home/state`],
+    ["write", `${at}/disk`],
+    ["write", `${at}/elsewhere`],
+    ["run", "rsync"],
+    ["run", "sh"],
+    ["env", "HOME"],
+    ["connect", listener.addr.port],
+    ["listen", 0],
+  ];
+  const say = ([what, subject]: Attempt) =>
+    `${what} ${what === "connect" ? "" : subject}`.replaceAll(home.dir, "").trim();
+
+  const own = "/op/state";
+  const steps: Record<string, { permissions: StepPermissions; can: string[] }> = {
+    snapshot: {
+      permissions: snapshotPermissions(config, STATE, realPath),
+      can: [
+        "read /op/.hapi/hapi.db",
+        ...["staging/x", "base/x", "last.json"].map((name) => `read ${own}/state/${name}`),
+        "read /op/store/home/state",
+        `write ${own}/state/staging`,
+        `write ${own}/state`,
+      ],
+    },
+    check: {
+      permissions: checkPermissions(config, STATE),
+      can: [`read ${own}/state/staging/x`, `write ${own}/state/staging`],
+    },
+    encrypt: {
+      permissions: encryptPermissions(config, STATE, realPath),
+      can: [
+        "read /op/.hapi/hub.env",
+        ...["staging/x", "base/x", "last.json"].map((name) => `read ${own}/state/${name}`),
+        `read ${own}/ship/x`,
+        "read /op/store/home/state",
+        "read /op/.config/hapi-backup/signing_ed25519",
+        `write ${own}/state/staging`,
+        `write ${own}/state`,
+        "write /op/store/home/state",
+      ],
+    },
+    ship: {
+      permissions: shipPermissions(config),
+      can: [
+        `read ${own}/ship/x`,
+        "read /op/store/home/state",
+        "read /op/ship_key",
+        `write ${own}/ship`,
+        "write /op/disk",
+        "run rsync",
+      ],
+    },
+    list: {
+      permissions: listPermissions(config, access),
+      can: ["read /op/store/home/state", `write ${own}/scratch`],
+    },
+    status: {
+      permissions: statusPermissions(config),
+      can: [
+        ...["state/last.json", "ship/x"].map((name) => `read ${own}/${name}`),
+        "read /op/store/home/state",
+      ],
+    },
+    notify: {
+      permissions: notifyPermissions(config, []),
+      can: [
+        `read ${own}/state/last.json`,
+        `read ${own}/ship/x`,
+        "read /op/store/home/state",
+        `write ${own}/ship`,
+      ],
+    },
+    verify: {
+      permissions: verifyPermissions(config, { keys, store: access, set: "state" }, realPath),
+      can: [
+        "read /op/.hapi/hapi.db",
+        "read /op/store/home/state",
+        "read /identity.txt",
+        `write ${own}/scratch`,
+      ],
+    },
+    "restore --to": {
+      permissions: restorePermissions(config, { keys, store: access, to: `${at}/out`, inPlace: false }),
+      can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
+    },
+  };
+  for (const [step, { permissions, can }] of Object.entries(steps)) {
+    const answers = await tryWith(permissions, everything);
+    const able = everything.map(say).filter((_, index) => answers[index] === "ok");
+    assert.deepEqual(able.sort(), can.sort(), `what ${step} can do`);
+    const others = answers.filter((answer) => answer !== "ok");
+    assert.deepEqual([...new Set(others)], [DENIED], `why ${step} cannot do the rest`);
+  }
+});
+
+Deno.test("with --hub, verify may start that program and reach loopback only", async () => {
+  using home = await makeHome();
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const job = { keys: {}, store: { scratch: `${home.dir}/scratch` }, set: "state", hubProgram: "/bin/true" };
+  const answers = await tryWith(verifyPermissions(home.config(), job, (path) => path), [
+    ["connect", listener.addr.port],
+    ["run", "/bin/true"],
+    ["run", "/bin/false"],
+  ]);
+  assert.deepEqual(answers, ["ok", "ok", DENIED]);
+});
+
+Deno.test("no verb and no task is granted everything, and none that needs no network has it", () => {
+  const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("../deno.json", import.meta.url)));
+  for (const [name, line] of Object.entries<string>(tasks)) {
+    assert.doesNotMatch(line, /(^|\s)(-A|--allow-all|--allow-ffi)(\s|$)/, name);
+  }
+  for (const { verb } of COMMANDS) {
+    const flags = permissionFlags(verb);
+    assert.ok(flags.includes("--no-prompt"), verb);
+    assert.ok(
+      !flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-import|--allow-env)$/.test(flag)),
+      verb,
+    );
+    if (["snapshot", "encrypt", "status", "scrub", "retain", "watch", "pin"].includes(verb)) {
+      assert.ok(!flags.some((flag) => /^--allow-(run|net)/.test(flag)), `${verb} ${flags}`);
+    }
+  }
+});
+
+/** Imports of a module of ours, by its path below the checkout; those that vanish at run time apart. */
+interface Imports {
+  readonly code: readonly string[];
+  readonly types: readonly string[];
+  readonly outside: readonly string[];
+}
+
+const ROOT = new URL("../", import.meta.url);
+
+function readImports(): Map<string, Imports> {
+  const modules = new Map<string, Imports>();
+  for (const path of ["mod.ts", ...filesOf("scripts/")]) {
+    const text = Deno.readTextFileSync(new URL(path, ROOT)).replace(/\/\*[^]*?\*\//g, "");
+    const statements = [
+      ...text.matchAll(/^(?:import|export)\s+(type\s)?(?:[^"'`;]*?\sfrom\s+)?["']([^"']+)["']/gm),
+      ...text.matchAll(/\bimport(\s*)\(\s*["']([^"']+)["']\s*\)/g),
+    ].map(([, type, specifier]) => ({ isType: type?.startsWith("type") ?? false, specifier: specifier! }));
+    const resolve = (specifier: string) =>
+      new URL(specifier, new URL(path, ROOT)).href.slice(ROOT.href.length);
+    const ours = statements.filter(({ specifier }) => specifier.startsWith("."));
+    modules.set(path, {
+      code: ours.filter(({ isType }) => !isType).map(({ specifier }) => resolve(specifier)),
+      types: ours.filter(({ isType }) => isType).map(({ specifier }) => resolve(specifier)),
+      outside: statements.map(({ specifier }) => specifier).filter((specifier) => !specifier.startsWith(".")),
+    });
+  }
+  return modules;
+}
+
+function filesOf(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) =>
+    isDirectory ? filesOf(`${folder}${name}/`) : name.endsWith(".ts") ? [`${folder}${name}`] : []
+  ).sort();
+}
+
+/** Everything that runs when `path` is imported. */
+function reachable(modules: ReadonlyMap<string, Imports>, path: string): Set<string> {
+  const found = new Set([path]);
+  for (const next of found) for (const code of modules.get(next)?.code ?? []) found.add(code);
+  return found;
+}
+
+Deno.test("imports point one way: mod, scripts, host, core", () => {
+  const modules = readImports();
+  assert.ok(modules.size > 60 && modules.get("scripts/verify.ts")!.code.includes("scripts/restore.ts"));
+  const layerOf = (path: string) =>
+    path.startsWith("scripts/core/")
+      ? 0
+      : path.startsWith("scripts/host/")
+      ? 1
+      : path.startsWith("scripts/")
+      ? 2
+      : 3;
+  for (const [path, { code, types }] of modules) {
+    for (const imported of [...code, ...types].filter((name) => name.endsWith(".ts"))) {
+      assert.ok(modules.has(imported), `${path} imports ${imported}, which is none of ours`);
+      const [from, to] = [layerOf(path), layerOf(imported)];
+      const isVerifyOfRestore = path === "scripts/verify.ts" && imported === "scripts/restore.ts";
+      assert.ok(to < from || (to === from && from < 2) || isVerifyOfRestore, `${path} imports ${imported}`);
+    }
+  }
+});
+
+Deno.test("core is pure: no Deno, no clock, no randomness, no file, no network", () => {
+  const modules = readImports();
+  const allowed = ["crypto", "zlib", "buffer", "util"].map((name) => `node:${name}`);
+  const impure =
+    /\bDeno\.|\bDate\.now\b|\bnew Date\(\s*\)|\bMath\.random\b|\bgetRandomValues\b|\brandomUUID\b|\brandomBytes\b|\bperformance\.|\bfetch\(|\bsetTimeout\b|\bconsole\./;
+  for (const [path, { outside }] of modules) {
+    if (!path.startsWith("scripts/core/")) continue;
+    const text = Deno.readTextFileSync(new URL(path, ROOT)).replace(/\/\*[^]*?\*\//g, "").replace(
+      /\/\/.*$/gm,
+      "",
+    );
+    assert.doesNotMatch(text, impure, path);
+    for (const name of outside.filter((name) => name.startsWith("node:"))) {
+      assert.ok(allowed.includes(name), `${path} imports ${name}`);
+    }
+  }
+});
+
+Deno.test("what needs no key cannot even import the code that reads one", () => {
+  const modules = readImports();
+  const identity = "scripts/host/identity.ts";
+  const signing = "scripts/host/signing_key.ts";
+  for (const path of ["scripts/verify.ts", "scripts/restore.ts"]) {
+    assert.ok(reachable(modules, path).has(identity), `${path} opens snapshots`);
+  }
+  assert.ok(reachable(modules, "scripts/encrypt.ts").has(signing));
+  const without = (verbs: readonly string[], module: string) => {
+    for (const verb of verbs) {
+      const path = verb === "mod" ? "mod.ts" : `scripts/${verb}.ts`;
+      assert.ok(modules.has(path), path);
+      assert.ok(!reachable(modules, path).has(module), `${path} reaches ${module}`);
+    }
+  };
+  const keyless = [
+    "snapshot",
+    "check",
+    "list",
+    "status",
+    "ship",
+    "retain",
+    "watch",
+    "pin",
+    "storage",
+    "notify",
+  ];
+  without(["mod", ...keyless, "systemd", "encrypt", "scrub"], identity);
+  without([...keyless, "mod", "verify", "restore"], signing);
+});
