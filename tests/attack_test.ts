@@ -14,6 +14,8 @@ import {
   type SnapshotId,
   snapshotIdAt,
 } from "../scripts/core/names.ts";
+import { fingerprintOf, formatPrivateKey, publicKeyOf } from "../scripts/core/openssh_key.ts";
+import { verifyReceipt } from "../scripts/core/receipt.ts";
 import { SEAL_NAMESPACE, serializeSeal } from "../scripts/core/seal.ts";
 import { signSsh } from "../scripts/core/sshsig.ts";
 import type { StorageConfig } from "../scripts/core/storage_config.ts";
@@ -437,13 +439,26 @@ Deno.test("a seal that names another hub, its parts or its snapshots gets nowher
   });
 });
 
-Deno.test("a receipt that the hub puts there itself is replaced, and is not the storage host's word", async () => {
-  await underAttack(async ({ storage, local, rsync, stillGood }) => {
+Deno.test("a receipt that the hub puts there itself is replaced, and its links are not followed", async () => {
+  await underAttack(async ({ storage, config, local, rsync, stillGood }) => {
+    const { host, root, store } = storage;
+    const seed = crypto.getRandomValues(new Uint8Array(32));
+    Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
+    Deno.writeTextFileSync(`${root}/victim`, "victim");
     Deno.writeTextFileSync(`${local}/.receipt.json`, "{}");
-    Deno.symlinkSync("/etc/passwd", `${local}/.receipt.json.tmp`);
+    Deno.symlinkSync(`${root}/victim`, `${local}/.receipt.json.sig`);
+    Deno.symlinkSync(`${root}/victim`, `${local}/.receipt.json.tmp`);
     assert.equal((await rsync("-rl", `${local}/`, "host:")).code, 0);
+    assert.equal(Deno.readTextFileSync(`${store}/home/.receipt.json`), "{}");
     const report = await stillGood();
     assert(report.foreign.items.some(({ path }) => path.endsWith(".receipt.json.tmp")));
-    assert.equal(Deno.readTextFileSync(`${storage.store}/home/.receipt.json`), "{}");
+
+    const { receipts } = await scrub(host, { ...config, receiptKeyFile: `${root}/receipt_key` });
+    assert.deepEqual(receipts, [{ hub: HUB }, { hub: OTHER }]);
+    const [text, signature] = ["", ".sig"].map((end) =>
+      Deno.readTextFileSync(`${store}/home/.receipt.json${end}`)
+    );
+    verifyReceipt(text!, signature!, new Set([fingerprintOf(publicKeyOf(seed))]), HUB);
+    assert.equal(Deno.readTextFileSync(`${root}/victim`), "victim");
   });
 });
