@@ -217,6 +217,11 @@ const BAD_HUBS: readonly (readonly [string, string, RegExp])[] = [
     /destinations\.s\.identityFile is \/nix\/store\/x-key, in the Nix store/,
   ],
   [
+    "a notifier's token in the store",
+    `settings.notify = lib.mkForce [ { kind = "gotify"; url = "https://x"; tokenFile = "/nix/store/x-token"; } ];`,
+    /settings\.notify\.gotify\.tokenFile is \/nix\/store\/x-token, in the Nix store/,
+  ],
+  [
     "an identity on the hub",
     `settings.identityFile = "/home/op/id";`,
     /puts an identity on the hub.*Remove it/,

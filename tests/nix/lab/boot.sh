@@ -13,19 +13,13 @@ mount --make-rprivate /
 mount --make-rshared / # else LoadCredential's folders come up empty
 mount -t proc proc /proc
 mkdir -p "$folder"/{home,lib,etc,lib/systemd,lib/private}
-hidden=/run/lab
 mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd $hidden
+mkdir -p /run/systemd
 for file in "$folder"/etc/*; do [[ ! -e $file ]] || mount --bind "$file" "/etc/${file##*/}"; done
 mount -t tmpfs tmpfs /etc/systemd
 mount --bind "$folder/home" /home
 mount --bind "$folder/lib" /var/lib
 mount -t cgroup2 cgroup2 /sys/fs/cgroup || echo "boot.sh: no cgroup2 here" >&2
-cat > /etc/systemd/system.conf <<C
-[Manager]
-DefaultStandardOutput=file:/tmp/fx/log
-LogLevel=notice
-C
 export container=lab SYSTEMD_UNIT_PATH="$folder/units:$here/targets" SYSTEMD_LOG_TARGET=console
 export SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent
 exec /lib/systemd/systemd --system --unit=lab.target --show-status=no --log-target=console
