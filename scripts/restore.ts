@@ -11,7 +11,7 @@
 
 import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
-import { BackupError } from "./core/errors.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
 import { placeMatcher } from "./core/globs.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
@@ -71,7 +71,7 @@ export async function restore(
       );
     }
     removeIfThere(fs, partial);
-    fs.syncFolder(folder);
+    attempt(`sync ${folder}`, () => fs.syncFolder(folder));
     return restored;
   } catch (error) {
     removeIfThere(fs, made ?? partial);
@@ -110,8 +110,10 @@ async function restoreInto(
     const path = `${root}/${database.place}`;
     attempt(`make ${parentOf(path)}`, () => host.fs.mkdir(parentOf(path), { recursive: true, mode: 0o700 }));
     await rebuildDatabase(opening, database, path);
-    host.fs.chmod(path, database.mode);
-    host.fs.utime(path, database.mtimeMs);
+    attempt(`write ${path}`, () => {
+      host.fs.chmod(path, database.mode);
+      host.fs.utime(path, database.mtimeMs);
+    });
   }
   for (const [snapshot, wanted] of bySnapshot(planned.files)) {
     await unpackFiles(host, readPartSaying(opening, openSeal(opening, snapshot), FILES_PART), wanted, root, {
@@ -162,11 +164,13 @@ export async function restoreInPlace(
   const { fs } = host;
   const planned = await planRestore(opening, id, only);
   const targetOf = (place: Place) => realTarget(fs, pathOfPlace(place, config.home));
+  const named = new Set(planned.manifest.sources.map(({ path }) => path));
   await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
 
   // Built on the disk that the database lives on, so that the swap is a rename.
-  const anchor = planned.databases[0]?.place ?? planned.files[0]!.place;
-  const beside = `${nearestFolder(fs, parentOf(targetOf(anchor)))}/${PARTIAL}-${id}`;
+  const anchor = planned.databases[0]?.place ?? planned.files[0]?.place;
+  const folder = anchor === undefined ? config.home : parentOf(targetOf(anchor));
+  const beside = `${nearestFolder(fs, folder)}/${PARTIAL}-${id}`;
   removeIfThere(fs, beside);
   const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
   try {
@@ -175,11 +179,12 @@ export async function restoreInPlace(
     const kept: string[] = [];
     for (const database of planned.databases) {
       const target = targetOf(database.place);
-      moves.place(`${beside}/${database.place}`, target);
-      for (const end of ["-wal", "-shm", "-journal"]) moves.setAside(target + end);
+      moves.place(`${beside}/${database.place}`, target, ["-wal", "-shm", "-journal"]);
     }
     for (const file of planned.files) {
-      const target = pathOfPlace(file.place, config.home);
+      const path = pathOfPlace(file.place, config.home);
+      // Only a link that the operator named was followed when it was saved.
+      const target = named.has(path) && file.type !== "link" ? realTarget(fs, path) : path;
       if (isAsSaved(fs, target, file)) kept.push(target);
       else if (file.type === "folder") moves.makeFolder(target, file.mode);
       else moves.place(`${beside}/${file.place}`, target);
@@ -223,7 +228,7 @@ function isAsSaved(fs: Fs, path: string, file: SavedFile): boolean {
   if (stat?.type !== file.type) return false;
   if (file.type === "folder") return true;
   if (file.type === "link") return fs.readLink(path) === file.target;
-  if (stat.bytes !== file.bytes) return false;
+  if (stat.bytes !== file.bytes || stat.mode !== file.mode) return false;
   using open = fs.open(path, { read: true });
   const hash = createHash("sha256");
   const buffer = new Uint8Array(1 << 20);
@@ -244,7 +249,16 @@ type Move =
   /** What is at `path` goes to `aside`. */
   | { readonly kind: "aside"; readonly path: string; readonly aside: string }
   /** What was built at `from` goes to `path`. */
-  | { readonly kind: "place"; readonly path: string; readonly from: string }
+  | {
+    readonly kind: "place";
+    readonly path: string;
+    readonly from: string;
+    /** What was there before. */
+    readonly aside: string | undefined;
+    /** Where undoing it puts it, and with it what has come to lie beside it under its name and these endings. */
+    readonly undone: string;
+    readonly ends: readonly string[];
+  }
   | { readonly kind: "folder"; readonly path: string; readonly mode: number };
 
 /** Renames that all happen or none, with the way back on the disk before the first. */
@@ -253,6 +267,8 @@ class Moves {
   readonly #folder: string;
   readonly #stamp: string;
   readonly #moves: Move[] = [];
+  /** Folders that will be there. */
+  readonly #folders = new Set<string>();
 
   constructor(host: Host, folder: string, stamp: string) {
     this.#host = host;
@@ -261,23 +277,43 @@ class Moves {
   }
 
   /** Plans to set aside what is at `path`, if anything. */
-  setAside(path: string): void {
+  setAside(path: string): string | undefined {
     const { fs } = this.#host;
-    if (!exists(fs, path)) return;
-    let aside = `${path}.before-restore-${this.#stamp}`;
-    for (let count = 2; exists(fs, aside); count++) aside = `${path}.before-restore-${this.#stamp}-${count}`;
+    if (!exists(fs, path)) return undefined;
+    const aside = this.#freeName(`${path}.before-restore-${this.#stamp}`);
     this.#moves.push({ kind: "aside", path, aside });
+    return aside;
   }
 
-  /** Plans to put `from` at `path`, after setting aside what is there. */
-  place(from: string, path: string): void {
-    this.setAside(path);
-    this.#moves.push({ kind: "place", path, from });
+  /**
+   * Plans to put `from` at `path`, after setting aside what is there.
+   *
+   * @param ends Endings of the names of files that belong to what is there: they are set aside with it.
+   */
+  place(from: string, path: string, ends: readonly string[] = []): void {
+    this.#makeParents(path);
+    const aside = this.setAside(path);
+    for (const end of ends) this.setAside(path + end);
+    const undone = this.#freeName(`${path}.restored-${this.#stamp}`);
+    this.#moves.push({ kind: "place", path, from, aside, undone, ends });
+  }
+
+  #freeName(wanted: string): string {
+    let name = wanted;
+    for (let count = 2; exists(this.#host.fs, name); count++) name = `${wanted}-${count}`;
+    return name;
   }
 
   makeFolder(path: string, mode: number): void {
+    this.#makeParents(path);
     this.setAside(path);
     this.#moves.push({ kind: "folder", path, mode });
+    this.#folders.add(path);
+  }
+
+  #makeParents(path: string): void {
+    const parent = parentOf(path);
+    if (!this.#folders.has(parent) && !exists(this.#host.fs, parent)) this.makeFolder(parent, 0o700);
   }
 
   get #script(): string {
@@ -287,17 +323,25 @@ class Moves {
   /** @throws {BackupError} After everything was put back. */
   carryOut(): void {
     const { fs } = this.#host;
-    fs.mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    writeFileDurably(fs, this.#script, undoScript(this.#moves), 0o700);
     const done: Move[] = [];
     try {
+      attempt(`make ${this.#folder}`, () => fs.mkdir(this.#folder, { recursive: true, mode: 0o700 }));
+      attempt(
+        `write ${this.#script}`,
+        () => writeFileDurably(fs, this.#script, undoScript(this.#moves), 0o700),
+      );
       for (const move of this.#moves) {
         attempt(`restore ${move.path}`, () => carryOut(fs, move));
         done.push(move);
       }
-      for (const folder of new Set(this.#moves.map(({ path }) => parentOf(path)))) fs.syncFolder(folder);
+      for (const folder of new Set(this.#moves.map(({ path }) => parentOf(path)))) {
+        attempt(`sync ${folder}`, () => fs.syncFolder(folder));
+      }
     } catch (error) {
-      for (const move of done.reverse()) undo(fs, move);
+      const stuck = done.reverse().filter((move) => !isUndone(fs, move));
+      if (stuck.length > 0) throw halfRestored(error, stuck, this.#script);
+      // With everything back where it was, the script would undo what was never done.
+      removeIfThere(fs, this.#script);
       throw error;
     }
   }
@@ -313,11 +357,35 @@ class Moves {
   }
 }
 
+function isUndone(fs: Fs, move: Move): boolean {
+  try {
+    undo(fs, move);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function halfRestored(error: unknown, stuck: readonly Move[], script: string): BackupError {
+  return new BackupError(
+    `${reasonOf(error)}; and what was done could not be undone at ${
+      stuck.map(({ path }) => path).join(", ")
+    }`,
+    { kind: "disk", hint: `mend the disk, then put everything back with: sh ${quote(script)}`, cause: error },
+  );
+}
+
 function carryOut(fs: Fs, move: Move): void {
   if (move.kind === "aside") return fs.rename(move.path, move.aside);
-  const parent = parentOf(move.path);
-  if (!exists(fs, parent)) fs.mkdir(parent, { recursive: true, mode: 0o700 });
-  if (move.kind === "folder") return fs.mkdir(move.path, { mode: move.mode });
+  if (move.kind === "folder") {
+    fs.mkdir(move.path, { mode: 0o700 });
+    try {
+      return fs.chmod(move.path, move.mode);
+    } catch (error) {
+      fs.remove(move.path);
+      throw error;
+    }
+  }
   try {
     fs.rename(move.from, move.path);
   } catch (error) {
@@ -332,18 +400,23 @@ function copyAcross(fs: Fs, from: string, path: string): void {
   if (stat.type === "link") return fs.symlink(fs.readLink(from), path);
   const beside = `${path}.restoring`;
   removeIfThere(fs, beside);
-  {
-    using source = fs.open(from, { read: true });
-    using target = fs.open(beside, { write: true, createNew: true, mode: 0o600 });
-    const buffer = new Uint8Array(1 << 20);
-    for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
-      target.write(buffer.subarray(0, count));
+  try {
+    {
+      using source = fs.open(from, { read: true });
+      using target = fs.open(beside, { write: true, createNew: true, mode: 0o600 });
+      const buffer = new Uint8Array(1 << 20);
+      for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
+        target.write(buffer.subarray(0, count));
+      }
+      target.sync();
     }
-    target.sync();
+    fs.chmod(beside, stat.mode);
+    fs.utime(beside, stat.mtimeMs);
+    fs.rename(beside, path);
+  } catch (error) {
+    removeIfThere(fs, beside);
+    throw error;
   }
-  fs.chmod(beside, stat.mode);
-  fs.utime(beside, stat.mtimeMs);
-  fs.rename(beside, path);
 }
 
 /** Puts one move back. A folder that was made goes only if it is still empty. */
@@ -355,26 +428,36 @@ function undo(fs: Fs, move: Move): void {
   } catch { /* Something is in it: then it stays. */ }
 }
 
-/** The way back, for a shell, last move first; each line does nothing where its move was not made. */
+/** The way back, for a shell, last move first; a line does nothing where its move was not made, or is undone already. */
 function undoScript(moves: readonly Move[]): string {
-  const lines = moves.toReversed().map((move) => {
+  const lines = moves.toReversed().flatMap((move) => {
     const path = quote(move.path);
+    if (move.kind === "folder") return [`rmdir -- ${path} 2>/dev/null || true`];
     if (move.kind === "aside") {
-      return `if [ -e ${quote(move.aside)} ]; then mv -T -- ${quote(move.aside)} ${path}; fi`;
+      return [`if there ${quote(move.aside)}; then ${moving(move.aside, move.path)}; fi`];
     }
     // What was put in place is kept too: undoing must not destroy either.
-    if (move.kind === "place") {
-      return `if [ ! -e ${quote(move.from)} ] && [ -e ${path} ]; then mv -T -- ${path} ${path}.restored; fi`;
-    }
-    return `rmdir -- ${path} 2>/dev/null || true`;
+    const isDone = move.aside === undefined ? `! there ${quote(move.from)}` : `there ${quote(move.aside)}`;
+    return [
+      `if ${isDone} && there ${path} && ! there ${quote(move.undone)}; then`,
+      // A -wal that was written since would be replayed into the old database.
+      ...move.ends.map((end) =>
+        `  if there ${quote(move.path + end)}; then ${moving(move.path + end, move.undone + end)}; fi`
+      ),
+      `  ${moving(move.path, move.undone)}`,
+      "fi",
+    ];
   });
   return `#!/bin/sh
-# Undoes a restore in place: what it put there is renamed to *.restored, what it set aside comes back.
+# Undoes a restore in place: what it put there is renamed to *.restored-*, what it set aside comes back.
 # Stop the hub first.
 set -eu
+there() { [ -e "$1" ] || [ -L "$1" ]; }
 ${lines.join("\n")}
 `;
 }
+
+const moving = (from: string, to: string): string => `mv -T -- ${quote(from)} ${quote(to)}`;
 
 const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 

@@ -1,0 +1,278 @@
+/** Getting snapshots back: into a folder, in place, and what must not happen on the way. */
+
+import assert from "node:assert/strict";
+import { chooseSnapshot } from "../scripts/core/select.ts";
+import type { SnapshotId } from "../scripts/core/names.ts";
+import type { Fs } from "../scripts/host/host.ts";
+import { restore, type RestoredInPlace, restoreInPlace } from "../scripts/restore.ts";
+import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+const inPlace = async (home: Home, id: SnapshotId, fs: Fs = home.host.fs, only?: string[]) =>
+  await restoreInPlace(await home.opening({ host: { ...home.host, fs } }), home.config(), id, only);
+
+/** Everything below the home but what the steps keep for themselves. */
+const liveFiles = async (home: Home) =>
+  (await filesBelow(home.home)).filter(([path]) => !/^(state|store)\//.test(path));
+
+/** A home with a snapshot, after which the live files went on: what a restore in place is for. */
+async function makeChanged(): Promise<{ home: Home; id: SnapshotId; saved: [string, string][] }> {
+  const home = await makeHome();
+  home.write(".hapi/scratchlist-attachments/é/a.txt", "an attachment");
+  home.write("coding/hapi/docs/plans/one.md", "a plan");
+  const { id } = await home.backup();
+  const saved = await liveFiles(home);
+  home.sql(insertMessages(500));
+  home.write(".hapi/hub.env", "changed\n");
+  Deno.removeSync(`${home.home}/.hapi/scratchlist-attachments`, { recursive: true });
+  Deno.removeSync(`${home.home}/coding`, { recursive: true });
+  // As a hub leaves them that was killed.
+  home.write(".hapi/hapi.db-wal", "a stale wal");
+  home.write(".hapi/hapi.db-shm", "a stale shm");
+  return { home, id, saved };
+}
+
+Deno.test("restore in place brings back what was saved, sets aside what was there, and its script undoes it", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  Deno.chmodSync(`${home.home}/.hapi/settings.json`, 0o644);
+  const before = await liveFiles(home);
+  const done = await inPlace(home, made.id);
+
+  const after = new Map(await liveFiles(home));
+  for (const [path, sha256] of made.saved) assert.equal(after.get(path), sha256, path);
+  assert.equal(Deno.statSync(`${home.home}/.hapi/settings.json`).mode! & 0o777, 0o640, "its mode came back");
+  for (const end of ["-wal", "-shm"]) assert.equal(after.has(`.hapi/hapi.db${end}`), false, end);
+  assert.equal(countMessages(home.database), 300);
+  const aside = done.setAside.map(({ from, to }) => [from, to.replace(from, "")]);
+  const kept = [
+    ".hapi/hapi.db",
+    ".hapi/hapi.db-wal",
+    ".hapi/hapi.db-shm",
+    ".hapi/hub.env",
+    ".hapi/settings.json",
+  ];
+  assert.deepEqual(
+    aside.sort(),
+    kept.map((path) => [`${home.home}/${path}`, ".before-restore-20260301-120000"]).sort(),
+  );
+  assert.deepEqual(done.kept, [], "nothing was as it should be");
+
+  // The hub ran on the restored database before the operator thought better of it.
+  home.write(".hapi/hapi.db-wal", "of the restored database");
+  await output("sh", [done.undoScript]);
+  const undone = new Map(await liveFiles(home));
+  for (const [path, sha256] of before) assert.equal(undone.get(path), sha256, path);
+  const left = [...undone.keys()].filter((path) => !before.some(([name]) => name === path));
+  assert.ok(
+    left.length > 3 && left.every((path) => /\.restored-20260301-120000(-wal)?$/.test(path)),
+    `${left}`,
+  );
+
+  await output("sh", [done.undoScript]);
+  assert.deepEqual(await liveFiles(home), [...undone], "a second time does nothing");
+});
+
+Deno.test("restore in place keeps what is as it was saved, and --only touches nothing else", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const done = await inPlace(home, made.id, undefined, ["home/.hapi/*.{env,json}"]);
+  assert.deepEqual(done.placed, [`${home.home}/.hapi/hub.env`]);
+  assert.deepEqual(done.kept, [`${home.home}/.hapi/settings.json`]);
+  assert.equal(countMessages(home.database), 800);
+});
+
+Deno.test("a restore in place that fails at any rename, mkdir or sync puts everything back", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const before = await liveFiles(home);
+  for (const call of ["rename", "mkdir", "syncFolder", "chmod"] as const) {
+    let calls = Infinity;
+    for (let failAt = 1; failAt <= calls; failAt++) {
+      let count = 0;
+      const failing = {
+        ...home.host.fs,
+        [call]: (...args: unknown[]) => {
+          // What must be undone is let through.
+          if (++count === failAt) throw new Deno.errors.PermissionDenied(`injected at ${call} ${failAt}`);
+          return (home.host.fs[call] as (...args: unknown[]) => unknown)(...args);
+        },
+      } as Fs;
+      const outcome = await inPlace(home, made.id, failing).catch((error: Error) => error);
+      if (!(outcome instanceof Error)) {
+        assert.ok(count < failAt, `${call} ${failAt} failed unseen`);
+        calls = count;
+        await undo(home, outcome);
+        continue;
+      }
+      assert.match(outcome.message, /^Cannot .*injected/, `${call} ${failAt}`);
+      assert.deepEqual(await liveFiles(home), before, `${call} ${failAt}`);
+      assert.deepEqual(
+        undoScripts(home),
+        [],
+        `${call} ${failAt}: a script that would undo what was not done`,
+      );
+    }
+    assert.ok(calls >= 3, `${call} is called ${calls} times`);
+  }
+});
+
+const undoScripts = (home: Home): string[] => {
+  try {
+    return [...Deno.readDirSync(`${home.stateFolder}/restores`)].map(({ name }) => name);
+  } catch {
+    return [];
+  }
+};
+
+async function undo(home: Home, { undoScript }: RestoredInPlace): Promise<void> {
+  await output("sh", [undoScript]);
+  Deno.removeSync(undoScript);
+  for (const [path] of await liveFiles(home)) {
+    if (path.includes(".restored-")) Deno.removeSync(`${home.home}/${path}`);
+  }
+}
+
+Deno.test("when putting back fails too, the error names what is left and the script that undoes it", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const before = await liveFiles(home);
+  let broken = false;
+  const failing: Fs = {
+    ...home.host.fs,
+    rename(from, to) {
+      // The disk fails for good when the new database is put in place.
+      broken ||= to === home.database;
+      if (broken) throw new Error("the disk is gone");
+      home.host.fs.rename(from, to);
+    },
+  };
+  const error = await inPlace(home, made.id, failing).then(() => undefined, (error) => error);
+  assert.match(error.message, /could not be undone at .*hapi\.db/);
+  const script = /sh '(.*)'$/.exec(error.hint)![1]!.replaceAll(`'\\''`, "'");
+  await output("sh", [script]);
+  assert.deepEqual(await liveFiles(home), before);
+});
+
+Deno.test("restore in place refuses while a process has the database open, and names it", async () => {
+  using home = await makeHome();
+  await home.backup();
+  home.sql(insertMessages(10));
+  const reader = new Deno.Command("sqlite3", { args: [home.database], stdin: "piped", stdout: "piped" })
+    .spawn();
+  const writer = reader.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("SELECT 'open' FROM sessions;\n"));
+  const answers = reader.stdout.getReader();
+  await answers.read();
+  const before = await liveFiles(home);
+  const args = ["restore", "--in-place", "--identity", home.identityFile];
+  const refused = await home.cli([...args, "--json"]);
+  assert.equal(refused.code, 3);
+  assert.match(
+    refused.stderr,
+    new RegExp(`hapi\\.db: it is open in sqlite3 \\(${reader.pid}\\)\nhint: stop it first`),
+  );
+  assert.equal(JSON.parse(refused.stdout).error.kind, "source");
+  assert.deepEqual(await liveFiles(home), before);
+  assert.match((await home.cli([...args, "--dry-run"])).stdout, /would restore[^]*hapi\.db: 2 sessions/);
+
+  await writer.close();
+  await answers.cancel();
+  await reader.status;
+  const done = await home.cli(args);
+  assert.equal(done.code, 0, done.stderr);
+  assert.equal(countMessages(home.database), 300);
+});
+
+Deno.test("a database that is a link is restored to where the link points, and so are files that were named", async () => {
+  using home = await makeHome();
+  for (
+    const [name, moved] of [[".hapi/hapi.db", "disk/real.db"], [".hapi/hub.env", "disk/hub.env"]] as const
+  ) {
+    Deno.mkdirSync(`${home.home}/disk`, { recursive: true });
+    Deno.renameSync(`${home.home}/${name}`, `${home.home}/${moved}`);
+    Deno.symlinkSync(`${home.home}/${moved}`, `${home.home}/${name}`);
+  }
+  const { id } = await home.backup();
+  home.write("disk/hub.env", "changed");
+  home.write("disk/real.db", "overwritten");
+  home.write("disk/real.db-wal", "stale");
+  const { setAside } = await inPlace(home, id);
+  assert.match(Deno.readTextFileSync(`${home.home}/disk/hub.env`), /sk-ant/);
+  assert.equal(countMessages(`${home.home}/disk/real.db`), 300);
+  assert.equal(Deno.lstatSync(home.database).isSymlink, true);
+  assert.equal(Deno.lstatSync(`${home.home}/.hapi/hub.env`).isSymlink, true);
+  assert.deepEqual(setAside.map(({ from }) => from.split("/").at(-1)), ["real.db", "real.db-wal", "hub.env"]);
+});
+
+Deno.test("a set without anything in it can be restored in place", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup({ set: "voice" });
+  const opening = await home.opening();
+  const set = { ...opening.set, set: "voice" as never, folder: `${home.store}/home/voice` };
+  const { placed, kept } = await restoreInPlace({ ...opening, set }, home.config(), id);
+  assert.deepEqual([placed, kept], [[], []]);
+});
+
+Deno.test("restore to a folder refuses one that is not empty, and leaves no trace when it fails", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  home.write("full/x", "mine");
+  const opening = await home.opening();
+  await assert.rejects(restore(opening, id, `${home.home}/full`), { kind: "usage" });
+  await assert.rejects(restore(opening, id, `${home.home}/full/x`), { kind: "usage" });
+  assert.deepEqual(await filesBelow(`${home.home}/full`), await filesBelow(`${home.home}/full`));
+
+  Deno.mkdirSync(`${home.home}/empty`);
+  for (const folder of ["empty", "new"]) {
+    const fs = {
+      ...home.host.fs,
+      rename: () => {
+        throw new Error("injected");
+      },
+    };
+    const failing = { ...opening, host: { ...home.host, fs } };
+    await assert.rejects(restore(failing, id, `${home.home}/${folder}`), /injected/);
+  }
+  assert.deepEqual([...Deno.readDirSync(`${home.home}/empty`)], []);
+  assert.throws(() => Deno.statSync(`${home.home}/new`), Deno.errors.NotFound);
+  await restore(opening, id, `${home.home}/empty`);
+  assert.equal(countMessages(`${home.home}/empty/home/.hapi/hapi.db`), 300);
+});
+
+Deno.test("--only chooses by pattern, a pattern without a match is an error, and --dry-run writes nothing", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const to = `${home.dir}/out`;
+  const args = ["restore", "--to", to, "--identity", home.identityFile];
+  const nothing = await home.cli([...args, "--only", "home/none*"]);
+  assert.equal(nothing.code, 2);
+  assert.match(nothing.stderr, /nothing in it matches home\/none\*[^]*hint: places look like/);
+  const dry = await home.cli([...args, "--only", "home/.hapi/*.env", "--dry-run"]);
+  assert.match(dry.stdout, /home\/\.hapi\/hub\.env: /);
+  assert.doesNotMatch(dry.stdout, /hapi\.db/);
+  assert.throws(() => Deno.statSync(to), Deno.errors.NotFound);
+  const one = await home.cli([...args, "--only", "home/.hapi/*.env", "--json"]);
+  assert.equal(one.code, 0, one.stderr);
+  assert.deepEqual((await filesBelow(to)).map(([path]) => path), ["home/.hapi/hub.env"]);
+});
+
+Deno.test("a time finds the newest good snapshot at or before it", async () => {
+  using home = await makeHome();
+  const ids: SnapshotId[] = [];
+  for (let i = 0; i < 3; i++) ids.push((await home.backup()).id);
+  const seals = ids.map((id) => ({ id, suspicions: [] }));
+  const suspect = seals.with(2, { id: ids[2]!, suspicions: [{ code: "empty", source: "x" }] as never[] });
+  const choose = (which: string, from = seals) => chooseSnapshot(which, from, 0);
+  assert.equal(choose("latest", suspect), ids[1]);
+  assert.equal(choose("2026-03-02T00:00:00Z", seals), ids[1]);
+  assert.equal(choose("2026-03-01T23:59:59Z", seals), ids[0]);
+  assert.equal(choose("2026-03-09", suspect), ids[1]);
+  assert.equal(choose(ids[2]!, suspect), ids[2]);
+  assert.throws(() => choose("2026-02-28"), /none is as old as .*/);
+  const to = `${home.dir}/out`;
+  const restored = await home.cli(
+    ["restore", "--to", to, "--snapshot", "2026-03-02 00:00", "--identity", home.identityFile, "--json"],
+  );
+  assert.equal(JSON.parse(restored.stdout).snapshot, ids[1], restored.stderr);
+});
