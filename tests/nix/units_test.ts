@@ -1,0 +1,243 @@
+import assert from "node:assert/strict";
+import { parseConfig } from "../../scripts/core/config.ts";
+import { COMMANDS } from "../../scripts/core/commands.ts";
+import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
+import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
+import { permissionFlags } from "../../scripts/core/verbs.ts";
+import { ending, output, ROOT } from "./nix.ts";
+
+const AROUND = { home: "/home/op", hostname: "home", env: {} };
+const SIGNER =
+  "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh signing@home";
+
+function unitsFor(scope: "system" | "user", more: Record<string, unknown> = {}): UnitFiles {
+  const config = parseConfig(
+    JSON.stringify({
+      hub: "home",
+      recipients: ["age1one"],
+      destinations: [{
+        kind: "rsync",
+        target: "a@b:",
+        identityFile: "~/.ssh/write",
+        knownHostsFile: "~/.ssh/known_hosts",
+      }],
+      ...more,
+    }),
+    "test",
+    AROUND,
+  );
+  return hubUnits({
+    scope,
+    user: "root", // systemd-analyze looks the user up
+    config,
+    configFile: "/home/op/.config/hapi-backup/config.json",
+    program: (verb) => ["/bin/true", verb],
+    programPaths: [],
+    onFailure: [],
+    calendars: new Map([["state", "*-*-* 06,18:00:00"]]),
+    beforeUnits: ["hapi-hub.service"],
+    beforeSet: "state",
+    environment: {},
+    drill: { identityFile: "/etc/keys/identity", set: "state", store: "rsync" },
+  });
+}
+
+const storage = (): UnitFiles =>
+  storageUnits({
+    scope: "system",
+    user: "root",
+    config: parseStorageConfig(
+      JSON.stringify({
+        store: "/srv/store",
+        receiptKeyFile: "/etc/keys/receipt",
+        hubs: { home: { signers: [SIGNER] } },
+      }),
+      "test",
+    ),
+    configFile: "/etc/hapi-backup/storage.json",
+    program: (verb) => ["/bin/true", verb],
+    programPaths: [],
+    onFailure: [],
+    calendars: new Map(),
+    prometheusFile: "/var/lib/metrics/hapi.prom",
+  });
+
+/** Writes units where systemd-analyze finds them, and hands over the folder. */
+async function withUnits<T>(
+  units: UnitFiles,
+  use: (folder: string, names: string[]) => Promise<T>,
+): Promise<T> {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [name, text] of units) await Deno.writeTextFile(`${folder}/${name}`, text);
+    return await use(folder, [...units.keys()].filter((name) => !name.endsWith(".conf")));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const analyzed = (folder: string, scope: "system" | "user", names: readonly string[]) =>
+  ending(
+    "systemd-analyze",
+    ["verify", `--${scope}`, "--man=no", ...names.map((name) => `${folder}/${name}`)],
+    {
+      env: {
+        SYSTEMD_UNIT_PATH: `${folder}:/lib/systemd/${scope}`,
+        XDG_RUNTIME_DIR: folder,
+        SYSTEMD_LOG_LEVEL: "info",
+      },
+    },
+  );
+
+for (
+  const [what, scope, units] of [
+    ["a hub's", "system", () => unitsFor("system")],
+    ["a hub's own manager's", "user", () => unitsFor("user")],
+    ["a storage host's", "system", storage],
+  ] as const
+) {
+  Deno.test(`systemd-analyze finds nothing to say about ${what} units`, async () => {
+    await withUnits(units(), async (folder, names) => {
+      const { code, stdout, stderr } = await analyzed(folder, scope, names);
+      // It ends with 0 for values that it does not understand and ignores: silence is what counts.
+      const said = (stdout + stderr).split("\n").filter((line) =>
+        line !== "" && line.includes("hapi-backup")
+      );
+      assert.deepEqual(said, []);
+      assert.equal(code, 0, stderr);
+    });
+  });
+}
+
+Deno.test("systemd-analyze does speak of a setting or a value that is not one", async () => {
+  for (
+    const [right, wrong] of [["PrivateNetwork=yes", "PrivateNetwork=yess"], ["UMask=", "UMaks="]] as const
+  ) {
+    const units = new Map([...unitsFor("system")].map(([name, text]) => [name, text.replace(right, wrong)]));
+    await withUnits(units, async (folder, names) => {
+      const { stderr } = await analyzed(folder, "system", names);
+      assert.match(stderr, /hapi-backup-state\.service:\d+: (Failed to parse|Unknown key)/);
+    });
+  }
+});
+
+Deno.test("every unit's exposure is under 2.0", async () => {
+  const exposures: Record<string, number> = {};
+  await withUnits(new Map([...unitsFor("system"), ...storage()]), async (folder, names) => {
+    for (const name of names.filter((name) => name.endsWith(".service"))) {
+      exposures[name.replace(/^hapi-backup-|\.service$/g, "")] = await exposure(`${folder}/${name}`);
+    }
+  });
+  assert.deepEqual(Object.keys(exposures).toSorted(), [
+    "retain",
+    "scrub",
+    "ship",
+    "state",
+    "state-before-start",
+    "verify",
+    "voice",
+    "watch",
+  ]);
+  for (const [name, value] of Object.entries(exposures)) assert.ok(value < 2, `${name}: ${value}`);
+  if (Deno.env.get("SHOW_EXPOSURE")) console.log(exposures);
+});
+
+async function exposure(path: string): Promise<number> {
+  const { stdout, stderr } = await ending("systemd-analyze", [
+    "security",
+    "--offline=true",
+    "--no-pager",
+    path,
+  ]);
+  const value = /Overall exposure level for [^:]+: ([\d.]+)/.exec(stdout + stderr)?.[1];
+  assert.ok(value, stdout + stderr);
+  return Number(value);
+}
+
+Deno.test("the timer of `state` elapses at 06:00 and 18:00 on the wall, also when the clocks change", async () => {
+  const { OnCalendar } = JSON.parse(await Deno.readTextFile(`${ROOT}/nix/units.json`)).timers.backup;
+  const elapses = async (from: string) => {
+    const text = await output("systemd-analyze", [
+      "calendar",
+      "--iterations=4",
+      `--base-time=${from}`,
+      OnCalendar.state,
+    ], {
+      env: { TZ: "Europe/Berlin", LC_ALL: "C" },
+    });
+    return [...text.matchAll(/(?:Next elapse|Iteration #\d+|Iter\. #\d+): \w+ (.+)/g)].map(([, when]) =>
+      when
+    );
+  };
+  // The night of 28 to 29 March 2026 has no 02:30, that of 24 to 25 October has two.
+  assert.deepEqual(await elapses("2026-03-28 12:00:00"), [
+    "2026-03-28 18:00:00 CET",
+    "2026-03-29 06:00:00 CEST",
+    "2026-03-29 18:00:00 CEST",
+    "2026-03-30 06:00:00 CEST",
+  ]);
+  assert.deepEqual(await elapses("2026-10-24 12:00:00"), [
+    "2026-10-24 18:00:00 CEST",
+    "2026-10-25 06:00:00 CET",
+    "2026-10-25 18:00:00 CET",
+    "2026-10-26 06:00:00 CET",
+  ]);
+});
+
+Deno.test("every calendar expression is one", async () => {
+  const { timers } = JSON.parse(await Deno.readTextFile(`${ROOT}/nix/units.json`));
+  for (const timer of Object.values(timers) as { OnCalendar: Record<string, string> }[]) {
+    for (const when of Object.values(timer.OnCalendar)) await output("systemd-analyze", ["calendar", when]);
+  }
+});
+
+Deno.test("the module's default sets are the program's", async () => {
+  const sets = JSON.parse(await Deno.readTextFile(`${ROOT}/nix/default-sets.json`));
+  assert.deepEqual(
+    parseConfig(JSON.stringify({ sets }), "test", AROUND).sets,
+    parseConfig("{}", "test", AROUND).sets,
+  );
+});
+
+Deno.test("nix/verbs.json grants something to every verb, and everything to none", () => {
+  for (const { verb } of COMMANDS) {
+    const flags = permissionFlags(verb);
+    assert.ok(flags.includes("--no-prompt"), verb);
+    assert.ok(!flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-env)$/.test(flag)), verb);
+  }
+});
+
+Deno.test("sourcePaths() gives a database's folder, a pattern's folder, and nothing twice", () => {
+  const { sets } = parseConfig(
+    JSON.stringify({
+      sets: {
+        a: {
+          sources: [
+            { kind: "sqlite", path: "/srv/app/data.db" },
+            { kind: "file", path: "/srv/app/key" },
+            { kind: "glob", path: "/srv/docs/*/x?.md" },
+            { kind: "folder", path: "/srv/app2" },
+          ],
+        },
+      },
+    }),
+    "test",
+    AROUND,
+  );
+  assert.deepEqual(sourcePaths(sets.get("a" as never)!.sources), ["/srv/app", "/srv/docs", "/srv/app2"]);
+});
+
+Deno.test("a source with any name can stand in a unit; a key, a store or a set's name that cannot is refused", () => {
+  const odd = unitsFor("system", {
+    sets: { odd: { sources: [{ kind: "folder", path: `/srv/a b:c%d"e'\\f é` }] } },
+  });
+  assert.ok(
+    odd.get("hapi-backup-odd.service")!.includes(String.raw`BindReadOnlyPaths=-/srv/a\ b\:c%%d\"e\'\\f\ é`),
+  );
+  const refused = (more: Record<string, unknown>, message: RegExp) =>
+    assert.throws(() => unitsFor("system", more), { kind: "config", message });
+  refused({ store: "/srv/my store" }, /store, "\/srv\/my store", would need quoting/);
+  refused({ signingKeyFile: "/srv/%h" }, /signingKeyFile, "\/srv\/%h"/);
+  refused({ sets: { a: { sources: [{ kind: "file", path: "/srv/a\nExecStartPre=/bin/sh" }] } } }, /a source/);
+  refused({ sets: { ship: { sources: [{ kind: "file", path: "/a" }] } } }, /name of a verb, ship/);
+});
