@@ -52,6 +52,7 @@ import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
 import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
 import { runStep, startStep } from "./scripts/host/step.ts";
+import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
 import type { KeysJob } from "./scripts/keys.ts";
@@ -64,6 +65,8 @@ import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
 const script = (name: string): string => import.meta.resolve(`./scripts/${name}.ts`);
 
 const VERBS: Readonly<Record<string, Verb>> = {
+  ...storageVerbs(script),
+
   async backup(context) {
     const config = await configOrSetup(context);
     const ships = context.options.ship !== false;
