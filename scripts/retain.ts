@@ -85,11 +85,27 @@ export async function retain(
   config: StorageConfig,
   options: RetainOptions = {},
 ): Promise<RetainReport> {
-  const lock = `${config.stateFolder}/retain.lock`;
-  return await withLock(host, lock, 0, () => Promise.resolve(retainLocked(host, config, options)));
+  const sets: SetRetention[] = [];
+  return { sets, ...await retainEach(host, config, options, (set) => sets.push(set)) };
 }
 
-function retainLocked(host: Host, config: StorageConfig, options: RetainOptions): RetainReport {
+/** As {@linkcode retain}, a set at a time: the plan of a large store is too long to hold at once. */
+async function retainEach(
+  host: Host,
+  config: StorageConfig,
+  options: RetainOptions,
+  onSet: (set: SetRetention) => void,
+): Promise<Omit<RetainReport, "sets">> {
+  const lock = `${config.stateFolder}/retain.lock`;
+  return await withLock(host, lock, 0, () => Promise.resolve(retainLocked(host, config, options, onSet)));
+}
+
+function retainLocked(
+  host: Host,
+  config: StorageConfig,
+  options: RetainOptions,
+  onSet: (set: SetRetention) => void,
+): Omit<RetainReport, "sets"> {
   using ledger = openLedger(host.fs, config.stateFolder);
   if (options.trustClock) ledger.trustClock(host.now().getTime());
   const inventory = refreshInventory(host, config, ledger);
@@ -101,35 +117,31 @@ function retainLocked(host: Host, config: StorageConfig, options: RetainOptions)
     floods.set(hub, known && !options.despiteFlood ? floodOf(ledger, known) : undefined);
   }
 
-  const sets = chosen.map((set) => {
+  let removed = 0;
+  let refusing = 0;
+  for (const set of chosen) {
     host.checkpoint();
     const { plan, refused, known } = planSet(config, ledger, inventory, set, floods.get(set.hub));
     const removal = options.apply && refused.length === 0
       ? removeSnapshots(host, ledger, set, plan, known)
       : { removed: [], problem: null };
     const bytes = new Map(known.map((snapshot) => [snapshot.id, snapshot.bytes]));
-    return {
+    removed += removal.removed.length;
+    if (refused.length > 0) refusing++;
+    onSet({
       hub: set.hub,
       set: set.set,
       ...plan,
       removeBytes: plan.remove.reduce((sum, { id }) => sum + bytes.get(id)!, 0),
       refused,
       ...removal,
-    };
-  });
-  const givenUp = inventory.clockDoubt === undefined ? giveUp(host, config, inventory, options) : [];
-  const report: RetainReport = {
-    applied: options.apply === true,
-    sets,
-    givenUp,
-    clockDoubt: inventory.clockDoubt ?? null,
-  };
-  if (options.apply) {
-    const removed = sets.reduce((sum, set) => sum + set.removed.length, 0);
-    const refused = sets.filter((set) => set.refused.length > 0).length;
-    ledger.recordRun("retain", host.now().getTime(), JSON.stringify({ removed, refused }));
+    });
   }
-  return report;
+  const givenUp = inventory.clockDoubt === undefined ? giveUp(host, config, inventory, options) : [];
+  if (options.apply) {
+    ledger.recordRun("retain", host.now().getTime(), JSON.stringify({ removed, refused: refusing }));
+  }
+  return { applied: options.apply === true, givenUp, clockDoubt: inventory.clockDoubt ?? null };
 }
 
 function planSet(
@@ -257,38 +269,52 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   return undefined;
 }
 
-/** Prints a set at a time: a large store's plan is long. */
-function describe(report: RetainReport, print: (text: string) => void): void {
-  for (const { hub, set, keep, remove, removeBytes, refused, removed, problem } of report.sets) {
-    const done = report.applied && refused.length === 0;
-    const lines = [
-      `${hub}/${set}: keeps ${formatCount(keep.length)}, ${done ? "removed" : "would remove"} ${
-        formatCount(done ? removed.length : remove.length)
-      } of ${formatBytes(removeBytes)}`,
-    ];
-    for (const reason of refused) lines.push(`  REFUSED: ${reason}`);
-    if (problem) lines.push(`  STOPPED: ${problem}`);
-    for (const { id, reasons } of remove) lines.push(`  - ${id}  ${reasons.join("; ")}`);
-    for (const { id, reasons } of keep) lines.push(`    ${id}  ${reasons.join("; ")}`);
-    print(lines.join("\n"));
-  }
-  for (const { path, problem } of report.givenUp) {
-    print(`unfinished upload ${path}: ${problem ?? (report.applied ? "removed" : "would be removed")}`);
-  }
-  if (!report.applied) print("nothing was removed: this is the plan; --apply removes");
+function describeSet(
+  { hub, set, keep, remove, removeBytes, refused, removed, problem }: SetRetention,
+  applied: boolean,
+): string {
+  const done = applied && refused.length === 0;
+  return [
+    `${hub}/${set}: keeps ${formatCount(keep.length)}, ${done ? "removed" : "would remove"} ${
+      formatCount(done ? removed.length : remove.length)
+    } of ${formatBytes(removeBytes)}`,
+    ...refused.map((reason) => `  REFUSED: ${reason}`),
+    ...problem ? [`  STOPPED: ${problem}`] : [],
+    ...remove.map(({ id, reasons }) => `  - ${id}  ${reasons.join("; ")}`),
+    ...keep.map(({ id, reasons }) => `    ${id}  ${reasons.join("; ")}`),
+  ].join("\n");
+}
+
+function describeRest({ applied, givenUp }: Omit<RetainReport, "sets">): string[] {
+  const end = applied ? [] : ["nothing was removed: this is the plan; --apply removes"];
+  return [
+    ...givenUp.map(({ path, problem }) =>
+      `unfinished upload ${path}: ${problem ?? (applied ? "removed" : "would be removed")}`
+    ),
+    ...end,
+  ];
 }
 
 serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
   const { config, options } = job;
-  const report = await retain(host, config, {
+  const asked = {
     ...scopeOf(options),
     apply: options.apply === true,
     despiteFlood: options.despiteFlood === true,
     trustClock: options.trustClock === true,
+  };
+  const json = options.json === true;
+  let failed: SetRetention | undefined;
+  let refused: SetRetention | undefined;
+  let count = 0;
+  if (json) print('{"sets":[');
+  const report = await retainEach(host, config, asked, (set) => {
+    if (set.problem !== null) failed ??= set;
+    if (set.refused.length > 0) refused ??= set;
+    print(json ? `${count++ > 0 ? "," : ""}${JSON.stringify(set)}` : describeSet(set, asked.apply));
   });
-  if (options.json === true) print(JSON.stringify(report));
-  else describe(report, print);
-  const failed = report.sets.find(({ problem }) => problem !== null);
+  if (json) print(`],${JSON.stringify(report).slice(1)}`);
+  else for (const line of describeRest(report)) print(line);
   if (failed) {
     throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
       kind: "disk",
@@ -301,7 +327,6 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
       hint: "check this host's clock (timedatectl); if it is right, run it once with --trust-clock",
     });
   }
-  const refused = report.sets.find((set) => set.refused.length > 0);
   if (refused) {
     throw new BackupError(`Cannot remove from ${refused.hub}/${refused.set}: ${refused.refused[0]}`, {
       kind: "integrity",

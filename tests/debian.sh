@@ -31,7 +31,7 @@ echo "== Deno 2.9.6: format, lint, types"
 deno 2.9.6 task check
 
 echo "== Deno 2.8.3: types, and the demo as a smoke test"
-deno 2.8.3 check --lock=tests/deno.lock mod.ts scripts tests
+deno 2.8.3 check mod.ts scripts tests
 deno 2.8.3 task demo
 
 echo "== Deno 2.9.6: all tests"

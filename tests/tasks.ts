@@ -10,7 +10,7 @@ import verbs from "../nix/verbs.json" with { type: "json" };
 
 /** Permissions of what tests, demo, soak and benchmarks run: they start programs of every kind, on loopback only. */
 const FOR_TESTS =
-  "--no-prompt --allow-read --allow-write --allow-env --allow-run --allow-sys --allow-net=127.0.0.1,localhost,[::1] --lock=tests/deno.lock";
+  "--no-prompt --allow-read --allow-write --allow-env --allow-run --allow-sys --allow-net=127.0.0.1,localhost,[::1]";
 
 /** The tasks that are not verbs. */
 const OTHERS: Readonly<Record<string, string>> = {
@@ -19,7 +19,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   "bench-storage": `deno run ${FOR_TESTS} tests/bench/scale_bench.ts`,
   soak: `deno run ${FOR_TESTS} tests/soak.ts`,
   tasks: "deno run --allow-read --allow-write=deno.json tests/tasks.ts",
-  check: "deno fmt --check && deno lint && deno check --lock=tests/deno.lock mod.ts scripts tests",
+  check: "deno fmt --check && deno lint && deno check mod.ts scripts tests",
   test: `deno test --parallel ${FOR_TESTS} tests`,
   ok: "deno task check && deno task test",
 };
