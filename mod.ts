@@ -21,6 +21,7 @@ import { GATE_HINT } from "./scripts/core/gate.ts";
 import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
 import {
   checkPermissions,
+  doctorPermissions,
   encryptPermissions,
   keysPermissions,
   listPermissions,
@@ -34,6 +35,7 @@ import {
 import { withoutSecrets } from "./scripts/core/run_record.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
+import type { DoctorJob } from "./scripts/doctor.ts";
 import type { EncryptReport } from "./scripts/encrypt.ts";
 import {
   absolutePath,
@@ -45,6 +47,7 @@ import {
   type VerbContext,
 } from "./scripts/host/cli.ts";
 import { lstatIfThere, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
+import { identityPlaces } from "./scripts/host/identity_places.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
@@ -204,6 +207,19 @@ const VERBS: Readonly<Record<string, Verb>> = {
       statusPermissions(config),
       context.terminal,
     );
+  },
+
+  async doctor(context) {
+    const config = requireConfig(context);
+    const candidates = identityPlaces(context.host, context.around);
+    const options = {
+      candidates,
+      sourceDevices: sourceDevices(context, config),
+      offline: context.options.offline === true,
+    };
+    const job: DoctorJob = { config, options, json: context.json };
+    const permissions = doctorPermissions(config, candidates, realPath(context));
+    await runStep(script("doctor"), job, permissions, context.terminal);
   },
 
   async keys(context) {

@@ -195,6 +195,17 @@ export const COMMANDS: readonly CommandSpec[] = [
     example: "hapi-backup status --json",
   },
   {
+    verb: "doctor",
+    group: "On the hub",
+    summary: "check everything that backups depend on, and say what to do about what is wrong",
+    details:
+      "Changes nothing: what it asks of a storage host, such as to delete and to read back, is a dry run.\n" +
+      "The exit code is that of the most telling failure; warnings have none.",
+    config: "hub",
+    options: [{ flags: "--offline", text: "ask no program: not systemd, and not the destinations" }],
+    example: "hapi-backup doctor --json",
+  },
+  {
     verb: "keys",
     group: "On the hub",
     summary: "show who can open the backups, change it, or prove that an identity does",

@@ -13,9 +13,11 @@
  * | status    | store, logs, what is remembered of a set      | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
  * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
+ * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
  * | systemd   | its configuration                             | the folder it is told to       | none          |
  *
- * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `list` and `keys` may start them.
+ * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `list`, `keys`,
+ * `doctor` and `init` may start them.
  *
  * @module
  */
@@ -242,6 +244,40 @@ export function notifyPermissions(
     write: [`${stateFolder}/ship`],
     run: granted.flatMap(({ notifier }) => notifier.kind === "command" ? [notifier.command[0]!] : []),
     net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
+  };
+}
+
+/** @param realPath Resolves the links on the way to a source that is there. */
+export function doctorPermissions(
+  config: Config,
+  candidates: readonly string[],
+  realPath: (path: string) => string,
+): StepPermissions {
+  const sources = [...config.sets.values()].flatMap(({ sources }) => sources).flatMap((source) => {
+    const ends = source.kind === "sqlite" ? ["", "-wal", "-shm", "-journal"] : [""];
+    const root = readableRoot(source);
+    return [root, realPath(root)].flatMap((path) => ends.map((end) => path + end));
+  });
+  const notifiers = config.notify.flatMap((notifier) =>
+    notifier.kind === "command"
+      ? []
+      : [notifier.urlFile, "tokenFile" in notifier ? notifier.tokenFile : undefined]
+  );
+  const files = [
+    config.signingKeyFile,
+    config.identityFile,
+    ...config.destinations.flatMap((destination) => [
+      ...keyFiles(destination),
+      ...readKeyFiles(destination),
+      ...destination.kind === "folder" ? [destination.path] : [],
+    ]),
+    ...notifiers,
+  ].filter((path) => path !== undefined);
+  return {
+    read: [...new Set([...sources, ...files, ...candidates]), config.stateFolder, config.store],
+    write: [`${config.stateFolder}/ship`],
+    run: ["rsync", "ssh", "systemctl", "rclone"],
+    sys: FREE_SPACE,
   };
 }
 

@@ -79,7 +79,15 @@ export function targetArgument({ user, host, path }: RsyncTarget, below = ""): s
  * The command for rsync's `-e`. Takes nothing from the user's ssh configuration, agent or known hosts.
  * ssh reads the values itself, so they are quoted for ssh first and for rsync then.
  */
-export function sshCommand(access: Pick<RsyncAccess, "identityFile" | "knownHostsFile" | "port">): string {
+export function sshCommand(access: SshAccess): string {
+  return sshWords(access).map(quoteForRsync).join(" ");
+}
+
+/** What ssh needs of an access. */
+export type SshAccess = Pick<RsyncAccess, "identityFile" | "knownHostsFile" | "port">;
+
+/** The same command as its words, `ssh` first. */
+export function sshWords(access: SshAccess): string[] {
   const options = {
     BatchMode: "yes",
     ConnectTimeout: `${CONNECT_SECONDS}`,
@@ -100,7 +108,7 @@ export function sshCommand(access: Pick<RsyncAccess, "identityFile" | "knownHost
   };
   const words = ["ssh", "-F", "none", "-T", "-a", "-x", "-p", `${access.port}`];
   for (const [name, value] of Object.entries(options)) words.push("-o", `${name}=${value}`);
-  return words.map(quoteForRsync).join(" ");
+  return words;
 }
 
 /** A path as ssh reads it in an option: quoted, and `%` doubled, which would else be expanded. */
@@ -220,6 +228,37 @@ export function listArgs(access: RsyncAccess, depthMax: number, fileNames: reado
     "--",
     targetArgument(parseRsyncTarget(access.target)),
   ];
+}
+
+/**
+ * Arguments that ask what a key may do, and change nothing: a dry run about a folder that is not there.
+ *
+ * @param empty An empty folder of this machine.
+ * @param below A folder on the far side that does not exist.
+ */
+export function probeArgs(
+  access: RsyncAccess,
+  what: "write" | "delete" | "read",
+  empty: string,
+  below: string,
+): string[] {
+  const target = parseRsyncTarget(access.target);
+  const common = ["-e", sshCommand(access), `--timeout=${access.timeoutSeconds}`, "--dry-run", "--recursive"];
+  switch (what) {
+    case "write":
+      return [...common, "--", `${empty}/`, targetArgument(target, `${below}/`)];
+    case "delete":
+      return [
+        ...common,
+        "--delete",
+        "--max-delete=0",
+        "--",
+        `${empty}/`,
+        targetArgument(target, `${below}/`),
+      ];
+    case "read":
+      return [...common, "--list-only", ...PULL_SAFELY, "--exclude=/*/*", "--", targetArgument(target)];
+  }
 }
 
 /** The far side of a pull is hostile: no links, devices or other things than the files that we name. */
