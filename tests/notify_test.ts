@@ -397,7 +397,6 @@ Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies
           "run",
           "--no-prompt",
           "--unstable-worker-options",
-          "--lock=tests/deno.lock",
           "--allow-read",
           "--allow-write",
           "--allow-env",

@@ -47,7 +47,6 @@ export function cliArgs(args: readonly string[]): string[] {
   return [
     "run",
     `--config=${ROOT}deno.json`,
-    `--lock=${ROOT}tests/deno.lock`,
     ...verbs.always,
     `--allow-env=${verbs.env.join(",")}`,
     ...flags,
