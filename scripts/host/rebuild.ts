@@ -11,7 +11,7 @@ import { BackupError } from "../core/errors.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
 import type { PartName } from "../core/names.ts";
 import { DeltaJournal, replayJournal } from "../core/patch.ts";
-import { diskError, removeIfThere } from "./fs.ts";
+import { diskError, parentOf, removeIfThere } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Opening, openSeal, readPartSaying, type TrustedSnapshot } from "./open_snapshot.ts";
 
@@ -26,7 +26,8 @@ const READ_BYTES = 1 << 20;
  */
 export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, path: string): Promise<void> {
   const { host } = opening;
-  const journalPath = `${path}.journal`;
+  // A name that no snapshot can hold: its own files lie in this folder too.
+  const journalPath = `${parentOf(path)}/.journal-${crypto.randomUUID()}`;
   try {
     using image = openNew(host, path);
     const [full, ...deltas] = saved.chain;

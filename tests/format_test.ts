@@ -1,0 +1,646 @@
+/** The format: what is read of it is exactly what was written, and nothing else is ever taken for it. */
+
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+// deno-lint-ignore no-import-prefix
+import fc from "npm:fast-check@4.10.2";
+import { COMMANDS } from "../scripts/core/commands.ts";
+import { configJsonSchema, parseConfig } from "../scripts/core/config.ts";
+import { BackupError } from "../scripts/core/errors.ts";
+import { type Manifest, parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
+import {
+  MANIFEST_PART,
+  type PartName,
+  SEAL_FILE,
+  SIGNATURE_FILE,
+  type SnapshotId,
+  snapshotIdAt,
+  timeOfSnapshotId,
+} from "../scripts/core/names.ts";
+import { isPlace, pathOfPlace, placeOf } from "../scripts/core/place.ts";
+import { parseSeal, type Seal, SEAL_NAMESPACE, sealChecksum, serializeSeal } from "../scripts/core/seal.ts";
+import { signSsh } from "../scripts/core/sshsig.ts";
+import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/zstd_frames.ts";
+import { readIdentities } from "../scripts/host/identity.ts";
+import { type Opening, openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
+import { PartWriter } from "../scripts/host/part_writer.ts";
+import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
+import { parseTrust, signersIn } from "../scripts/core/trust.ts";
+import { restore } from "../scripts/restore.ts";
+import { verify } from "../scripts/verify.ts";
+import { copySync, countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+const NOT_MORE = { numRuns: 200 };
+
+/** A chain of a full and an increment, each with files. */
+async function makeChain(): Promise<{ home: Home; ids: [SnapshotId, SnapshotId] }> {
+  const home = await makeHome();
+  const full = await home.backup();
+  home.sql(insertMessages(5));
+  home.write(".hapi/settings.json", '{"cliApiToken":"another-token-entirely"}\n');
+  const increment = await home.backup();
+  assert.equal(increment.kind, "increment");
+  return { home, ids: [full.id, increment.id] };
+}
+
+/** What becomes of a damaged store: whether it verifies, and the kind of error of a restore, of which nothing may stay. */
+async function outcomeOf(home: Home, opening: Opening, id: SnapshotId): Promise<[boolean, string]> {
+  const scratch = `${home.dir}/scratch`;
+  Deno.mkdirSync(scratch);
+  const seals = readSetIfThere(home.host.fs, opening.set).filter(isSealed);
+  const checks = await verify(opening, seals, id, scratch);
+  assert.ok(checks.every(({ detail }) => typeof detail === "string"));
+  Deno.removeSync(scratch, { recursive: true });
+  const to = `${home.dir}/restored`;
+  const kind = await restore(opening, id, to).then(() => "restored", (error) => error.kind ?? String(error));
+  if (kind === "restored") Deno.removeSync(to, { recursive: true });
+  assert.throws(() => Deno.lstatSync(to), Deno.errors.NotFound, "something is left of a restore that failed");
+  return [checks.every(({ ok }) => ok), kind];
+}
+
+Deno.test("any part that is cut or has a flipped bit is refused by verify and restore, which leave nothing", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  assert.deepEqual(await outcomeOf(home, opening, ids[1]), [true, "restored"]);
+  let tried = 0;
+  for (const id of ids) {
+    for (const { name } of [...Deno.readDirSync(`${home.stored}/${id}`)]) {
+      if (!name.endsWith(".age")) continue;
+      const path = `${home.stored}/${id}/${name}`;
+      const good = Deno.readFileSync(path);
+      const isUsed = name !== MANIFEST_PART || id === ids[1];
+      const spread = (count: number) =>
+        Array.from({ length: count }, (_, i) => Math.floor(good.length * i / count));
+      const places = [...new Set([...spread(10), good.length - 1, good.length - 17, good.length >> 1])];
+      for (const place of places) {
+        const flipped = good.slice();
+        flipped[place]! ^= 1 << (place % 8);
+        for (const bytes of [flipped, good.subarray(0, place)]) {
+          Deno.writeFileSync(path, bytes);
+          const [isProven, kind] = await outcomeOf(home, opening, ids[1]);
+          assert.equal(isProven, false, `${name} at ${place}`);
+          // A wrong header may look like one for somebody else.
+          if (isUsed) {
+            assert.ok(kind === "integrity" || (kind === "key" && place < 400), `${name} ${place}: ${kind}`);
+          }
+          tried++;
+        }
+      }
+      Deno.writeFileSync(path, good);
+      Deno.writeFileSync(path, randomBytes(50), { append: true });
+      assert.equal((await outcomeOf(home, opening, ids[1]))[0], false, `${name} with bytes after its end`);
+      Deno.writeFileSync(path, good);
+    }
+  }
+  assert.ok(tried > 100, String(tried));
+  assert.deepEqual(await outcomeOf(home, opening, ids[1]), [true, "restored"]);
+});
+
+Deno.test("a seal cut anywhere or with any bit flipped, and a signature so, are never taken for the hub's", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  const good = openSeal(opening, ids[1]).seal;
+  for (const name of [SEAL_FILE, SIGNATURE_FILE]) {
+    const path = `${home.stored}/${ids[1]}/${name}`;
+    const bytes = Deno.readFileSync(path);
+    const taken: string[] = [];
+    const attempt = (what: string, changed: Uint8Array) => {
+      Deno.writeFileSync(path, changed);
+      try {
+        const { seal } = openSeal(opening, ids[1]);
+        // The armor of a signature may be written in more than one way; what it signs may not.
+        if (name === SEAL_FILE) taken.push(what);
+        assert.deepEqual(seal, good);
+      } catch (error) {
+        assert.ok(error instanceof BackupError && error.kind === "integrity", `${what}: ${error}`);
+      }
+    };
+    for (let at = 0; at < bytes.length; at++) {
+      if (at < bytes.length - 2) attempt(`cut at ${at}`, bytes.subarray(0, at));
+      const flipped = bytes.slice();
+      flipped[at]! ^= 1 << (at * 5 % 8);
+      attempt(`flipped at ${at}`, flipped);
+    }
+    assert.deepEqual(taken, []);
+    Deno.writeFileSync(path, bytes);
+  }
+});
+
+Deno.test("a part encrypted anew by someone who knows the recipients is refused: the seal names the bytes", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const path = `${home.stored}/${ids[0]}/hapi.db.full.zst.age`;
+  const sealed = openSeal(await home.opening(), ids[0]).seal.parts.find(({ name }) => path.endsWith(name))!;
+  Deno.removeSync(path);
+  const image = Deno.readFileSync(
+    [...Deno.readDirSync(`${home.stateFolder}/state/base`)]
+      .map(({ name }) => `${home.stateFolder}/state/base/${name}`)[0]!,
+  );
+  const folder = `${home.stored}/${ids[0]}`;
+  using part = await PartWriter.create(home.host.fs, folder, sealed.name, [home.recipient], {
+    level: 3,
+    frameBytes: 1 << 20,
+  });
+  part.write(image);
+  const made = part.finish();
+  assert.notEqual(made.sha256, sealed.sha256);
+  assert.equal((await outcomeOf(home, await home.opening(), ids[1]))[1], "integrity");
+  // Even one of the same size.
+  const bytes = Deno.readFileSync(path);
+  Deno.writeFileSync(path, bytes.subarray(0, Math.min(bytes.length, sealed.bytes)));
+  Deno.truncateSync(path, sealed.bytes);
+  assert.equal((await outcomeOf(home, await home.opening(), ids[1]))[1], "integrity");
+});
+
+Deno.test("snapshots of another hub or set, swapped parts, and an old seal under a new id are refused", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const good = `${home.dir}/good`;
+  copySync(home.stored, good);
+  const opening = await home.opening();
+  const [full, increment] = ids.map((id) => `${home.stored}/${id}`) as [string, string];
+  const later = snapshotIdAt(new Date(home.now.getTime() + 1000));
+  const swap = (name: string) => {
+    const [one, other] = [full, increment].map((folder) => Deno.readFileSync(`${folder}/${name}`));
+    Deno.writeFileSync(`${full}/${name}`, other!);
+    Deno.writeFileSync(`${increment}/${name}`, one!);
+  };
+  const attacks: Record<string, [SnapshotId, () => void]> = {
+    "manifests swapped": [ids[1], () => swap(MANIFEST_PART)],
+    "tars swapped": [ids[1], () => swap("files.tar.zst.age")],
+    "seals swapped": [ids[1], () => [SEAL_FILE, SIGNATURE_FILE].forEach(swap)],
+    "the old one replayed as a new one": [later, () => copySync(full, `${home.stored}/${later}`)],
+    "the full is gone": [ids[1], () => Deno.removeSync(full, { recursive: true })],
+    "the full is another, made by the same hub": [ids[1], () => {
+      Deno.removeSync(full, { recursive: true });
+      copySync(increment, full);
+    }],
+    "a link in place of a part": [ids[1], () => {
+      Deno.renameSync(`${full}/files.tar.zst.age`, `${home.dir}/part`);
+      Deno.symlinkSync(`${home.dir}/part`, `${full}/files.tar.zst.age`);
+    }],
+    "a folder in place of a seal": [ids[1], () => {
+      Deno.removeSync(`${increment}/${SEAL_FILE}`);
+      Deno.mkdirSync(`${increment}/${SEAL_FILE}`);
+    }],
+    "a pipe in place of a part": [ids[1], () => {
+      Deno.removeSync(`${full}/hapi.db.full.zst.age`);
+      new Deno.Command("mkfifo", { args: [`${full}/hapi.db.full.zst.age`] }).outputSync();
+    }],
+    "a device in place of the signature": [ids[1], () => {
+      Deno.removeSync(`${increment}/${SIGNATURE_FILE}`);
+      Deno.symlinkSync("/dev/zero", `${increment}/${SIGNATURE_FILE}`);
+    }],
+  };
+  for (const [name, [id, attack]] of Object.entries(attacks)) {
+    attack();
+    assert.deepEqual(await outcomeOf(home, opening, id), [false, "integrity"], name);
+    Deno.removeSync(home.stored, { recursive: true });
+    copySync(good, home.stored);
+  }
+  // A whole store moved to another name: by its folder it would be another hub's, by its seal it is not.
+  const moved = { ...opening.set, hub: "other" as never, folder: `${home.store}/other/state` };
+  copySync(home.stored, moved.folder);
+  assert.equal((await outcomeOf(home, { ...opening, set: moved }, ids[1]))[1], "integrity");
+  const otherSet = { ...opening.set, set: "voice" as never };
+  assert.equal((await outcomeOf(home, { ...opening, set: otherSet }, ids[1]))[1], "integrity");
+});
+
+/** Writes a snapshot as a hub would that lies: sealed and signed with its own key, whatever is in it. */
+async function forge(
+  home: Home,
+  id: SnapshotId,
+  parts: Readonly<Record<string, readonly Uint8Array[]>>,
+  manifest: unknown,
+  changes: Partial<Seal> = {},
+): Promise<void> {
+  const folder = `${home.stored}/${id}`;
+  Deno.mkdirSync(folder, { recursive: true });
+  const all = { ...parts, [MANIFEST_PART]: [new TextEncoder().encode(JSON.stringify(manifest))] };
+  const sealed = [];
+  for (const [name, chunks] of Object.entries(all)) {
+    const compression = { level: 1, frameBytes: 1 << 20 };
+    using part = await PartWriter.create(
+      home.host.fs,
+      folder,
+      name as PartName,
+      [home.recipient],
+      compression,
+    );
+    for (const chunk of chunks) part.write(chunk);
+    sealed.push(part.finish());
+  }
+  const seal = {
+    ...openSealFields(id, home),
+    parts: sealed,
+    ...changes,
+  } as unknown as Seal;
+  const bytes = new TextEncoder().encode(serializeSeal(seal));
+  Deno.writeTextFileSync(`${folder}/${SIGNATURE_FILE}`, signSsh(home.seed, SEAL_NAMESPACE, bytes));
+  Deno.writeFileSync(`${folder}/${SEAL_FILE}`, bytes);
+}
+
+const openSealFields = (id: SnapshotId, home: Home) => ({
+  format: "hapi-backup",
+  version: 1,
+  hub: "home",
+  set: "state",
+  id,
+  kind: "full",
+  parent: null,
+  needs: [],
+  recipients: [home.recipient],
+  previous: null,
+  suspicions: [],
+  writer: "a liar",
+});
+
+Deno.test("what a hub signs that was taken over cannot make a restore write outside, or fill the disk or memory", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  const honest = await openManifest(opening, openSeal(opening, ids[0]));
+  const lies = ids[0].replace("0301", "0401") as SnapshotId;
+  const [database] = honest.databases;
+  const file = honest.files.find(({ type }) => type === "file")!;
+  const content = new TextEncoder().encode("evil");
+  const evil = { ...file, bytes: 4, sha256: createHash("sha256").update(content).digest("hex") };
+  const manifest = (changes: Partial<Record<keyof Manifest, unknown>>) => ({
+    ...honest,
+    id: lies,
+    databases: [],
+    files: [],
+    ...changes,
+  });
+  const link = {
+    source: "x",
+    place: "home/a",
+    type: "link",
+    mode: 0o777,
+    mtimeMs: 0,
+    bytes: 0,
+    target: home.dir,
+  };
+  const stored = { snapshot: lies, member: "home/a" };
+  const full = (
+    snapshot: SnapshotId,
+    part = "hapi.db.full.zst.age",
+  ) => [{ snapshot, part, bytes: database!.bytes, sha256: database!.sha256 }];
+  const zeros = new Uint8Array(1 << 20);
+  const bomb = Array.from({ length: 300 }, () => zeros);
+
+  const attacks: Record<string, [Record<string, readonly Uint8Array[]>, unknown, Partial<Seal>?]> = {
+    "a place that climbs out": [
+      {},
+      manifest({
+        files: [{ ...evil, place: "home/../../x", stored: { ...stored, member: "home/../../x" } }],
+      }),
+    ],
+    "an absolute place": [{}, manifest({ files: [{ ...evil, place: "/etc/x", stored }] })],
+    "a place with a NUL": [{}, manifest({ files: [{ ...evil, place: "home/a\0b", stored }] })],
+    "a file below a link": [{}, manifest({ files: [link, { ...evil, place: "home/a/b", stored }] })],
+    "the same place twice": [
+      {},
+      manifest({ files: [{ ...evil, place: "home/a", stored }, { ...evil, place: "home/a", stored }] }),
+    ],
+    "a database below a link": [
+      {},
+      manifest({ files: [link], databases: [{ ...database, place: "home/a/b.db", chain: full(lies) }] }),
+    ],
+    "a manifest that needs what its seal does not name": [
+      {},
+      manifest({ databases: [{ ...database, chain: full(ids[0]) }] }),
+    ],
+    "a part that its seal does not name": [
+      {},
+      manifest({ databases: [{ ...database, chain: full(lies, "other.full.zst.age") }] }),
+    ],
+    "a manifest of another snapshot": [{}, honest],
+    "a manifest of a newer version": [{}, manifest({ version: 2 })],
+    "a manifest with a key that nobody knows": [{}, { ...manifest({}), surprise: 1 }],
+    "a manifest that is not JSON": [{}, undefined],
+    "a database that is a bomb": [
+      { "hapi.db.full.zst.age": bomb },
+      manifest({ databases: [{ ...database, chain: full(lies) }] }),
+    ],
+    "a database that is too small": [
+      { "hapi.db.full.zst.age": [content] },
+      manifest({ databases: [{ ...database, chain: full(lies) }] }),
+    ],
+    "a tar that is a bomb": [
+      { "files.tar.zst.age": bomb },
+      manifest({ files: [{ ...evil, place: "home/a", stored }] }),
+    ],
+    "a delta that is none": [
+      { "hapi.db.delta.zst.age": [content] },
+      manifest({
+        databases: [{ ...database, chain: [...full(ids[0]), ...full(lies, "hapi.db.delta.zst.age")] }],
+      }),
+      { kind: "increment", parent: ids[0], needs: [ids[0]] },
+    ],
+  };
+  for (const [name, [parts, lie, changes]] of Object.entries(attacks)) {
+    await forge(home, lies, parts, lie ?? "", changes);
+    if (name.endsWith("not JSON")) await forgeManifestText(home, lies, "{");
+    const before = await filesBelow(home.dir);
+    const [isProven, kind] = await outcomeOf(home, opening, lies);
+    assert.deepEqual([isProven, kind], [false, "integrity"], name);
+    assert.deepEqual(await filesBelow(home.dir), before, name);
+    Deno.removeSync(`${home.stored}/${lies}`, { recursive: true });
+  }
+});
+
+Deno.test("databases with any names beside each other are all restored", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  const [saved] = (await openManifest(opening, openSeal(opening, ids[1]))).databases;
+  const names = ["x.db.journal", "x.db-wal", "x.db", "x.db.journal.journal"];
+  const databases = names.map((name) => ({ ...saved, source: name, place: `home/${name}` }));
+  const id = ids[1].replace("0302", "0402") as SnapshotId;
+  const honest = await openManifest(opening, openSeal(opening, ids[1]));
+  await forge(home, id, {}, { ...honest, id, databases, files: [] }, {
+    kind: "increment",
+    parent: ids[1],
+    needs: ids,
+  });
+  const to = `${home.dir}/out`;
+  await restore(opening, id, to);
+  assert.deepEqual(
+    (await filesBelow(to)).map(([path, sha256]) => [path, sha256]),
+    names.sort().map((name) => [`home/${name}`, saved!.sha256]),
+  );
+});
+
+async function forgeManifestText(home: Home, id: SnapshotId, text: string): Promise<void> {
+  Deno.removeSync(`${home.stored}/${id}`, { recursive: true });
+  await forge(home, id, { "x.zst.age": [new TextEncoder().encode(text)] }, {});
+  const seal = JSON.parse(Deno.readTextFileSync(`${home.stored}/${id}/${SEAL_FILE}`));
+  const [x, manifest] = seal.parts;
+  Deno.renameSync(`${home.stored}/${id}/${x.name}`, `${home.stored}/${id}/${manifest.name}`);
+  seal.parts = [{ ...x, name: manifest.name }];
+  const bytes = new TextEncoder().encode(serializeSeal(seal));
+  Deno.writeTextFileSync(`${home.stored}/${id}/${SIGNATURE_FILE}`, signSsh(home.seed, SEAL_NAMESPACE, bytes));
+  Deno.writeFileSync(`${home.stored}/${id}/${SEAL_FILE}`, bytes);
+}
+
+Deno.test("a part with a huge frame is refused before it is in memory", () => {
+  const bomb = zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX + 1));
+  const read = (bytes: Uint8Array) => {
+    const frames = new FrameDecompressor("x");
+    for (const content of frames.push(bytes)) assert.ok(content.length <= FRAME_BYTES_MAX);
+    frames.finish();
+  };
+  assert.throws(() => read(bomb), { kind: "integrity" });
+  read(zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX)));
+  // A frame whose blocks never end.
+  const endless = new FrameDecompressor("x");
+  const header = Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 0x88);
+  const block = new Uint8Array(3 + 131072);
+  block.set([0, 0, 131072 * 8 >> 16]);
+  assert.throws(() => {
+    for (const _ of endless.push(header));
+    for (let i = 0; i < 200; i++) for (const _ of endless.push(block));
+  }, { kind: "integrity" });
+});
+
+Deno.test("frames give back what was written, in pieces of any size, by the zstd program's reckoning too", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.uint8Array({ maxLength: 3_000 }), { maxLength: 8 }),
+      fc.integer({ min: 1, max: 2_000 }),
+      fc.integer({ min: 1, max: 700 }),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      (chunks, frameBytes, pieceBytes, cut) => {
+        const compressor = new FrameCompressor(3, frameBytes);
+        const frames = [...chunks.flatMap((chunk) => compressor.push(chunk)), ...compressor.finish()];
+        const all = Buffer.concat(frames);
+        const plain = Buffer.concat(chunks);
+        assert.ok(Buffer.concat(frames.map((frame) => zstdDecompressSync(frame))).equals(plain));
+        const read = (bytes: Uint8Array) => {
+          const decompressor = new FrameDecompressor("x");
+          const found: Uint8Array[] = [];
+          for (let at = 0; at < bytes.length; at += pieceBytes) {
+            for (const content of decompressor.push(bytes.subarray(at, at + pieceBytes))) {
+              found.push(content.slice());
+            }
+          }
+          decompressor.finish();
+          return Buffer.concat(found);
+        };
+        assert.ok(read(all).equals(plain));
+        const length = Math.floor(cut * all.length);
+        const ends = new Set([0]);
+        for (let at = 0, i = 0; i < frames.length; i++) ends.add(at += frames[i]!.length);
+        if (!ends.has(length)) assert.throws(() => read(all.subarray(0, length)), { kind: "integrity" });
+      },
+    ),
+    NOT_MORE,
+  );
+});
+
+const ids = fc.date({ min: new Date("2020-01-01"), max: new Date("2090-01-01"), noInvalidDate: true }).map(
+  snapshotIdAt,
+);
+const hex = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) =>
+  Buffer.from(bytes).toString("hex")
+);
+const seals: fc.Arbitrary<Seal> = fc.record({
+  chain: fc.uniqueArray(ids, { minLength: 1, maxLength: 6 }).map((found) => found.sort()),
+  parts: fc.uniqueArray(
+    fc.constantFrom("a.full.zst.age", "b.delta.zst.age", "files.tar.zst.age", MANIFEST_PART),
+    { minLength: 1 },
+  ),
+  bytes: fc.maxSafeNat(),
+  sha256: hex,
+  code: fc.constantFrom("integrity", "foreign-keys", "empty", "rows-lost", "swapped"),
+  text: fc.string({ maxLength: 80, unit: "grapheme" }),
+  isSuspect: fc.boolean(),
+}).map(({ chain, parts, bytes, sha256, code, text, isSuspect }) => ({
+  format: "hapi-backup",
+  version: 1,
+  hub: "home",
+  set: "state",
+  id: chain.at(-1)!,
+  kind: chain.length === 1 ? "full" : "increment",
+  parent: chain.at(-2) ?? null,
+  needs: chain.slice(0, -1),
+  parts: parts.map((name) => ({ name, bytes, sha256 })),
+  recipients: [text || "age1"],
+  previous: chain.length === 1 ? null : { id: chain[0]!, sha256 },
+  suspicions: isSuspect ? [{ code, source: text }] : [],
+  writer: text,
+} as unknown as Seal));
+
+Deno.test("a seal is read as it was written", () => {
+  fc.assert(
+    fc.property(seals, (seal) => assert.deepEqual(parseSeal(serializeSeal(seal), "x"), seal)),
+    NOT_MORE,
+  );
+  assert.equal(sealChecksum(new TextEncoder().encode("x")), createHash("sha256").update("x").digest("hex"));
+});
+
+Deno.test("a seal that contradicts itself, or of a newer version, is refused with the reason", () => {
+  const [seal] = fc.sample(seals.filter(({ needs }) => needs.length > 1), { numRuns: 1, seed: 7 });
+  const read = (changes: Record<string, unknown>) => parseSeal(JSON.stringify({ ...seal, ...changes }), "x");
+  const later = snapshotIdAt(new Date("2099-01-01"));
+  read({});
+  const wrong: [Record<string, unknown>, RegExp][] = [
+    [{ version: 2 }, /format version 2, and this program reads up to 1/],
+    [{ version: 0 }, /version/],
+    [{ format: "other" }, /format/],
+    [{ kind: "full" }, /a full that needs others/],
+    [{ parent: null }, /without a parent/],
+    [{ parent: seal!.id }, /parent is not older/],
+    [{ needs: [later] }, /not older than itself/],
+    [{ needs: [...seal!.needs].reverse() }, /not in order/],
+    [{ needs: [seal!.needs[0], seal!.needs[0]] }, /not in order/],
+    [{ parts: [...seal!.parts, seal!.parts[0]] }, /names a part twice/],
+    [{ parts: [] }, /parts/],
+    [{ parts: [{ ...seal!.parts[0], name: "../x.zst.age" }] }, /is not a part's name/],
+    [{ parts: [{ ...seal!.parts[0], bytes: -1 }] }, /parts\.0\.bytes/],
+    [{ recipients: [] }, /recipients/],
+    [{ surprise: 1 }, /surprise/],
+    [{ id: "20260231T000000Z" }, /is not a snapshot id/],
+    [{ hub: "../x" }, /is not a hub's name/],
+  ];
+  for (const [changes, reason] of wrong) {
+    assert.throws(
+      () => read(changes),
+      (error: BackupError) => error.kind === "integrity" && reason.test(error.message),
+      JSON.stringify(changes),
+    );
+  }
+  const newer = (() => {
+    try {
+      read({ version: 3 });
+    } catch (error) {
+      return error as BackupError;
+    }
+  })();
+  assert.match(newer!.hint!, /major version is 3 or newer/);
+});
+
+Deno.test("no text makes the readers of seals, manifests and configurations throw anything but a BackupError", () => {
+  const around = { home: "/home/op", hostname: "x", env: {} };
+  const expected = { hub: "home", set: "state", id: "20260301T060000Z" } as never;
+  const keys = Object.keys((configJsonSchema() as { properties: object }).properties);
+  const texts = fc.oneof(
+    fc.string({ maxLength: 100 }),
+    fc.json({ maxDepth: 4 }),
+    fc.dictionary(
+      fc.constantFrom(...keys, "version", "format", "databases", "files", "__proto__"),
+      fc.jsonValue({ maxDepth: 4 }),
+    ).map((value) => JSON.stringify(value)),
+  );
+  fc.assert(
+    fc.property(texts, (text) => {
+      for (
+        const read of [
+          () => parseSeal(text, "x"),
+          () => parseManifest(text, expected),
+          () => parseConfig(text, "x", around),
+        ]
+      ) {
+        try {
+          read();
+        } catch (error) {
+          assert.ok(error instanceof BackupError, `${text}: ${error}`);
+          assert.ok(["integrity", "config"].includes(error.kind), error.kind);
+        }
+      }
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+Deno.test("an absolute path and its place are the same thing, and no place leaves its folder", () => {
+  const name = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
+    !/[/\0]|^\.{1,2}$/.test(text)
+  );
+  const path = fc.array(name, { minLength: 1, maxLength: 5 }).map((names) => `/${names.join("/")}`);
+  fc.assert(
+    fc.property(path, fc.oneof(path, fc.constant("/")), (path, home) => {
+      if (path === home) return;
+      const place = placeOf(path, home);
+      assert.ok(isPlace(place));
+      assert.equal(pathOfPlace(place, home), path);
+      assert.ok(
+        new URL(`file:///r/${place.split("/").map(encodeURIComponent).join("/")}`).pathname.startsWith("/r/"),
+      );
+    }),
+    NOT_MORE,
+  );
+  for (
+    const text of [
+      "home",
+      "home/",
+      "/home/x",
+      "home//x",
+      "home/./x",
+      "root/../x",
+      "home/x/",
+      "else/x",
+      "home/a\0",
+      `home/${"x".repeat(4096)}`,
+    ]
+  ) {
+    assert.equal(isPlace(text), false, text);
+  }
+});
+
+Deno.test("an id is its second", () => {
+  fc.assert(fc.property(ids, (id) => assert.equal(snapshotIdAt(timeOfSnapshotId(id)), id)), NOT_MORE);
+});
+
+Deno.test("a manifest is read as it was written", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  for (const id of ids) {
+    const snapshot = openSeal(opening, id);
+    const manifest = await openManifest(opening, snapshot);
+    assert.deepEqual(parseManifest(serializeManifest(manifest), snapshot.seal), manifest);
+    assert.deepEqual(manifest.databases[0]!.rows, { sessions: 2, messages: id === ids[0] ? 300 : 305 });
+  }
+});
+
+Deno.test("the command table is whole: an example of each verb parses, and no two verbs are the same", () => {
+  assert.equal(new Set(COMMANDS.map(({ verb }) => verb)).size, COMMANDS.length);
+  for (const { verb, example } of COMMANDS) assert.ok(example.startsWith(`hapi-backup ${verb}`), verb);
+});
+
+const VECTOR = new URL("./vectors/format-1/", import.meta.url).pathname;
+
+Deno.test("a store of format version 1 restores for ever", async () => {
+  using home = await makeHome();
+  const identity = Deno.readTextFileSync(`${VECTOR}identity.txt`);
+  const opening: Opening = {
+    host: home.host,
+    set: { hub: "home" as never, set: "state" as never, folder: `${VECTOR}store/home/state` },
+    identities: readIdentities(identity),
+    trust: parseTrust(signersIn(identity)),
+  };
+  const snapshots = readSetIfThere(home.host.fs, opening.set).filter(isSealed);
+  assert.deepEqual(snapshots.map(({ sealed }) => sealed.seal.kind), [
+    "full",
+    "increment",
+    "unchanged",
+    "full",
+  ]);
+  const expected = JSON.parse(Deno.readTextFileSync(`${VECTOR}expected.json`));
+  for (const { id } of snapshots) {
+    const to = `${home.dir}/${id}`;
+    await restore(opening, id, to);
+    assert.deepEqual(await filesBelow(to), expected[id], id);
+    Deno.mkdirSync(`${home.dir}/scratch`);
+    const checks = await verify(opening, snapshots, id, `${home.dir}/scratch`);
+    Deno.removeSync(`${home.dir}/scratch`, { recursive: true });
+    assert.deepEqual(checks.filter(({ ok }) => !ok), [], id);
+  }
+  assert.equal(countMessages(`${home.dir}/${snapshots[1]!.id}/home/.hapi/hapi.db`), 60);
+});
