@@ -32,7 +32,7 @@ import {
   systemdPermissions,
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
-import { withoutSecrets } from "./scripts/core/run_record.ts";
+import { contentOf, withoutSecrets } from "./scripts/core/run_record.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
@@ -358,9 +358,11 @@ function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Pro
     config,
     { verb: "backup", set },
     () => locked(context, config, set, () => snapshotAndEncrypt(context, config, set)),
-    ({ id, bytes, suspicions }) => ({
+    ({ id, kind, bytes, rows, databaseBytes, suspicions }) => ({
       snapshot: id,
+      snapshotKind: kind,
       bytes,
+      content: contentOf(rows, databaseBytes),
       ...(suspicions.length === 0
         ? {}
         : { suspicions: suspicions.map(({ source, detail }) => withoutSecrets(`${source}: ${detail}`)) }),

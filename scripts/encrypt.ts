@@ -95,6 +95,8 @@ export interface EncryptReport {
   readonly bytes: number;
   /** Rows by table, by database. */
   readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Size of the databases' images together. */
+  readonly databaseBytes: number;
   readonly files: number;
   readonly suspicions: readonly DetailedSuspicion[];
   readonly notes: readonly string[];
@@ -272,6 +274,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       reason: full,
       bytes: sealedBytes(seal) + sealBytes.length + signature.length,
       rows: Object.fromEntries(manifest.databases.map((database) => [database.source, database.rows])),
+      databaseBytes: manifest.databases.reduce((sum, database) => sum + database.bytes, 0),
       files: manifest.files.filter((file) => file.type === "file").length,
       suspicions,
       notes: manifest.notes,

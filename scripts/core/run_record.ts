@@ -25,8 +25,37 @@ const record = z.object({
   snapshot: z.string().optional(),
   suspicions: z.array(z.string()).optional(),
   bytes: z.number().optional(),
+  snapshotKind: z.enum(["full", "increment", "unchanged"]).optional(),
+  /** What its databases held together: numbers only, and of the hub's own two tables. */
+  content: z.object({
+    databaseBytes: z.number(),
+    rows: z.number(),
+    sessions: z.number().optional(),
+    messages: z.number().optional(),
+  }).optional(),
 });
 export type RunRecord = z.infer<typeof record>;
+export type RunContent = NonNullable<RunRecord["content"]>;
+
+/**
+ * Sums up what a snapshot's databases hold; undefined if it has none.
+ *
+ * @param rows Rows by table, by database.
+ * @param databaseBytes Size of their images together.
+ */
+export function contentOf(
+  rows: Readonly<Record<string, Readonly<Record<string, number>>>>,
+  databaseBytes: number,
+): RunContent | undefined {
+  const databases = Object.values(rows);
+  if (databases.length === 0) return undefined;
+  const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
+  const named = (["sessions", "messages"] as const).flatMap((table) => {
+    const counts = databases.flatMap((tables) => tables[table] ?? []);
+    return counts.length === 0 ? [] : [[table, sum(counts)] as const];
+  });
+  return { databaseBytes, rows: sum(databases.flatMap(Object.values<number>)), ...Object.fromEntries(named) };
+}
 
 /** Characters of a message that are kept. */
 const MESSAGE_LENGTH_MAX = 600;

@@ -22,7 +22,9 @@ const LOG_BYTES_MAX = 1 << 20;
 export type RunTopic = { readonly verb: "backup"; readonly set: SetName } | { readonly verb: "ship" };
 
 /** What a run that came to its end has to tell. */
-export type RunFacts = Pick<RunRecord, "snapshot" | "suspicions" | "bytes"> & { readonly error?: unknown };
+export type RunFacts =
+  & Pick<RunRecord, "snapshot" | "suspicions" | "bytes" | "snapshotKind" | "content">
+  & { readonly error?: unknown };
 
 type Places = Pick<Config, "store" | "hub" | "stateFolder">;
 
