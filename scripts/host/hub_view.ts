@@ -1,0 +1,135 @@
+/**
+ * What is wrong with a hub's backups, and how they stand in a few lines: what `notify` and `report` tell.
+ *
+ * @module
+ */
+
+import type { Config } from "../core/config.ts";
+import { formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
+import type { HubView, Problem } from "../core/notices.ts";
+import type { Host } from "./host.ts";
+import { type SetStatus, status } from "./hub_status.ts";
+import { isProofDue, readProofs } from "./proof_log.ts";
+import { readRuns } from "./run_log.ts";
+import { isSealed, readSetIfThere, setIn } from "./store.ts";
+
+/** How this hub stands now. */
+export function readView(host: Host, config: Config): HubView {
+  const now = host.now();
+  const sets = status(host, config);
+  const proofs = readProofs(host.fs, config.stateFolder);
+  const problems: Problem[] = [];
+  for (const set of sets) {
+    const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
+    if (last && !last.ok) {
+      const { kind = "internal", message = "it failed", hint } = last;
+      problems.push({ topic: `backup ${set.set}`, kind, text: message, hint });
+    }
+    if (set.suspect) {
+      const why = last?.snapshot === set.suspect && last.suspicions ? `: ${last.suspicions.join("; ")}` : "";
+      problems.push({
+        topic: `suspect ${set.set}`,
+        kind: "suspect",
+        text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
+        hint: "look at the source; if the loss is intended: hapi-backup backup --accept",
+      });
+    }
+    if (set.stale) {
+      problems.push({
+        topic: `age ${set.set}`,
+        kind: "stale",
+        text: set.ageSeconds === undefined
+          ? `Set ${set.set} has no good snapshot`
+          : `The newest good snapshot of set ${set.set} is ${
+            formatDuration(set.ageSeconds)
+          } old (limit ${set.maxAgeHours} h)`,
+        hint: "look at the log of its timer",
+      });
+    }
+    if (set.drill && !set.drill.ok) {
+      problems.push({
+        topic: `drill ${set.set}`,
+        kind: "integrity",
+        text:
+          `The last drill failed: snapshot ${set.drill.snapshot} of set ${set.set} was not proven restorable`,
+        hint: "run `hapi-backup verify` for what failed",
+      });
+    }
+    for (const { name, receipt } of set.destinations) {
+      for (const text of receipt?.set.problems ?? []) {
+        problems.push({
+          topic: `storage ${name} ${set.set}`,
+          kind: "integrity",
+          text: `${name} says: ${text}`,
+        });
+      }
+    }
+  }
+  const ship = readRuns(host, config, { verb: "ship" }).at(-1);
+  if (ship && !ship.ok) {
+    const { kind = "internal", message = "it failed", hint } = ship;
+    problems.push({ topic: "ship", kind, text: message, hint });
+  }
+  if (proofs && isProofDue(proofs, config.proofMaxAgeDays, firstSnapshot(host, config), now)) {
+    problems.push({
+      topic: "proof of the keys",
+      kind: "reminder",
+      text: `No identity was proven to open the backups for more than ${config.proofMaxAgeDays} days`,
+      hint: "bring your identity file and run: hapi-backup keys prove --identity FILE",
+    });
+  }
+  const proof = proofs?.findLast(({ ok }) => ok)?.at;
+  return {
+    hub: config.hub,
+    problems,
+    digest: [
+      ...sets.flatMap((set) => digestOf(host, config, set, now)),
+      `keys last proven: ${
+        proof ? `${since(Date.parse(proof), now)} ago` : "never (hapi-backup keys prove)"
+      }`,
+    ],
+  };
+}
+
+function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string[] {
+  const runs = readRuns(host, config, { verb: "backup", set: set.set })
+    .filter(({ at }) => now.getTime() - Date.parse(at) < 7 * 86_400_000);
+  if (set.newest === undefined && runs.length === 0 && !set.stale) return [];
+  const failed = runs.filter(({ ok }) => !ok).length;
+  const rows = Object.values(set.rows).flatMap((tables) => Object.entries(tables));
+  const sessions = rows.find(([table]) => table === "sessions")?.[1];
+  const total = rows.reduce((sum, [, count]) => sum + count, 0);
+  const newest = set.newest
+    ? `newest good snapshot ${formatTime(timeOfSnapshotId(set.newest))}, ${
+      formatDuration(set.ageSeconds!)
+    } ago`
+    : "NO GOOD SNAPSHOT";
+  return [
+    `${set.set}: ${newest}`,
+    `  the last 7 days: ${runs.length} runs${failed > 0 ? `, ${failed} FAILED` : ", none failed"}`,
+    ...total > 0
+      ? [
+        `  ${sessions === undefined ? "" : `${formatCount(sessions)} sessions, `}${formatCount(total)} rows`,
+      ]
+      : [],
+    `  here: ${set.snapshots} snapshots, ${formatBytes(set.bytes)}`,
+    ...set.destinations.map(({ name, waiting }) =>
+      `  ${name}: ${waiting.length === 0 ? "holds them all" : `${waiting.length} WAITING`}`
+    ),
+    ...set.drill
+      ? [`  last drill: ${since(Date.parse(set.drill.at), now)} ago, ${set.drill.ok ? "proven" : "FAILED"}`]
+      : [],
+  ];
+}
+
+const since = (time: number, now: Date): string => formatDuration((now.getTime() - time) / 1000);
+
+/** When backups began, as far as the local store knows. */
+function firstSnapshot(host: Host, config: Config): Date | undefined {
+  const ids = [...config.sets.keys()].flatMap((set) =>
+    readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed).map(({ id }) => id)
+  );
+  const first = ids.sort()[0];
+  return first && first <= snapshotIdAt(host.now()) ? timeOfSnapshotId(first) : undefined;
+}
