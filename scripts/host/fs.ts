@@ -41,9 +41,13 @@ export const realFs: Fs = {
 function openReal(path: string, options: OpenOptions): OpenFile {
   const file = Deno.openSync(path, options);
   let closed = false;
+  let locked = false;
   const close = () => {
-    if (!closed) file.close();
+    if (closed) return;
     closed = true;
+    // A child that another thread is just starting still shares the file: closing alone would leave it locked.
+    if (locked) file.unlockSync();
+    file.close();
   };
   const writeAll = (bytes: Uint8Array) => {
     for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
@@ -68,7 +72,7 @@ function openReal(path: string, options: OpenOptions): OpenFile {
     truncate: (bytes) => file.truncateSync(bytes),
     sync: () => file.syncSync(),
     stat: () => statOf(file.statSync()),
-    tryLock: () => file.tryLockSync(true),
+    tryLock: () => locked = file.tryLockSync(true),
     close,
     [Symbol.dispose]: close,
   };

@@ -216,13 +216,14 @@ Deno.test("a stopped server refuses connections, a restarted one answers, one wi
     await sshd.stop();
     const down = await push(["-rt"]);
     // ssh's own code, or rsync's, whichever of the two notices first.
-    assert.ok([12, 255].includes(down.code), `${down.code}`);
+    const refused = [12, 255];
+    assert.ok(refused.includes(down.code), `${down.code}`);
     assert.match(down.stderr, /Connection refused/);
     await sshd.restart();
     assert.equal((await push(["-rt"])).code, 0);
     await sshd.restart({ newHostKey: true });
     const changed = await push(["-rt"]);
-    assert.equal(changed.code, 255);
+    assert.ok(refused.includes(changed.code), `${changed.code}`);
     assert.match(changed.stderr, /Host key verification failed/);
     assert.match(sshd.log(), /Accepted publickey/);
   });
