@@ -1,122 +1,95 @@
 /**
- * How the storage host's verbs bear 100 hubs with two years of snapshots each, 150,000 in all.
+ * How the verbs bear a large storage host: by default 100 hubs with two years of snapshots each, 150,000 in all.
  *
- * `deno run -A --config deno.json --lock=tests/deno.lock tests/bench/scale_bench.ts [FOLDER]` makes them (some 3 GB of
- * tiny files, kept if FOLDER is given) and measures each verb in a process of its own: seconds and peak memory.
+ * `deno task bench-storage [--hubs 100] [--snapshots 1500] [--folder FOLDER]` makes a store of tiny parts (2 GB on the
+ * disk for 150,000), runs each verb on it by the real command line, and prints a table of what each took. The store is
+ * removed afterwards, unless FOLDER is given: then it is kept, and used again if it is there.
  *
  * @module
  */
 
 import { DatabaseSync } from "node:sqlite";
+import { parseArgs } from "node:util";
+import { formatCount, formatTable } from "../../scripts/core/format.ts";
 import { type HubName, isSnapshotId, type SetName, timeOfSnapshotId } from "../../scripts/core/names.ts";
-import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_config.ts";
-import { realFs } from "../../scripts/host/fs.ts";
-import { makeHost } from "../../scripts/host/step.ts";
-import { findSets, isSealed, readSnapshot, snapshotIds } from "../../scripts/host/store.ts";
-import { retain } from "../../scripts/retain.ts";
-import { scrub } from "../../scripts/scrub.ts";
-import { storageList, storageStatus } from "../../scripts/storage.ts";
-import { watch } from "../../scripts/watch.ts";
+import { exists, realFs } from "../../scripts/host/fs.ts";
+import { cliArgs, cliEnv } from "../real/cli.ts";
 import { makeSigner, timesUntil, writeHistory } from "../real/signed_store.ts";
+import { measure } from "./peers.ts";
 
-const HUBS = 100;
-const SNAPSHOTS = 1500;
-/** The last snapshot's time, and about the present. */
-const NOW = new Date("2026-11-24T18:00:00Z");
+/** Snapshots of one chain: a week of them. */
+const CHAIN_LENGTH = 14;
 
-const host = {
-  ...makeHost({ progress: () => {}, info: () => {}, warn: () => {} }),
-  now: () => new Date(NOW.getTime() + 3_600_000),
-};
+/** What is measured, in this order; `STORE` stands for the store. The first look and scrub fill the ledger. */
+const COMMANDS: readonly (readonly string[])[] = [
+  ["storage", "status"],
+  ["scrub"],
+  ["storage", "status"],
+  ["watch"],
+  ["scrub", "--max-time", "0"],
+  ["retain"],
+  ["storage", "list"],
+  ["storage", "list", "--json"],
+  ["list", "--store", "STORE", "--set", "all"],
+  ["list", "--store", "STORE", "--set", "all", "--json"],
+];
 
-const VERBS: Readonly<Record<string, (config: StorageConfig) => unknown>> = {
-  "first look (reads every seal)": (config) => storageStatus(host, config).sets.length,
-  "first scrub, all of it": async (config) => (await scrub(host, config)).read,
-  status: (config) => storageStatus(host, config).sets.length,
-  watch: (config) => watch(host, config).alarms.length,
-  "scrub, planning only": async (config) => (await scrub(host, config, { maxTimeSeconds: 0 })).leftSnapshots,
-  "retain, dry": async (config) => {
-    const { sets } = await retain(host, config);
-    const count = (key: "keep" | "remove" | "refused") => sets.reduce((sum, set) => sum + set[key].length, 0);
-    return { keep: count("keep"), remove: count("remove"), refused: count("refused") };
+const { values } = parseArgs({
+  options: {
+    hubs: { type: "string", default: "100" },
+    snapshots: { type: "string", default: "1500" },
+    folder: { type: "string" },
   },
-  "storage list": (config) => {
-    let count = 0;
-    for (const entries of storageList(host, config)) count += entries.length;
-    return count;
-  },
-  "list (reads every seal)": (config) => {
-    let count = 0;
-    for (const set of findSets(realFs, config.store)) {
-      for (const id of snapshotIds(realFs, set)) if (isSealed(readSnapshot(realFs, set, id))) count++;
-    }
-    return count;
-  },
-};
+});
+await main(Number(values.hubs), Number(values.snapshots), values.folder);
 
-if (Deno.args[0] === "--measure") await measure(Deno.args[1]!, Deno.args[2]!);
-else await main(Deno.args[0]);
-
-async function main(given: string | undefined): Promise<void> {
-  const root = given ?? Deno.makeTempDirSync({ prefix: "scale-" });
+async function main(hubs: number, snapshots: number, folder: string | undefined): Promise<void> {
+  const root = folder ?? Deno.makeTempDirSync({ prefix: "scale-" });
   try {
-    if (!realFs.readDir(root).some(({ name }) => name === "config.json")) generate(root);
-    Deno.removeSync(`${root}/ledger`, { recursive: true });
-    for (const verb of Object.keys(VERBS)) {
-      const { stdout } = await new Deno.Command(Deno.execPath(), {
-        args: [
-          "run",
-          "-A",
-          // V8's young generation otherwise grows to three times 16 MiB of garbage.
-          "--v8-flags=--max-semi-space-size=4",
-          "--config",
-          "deno.json",
-          "--lock=tests/deno.lock",
-          import.meta.url,
-          "--measure",
-          root,
-          verb,
-        ],
-        stderr: "inherit",
-      }).output();
-      console.log(new TextDecoder().decode(stdout).trim());
-      if (verb.startsWith("first scrub")) dateByIds(`${root}/ledger/ledger.db`);
+    if (!exists(realFs, `${root}/config.json`)) generate(root, hubs, snapshots);
+    if (exists(realFs, `${root}/ledger`)) Deno.removeSync(`${root}/ledger`, { recursive: true });
+    const rows = [["verb", "CPU", "wall", "peak memory", "lines printed"]];
+    for (const [index, command] of COMMANDS.entries()) {
+      const isFirst = COMMANDS.findIndex((other) => other.join() === command.join()) === index;
+      const title = command.join(" ") + (index < 2 && isFirst ? ", first time" : "");
+      rows.push([title, ...await run(root, command)]);
+      if (command.join() === "scrub") dateByIds(`${root}/ledger/ledger.db`);
     }
+    console.log(formatTable(rows));
   } finally {
-    if (!given) Deno.removeSync(root, { recursive: true });
+    if (folder === undefined) Deno.removeSync(root, { recursive: true });
   }
 }
 
-async function measure(root: string, verb: string): Promise<void> {
-  const config = parseStorageConfig(Deno.readTextFileSync(`${root}/config.json`), "config.json");
-  const started = performance.now();
-  const result = await VERBS[verb]!(config);
-  const seconds = (performance.now() - started) / 1000;
-  const peakKiB = Number(/VmHWM:\s+(\d+)/.exec(Deno.readTextFileSync("/proc/self/status"))![1]);
-  const megabytes = (peakKiB * 1024 / 1e6).toFixed(0);
-  console.log(
-    `${verb.padEnd(32)} ${seconds.toFixed(1).padStart(7)} s ${megabytes.padStart(5)} MB  ${
-      JSON.stringify(result)
-    }`,
-  );
+/** Runs a command line. @returns The cells of its row. */
+async function run(root: string, command: readonly string[]): Promise<string[]> {
+  const args = command.map((arg) => arg === "STORE" ? `${root}/store` : arg);
+  const config = command[0] === "list" ? [] : ["--config", `${root}/config.json`];
+  const line = [Deno.execPath(), ...cliArgs([...args, ...config])].map((arg) => `'${arg}'`).join(" ");
+  // A watch that alarms, as it does at a store that was made long ago, ends with 8.
+  const cost = await measure(`${line} > ${root}/printed || [[ $? == 8 ]]`, cliEnv(root));
+  const lines = Deno.readTextFileSync(`${root}/printed`).split("\n").length - 1;
+  return [
+    `${cost.cpuSeconds.toFixed(1)} s`,
+    `${cost.wallSeconds.toFixed(1)} s`,
+    `${(cost.peakBytes / 1e6).toFixed(0)} MB`,
+    formatCount(lines),
+  ];
 }
 
-function generate(root: string): void {
-  const started = performance.now();
-  const times = timesUntil(NOW, SNAPSHOTS);
+function generate(root: string, hubCount: number, snapshots: number): void {
+  Deno.mkdirSync(root, { recursive: true });
+  const times = timesUntil(new Date(), snapshots);
   const hubs: Record<string, unknown> = {};
-  for (let index = 0; index < HUBS; index++) {
+  for (let index = 0; index < hubCount; index++) {
     const hub = `hub-${index}` as HubName;
     const signer = makeSigner();
     hubs[hub] = { signers: [signer.publicKey], maxAgeHours: { state: 26 } };
-    writeHistory(`${root}/store`, signer, times, { hub, set: "state" as SetName, chainLength: 14 });
+    writeHistory(`${root}/store`, signer, times, { hub, set: "state" as SetName, chainLength: CHAIN_LENGTH });
   }
-  Deno.mkdirSync(`${root}/ledger`);
-  Deno.writeTextFileSync(
-    `${root}/config.json`,
-    JSON.stringify({ store: `${root}/store`, stateFolder: `${root}/ledger`, hubs }),
-  );
-  console.log(`made ${HUBS * SNAPSHOTS} snapshots in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  const config = { store: `${root}/store`, stateFolder: `${root}/ledger`, hubs };
+  Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config));
+  console.error(`made ${formatCount(hubCount * snapshots)} snapshots`);
 }
 
 /** Lets every snapshot have come when it was taken, as it would have in two years. */
