@@ -17,7 +17,7 @@ import {
 import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { formatBytes, formatCount, formatTime } from "./scripts/core/format.ts";
-import { GATE_HINT } from "./scripts/core/gate.ts";
+import { gateHint } from "./scripts/core/gate.ts";
 import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
 import {
   checkPermissions,
@@ -431,7 +431,7 @@ function suspectError(reports: readonly EncryptReport[]): BackupError | undefine
   if (why.length === 0) return undefined;
   return new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
     kind: "source",
-    hint: GATE_HINT,
+    hint: gateHint(reports.flatMap(({ suspicions }) => suspicions)),
   });
 }
 

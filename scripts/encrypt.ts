@@ -15,7 +15,7 @@ import { fullReason, prunable } from "./core/chain.ts";
 import { type Config, type SetConfig, setNamed } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { type FilePlan, planFiles } from "./core/file_index.ts";
-import { type DetailedSuspicion, GATE_HINT, suspicionsOf } from "./core/gate.ts";
+import { type DetailedSuspicion, type GateSubject, suspicionsOf } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
 import {
   databasePart,
@@ -287,7 +287,8 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
 
 interface WrittenDatabase {
   readonly saved: Omit<SavedDatabase, "checks">;
-  readonly unreadable: readonly string[];
+  /** What else the gate looks at; undefined where nothing was committed since the last snapshot. */
+  readonly seen: Pick<GateSubject, "unreadable" | "problems"> | undefined;
   /** Bytes of ciphertext of the chain's full. */
   readonly fullBytes: number;
   /** The image that becomes the next base, and the page checksums that may stand for it. */
@@ -310,7 +311,7 @@ async function writeDatabase(
       const { checks: _, ...saved } = before;
       return {
         saved: { ...saved, place, mode, mtimeMs },
-        unreadable: [],
+        seen: undefined,
         fullBytes: parent!.fullBytes[source] ?? 0,
         image: undefined,
         sums: undefined,
@@ -351,7 +352,7 @@ async function writeDatabase(
       : before.chain;
     return {
       saved: { ...about, sha256: delta.sha256, chain },
-      unreadable: copy.unreadable,
+      seen: copy,
       fullBytes: parent!.fullBytes[source] ?? 0,
       image: copy.image,
       sums: delta.sums,
@@ -361,7 +362,7 @@ async function writeDatabase(
   parts.push(full.part);
   return {
     saved: { ...about, sha256: full.sha256, chain: [fullLink(job, full, copy.bytes)] },
-    unreadable: copy.unreadable,
+    seen: copy,
     fullBytes: full.part.bytes,
     image: copy.image,
     sums: full.sums,
@@ -388,7 +389,7 @@ async function writeKeptFull(
   const { checks: _, ...saved } = known;
   return {
     saved: { ...saved, chain: [fullLink(job, full, known.bytes)] },
-    unreadable: [],
+    seen: undefined,
     fullBytes: full.part.bytes,
     image: undefined,
     sums: full.sums,
@@ -591,7 +592,10 @@ async function describe(
     const known = memory?.manifest.databases.find((candidate) => candidate.source === source);
     const result = checked[source] ?? (database.image === undefined ? known?.checks : undefined) ??
       { integrity: ["was not checked"], foreignKeys: [] };
-    const subject = { rows: database.saved.rows, unreadable: database.unreadable, checks: result };
+    // Damage that was found in this very image is in it still, though nobody looked again.
+    const { unreadable, problems = [] } = database.seen ??
+      { unreadable: [], problems: knownDamage(memory, source) };
+    const subject = { unreadable, problems, rows: database.saved.rows, checks: result };
     const found = suspicionsOf(source, subject, options.accept ? undefined : memory?.good[source], set.gate);
     suspicions.push(...found);
     if (found.length === 0) good[source] = { snapshot: staged.id, rows: database.saved.rows, checks: result };
@@ -613,6 +617,13 @@ async function describe(
     suspicions,
   };
   return { manifest, suspicions, good };
+}
+
+function knownDamage(memory: Memory | undefined, source: string): string[] {
+  const suspicions = memory?.manifest.suspicions ?? [];
+  return suspicions.flatMap((known) =>
+    known.source === source && known.code === "integrity" ? [known.detail] : []
+  );
 }
 
 function sameContent(before: Manifest, now: Manifest): boolean {
@@ -712,15 +723,6 @@ function clearIncoming(fs: Fs, stored: StoredSet): void {
   for (const { name } of fs.readDir(stored.folder)) {
     if (name.startsWith(INCOMING_PREFIX)) removeIfThere(fs, `${stored.folder}/${name}`);
   }
-}
-
-/** The error for a run whose snapshot is stored, but suspect. */
-export function suspectError(report: Pick<EncryptReport, "id" | "suspicions">): BackupError {
-  const why = report.suspicions.map(({ source, detail }) => `${source}: ${detail}`).join("; ");
-  return new BackupError(`Cannot count snapshot ${report.id} as good: ${why}`, {
-    kind: "source",
-    hint: GATE_HINT,
-  });
 }
 
 serveStep<{ config: Config; options: EncryptOptions; checksComeLater: boolean }>(

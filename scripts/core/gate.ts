@@ -16,6 +16,8 @@ export interface GateSubject {
   readonly rows: Readonly<Record<string, number>>;
   /** Tables whose rows could not be counted. */
   readonly unreadable: readonly string[];
+  /** What is wrong with the file itself, where SQLite would not tell. */
+  readonly problems?: readonly string[];
   readonly checks: DatabaseChecks;
 }
 
@@ -39,7 +41,9 @@ export function suspicionsOf(
   const add = (code: SuspicionCode, detail: string) => found.push({ code, source, detail });
 
   const integrity = now.checks.integrity.filter((line) => line !== "ok");
-  if (integrity.length > 0 || now.checks.integrity.length === 0) {
+  const { problems = [] } = now;
+  if (problems.length > 0) add("integrity", problems.join("; "));
+  else if (integrity.length > 0 || now.checks.integrity.length === 0) {
     add("integrity", `integrity_check: ${integrity.slice(0, 3).join("; ") || "gave no answer"}`);
   } else if (now.unreadable.length > 0) {
     add("integrity", `rows cannot be counted in ${now.unreadable.join(", ")}`);
@@ -66,14 +70,22 @@ export function suspicionsOf(
     if (gate.ignoreTables.includes(table) || now.unreadable.includes(table)) continue;
     const left = now.rows[table] ?? 0;
     const lost = count - left;
-    if (lost >= Math.max(1, gate.rowsLostMin) && lost > count * gate.rowsLostRatio) {
-      add("rows-lost", `${table} has ${left} rows where the last good snapshot had ${count}`);
+    const cleanUp = Math.max(0, gate.rowsLostMin - 1, Math.floor(count * gate.rowsLostRatio));
+    if (lost > cleanUp) {
+      add(
+        "rows-lost",
+        `${table} has ${left} rows where the last good snapshot had ${count}: ${cleanUp} fewer pass for a clean-up`,
+      );
     }
   }
   return found;
 }
 
-/** What a person can do about a suspicion. */
-export const GATE_HINT =
-  "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
-  "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";
+/** What a person can do about suspicions. */
+export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[]): string {
+  return suspicions.some(({ code }) => code === "integrity")
+    ? "the database is damaged: stop the hub, look at the disk, then get the last good snapshot back " +
+      "(`hapi-backup list`, `hapi-backup restore --in-place`); nothing good is displaced until one is good again"
+    : "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
+      "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";
+}

@@ -14,7 +14,13 @@ export const WAL_INDEX_HEADER_BYTES = 48;
 
 /** What a database file is, by its first bytes. */
 export type HeaderKind =
-  | { readonly kind: "sqlite"; readonly pageBytes: number; readonly wal: boolean }
+  | {
+    readonly kind: "sqlite";
+    readonly pageBytes: number;
+    readonly wal: boolean;
+    /** The size that the file ought to have, in bytes; 0 where the header does not tell. */
+    readonly bytes: number;
+  }
   | { readonly kind: "empty" }
   /** High-entropy first bytes: an encrypted database (SQLCipher and others) or something else altogether. */
   | { readonly kind: "foreign" };
@@ -29,10 +35,15 @@ export function readHeader(header: Uint8Array): HeaderKind {
   const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
   if (header.length < HEADER_BYTES) return { kind: "foreign" };
   const stored = view.getUint16(16);
+  const pageBytes = stored === 1 ? 65536 : stored;
+  if (pageBytes < 512 || (pageBytes & (pageBytes - 1)) !== 0) return { kind: "foreign" };
+  // Programs older than SQLite 3.7 do not keep the page count, and leave the version-valid-for number behind.
+  const isCounted = view.getUint32(24) === view.getUint32(92);
   return {
     kind: "sqlite",
-    pageBytes: stored === 1 ? 65536 : stored,
+    pageBytes,
     wal: header[18] === 2 && header[19] === 2,
+    bytes: isCounted ? view.getUint32(28) * pageBytes : 0,
   };
 }
 

@@ -18,6 +18,7 @@ import {
   type FileMark,
   type Fingerprint,
   HEADER_BYTES,
+  type HeaderKind,
   readHeader,
   sameFingerprint,
   WAL_HEADER_BYTES,
@@ -32,6 +33,8 @@ export interface DatabaseFacts {
   /** Rows by table; a table that cannot be read is missing here and named in `unreadable`. */
   readonly rows: Readonly<Record<string, number>>;
   readonly unreadable: readonly string[];
+  /** What is wrong with the file itself, where SQLite would not tell. */
+  readonly problems?: readonly string[];
   readonly schemaSha256: string;
   readonly userVersion: number;
   readonly applicationId: number;
@@ -54,9 +57,6 @@ const BUSY_MS = 10_000;
 const REPORT_LINES_MAX = 100;
 const COPY_BYTES = 1 << 20;
 
-/** The schema's checksum when it cannot be read. */
-const NO_SCHEMA = createHash("sha256").digest("hex");
-
 /**
  * Copies a live database into `image` as of one moment.
  *
@@ -72,14 +72,17 @@ export async function copyDatabase(
 ): Promise<CopiedDatabase> {
   const before = fingerprintOf(host.fs, path);
   const quiet = await copyQuiet(host, path, image);
-  const copied = quiet ?? await copyLive(host, path, image, limits);
+  const copied = quiet ?? await copyLive(host, path, image, limits) ?? copyDamaged(host, path, image);
   const after = fingerprintOf(host.fs, path);
   const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
   return { ...copied, fingerprint };
 }
 
 /** Refuses what is not a database that can be copied, with the reason. */
-export function requireDatabase(fs: Fs, path: string): { readonly pageBytes: number; readonly wal: boolean } {
+export function requireDatabase(
+  fs: Fs,
+  path: string,
+): Omit<Extract<HeaderKind, { kind: "sqlite" }>, "kind"> {
   const fail = (state: string, hint: string): never => {
     throw new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
   };
@@ -119,40 +122,74 @@ async function copyQuiet(
   image: string,
 ): Promise<Omit<CopiedDatabase, "fingerprint"> | undefined> {
   const { fs } = host;
-  const { wal, pageBytes } = requireDatabase(fs, path);
-  if (!wal) return undefined;
+  if (!requireDatabase(fs, path).wal) return undefined;
   const isQuiet = () => !lstatIfThere(fs, `${path}-wal`) && !lstatIfThere(fs, `${path}-journal`);
   const before = markOf(fs.stat(path));
-  if (!isQuiet() || before.bytes % pageBytes !== 0) return undefined;
-  {
-    using from = fs.open(path, { read: true });
-    try {
-      using to = fs.open(image, { write: true, createNew: true, mode: 0o600 });
-      const buffer = new Uint8Array(COPY_BYTES);
-      for (let done = 0, count = from.read(buffer); count > 0; count = from.read(buffer)) {
-        to.write(buffer.subarray(0, count));
-        done += count;
-        host.report.progress(`copy ${path}`, done, before.bytes);
-        host.checkpoint();
-      }
-    } catch (error) {
-      removeIfThere(fs, image);
-      throw diskError(`write ${image}`, error);
-    }
-  }
+  if (!isQuiet()) return undefined;
+  const copied = copyBytes(host, path, image);
   if (!isQuiet() || JSON.stringify(markOf(fs.stat(path))) !== JSON.stringify(before)) {
     removeIfThere(fs, image);
     return undefined;
   }
-  return await Promise.resolve({ ...readFacts(host, image), pageBytes, bytes: before.bytes });
+  return await Promise.resolve({ ...readFacts(host, image), ...copied });
 }
 
+/** Copies what SQLite finds too damaged to be read at all: its pages are worth keeping until somebody has looked. */
+function copyDamaged(host: Host, path: string, image: string): Omit<CopiedDatabase, "fingerprint"> {
+  const { problems, ...copied } = copyBytes(host, path, image);
+  const problem = "SQLite cannot read it: its file was copied as it is, without what its -wal holds";
+  return { ...readFacts(host, image), ...copied, problems: [problem, ...problems] };
+}
+
+/** Copies a database's file as it is, filling up its last page, and says what is wrong with its length. */
+function copyBytes(
+  host: Host,
+  path: string,
+  image: string,
+): Pick<CopiedDatabase, "pageBytes" | "bytes"> & { readonly problems: readonly string[] } {
+  const { fs } = host;
+  const header = requireDatabase(fs, path);
+  let bytes = 0;
+  using from = fs.open(path, { read: true });
+  const total = from.stat().bytes;
+  const read = (buffer: Uint8Array) => {
+    try {
+      return from.read(buffer);
+    } catch (error) {
+      throw sourceError(path, error);
+    }
+  };
+  try {
+    using to = fs.open(image, { write: true, createNew: true, mode: 0o600 });
+    const buffer = new Uint8Array(COPY_BYTES);
+    for (let count = read(buffer); count > 0; count = read(buffer)) {
+      to.write(buffer.subarray(0, count));
+      bytes += count;
+      host.report.progress(`copy ${path}`, bytes, total);
+      host.checkpoint();
+    }
+    to.write(new Uint8Array((header.pageBytes - bytes % header.pageBytes) % header.pageBytes));
+  } catch (error) {
+    removeIfThere(fs, image);
+    throw diskError(`write ${image}`, error);
+  }
+  const problems = bytes < header.bytes || bytes % header.pageBytes !== 0
+    ? [`the file was cut: it has ${bytes} bytes of ${Math.max(header.bytes, bytes)}`]
+    : [];
+  return {
+    pageBytes: header.pageBytes,
+    bytes: Math.ceil(bytes / header.pageBytes) * header.pageBytes,
+    problems,
+  };
+}
+
+/** As {@linkcode copyDatabase}, through SQLite; undefined if it finds the database too damaged to be read. */
 async function copyLive(
   host: Host,
   path: string,
   image: string,
   limits: Limits,
-): Promise<Omit<CopiedDatabase, "fingerprint">> {
+): Promise<Omit<CopiedDatabase, "fingerprint"> | undefined> {
   const { fs } = host;
   const { pageBytes } = requireDatabase(fs, path);
   const started = performance.now();
@@ -209,7 +246,9 @@ async function copyLive(
       });
     } catch (error) {
       if (stopped !== undefined) throw stopped;
-      throw copyError(path, image, error);
+      if (!isDamage(error)) throw copyError(path, image, error);
+      removeIfThere(fs, image);
+      return undefined;
     }
     return { ...facts, pageBytes, bytes: fs.stat(image).bytes };
   } catch (error) {
@@ -250,13 +289,13 @@ function sourceError(path: string, error: unknown): BackupError {
     ]
     : /readonly|hot journal|unable to open/i.test(reason)
     ? [reason, "start the program it belongs to once, so that it recovers its journal, then run this again"]
-    : /malformed|corrupt/i.test(reason)
-    ? [
-      "its schema cannot be read (database disk image is malformed)",
-      "restore the last good snapshot: hapi-backup list",
-    ]
     : [reason, "open it with sqlite3 to see more"];
   return new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint, cause: error });
+}
+
+/** Whether SQLite says that the database itself is damaged. */
+function isDamage(error: unknown): boolean {
+  return /malformed|corrupt/i.test(reasonOf(error));
 }
 
 function copyError(path: string, image: string, error: unknown): BackupError {
@@ -331,13 +370,17 @@ function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
 
 function factsOf(db: DatabaseSync): DatabaseFacts {
   const pragma = (name: string) =>
-    Number((db.prepare(`PRAGMA ${name}`).get() as Record<string, number>)[name]);
-  const schema = db.prepare(
-    "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name",
-  ).all();
+    orIfDamaged(0, () => Number((db.prepare(`PRAGMA ${name}`).get() as Record<string, number>)[name]));
   const rows: Record<string, number> = Object.create(null);
   const unreadable: string[] = [];
-  for (const { type, name, sql } of schema as { type: string; name: string; sql: string | null }[]) {
+  // The pages of a schema that cannot be read are copied all the same: other tables may be recovered from them.
+  const schema = orIfDamaged(
+    undefined,
+    () =>
+      db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name").all(),
+  );
+  if (!schema) unreadable.push("sqlite_schema");
+  for (const { type, name, sql } of (schema ?? []) as { type: string; name: string; sql: string | null }[]) {
     if (type !== "table" || name.startsWith("sqlite_") || /^\s*CREATE\s+VIRTUAL/i.test(sql ?? "")) continue;
     try {
       rows[name] = (db.prepare(`SELECT count(*) AS n FROM ${quoted(name)}`).get() as { n: number }).n;
@@ -348,12 +391,20 @@ function factsOf(db: DatabaseSync): DatabaseFacts {
   return {
     rows: { ...rows },
     unreadable,
-    schemaSha256: schema.length === 0
-      ? NO_SCHEMA
-      : createHash("sha256").update(JSON.stringify(schema)).digest("hex"),
+    schemaSha256: createHash("sha256").update(schema?.length ? JSON.stringify(schema) : "").digest("hex"),
     userVersion: pragma("user_version"),
     applicationId: pragma("application_id"),
   };
+}
+
+/** What `read` finds, or `otherwise` if the database is too damaged for it. */
+function orIfDamaged<T, U>(otherwise: U, read: () => T): T | U {
+  try {
+    return read();
+  } catch (error) {
+    if (isDamage(error)) return otherwise;
+    throw error;
+  }
 }
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;

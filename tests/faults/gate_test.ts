@@ -1,0 +1,206 @@
+/**
+ * Bad sources: a database that is damaged, cut, swapped, emptied or shrunk is stored, suspect, and never good; the
+ * next one clears that only by being good, and until then a restore takes the last good one.
+ */
+
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { gateHint } from "../../scripts/core/gate.ts";
+import type { SetName } from "../../scripts/core/names.ts";
+import type { SuspicionCode } from "../../scripts/core/seal.ts";
+import { chooseSnapshot } from "../../scripts/core/select.ts";
+import type { EncryptReport } from "../../scripts/encrypt.ts";
+import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
+import { restore } from "../../scripts/restore.ts";
+import { generateHubDatabase } from "../bench/generate.ts";
+import { type Home, makeHome } from "../real/home.ts";
+import { pageBytesOf, treesOf } from "./pages.ts";
+
+/** A home whose database is a hub's, and what it was when it was sound. */
+async function makeHubHome(): Promise<Home & { readonly sound: Uint8Array<ArrayBuffer> }> {
+  const home = await makeHome();
+  Deno.removeSync(home.database);
+  await generateHubDatabase({ out: `${home.home}/.hapi`, sessions: 12, messages: 600 });
+  const sound = Deno.readFileSync(home.database);
+  assert.deepEqual((await home.backup()).suspicions, []);
+  return Object.assign(home, { sound });
+}
+
+/** The snapshot that `restore` takes when told nothing. */
+function latestGood({ host, config }: Home): string {
+  const { store, hub } = config();
+  const stored = readSet(host.fs, setIn(store, hub, "state" as SetName)).filter(isSealed);
+  return chooseSnapshot("latest", stored.map(({ sealed }) => sealed.seal), 0);
+}
+
+/** Why the snapshot is suspect by `code`. */
+function detailOf({ suspicions }: EncryptReport, code: SuspicionCode, what: string): string {
+  const found = suspicions.find((suspicion) => suspicion.code === code);
+  assert.ok(found, `${what}: ${code} is not among ${JSON.stringify(suspicions)}`);
+  return found.detail;
+}
+
+Deno.test("garbage or zeros in any table, index or the schema make a snapshot suspect", async () => {
+  using home = await makeHubHome();
+  const good = latestGood(home);
+  const pageBytes = pageBytesOf(home.sound);
+  const trees = treesOf(home.database);
+  assert.ok(trees.length > 30, `${trees.length} trees`);
+  for (const { name, pages } of trees) {
+    for (const page of new Set([pages[0]!, pages.at(-1)!])) {
+      const bad = home.sound.slice();
+      // The file's own header stays: without it this is no database.
+      const damage = bad.subarray((page - 1) * pageBytes + (page === 1 ? 100 : 0), page * pageBytes);
+      if (page % 2 === 0) crypto.getRandomValues(damage);
+      else damage.fill(0);
+      Deno.writeFileSync(home.database, bad);
+      const what = `page ${page} of ${name}`;
+      assert.match(detailOf(await home.backup(), "integrity", what), /^integrity_check: /);
+      assert.equal(latestGood(home), good, what);
+    }
+  }
+});
+
+/** What can become of a database, and what a person is told of it. */
+const BAD: readonly {
+  readonly what: string;
+  readonly code: SuspicionCode;
+  readonly detail: RegExp;
+  readonly spoil: (home: Home & { sound: Uint8Array<ArrayBuffer> }) => void;
+}[] = [
+  {
+    what: "cut within a page",
+    code: "integrity",
+    detail: /^the file was cut: it has \d+99 bytes of \d+$/,
+    spoil: ({ database, sound }) => Deno.truncateSync(database, Math.floor(sound.length / 2000) * 1000 + 99),
+  },
+  {
+    what: "cut to its first page",
+    code: "integrity",
+    detail: /^the file was cut: it has 4096 bytes of \d+$/,
+    spoil: ({ database }) => Deno.truncateSync(database, 4096),
+  },
+  {
+    what: "swapped for another",
+    code: "swapped",
+    detail: /^\d+ of \d+ tables are gone: it may be another database$/,
+    spoil: ({ database, sql }) => {
+      Deno.removeSync(database);
+      sql("PRAGMA journal_mode = WAL; CREATE TABLE notes (body); INSERT INTO notes VALUES ('x')");
+    },
+  },
+  {
+    what: "emptied by a bad migration",
+    code: "empty",
+    detail: /^every table is empty, and there were \d+ rows$/,
+    spoil: ({ database }) => {
+      using db = new DatabaseSync(database);
+      const tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
+      db.exec("PRAGMA foreign_keys = OFF");
+      for (const { name } of tables) db.exec(`DELETE FROM "${name}"`);
+    },
+  },
+  {
+    what: "without its messages after a bad migration",
+    code: "rows-lost",
+    detail: /^messages has 0 rows where the last good snapshot had 600: 300 fewer pass for a clean-up$/,
+    spoil: ({ sql }) => sql("DROP TABLE messages"),
+  },
+  {
+    what: "shrunk by most of its rows",
+    code: "rows-lost",
+    detail: /^messages has 59 rows where the last good snapshot had 600: 300 fewer pass for a clean-up$/,
+    spoil: ({ sql }) => sql("DELETE FROM messages WHERE rowid NOT IN (SELECT rowid FROM messages LIMIT 59)"),
+  },
+];
+
+Deno.test("a cut, swapped, emptied or shrunk database is suspect until a good one comes", async () => {
+  using home = await makeHubHome();
+  for (const { what, code, detail, spoil } of BAD) {
+    const good = latestGood(home);
+    spoil(home);
+    const first = await home.backup();
+    assert.match(detailOf(first, code, what), detail);
+    const spoilt = Deno.readFileSync(home.database);
+    // It is kept as it is: what can still be read of it may be wanted.
+    const to = `${home.dir}/${code}`;
+    await restore(await home.opening(), first.id, to);
+    const kept = Deno.readFileSync(`${to}/home/.hapi/hapi.db`);
+    assert.deepEqual(kept.subarray(0, spoilt.length), spoilt, what);
+    Deno.removeSync(to, { recursive: true });
+    // Neither waiting nor asking for a full makes it good.
+    for (const full of [false, true]) {
+      assert.match(detailOf(await home.backup({ full }), code, `${what}, unchanged`), detail);
+    }
+    assert.equal(latestGood(home), good, what);
+
+    Deno.writeFileSync(home.database, home.sound);
+    const after = await home.backup();
+    assert.deepEqual(after.suspicions, [], `${what}, then mended`);
+    assert.equal(latestGood(home), after.id);
+  }
+});
+
+Deno.test("a database that is cut while a hub has it open is stored as it is, suspect", async () => {
+  using home = await makeHubHome();
+  using hub = new DatabaseSync(home.database);
+  hub.prepare("SELECT count(*) FROM messages").get();
+  Deno.truncateSync(home.database, 4096);
+  const report = await home.backup();
+  assert.match(
+    detailOf(report, "integrity", "cut while open"),
+    /^SQLite cannot read it: its file was copied as it is.*; the file was cut: it has 4096 bytes of \d+$/,
+  );
+});
+
+Deno.test("what counts as a clean-up of old rows can be set, and one that was meant can be accepted", async () => {
+  using home = await makeHubHome();
+  const cleanUp = () =>
+    home.sql("DELETE FROM messages WHERE rowid IN (SELECT rowid FROM messages LIMIT 400)");
+  const mend = () => Deno.writeFileSync(home.database, home.sound);
+  const [set] = [...home.config().sets.values()];
+  const gated = (gate: Record<string, unknown>) =>
+    home.configure({ sets: { state: { ...set, gate: { ...set!.gate, ...gate } } } });
+  const good = latestGood(home);
+  cleanUp();
+  detailOf(await home.backup(), "rows-lost", "two thirds gone");
+
+  const settings = [{ rowsLostRatio: 0.7 }, { rowsLostMin: 401 }, {
+    ignoreTables: ["messages", "usage_events"],
+  }];
+  for (const gate of settings) {
+    mend();
+    gated({});
+    await home.backup();
+    cleanUp();
+    gated(gate);
+    assert.deepEqual((await home.backup()).suspicions, [], JSON.stringify(gate));
+  }
+
+  mend();
+  gated({});
+  await home.backup();
+  cleanUp();
+  detailOf(await home.backup(), "rows-lost", "two thirds gone again");
+  assert.deepEqual((await home.backup({ accept: true })).suspicions, []);
+  assert.deepEqual((await home.backup()).suspicions, [], "what was accepted is what is compared with");
+  assert.ok(latestGood(home) > good);
+  // Damage is not a matter of taste.
+  Deno.truncateSync(home.database, 4096);
+  detailOf(await home.backup({ accept: true }), "integrity", "accepted damage");
+});
+
+Deno.test("the command line stores what is suspect, exits 3, and says what to do about it", async () => {
+  using home = await makeHubHome();
+  home.sql("DELETE FROM messages WHERE rowid > 20");
+  const shrunk = await home.cli(["backup"]);
+  assert.equal(shrunk.code, 3, shrunk.stderr);
+  assert.match(shrunk.stdout, /SUSPECT hapi\.db: messages has \d+ rows where the last good snapshot had 600/);
+  assert.ok(shrunk.stderr.includes(gateHint([{ code: "rows-lost" }])), shrunk.stderr);
+
+  Deno.truncateSync(home.database, 4096 * 5);
+  const cut = await home.cli(["backup", "--accept"]);
+  assert.equal(cut.code, 3, cut.stderr);
+  assert.match(cut.stderr, /Cannot count this snapshot as good: .*the file was cut: it has 20480 bytes/);
+  assert.ok(cut.stderr.includes(gateHint([{ code: "integrity" }])), cut.stderr);
+});
