@@ -15,9 +15,12 @@ import {
   type Surroundings,
 } from "./scripts/core/config.ts";
 import { STORAGE_USER } from "./scripts/core/authorize.ts";
+import type { Shell } from "./scripts/core/commands.ts";
+import { completions } from "./scripts/core/completions.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { formatBytes, formatCount, formatTime } from "./scripts/core/format.ts";
 import { gateHint } from "./scripts/core/gate.ts";
+import { manPage } from "./scripts/core/man_page.ts";
 import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
 import {
   checkPermissions,
@@ -309,6 +312,16 @@ const VERBS: Readonly<Record<string, Verb>> = {
         ? JSON.stringify({ ok: true, config: shown })
         : `${context.configFile} is in order:\n${JSON.stringify(shown, null, 2)}`,
     );
+    return Promise.resolve();
+  },
+
+  completions(context) {
+    context.terminal.print(completions(context.options.shell as Shell));
+    return Promise.resolve();
+  },
+
+  man(context) {
+    context.terminal.print(manPage());
     return Promise.resolve();
   },
 };

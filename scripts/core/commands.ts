@@ -4,12 +4,18 @@
  * @module
  */
 
+/** Shells that completions are made for. */
+export const SHELLS = ["bash", "zsh", "fish"] as const;
+export type Shell = typeof SHELLS[number];
+
 /** One option. `flags` in commander's form; its long name in camel case is the key in the parsed options. */
 export interface OptionSpec {
   readonly flags: string;
   readonly text: string;
   readonly default?: string;
   readonly choices?: readonly string[];
+  /** Values that shells offer beside any other. */
+  readonly suggestions?: readonly string[];
   /** May be given several times; the values become a list. */
   readonly many?: boolean;
 }
@@ -39,6 +45,7 @@ const SET: OptionSpec = {
   flags: "--set <name>",
   text: 'which set of sources: "state", "voice", or "all"',
   default: "state",
+  suggestions: ["state", "voice", "all"],
 };
 const STORE: OptionSpec = {
   flags: "--store <store>",
@@ -59,6 +66,7 @@ const SNAPSHOT: OptionSpec = {
   flags: "--snapshot <which>",
   text: '"latest", an id, or a time such as "2026-11-20 06:00" (the newest at or before it)',
   default: "latest",
+  suggestions: ["latest"],
 };
 const HUB: OptionSpec = { flags: "--hub-name <name>", text: "whose snapshots, in a store of several hubs" };
 const OPENING: readonly OptionSpec[] = [
@@ -138,6 +146,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       {
         ...SNAPSHOT,
         text: '"latest", "random", an id, or a time such as "2026-11-20 06:00"',
+        suggestions: ["latest", "random"],
       },
       STORE,
       HUB,
@@ -273,6 +282,23 @@ export const COMMANDS: readonly CommandSpec[] = [
     arguments: [{ name: "<action>", text: "what to do", choices: ["check", "schema"] }],
     options: [],
     example: "hapi-backup config check",
+  },
+  {
+    verb: "completions",
+    group: "Anywhere",
+    summary: "print what lets a shell complete verbs and options",
+    config: "none",
+    arguments: [{ name: "<shell>", text: "which shell", choices: SHELLS }],
+    options: [],
+    example: "hapi-backup completions bash > ~/.local/share/bash-completion/completions/hapi-backup",
+  },
+  {
+    verb: "man",
+    group: "Anywhere",
+    summary: "print the man page",
+    config: "none",
+    options: [],
+    example: "hapi-backup man | man -l -",
   },
   {
     verb: "scrub",
