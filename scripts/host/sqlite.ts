@@ -267,9 +267,12 @@ export function notEnoughSpace(folder: string, free: number, needed: number): Ba
   });
 }
 
-function openForReading(path: string): DatabaseSync {
+function openForReading(path: string, busyMs = BUSY_MS): DatabaseSync {
   try {
-    return new DatabaseSync(path, { readOnly: true, timeout: BUSY_MS, allowExtension: false });
+    const db = new DatabaseSync(path, { readOnly: true, allowExtension: false });
+    // Deno 2.9.6 passes over the option `timeout`: it waits for 5 s whatever that says.
+    db.exec(`PRAGMA busy_timeout = ${busyMs}`);
+    return db;
   } catch (error) {
     throw sourceError(path, error);
   }
@@ -319,7 +322,7 @@ export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, numb
   try {
     // Just to read a WAL database that nobody has open, SQLite would make files beside it.
     if (requireDatabase(fs, path).wal && !lstatIfThere(fs, `${path}-wal`)) return undefined;
-    const db = new DatabaseSync(path, { readOnly: true, timeout: 1_000, allowExtension: false });
+    const db = openForReading(path, 1_000);
     try {
       db.exec("BEGIN");
       return factsOf(db).rows;
