@@ -16,12 +16,12 @@ import { placeMatcher } from "./core/globs.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
-import { chooseSnapshot, newestSuspect } from "./core/select.ts";
+import { newestSuspect } from "./core/select.ts";
 import { diskError, exists, lstatIfThere, parentOf, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";
 import { usersOf } from "./host/open_files.ts";
-import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
+import { chooseStored, type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
 import { serveStep } from "./host/step.ts";
@@ -492,13 +492,13 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
   const keys = await readKeys(host, config, job.keys);
   await using store = await openStoreOf(host, config, job.store);
   const set = storedSetNamed(store, job.set, job.store.hubName);
-  const seals = readSetIfThere(host.fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
-  const id = chooseSnapshot(job.which, seals, 0);
-  const suspect = newestSuspect(seals);
+  const stored = readSetIfThere(host.fs, set);
+  const { id, sealed: { seal } } = chooseStored(job.which, stored, Math.random());
+  const suspect = newestSuspect(stored.filter(isSealed).map(({ sealed }) => sealed.seal));
   if (job.which === "latest" && suspect) {
     host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
   }
-  await store.fetch(set, [...seals.find((seal) => seal.id === id)!.needs, id]);
+  await store.fetch(set, [...seal.needs, id]);
   const opening: Opening = { host, set, ...keys };
   if (job.dryRun) return await planRestore(opening, id, only);
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);

@@ -7,18 +7,17 @@
  */
 
 import type { Config } from "./core/config.ts";
-import { reasonOf } from "./core/errors.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount } from "./core/format.ts";
 import type { SavedDatabase } from "./core/manifest.ts";
 import { SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
-import { chooseSnapshot } from "./core/select.ts";
 import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";
 import { fileShows, needlesIn } from "./host/needles.ts";
-import { type Opening, openSeal } from "./host/open_snapshot.ts";
+import { chooseStored, type Opening, openSeal } from "./host/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
@@ -54,6 +53,7 @@ export interface VerifyExtras {
 /**
  * Verifies one snapshot. What fails is in the report; a check that another failure makes impossible is left out.
  *
+ * @throws {BackupError} (key), (disk), (cancelled) If it could not be found out whether the snapshot is any good.
  * @param seals All snapshots of the set that have a seal, oldest first.
  * @param scratch An empty folder.
  */
@@ -77,7 +77,7 @@ export async function verify(
       checks.push({ name, ok: true, detail: say(value) });
       return value;
     } catch (error) {
-      if ((error as { kind?: string }).kind === "cancelled") throw error;
+      if (isNoVerdict(error, checks)) throw error;
       checks.push({ name, ok: false, detail: reasonOf(error) });
       return undefined;
     }
@@ -138,6 +138,13 @@ export async function verify(
   return checks;
 }
 
+/** An interruption says nothing of the snapshot, nor does a wrong key or a full disk while all else was right. */
+function isNoVerdict(error: unknown, checks: readonly Check[]): boolean {
+  if (!(error instanceof BackupError)) return false;
+  if (error.kind === "cancelled") return true;
+  return (error.kind === "key" || error.kind === "disk") && checks.every(({ ok }) => ok);
+}
+
 type RunCheck = <T>(
   name: string,
   work: () => T | Promise<T>,
@@ -191,7 +198,7 @@ async function checkDatabase(
 
 /** Each seal names the one before it by checksum, where that one is still here. */
 function requireLinks(seals: readonly SealedSnapshot[]): number {
-  const checksums = new Map(seals.map(({ id, sealed }) => [id, (sealed as { checksum: string }).checksum]));
+  const checksums = new Map(seals.map(({ id, sealed }) => [id, sealed.checksum]));
   let count = 0;
   for (const { id, sealed: { seal } } of seals) {
     if (!seal.previous) continue;
@@ -282,12 +289,12 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
   const keys = await readKeys(host, config, job.keys);
   await using store = await openStoreOf(host, config, job.store);
   const set = storedSetNamed(store, job.set, job.store.hubName);
-  const sealed = readSetIfThere(host.fs, set).filter(isSealed);
-  const id = chooseSnapshot(job.which, sealed.map(({ sealed }) => sealed.seal), Math.random());
-  await store.fetch(set, [...sealed.find((snapshot) => snapshot.id === id)!.sealed.seal.needs, id]);
+  const stored = readSetIfThere(host.fs, set);
+  const { id, sealed: { seal } } = chooseStored(job.which, stored, Math.random());
+  await store.fetch(set, [...seal.needs, id]);
   using scratch = makeScratch(host, job.store.scratch);
   const isOwn = set.hub === config.hub;
-  const checks = await verify({ host, set, ...keys }, sealed, id, scratch.path, {
+  const checks = await verify({ host, set, ...keys }, stored.filter(isSealed), id, scratch.path, {
     ...(isOwn ? { home: config.home } : {}),
     ...(job.hubProgram === undefined ? {} : { hubProgram: job.hubProgram }),
   });

@@ -490,7 +490,10 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
   const later = snapshotIdAt(new Date("2099-01-01"));
   read({});
   const wrong: [Record<string, unknown>, RegExp][] = [
-    [{ version: 2 }, /format version 2, and this program reads up to 1/],
+    [
+      { version: 2 },
+      /format version 2, and this program reads up to 1: it takes hapi-backup 2\.0\.0 or newer/,
+    ],
     [{ version: 0 }, /version/],
     [{ format: "other" }, /format/],
     [{ kind: "full" }, /a full that needs others/],
@@ -515,14 +518,6 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
       JSON.stringify(changes),
     );
   }
-  const newer = (() => {
-    try {
-      read({ version: 3 });
-    } catch (error) {
-      return error as BackupError;
-    }
-  })();
-  assert.match(newer!.hint!, /major version is 3 or newer/);
 });
 
 Deno.test("no text makes the readers of seals, manifests and configurations throw anything but a BackupError", () => {

@@ -108,11 +108,8 @@ export function serializeSeal(seal: Seal): string {
  * @throws {BackupError} (integrity) If it is not a seal, contradicts itself, or has a newer format version.
  */
 export function parseSeal(text: string, where: string): Seal {
-  const fail = (state: string, hint?: string): never => {
-    throw new BackupError(`Cannot read seal ${where}: ${state}`, {
-      kind: "integrity",
-      ...(hint ? { hint } : {}),
-    });
+  const fail = (state: string): never => {
+    throw new BackupError(`Cannot read seal ${where}: ${state}`, { kind: "integrity" });
   };
   if (text.length > SEAL_BYTES_MAX) fail(`it has ${text.length} characters, more than ${SEAL_BYTES_MAX}`);
   let json: unknown;
@@ -125,8 +122,8 @@ export function parseSeal(text: string, where: string): Seal {
   const format = (json as { format?: unknown } | null)?.format;
   if (format === FORMAT_NAME && typeof version === "number" && version > FORMAT_VERSION) {
     fail(
-      `it has format version ${version}, and this program reads up to ${FORMAT_VERSION}`,
-      `use a hapi-backup whose major version is ${version} or newer`,
+      `it has format version ${version}, and this program reads up to ${FORMAT_VERSION}: ` +
+        `it takes hapi-backup ${version}.0.0 or newer`,
     );
   }
   const parsed = sealSchema.safeParse(json);

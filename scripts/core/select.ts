@@ -15,7 +15,7 @@ export type Choice = Pick<Seal, "id" | "suspicions">;
 /**
  * Chooses a snapshot.
  *
- * @param which `latest` (the newest good one), `random` (any, old ones as likely as new), an id, or a time, which means
+ * @param which `latest` (the newest good one), `random` (any good one, old as likely as new), an id, or a time, which means
  * the newest good one at or before it.
  * @param random A number from 0 up to, not including, 1.
  * @throws {BackupError} (usage) If there is none, or the text means nothing.
@@ -26,9 +26,9 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   };
   if (seals.length === 0) none("the store holds no snapshot of this set", "check --store and --set");
   const good = seals.filter((seal) => seal.suspicions.length === 0);
-  if (which === "random") return seals[Math.floor(random * seals.length)]!.id;
-  if (which === "latest") {
-    return good.at(-1)?.id ?? none("all are suspect", "name one by its id; `hapi-backup list` shows them");
+  if (which === "random" || which === "latest") {
+    const chosen = which === "latest" ? good.at(-1) : good[Math.floor(random * good.length)];
+    return chosen?.id ?? none("all are suspect", "name one by its id; `hapi-backup list` shows them");
   }
   if (isSnapshotId(which)) {
     return seals.find((seal) => seal.id === which)?.id ??

@@ -8,12 +8,13 @@ import { BackupError } from "../core/errors.ts";
 import { type Manifest, MANIFEST_BYTES_MAX, neededBy, parseManifest } from "../core/manifest.ts";
 import { MANIFEST_PART, type PartName, type SnapshotId } from "../core/names.ts";
 import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../core/seal.ts";
+import { chooseSnapshot } from "../core/select.ts";
 import { verifySsh } from "../core/sshsig.ts";
 import { requireTrusted, type Trust } from "../core/trust.ts";
 import type { Host } from "./host.ts";
 import type { Identity } from "./identity.ts";
 import { readPart } from "./part_reader.ts";
-import { isSealed, readSnapshot, type StoredSet } from "./store.ts";
+import { isSealed, readSnapshot, type SealedSnapshot, type StoredSet, type StoredSnapshot } from "./store.ts";
 
 /** Everything that opens the snapshots of one set. */
 export interface Opening {
@@ -38,18 +39,36 @@ export function openSeal(
   { host, set, trust }: Pick<Opening, "host" | "set" | "trust">,
   id: SnapshotId,
 ): TrustedSnapshot {
-  const snapshot = readSnapshot(host.fs, set, id);
-  const what = `${set.hub}/${set.set}/${id}`;
-  if (!isSealed(snapshot)) {
-    const problem = "problem" in snapshot.sealed ? snapshot.sealed.problem : "";
-    throw new BackupError(`Cannot open snapshot ${what}: ${problem}`, {
-      kind: "integrity",
-      hint: "another copy of the store may hold it whole: try it with --store",
-    });
-  }
-  const { seal, bytes, signature } = snapshot.sealed;
-  requireTrusted(trust, verifySsh(signature, SEAL_NAMESPACE, bytes).publicKey, what);
-  return { seal, folder: snapshot.folder };
+  const { folder, sealed: { seal, bytes, signature } } = requireSealed(readSnapshot(host.fs, set, id));
+  const { publicKey } = verifySsh(signature, SEAL_NAMESPACE, bytes);
+  requireTrusted(trust, publicKey, `${set.hub}/${set.set}/${id}`);
+  return { seal, folder };
+}
+
+/**
+ * Chooses a snapshot of a set, as {@linkcode chooseSnapshot} does.
+ *
+ * @throws {BackupError} (integrity) If the one that is named is there without a seal that can be read; (usage).
+ */
+export function chooseStored(
+  which: string,
+  stored: readonly StoredSnapshot[],
+  random: number,
+): SealedSnapshot {
+  const named = stored.find(({ id }) => id === which);
+  if (named) return requireSealed(named);
+  const sealed = stored.filter(isSealed);
+  const id = chooseSnapshot(which, sealed.map(({ sealed }) => sealed.seal), random);
+  return sealed.find((snapshot) => snapshot.id === id)!;
+}
+
+function requireSealed(snapshot: StoredSnapshot): SealedSnapshot {
+  if (isSealed(snapshot)) return snapshot;
+  const { hub, set, id, sealed } = snapshot;
+  throw new BackupError(`Cannot open snapshot ${hub}/${set}/${id}: ${sealed.problem}`, {
+    kind: "integrity",
+    hint: "another copy of the store may hold it whole: try it with --store",
+  });
 }
 
 /** The part with this name. @throws {BackupError} (integrity) If the seal names none. */

@@ -29,24 +29,33 @@ export const INCOMING_PREFIX = ".incoming-";
 export const READ_BYTES = 1 << 20;
 
 /** A folder named like a snapshot. Without a readable seal it is not one. */
-export interface StoredSnapshot {
+export type StoredSnapshot = SealedSnapshot | UnsealedSnapshot;
+
+interface SnapshotFolder {
   readonly hub: HubName;
   readonly set: SetName;
   readonly id: SnapshotId;
   readonly folder: string;
-  /** The seal and its exact bytes, or why there is none. */
-  readonly sealed:
-    | {
-      readonly seal: Seal;
-      readonly bytes: Uint8Array;
-      readonly signature: string;
-      readonly checksum: string;
-    }
-    | { readonly seal: undefined; readonly state: "incomplete" | "unreadable"; readonly problem: string };
 }
 
-/** A snapshot whose seal could be read. */
-export type SealedSnapshot = StoredSnapshot & { readonly sealed: { readonly seal: Seal } };
+/** A snapshot whose seal could be read: the seal and its exact bytes. */
+export interface SealedSnapshot extends SnapshotFolder {
+  readonly sealed: {
+    readonly seal: Seal;
+    readonly bytes: Uint8Array;
+    readonly signature: string;
+    readonly checksum: string;
+  };
+}
+
+/** Why there is no seal. */
+export interface UnsealedSnapshot extends SnapshotFolder {
+  readonly sealed: {
+    readonly seal: undefined;
+    readonly state: "incomplete" | "unreadable";
+    readonly problem: string;
+  };
+}
 
 export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
   return snapshot.sealed.seal !== undefined;
@@ -163,7 +172,7 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
     return bad("unreadable", reasonOf(error));
   }
 
-  function bad(state: "incomplete" | "unreadable", problem: string): StoredSnapshot {
+  function bad(state: "incomplete" | "unreadable", problem: string): UnsealedSnapshot {
     return { ...found, sealed: { seal: undefined, state, problem } };
   }
 }
