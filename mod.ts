@@ -56,8 +56,8 @@ import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
-import type { Staged, StagedChecks } from "./scripts/host/staging.ts";
-import { runStep, startStep } from "./scripts/host/step.ts";
+import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
+import { runStep } from "./scripts/host/step.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
@@ -97,12 +97,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     for (const set of chosenSets(config, context)) {
       const staged = await locked(context, config, set, async () => {
         const result = await snapshotStep(context, config, set);
-        await runStep<StagedChecks>(
-          script("check"),
-          { config, set },
-          checkPermissions(config, set),
-          context.terminal,
-        );
+        await checkStep(context, config, set);
         return result;
       });
       context.terminal.print(
@@ -334,34 +329,30 @@ function unitEnvironment({ env }: Surroundings): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
-/** Snapshot, then encrypt while the images are checked on the other core. */
+/** Snapshot, then encrypt while the images are checked on the other core. Nothing stays staged, however it ends. */
 async function snapshotAndEncrypt(
   context: VerbContext,
   config: Config,
   set: SetName,
 ): Promise<EncryptReport> {
-  const { terminal } = context;
   const staged = await snapshotStep(context, config, set);
+  const checks = staged.databases.some(({ copy }) => copy)
+    ? checkStep(context, config, set)
+    : Promise.resolve({});
   const job = { config, options: encryptOptions(context, set), checksComeLater: true };
-  const encrypting = startStep<EncryptReport>(
-    script("encrypt"),
-    job,
-    encryptPermissions(config, set, realPath(context)),
-    terminal,
-  );
-  if (staged.databases.some(({ copy }) => copy)) {
-    const checking = runStep<StagedChecks>(
-      script("check"),
-      { config, set },
-      checkPermissions(config, set),
-      terminal,
-    );
-    const [checks] = await Promise.all([checking, Promise.race([checking, encrypting.result])]);
-    encrypting.send(checks);
-  } else {
-    encrypting.send({});
+  const permissions = encryptPermissions(config, set, realPath(context));
+  try {
+    return await runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, checks);
+  } catch (error) {
+    // The next run copies the databases anew: no second plaintext copy is to wait for it.
+    await checks.catch(() => {});
+    clearStaging(context.host.fs, setFolder(config.stateFolder, set));
+    throw error;
   }
-  return await encrypting.result;
+}
+
+function checkStep({ terminal }: VerbContext, config: Config, set: SetName): Promise<StagedChecks> {
+  return runStep<StagedChecks>(script("check"), { config, set }, checkPermissions(config, set), terminal);
 }
 
 /** The same, and a line in the log of runs however it ends. */

@@ -24,13 +24,14 @@ export interface StepTools {
   readonly host: Host;
   /** Writes to standard output. */
   readonly print: (text: string) => void;
-  /** Comes later than the job: what another step, running at the same time, found out. */
+  /** Comes later than the job: what another step, running at the same time, found out, or why it could not. */
   readonly later: Promise<unknown>;
 }
 
 type ToWorker =
   | { readonly type: "job"; readonly job: unknown; readonly cancelled: SharedArrayBuffer }
-  | { readonly type: "later"; readonly value: unknown };
+  | { readonly type: "later"; readonly value: unknown }
+  | { readonly type: "later failed"; readonly error: ThrownError };
 type FromWorker =
   | { readonly type: "ready" }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
@@ -69,25 +70,20 @@ export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFl
   return { fs: realFs, run: makeRun(checkpoint), now: () => new Date(), report, checkpoint };
 }
 
-/** A step under way. */
-export interface RunningStep<Result> {
-  readonly result: Promise<Result>;
-  /** Gives the step what it waits for in `later`. */
-  readonly send: (value: unknown) => void;
-}
-
 /**
- * Runs a script as a step in a worker.
+ * Runs a script as a step in a worker, to its end.
  *
  * @param script The module's URL.
+ * @param later What the step is given as its `later`, once it is known.
  * @throws {BackupError} What the step threw; (internal) if it died.
  */
-export function startStep<Result>(
+export function runStep<Result>(
   script: string,
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
-): RunningStep<Result> {
+  later?: Promise<unknown>,
+): Promise<Result> {
   const { read, write = [], run = [], net = [], env = [], sys = [] } = permissions;
   // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
   const list = (granted: readonly string[]) =>
@@ -108,7 +104,11 @@ export function startStep<Result>(
     },
   } as WorkerOptions);
   const say = (message: ToWorker) => worker.postMessage(message);
-  const result = new Promise<Result>((resolve, reject) => {
+  later?.then(
+    (value) => say({ type: "later", value }),
+    (error) => say({ type: "later failed", error: flatten(error) }),
+  );
+  return new Promise<Result>((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
         case "ready":
@@ -130,12 +130,6 @@ export function startStep<Result>(
       reject(new BackupError(`Cannot run ${script}: ${event.message}`, { kind: "internal" }));
     };
   }).finally(() => worker.terminate());
-  return { result, send: (value) => say({ type: "later", value }) };
-}
-
-/** Runs a script as a step in a worker, to its end. */
-export function runStep<Result>(...args: Parameters<typeof startStep>): Promise<Result> {
-  return startStep<Result>(...args).result;
 }
 
 /**
@@ -164,11 +158,15 @@ export function serveStep<Job>(
     info: (text) => say({ type: "info", text }),
     warn: (text) => say({ type: "warn", text }),
   };
-  const { promise: later, resolve: resolveLater } = Promise.withResolvers<unknown>();
+  const { promise: later, resolve: resolveLater, reject: rejectLater } = Promise.withResolvers<unknown>();
+  // A step that fails before it waits for this has said enough.
+  later.catch(() => {});
   scope.onmessage = ({ data }) => {
     if (data.type === "later") return resolveLater(data.value);
+    if (data.type === "later failed") return rejectLater(revive(data.error));
     const host = makeHost(report, data.cancelled);
-    step(data.job as Job, { host, print: (text) => say({ type: "print", text }), later }).then(
+    const tools: StepTools = { host, print: (text) => say({ type: "print", text }), later };
+    Promise.try(step, data.job as Job, tools).then(
       (result) => say({ type: "done", result }),
       (error) => say({ type: "failed", error: flatten(error) }),
     );

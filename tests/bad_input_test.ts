@@ -1,0 +1,399 @@
+/** Bad input through the real command line: one clear error, the right exit code, nothing lost and nothing left. */
+
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { randomBytes } from "node:crypto";
+import { generateIdentity } from "../scripts/host/identity.ts";
+import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+/** The one error that a person is to see: what cannot be done, and the remedy. */
+function assertError(ran: Ran, code: number, error: RegExp, hint: RegExp): void {
+  assert.equal(ran.code, code, ran.stderr);
+  const errors = ran.stderr.split("\n").filter((line) => line.startsWith("error: "));
+  assert.equal(errors.length, 1, ran.stderr);
+  assert.match(errors[0]!, /^error: Cannot [^:]+/);
+  assert.match(errors[0]!, error);
+  const hints = ran.stderr.split("\n").filter((line) => line.startsWith("hint: "));
+  assert.equal(hints.length, 1, ran.stderr);
+  assert.match(hints[0]!, hint);
+  assert.doesNotMatch(ran.stderr, /fault of hapi-backup|at file:|NotCapable/);
+}
+
+/** What must be as it was after a run that failed: snapshots, what is remembered, and no plaintext left over. */
+async function stored(home: Home): Promise<[string, string][]> {
+  return (await filesBelow(home.home)).filter(([path]) =>
+    /^store\/|^state\/state\//.test(path) && !/\/\.runs\/|\/lock$/.test(path)
+  );
+}
+
+/** A state of the live database that cannot be backed up. */
+interface BadDatabase {
+  readonly make: (home: Home) => void;
+  readonly error: RegExp;
+  readonly hint: RegExp;
+}
+
+const BAD_DATABASES: readonly BadDatabase[] = [
+  {
+    make: ({ database }) => Deno.removeSync(database),
+    error: /hapi\.db: there is no such file/,
+    hint: /HAPI_HOME or DB_PATH/,
+  },
+  {
+    make: (home) => home.write(".hapi/hapi.db", ""),
+    error: /hapi\.db: it is empty \(0 bytes\)/,
+    hint: /hapi-backup list/,
+  },
+  {
+    make: (home) => home.write(".hapi/hapi.db", "not a database ".repeat(50)),
+    error: /does not start like an SQLite database/,
+    hint: /kind file/,
+  },
+  {
+    make: (home) => home.write(".hapi/hapi.db", randomBytes(65_536)),
+    error: /does not start like an SQLite database/,
+    hint: /encrypted/,
+  },
+  {
+    make: ({ database }) => {
+      Deno.removeSync(database);
+      Deno.mkdirSync(database);
+    },
+    error: /hapi\.db: it is not a file/,
+    hint: /point the source at the database/,
+  },
+];
+
+Deno.test("a database that is missing, empty, encrypted or none stops the run: exit 3, and what was stored stays", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const before = await stored(home);
+  for (const { make, error, hint } of BAD_DATABASES) {
+    make(home);
+    assertError(await home.cli(["backup", "--no-ship"]), 3, error, hint);
+    assert.deepEqual(await stored(home), before);
+  }
+});
+
+Deno.test("a database that another process holds exclusively is waited for, then given up: exit 3", async () => {
+  using home = await makeHome();
+  home.sql("PRAGMA journal_mode = DELETE");
+  const before = await stored(home);
+  const holder = new Deno.Command("sqlite3", { args: [home.database], stdin: "piped", stdout: "piped" })
+    .spawn();
+  const writer = holder.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("BEGIN EXCLUSIVE; SELECT 'held';\n"));
+  const reader = holder.stdout.getReader();
+  await reader.read();
+  const started = performance.now();
+  const refused = await home.cli(["backup", "--no-ship"]);
+  assert.ok(performance.now() - started > 10_000, "it was patient");
+  assertError(refused, 3, /another process held its lock for 10 s/, /fuser.*lsof/);
+  assert.deepEqual(await stored(home), before);
+  await writer.close();
+  await reader.cancel();
+  await holder.status;
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+});
+
+Deno.test("a database with damaged pages is stored, called suspect, and does not displace the good one", async () => {
+  using home = await makeHome();
+  const good = await home.backup();
+  home.sql(insertMessages(2_000));
+  const bytes = Deno.readFileSync(home.database);
+  bytes.fill(0xa5, 60 * 4096, 62 * 4096);
+  Deno.writeFileSync(home.database, bytes);
+  const ran = await home.cli(["backup", "--no-ship", "--json"]);
+  assertError(ran, 3, /as good: \d{8}T\d{6}Z: hapi\.db: integrity_check/, /--accept/);
+  const [report] = JSON.parse(ran.stdout).snapshots;
+  assert.equal(report.suspicions[0].code, "integrity");
+  assert.match((await home.cli(["list"])).stdout, /SUSPECT: hapi\.db integrity/);
+  const restored = await home.cli([
+    "restore",
+    "--to",
+    `${home.dir}/out`,
+    "--identity",
+    home.identityFile,
+    "--json",
+  ]);
+  assert.equal(JSON.parse(restored.stdout).snapshot, good.id);
+  assert.match(restored.stderr, new RegExp(`newest snapshot, ${report.id}, is suspect`));
+  const asked = await home.cli(
+    ["restore", "--to", `${home.dir}/asked`, "--snapshot", report.id, "--identity", home.identityFile],
+  );
+  assert.equal(asked.code, 0, "a suspect one is given to who asks for it");
+});
+
+Deno.test("rows that are gone make a snapshot suspect until --accept; then it is what the next is compared with", async () => {
+  using home = await makeHome();
+  const good = await home.backup();
+  home.sql("DELETE FROM messages");
+  const suspect = await home.cli(["backup", "--no-ship"]);
+  assertError(suspect, 3, /messages has 0 rows where the last good snapshot had 300/, /--accept/);
+  assert.match(suspect.stdout, /SUSPECT hapi\.db/);
+  const status = await home.cli(["status", "--json"]);
+  assert.equal(JSON.parse(status.stdout).sets[0].newest, good.id);
+  assert.equal(
+    (await home.cli(["backup", "--no-ship"])).code,
+    3,
+    "it stays suspect, though nothing changed since",
+  );
+  assert.equal((await home.cli(["backup", "--no-ship", "--accept"])).code, 0);
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  home.sql("DROP TABLE messages; DELETE FROM sessions");
+  const emptied = await home.cli(["backup", "--no-ship", "--json"]);
+  assert.deepEqual(
+    JSON.parse(emptied.stdout).snapshots[0].suspicions.map(({ code }: { code: string }) => code),
+    ["empty"],
+  );
+});
+
+Deno.test("a file or database that this user may not read stops the run: exit 3", async () => {
+  if (Deno.uid() !== 0) return;
+  using home = await makeHome();
+  for (const path of [home.dir, ...(await foldersBelow(home.dir))]) Deno.chmodSync(path, 0o777);
+  await output("chown", ["-R", "65534:65534", home.dir]);
+  const under = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+  const first = await home.cli(["backup", "--no-ship"], { under });
+  assert.equal(first.code, 0, first.stderr);
+  const before = await stored(home);
+  for (
+    const [name, error] of [["hub.env", /Cannot read ".*hub\.env"/], [
+      "hapi.db",
+      /back up database .*hapi\.db: /,
+    ]] as const
+  ) {
+    const path = `${home.home}/.hapi/${name}`;
+    Deno.chownSync(path, 0, 0);
+    Deno.chmodSync(path, 0o600);
+    assertError(await home.cli(["backup", "--no-ship"], { under }), 3, error, /user that this runs as/);
+    Deno.chownSync(path, 65534, 65534);
+    assert.deepEqual(await stored(home), before, name);
+  }
+});
+
+async function foldersBelow(folder: string): Promise<string[]> {
+  return (await output("find", [folder, "-type", "d"])).trim().split("\n");
+}
+
+Deno.test("a full disk under the store, or under the state folder, stops the run: exit 1, and nothing half-made", async () => {
+  if (Deno.uid() !== 0) return;
+  using home = await makeHome();
+  // Incompressible, and more than the disk holds.
+  home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+    INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
+  const disk = `${home.home}/small disk`;
+  Deno.mkdirSync(disk);
+  await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
+  try {
+    for (const key of ["store", "stateFolder"]) {
+      home.configure({ [key]: `${disk}/${key}` });
+      assertError(
+        await home.cli(["backup", "--no-ship"]),
+        1,
+        /: (the disk is full|\d+ bytes are free)/,
+        /free some space/,
+      );
+      const left = (await filesBelow(disk)).map(([path]) => path)
+        .filter((path) => !/\/lock$|\/\.runs\//.test(path));
+      assert.deepEqual(left, [], key);
+    }
+    // A disk with room for it all but what must stay free.
+    home.configure({ limits: { freeBytesMin: 2 ** 50 } });
+    assertError(
+      await home.cli(["backup", "--no-ship"]),
+      1,
+      /bytes are free and \d+ must be/,
+      /limits\.freeBytesMin/,
+    );
+  } finally {
+    await output("umount", [disk]);
+  }
+  home.configure({});
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+});
+
+Deno.test("no recipient, a bad one, no signing key: each is told before anything is stored", async () => {
+  using home = await makeHome();
+  const cases: [Record<string, unknown>, number, RegExp, RegExp][] = [
+    [{ recipients: [] }, 2, /names no recipient/, /age-keygen/],
+    [{ recipients: ["age1nonsense"] }, 2, /age1nonsense|recipient/, /./],
+    [{ signingKeyFile: "~/none" }, 7, /\/none/, /./],
+  ];
+  for (const [changes, code, error, hint] of cases) {
+    home.configure(changes);
+    assertError(await home.cli(["backup", "--no-ship"]), code, error, hint);
+    assert.deepEqual(await stored(home), [], JSON.stringify(changes));
+  }
+});
+
+Deno.test("a wrong identity names the recipients that are needed: exit 7; so do none, and one that is missing", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const other = `${home.dir}/other.txt`;
+  Deno.writeTextFileSync(other, `${(await generateIdentity()).identity}\n`);
+  const to = ["--to", `${home.dir}/out`];
+  assertError(
+    await home.cli(["restore", ...to, "--identity", other]),
+    7,
+    /open snapshot \d{8}T\d{6}Z/,
+    new RegExp(`one of these recipients: ${home.recipient}`),
+  );
+  assertError(await home.cli(["restore", ...to]), 7, /no identity was given/, /--identity FILE/);
+  assertError(
+    await home.cli(["restore", ...to, "--identity", `${home.dir}/none`]),
+    7,
+    /none: there is none/,
+    /keep off the hub/,
+  );
+  assert.throws(() => Deno.statSync(`${home.dir}/out`), Deno.errors.NotFound);
+  assertError(
+    await home.cli(["verify", "--identity", other]),
+    7,
+    /none of the identities given \(1\) opens it/,
+    new RegExp(`one of these recipients: ${home.recipient}`),
+  );
+  assert.throws(() => Deno.statSync(`${home.stateFolder}/drills.jsonl`), Deno.errors.NotFound, "no verdict");
+  const input = await home.cli(["restore", ...to, "--identity", "-"], {
+    stdin: Deno.readTextFileSync(home.identityFile),
+  });
+  assert.equal(input.code, 0, input.stderr);
+});
+
+Deno.test("snapshots without a seal, of a newer format, and by a stranger are told apart, and ignored otherwise", async () => {
+  using home = await makeHome();
+  const good = await home.backup();
+  const folders = ["20260401T000000Z", "20260402T000000Z", ".incoming-20260403T000000Z"];
+  for (const name of folders) Deno.mkdirSync(`${home.stored}/${name}`);
+  const seal = JSON.parse(Deno.readTextFileSync(`${home.stored}/${good.id}/seal.json`));
+  const newer = JSON.stringify({ ...seal, version: 2, id: folders[1], novelty: true });
+  Deno.writeTextFileSync(`${home.stored}/${folders[1]}/seal.json`, newer);
+  const listed = await home.cli(["list"]);
+  assert.equal(listed.code, 0);
+  assert.match(listed.stdout, /20260401T000000Z .*INCOMPLETE: it has no seal/);
+  assert.match(
+    listed.stdout,
+    /20260402T000000Z .*UNREADABLE: .*format version 2, and this program reads up to 1/,
+  );
+  const args = ["restore", "--to", `${home.dir}/out`, "--identity", home.identityFile];
+  const restored = await home.cli([...args, "--json"]);
+  assert.equal(JSON.parse(restored.stdout).snapshot, good.id);
+  assertError(
+    await home.cli([...args, "--snapshot", folders[1]!]),
+    5,
+    /format version 2, and this program reads up to 1: it takes hapi-backup 2\.0\.0 or newer/,
+    /--store/,
+  );
+  assertError(await home.cli([...args, "--snapshot", folders[0]!]), 5, /it has no seal/, /--store/);
+  assertError(
+    await home.cli([...args, "--snapshot", "20200101T000000Z"]),
+    2,
+    /it is not in the store/,
+    /hapi-backup list/,
+  );
+  Deno.removeSync(`${home.dir}/out`, { recursive: true });
+  home.configure({ signers: ["SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] });
+  Deno.writeTextFileSync(home.identityFile, Deno.readTextFileSync(home.identityFile).replace(/^#.*$/m, ""));
+  assertError(await home.cli(args), 5, /none of the known signers/, /--signer/);
+  home.configure({ signers: [] });
+  assertError(await home.cli(args), 7, /no signer is known, and it is signed by SHA256:/, /--signer SHA256:/);
+});
+
+Deno.test("a clock that was set back stops the run, and seconds of it are waited for", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const before = await stored(home);
+  const now = home.now;
+  const at = (time: Date) => ({ ...home.host, now: () => time });
+  await assert.rejects(
+    home.backup({ host: at(new Date(now.getTime() - 3_600_000)) }),
+    (error: Error & { kind: string; hint: string }) =>
+      error.kind === "clock" && error.message.includes(`the newest snapshot is ${id}`) &&
+      /set the clock right/.test(error.hint),
+  );
+  assert.deepEqual(await stored(home), before);
+  // In the same second as the last snapshot: the next one comes a second later.
+  let looks = 0;
+  const ticking = { ...home.host, now: () => new Date(now.getTime() + (++looks > 4 ? 1_000 : 0)) };
+  const next = await home.backup({ host: ticking });
+  assert.ok(next.id > id);
+});
+
+Deno.test("an unknown set, unknown keys and bad values are told with their line: exit 2", async () => {
+  using home = await makeHome();
+  assertError(await home.cli(["backup", "--set", "none"]), 2, /find set "none"/, /state, voice/);
+  const text = (key: string) => `{\n  "hub": "home",\n  ${key}\n}\n`;
+  const cases: [string, RegExp][] = [
+    [`"recipient": []`, /line 1: .*recipient/],
+    [`"limits": { "snapshotSeconds": "many" }`, /line 3: limits\.snapshotSeconds/],
+    [`"sets": { "state": { "sources": [{ "kind": "sqlite", "path": "db" }] } }`, /path "db" is not absolute/],
+    [`"sets": { "state": { "sources": [] } }`, /line 3: sets\.state\.sources/],
+    [`"hub": "other"`, /line 3: key "hub" stands there twice/],
+    [`"store": }`, /line 3 is not JSON/],
+  ];
+  for (const [key, error] of cases) {
+    Deno.writeTextFileSync(home.configFile, text(key));
+    const ran = await home.cli(["config", "check"]);
+    assertError(ran, 2, error, /./);
+    assert.ok(ran.stderr.includes(home.configFile), ran.stderr);
+  }
+  assertError(
+    await home.cli(["status", "--config", `${home.dir}/none.json`]),
+    2,
+    /none\.json: there is no such file/,
+    /--config/,
+  );
+});
+
+Deno.test("a second run is told that another holds the lock, exit 6; with --wait it waits", async () => {
+  using home = await makeHome();
+  const lock = `${home.stateFolder}/state/lock`;
+  Deno.mkdirSync(`${home.stateFolder}/state`, { recursive: true });
+  const holder = new Deno.Command("flock", {
+    args: [lock, "sh", "-c", "echo held; read -r done || true"],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const reader = holder.stdout.getReader();
+  await reader.read();
+  const refused = await home.cli(["backup", "--no-ship"]);
+  assertError(refused, 6, /another run holds the lock/, /--wait SECONDS/);
+  const waiting = home.spawn(["backup", "--no-ship", "--wait", "60"]);
+  while (!await hasOpen(waiting.pid, lock));
+  await holder.stdin.close();
+  await Promise.all([waiting.stdin.close(), reader.cancel(), holder.status]);
+  const waited = await waiting.output();
+  assert.equal(waited.code, 0, new TextDecoder().decode(waited.stderr));
+});
+
+async function hasOpen(pid: number, path: string): Promise<boolean> {
+  const open = await output("sh", ["-c", 'readlink /proc/"$0"/fd/* || true', String(pid)]);
+  return open.split("\n").includes(path);
+}
+
+Deno.test("a hub that just started has everything in its -wal, and one that stopped has none: both are saved, untouched", async () => {
+  using home = await makeHome();
+  Deno.removeSync(home.database);
+  const live = new DatabaseSync(home.database);
+  live.exec(`PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;
+    CREATE TABLE sessions (id TEXT); CREATE TABLE messages (id INTEGER PRIMARY KEY, session TEXT, body BLOB);
+    ${insertMessages(200)}`);
+  assert.ok(Deno.statSync(home.database).size <= 4096);
+  const ran = await home.cli(["backup", "--no-ship", "--json"]);
+  assert.equal(ran.code, 0, ran.stderr);
+  assert.equal(JSON.parse(ran.stdout).snapshots[0].rows["hapi.db"].messages, 200);
+  live.exec(insertMessages(1));
+  live.close();
+  const beside = () => [...Deno.readDirSync(`${home.home}/.hapi`)].map(({ name }) => name).sort();
+  assert.deepEqual(beside(), ["hapi.db", "hub.env", "settings.json"]);
+  const before = Deno.statSync(home.database);
+  const quiet = await home.cli(["backup", "--no-ship", "--json"]);
+  assert.equal(JSON.parse(quiet.stdout).snapshots[0].rows["hapi.db"].messages, 201, quiet.stderr);
+  assert.equal((await home.cli(["verify", "--identity", home.identityFile])).code, 0);
+  assert.deepEqual(beside(), ["hapi.db", "hub.env", "settings.json"], "nothing was created beside it");
+  assert.deepEqual([before.ino, before.mtime], [
+    Deno.statSync(home.database).ino,
+    Deno.statSync(home.database).mtime,
+  ]);
+});
