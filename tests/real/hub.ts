@@ -77,6 +77,8 @@ export interface Hub extends AsyncDisposable {
   createSession(tag: string): Promise<string>;
   /** Sends agent messages; resolves once the hub has stored every one. Rejects when it cannot be known. */
   sendMessages(sessionId: string, contents: readonly unknown[]): Promise<void>;
+  /** Deletes a session with its messages. */
+  deleteSession(sessionId: string): Promise<void>;
   sessions(): Promise<HubSession[]>;
   /** All messages of a session, oldest first. */
   messages(sessionId: string): Promise<HubMessage[]>;
@@ -280,6 +282,10 @@ class RunningHub implements Hub {
     }
   }
 
+  async deleteSession(sessionId: string): Promise<void> {
+    await this.#api(`/api/sessions/${encodeURIComponent(sessionId)}`, "DELETE");
+  }
+
   async sessions(): Promise<HubSession[]> {
     return (await this.#api("/api/sessions") as { sessions: HubSession[] }).sessions;
   }
@@ -425,18 +431,24 @@ class RunningHub implements Hub {
     return token;
   }
 
-  async #api(path: string): Promise<unknown> {
-    return await this.#fetch(path, await (this.#jwt ??= this.#login()));
+  async #api(path: string, method = "GET"): Promise<unknown> {
+    return await this.#fetch(path, await (this.#jwt ??= this.#login()), undefined, method);
   }
 
-  async #fetch(path: string, bearer: string | undefined, body?: unknown): Promise<unknown> {
+  async #fetch(
+    path: string,
+    bearer: string | undefined,
+    body?: unknown,
+    method = body === undefined ? "GET" : "POST",
+  ): Promise<unknown> {
     const response = await fetch(this.base + path, {
       signal: AbortSignal.timeout(ANSWER_MS_MAX),
       headers: {
         ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }),
         ...(body === undefined ? {} : { "content-type": "application/json" }),
       },
-      ...(body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }),
+      method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     if (response.ok) return await response.json();
     throw new Error(
