@@ -116,6 +116,23 @@ Deno.test("scrub() begins no part after its time, and reads a part larger than i
   assert.equal(bounded.read.parts, 1);
 });
 
+Deno.test("scrub() that is interrupted anywhere calls nothing damaged", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, timesUntil(storage.now, 3));
+  let left = 0;
+  const checkpoint = () => {
+    if (left-- <= 0) throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  };
+  for (let until = 0;; until++) {
+    left = until;
+    const ended = await scrub({ ...host, checkpoint }, config).then(() => "done", ({ kind }) => kind);
+    assert.equal(storageStatus(host, config).sets[0]!.damaged, 0, `interrupted at the look number ${until}`);
+    if (ended === "done") break;
+    assert.equal(ended, "cancelled");
+  }
+});
+
 Deno.test("scrub() reads one of each hub in turn, so that a flood keeps nobody waiting", async () => {
   using storage = makeStorageHost();
   const { host, store, signer } = storage;

@@ -72,6 +72,8 @@ export function makeRun(checkpoint: () => void): Run {
         feed(child, options.stdin),
       ]);
       if (stopped !== undefined) throw stopped;
+      // Ctrl-C reaches the program too: how it ended then says nothing of its work.
+      checkpoint();
       return { code: status.code, ...(status.signal ? { signal: status.signal } : {}), stdout, stderr };
     } finally {
       clearInterval(poll);

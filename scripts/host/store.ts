@@ -197,6 +197,7 @@ export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
  *
  * @param onBytes Called with each chunk's length, for progress and limits.
  * @returns What is wrong with it, or undefined if nothing.
+ * @throws {BackupError} What `onBytes` throws: an interruption says nothing of the part.
  */
 export function problemWithPart(
   fs: Fs,
@@ -220,6 +221,7 @@ export function problemWithPart(
     const sha256 = hash.digest("hex");
     return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
   } catch (error) {
+    if (error instanceof BackupError) throw error;
     return `it cannot be read: ${reasonOf(error)}`;
   }
 }
