@@ -1,0 +1,114 @@
+/** A backup that is killed at a random moment: what is there afterwards is whole, and the next run goes on. */
+
+import assert from "node:assert/strict";
+import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store.ts";
+import { openSeal } from "../scripts/host/open_snapshot.ts";
+import { verify } from "../scripts/verify.ts";
+import { countMessages, type Home, makeHome } from "./real/home.ts";
+import { startSshd } from "./real/sshd.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
+const KILLS = 9;
+
+/** A sequence of numbers from a seed (https://en.wikipedia.org/wiki/Linear_congruential_generator). */
+function numbersFrom(seed: number): () => number {
+  let state = seed;
+  return () => (state = (state * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31;
+}
+
+/**
+ * What only a run that is under way may have: snapshots that are not whole, staged plaintext, journals. Half uploads
+ * stay on the far side, where the hub may not remove anything; retention there does.
+ */
+const UNFINISHED = /\.incoming-|\/staging\/|\.tmp$|-journal$/;
+
+function unfinished(home: string): Promise<string[]> {
+  return filesBelow(home).then((files) =>
+    files.map(([path]) => path).filter((path) => UNFINISHED.test(path))
+  );
+}
+
+/** Runs `backup` and ends it after `afterMs`, unless it is done before. */
+async function killed(home: Home, signal: Deno.Signal, afterMs: number): Promise<string> {
+  const child = home.spawn(["backup"], { under: ["setsid"] });
+  // As a terminal does on Ctrl-C, to the programs that it has started too.
+  const timer = setTimeout(() => Deno.kill(signal === "SIGINT" ? -child.pid : child.pid, signal), afterMs);
+  await child.stdin.close();
+  const { code, signal: endedBy, stderr } = await child.output();
+  clearTimeout(timer);
+  if (code === 0) return "done";
+  if (endedBy) return `${endedBy} at once`;
+  // Told to stop, it says so and nothing else.
+  const said = new TextDecoder().decode(stderr).split("\n").filter((line) => line.startsWith("error: "));
+  assert.deepEqual([code, said], [1, ["error: Cannot go on: interrupted"]], `${signal}: ${said.join("\n")}`);
+  return `${signal} heeded`;
+}
+
+Deno.test("killed at random moments, a backup leaves whole snapshots only, and the next run goes on and ships them", async () => {
+  const seed = Number(Deno.env.get("KILL_SEED") ?? Math.floor(Math.random() * 2 ** 31));
+  const random = numbersFrom(seed);
+  using home = await makeHome();
+  const far = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "far-" }));
+  try {
+    await using sshd = await startSshd({ dir: `${far}/home` });
+    home.configure({
+      destinations: [{
+        kind: "rsync",
+        name: "storage",
+        target: `${sshd.user}@${sshd.host}:`,
+        port: sshd.port,
+        identityFile: sshd.writeKeyFile,
+        knownHostsFile: sshd.knownHostsFile,
+      }],
+    });
+    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+      INSERT INTO messages (session, body) SELECT 'a', randomblob(1200) FROM n`);
+    const backUp = async () => {
+      const started = performance.now();
+      const { code, stderr } = await home.cli(["backup"]);
+      assert.equal(code, 0, `seed ${seed}: ${stderr}`);
+      return performance.now() - started;
+    };
+    const wholeMs = await backUp();
+    const opening = await home.opening();
+    const farSet = { ...opening.set, folder: `${far}/home/state` };
+
+    const ended: string[] = [];
+    for (let kill = 0; kill < KILLS; kill++) {
+      home.sql(`UPDATE messages SET body = randomblob(1200) WHERE id % 40 = ${kill}`);
+      const live = Deno.readFileSync(home.database);
+      const signal = SIGNALS[kill % SIGNALS.length]!;
+      ended.push(await killed(home, signal, wholeMs * (0.1 + 0.9 * random())));
+      assert.deepEqual(Deno.readFileSync(home.database), live, `seed ${seed}: the live database was touched`);
+      if (signal !== "SIGKILL") assert.deepEqual(await unfinished(home.home), [], `seed ${seed}`);
+      for (const set of [opening.set, farSet]) {
+        for (const { id } of readSetIfThere(home.host.fs, set).filter(isSealed)) {
+          const { seal, folder } = openSeal({ ...opening, set }, id);
+          const problems = seal.parts.map((part) => problemWithPart(home.host.fs, folder, part));
+          assert.deepEqual(problems.filter(Boolean), [], `seed ${seed}: ${folder}`);
+        }
+      }
+      if (kill % 3 === 2) {
+        await backUp();
+        assert.deepEqual(await unfinished(home.home), [], `seed ${seed}`);
+      }
+    }
+
+    const [here, there] = [opening.set, farSet].map((set) => readSetIfThere(home.host.fs, set));
+    assert.deepEqual(there!.map(({ id }) => id), here!.map(({ id }) => id), "all of it is off the box");
+    const scratch = `${home.dir}/scratch`;
+    for (const { id } of there!) {
+      Deno.mkdirSync(scratch);
+      const checks = await verify({ ...opening, set: farSet }, there!.filter(isSealed), id, scratch);
+      assert.deepEqual(checks.filter(({ ok }) => !ok), [], `seed ${seed}: ${id}`);
+      if (id === there!.at(-1)!.id) {
+        assert.equal(countMessages(`${scratch}/restored/home/.hapi/hapi.db`), 4_300);
+      }
+      Deno.removeSync(scratch, { recursive: true });
+    }
+    console.log(`seed ${seed}: ${there!.length} snapshots, all proven; killed runs: ${ended.join(", ")}`);
+  } finally {
+    Deno.removeSync(far, { recursive: true });
+  }
+});
