@@ -14,7 +14,7 @@ mount --make-rshared / # else LoadCredential's folders come up empty
 mount -t proc proc /proc
 mkdir -p "$folder"/{home,lib,etc,lib/systemd,lib/private}
 mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd
+mkdir -p /run/systemd/{unit-root,mount-rootfs} # what the first walled unit makes (252, newer), and a user's manager cannot
 for file in "$folder"/etc/*; do [[ ! -e $file ]] || mount --bind "$file" "/etc/${file##*/}"; done
 mount -t tmpfs tmpfs /etc/systemd
 mount --bind "$folder/home" /home

@@ -4,12 +4,29 @@
  * @module
  */
 
-import { ending } from "../nix.ts";
+import { ending, ROOT } from "../nix.ts";
 
 const HERE = new URL("./", import.meta.url).pathname;
 
-/** The operator in the lab: only there does this user exist. */
-export const OPERATOR = { name: "op", uid: 4711 };
+/** Users that exist in the lab only, each with its uid and gid: the operator, a storage host's own, a hub's there. */
+export const USERS = { op: 4711, "hapi-backup-storage": 4712, "hapi-home": 4713 };
+
+const calling = (deno: string, root: string) =>
+  `program() { DENO_DIR=/run/deno ${deno} run --node-modules-dir=manual --cached-only --no-lock -A ${root}/mod.ts "$@"; }`;
+
+/** In the lab's scripts: `program VERB…` is the command line. */
+export const PROGRAM = calling(Deno.execPath(), ROOT);
+
+/** The same from the operator's home, for what runs without root: Deno and this checkout may lie where only root reads. */
+export const OWN_PROGRAM = `
+mkdir -p /home/op/program; touch /home/op/deno
+mount --bind ${ROOT} /home/op/program; mount --bind ${Deno.execPath()} /home/op/deno
+${calling("/home/op/deno", "/home/op/program")}`;
+
+/** In the lab's scripts: `idle UNIT` waits until a unit has ended; its restarts are part of it. */
+export const UNTIL_IDLE = `
+idle() { for i in $(seq 200); do case $(systemctl show -p ActiveState --value $1) in inactive|failed) return;; esac; sleep 0.1; done; echo "$1 does not end"; }
+`;
 
 /** A machine in a folder: `/home`, `/var/lib`, single files of `/etc`, and its units. */
 export interface Lab extends AsyncDisposable {
@@ -29,30 +46,27 @@ export interface Lab extends AsyncDisposable {
   log(unit: string): Promise<string>;
 }
 
-/** Makes a machine with the operator in it. */
+/** Makes a machine; `OnFailure=alarm@%N.service` notes `failed: UNIT` in `/var/lib/log/alarms`. */
 export async function makeLab(): Promise<Lab> {
   const folder = await Deno.makeTempDir({ prefix: "lab-", dir: "/var/tmp" });
   await Deno.chmod(folder, 0o755);
-  const { name, uid } = OPERATOR;
   for (const path of ["units/service.d", "home", "lib/log", "etc"]) {
     await Deno.mkdir(`${folder}/${path}`, { recursive: true });
   }
-  await Deno.mkdir(`${folder}/home/${name}`, { mode: 0o700 });
-  await Deno.chown(`${folder}/home/${name}`, uid, uid);
-  for (
-    const [file, line] of [
-      ["passwd", `${name}:x:${uid}:${uid}::/home/${name}:/bin/bash`],
-      ["group", `${name}:x:${uid}:`],
-    ]
-  ) {
-    await Deno.writeTextFile(
-      `${folder}/etc/${file}`,
-      `${(await Deno.readTextFile(`/etc/${file}`)).trim()}\n${line}\n`,
-    );
+  await Deno.mkdir(`${folder}/home/op`, { mode: 0o700 });
+  await Deno.chown(`${folder}/home/op`, USERS.op, USERS.op);
+  const users = Object.entries(USERS);
+  const lines = {
+    passwd: users.map(([name, id]) => `${name}:x:${id}:${id}::/home/${name}:/bin/sh`),
+    group: users.map(([name, id]) => `${name}:x:${id}:`),
+  };
+  for (const [file, more] of Object.entries(lines)) {
+    const own = (await Deno.readTextFile(`/etc/${file}`)).trim();
+    await Deno.writeTextFile(`${folder}/etc/${file}`, [own, ...more, ""].join("\n"));
   }
   const lab: Lab = {
     folder,
-    home: `${folder}/home/${name}`,
+    home: `${folder}/home/op`,
     lib: `${folder}/lib`,
     writeUnit: (unit, text) => Deno.writeTextFile(`${folder}/units/${unit}`, text),
     log: (unit) => Deno.readTextFile(`${folder}/lib/log/${unit}`).catch(() => ""),
@@ -71,6 +85,10 @@ export async function makeLab(): Promise<Lab> {
   await lab.writeUnit(
     "service.d/log.conf",
     "[Service]\nStandardOutput=append:/var/lib/log/%n\nStandardError=append:/var/lib/log/%n\n",
+  );
+  await lab.writeUnit(
+    "alarm@.service",
+    "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo failed: %i >> /var/lib/log/alarms'\n",
   );
   await lab.writeUnit(
     "driver.service",

@@ -1,132 +1,14 @@
 import assert from "node:assert/strict";
-import { generateIdentity } from "../../scripts/host/identity.ts";
 import { startHub } from "../real/hub.ts";
-import { newKey, type Sshd, startSshd } from "../real/sshd.ts";
-import { type Lab, makeLab, OPERATOR } from "./lab/lab.ts";
-import { output, ROOT } from "./nix.ts";
-
-const { uid } = OPERATOR;
-
-/** A hub's machine with all that `hapi-backup systemd` was given to make its units, and a storage host that answers. */
-interface HubLab extends AsyncDisposable {
-  readonly lab: Lab;
-  readonly sshd: Sshd;
-  /** The hub's folder on the storage host. */
-  readonly far: string;
-  readonly identityFile: string;
-}
-
-/** @param scope Whose manager the units are for. */
-async function makeHubLab(scope: "system" | "user" = "system"): Promise<HubLab> {
-  const lab = await makeLab();
-  const far = `${lab.folder}/far/home`;
-  const sshd = await startSshd({ dir: far });
-  const keys = scope === "system" ? `${lab.lib}/keys` : `${lab.home}/keys`;
-  const seen = scope === "system" ? "/var/lib/keys" : "/home/op/keys";
-  await Deno.mkdir(keys);
-  await newKey(`${keys}/signing`);
-  await Deno.copyFile(sshd.writeKeyFile, `${keys}/write`);
-  await Deno.copyFile(sshd.knownHostsFile, `${keys}/known_hosts`);
-  const { identity, recipient } = await generateIdentity();
-  const identityFile = `${lab.folder}/identity`;
-  const signer = await Deno.readTextFile(`${keys}/signing.pub`);
-  await Deno.writeTextFile(identityFile, `# signer: ${signer}${identity}\n`);
-  const config = {
-    hub: "home",
-    recipients: [recipient],
-    signingKeyFile: `${seen}/signing`,
-    destinations: [{
-      kind: "rsync",
-      name: "far",
-      target: `${sshd.user}@127.0.0.1:`,
-      port: sshd.port,
-      identityFile: `${seen}/write`,
-      knownHostsFile: `${seen}/known_hosts`,
-      attempts: 1,
-    }],
-    ...(scope === "system"
-      ? { store: "/var/lib/hapi-backup/store", stateFolder: "/var/lib/hapi-backup/state" }
-      : {}),
-  };
-  const configFile = scope === "system" ? "/var/lib/config.json" : "/home/op/config.json";
-  const outside = scope === "system" ? `${lab.lib}/config.json` : `${lab.home}/config.json`;
-  await Deno.writeTextFile(outside, JSON.stringify(config));
-  await Deno.mkdir(`${lab.home}/.ssh`);
-  await Deno.writeTextFile(`${lab.home}/.ssh/id_private`, "the operator's own key");
-  // The command line makes the units inside the lab, where the paths are what they say.
-  const made = await lab.run(`
-    export HOME=/home/op DENO_DIR=/run/deno
-    ${Deno.execPath()} run --node-modules-dir=manual --cached-only --no-lock -A ${ROOT}/mod.ts systemd --${scope} --config ${configFile} \
-      --before hapi-hub.service --on-failure alarm@%N.service --to ${lab.folder}/units`);
-  assert.match(made, /^wrote \d+ files/);
-  await lab.writeUnit(
-    "alarm@.service",
-    "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo failed: %i >> /var/lib/log/alarms'\n",
-  );
-  // What is a matter of minutes is a matter of seconds here.
-  await Deno.mkdir(`${lab.folder}/units/hapi-backup-ship.service.d`);
-  await lab.writeUnit("hapi-backup-ship.service.d/fast.conf", "[Service]\nRestartSec=1s\n");
-  await give(lab, lab.home);
-  return {
-    lab,
-    sshd,
-    far,
-    identityFile,
-    async [Symbol.asyncDispose]() {
-      await sshd[Symbol.asyncDispose]();
-      await lab[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** Gives a folder and all in it to the operator. */
-const give = (_lab: Lab, path: string) => output("chown", ["-R", `${uid}:${uid}`, path]);
-
-/** Waits until a unit has ended; its restarts are part of it. */
-const UNTIL_IDLE = `
-idle() { for i in $(seq 200); do case $(systemctl show -p ActiveState --value $1) in inactive|failed) return;; esac; sleep 0.1; done; echo "$1 does not end"; }
-`;
-
-const prepare = ({ folder }: Lab): string => `systemd-tmpfiles --create ${folder}/units/hapi-backup.conf`;
-
-/** What is restored of a store, by the command line with the identity. */
-async function verified(store: string, identityFile: string): Promise<Record<string, string>> {
-  const home = await Deno.makeTempDir();
-  try {
-    const text = await output(Deno.execPath(), [
-      ...[
-        "run",
-        "--no-lock",
-        "-A",
-        `${ROOT}/mod.ts`,
-        "verify",
-        "--json",
-        "--store",
-        store,
-        "--hub-name",
-        "home",
-      ],
-      ...["--identity", identityFile],
-    ], { env: { HOME: home } });
-    const report = JSON.parse(text);
-    assert.equal(report.ok, true, text);
-    return Object.fromEntries(
-      report.checks.map(({ name, detail }: Record<string, string>) => [name, detail]),
-    );
-  } finally {
-    await Deno.remove(home, { recursive: true });
-  }
-}
-
-/** What `verify` says of the table of sessions. */
-const sessionsIn = (checks: Record<string, string>) =>
-  Object.entries(checks).find(([name]) => /\bsessions$/.test(name))?.[1];
+import { give, makeHubLab, MAY, prepare, probe, sessionsIn, tried, verified } from "./lab/hub_lab.ts";
+import { UNTIL_IDLE } from "./lab/lab.ts";
+import { output } from "./nix.ts";
 
 Deno.test("units, for real: a live hub is backed up by the operator's user, then shipped; a failed ship is tried again", async () => {
   await using machine = await makeHubLab();
   const { lab, far } = machine;
   await using hub = await startHub({ home: `${lab.home}/.hapi` });
-  await give(lab, lab.home);
+  await give(lab.home);
   const load = await hub.writeLoad({ perSecond: 50 });
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const known = (await hub.sessions()).length;
@@ -161,9 +43,9 @@ Deno.test("units, for real: a stopped and a killed hub are backed up from a home
   for (const end of ["stop", "kill"] as const) {
     const hub = await startHub({ home: `${lab.home}/.hapi` });
     await hub.createSession(end);
-    await give(lab, lab.home);
+    await give(lab.home);
     await hub[end]();
-    await give(lab, lab.home);
+    await give(lab.home);
     const out = await lab.run(`${prepare(lab)}
       systemctl start hapi-backup-state.service; echo "backup: $?"; ls /home/op/.hapi`);
     assert.match(out, /^backup: 0$/m, `${end}: ${out} ${await lab.log("hapi-backup-state.service")}`);
@@ -172,36 +54,14 @@ Deno.test("units, for real: a stopped and a killed hub are backed up from a home
   assert.equal(sessionsIn(checks), "2, as saved");
 });
 
-/** What a unit can do, told by a program in its place. */
-const probe = (port: number): string =>
-  `#!/bin/bash
-can() { if "\${@:2}" >/dev/null 2>&1; then echo "can $1"; else echo "cannot $1"; fi; }
-can "reach the network" bash -c 'exec 3<>/dev/tcp/127.0.0.1/${port}'
-can "make a socket" python3 -c 'import socket; socket.socket(socket.AF_INET)'
-can "read the database" head -c 1 /home/op/.hapi/hapi.db
-can "read the secrets" cat /home/op/.hapi/hub.env
-can "write beside the database" touch /home/op/.hapi/x
-can "read the rest of the home" cat /home/op/.ssh/id_private
-can "read the signing key" cat /var/lib/keys/signing
-can "read the ship's key" cat /var/lib/keys/write
-can "read the plaintext image" ls /var/lib/hapi-backup/state/state/base
-can "write the set's state" touch /var/lib/hapi-backup/state/state/x
-can "read the ship's records" ls /var/lib/hapi-backup/state/ship
-can "write the ship's records" touch /var/lib/hapi-backup/state/ship/x
-can "read the store" ls /var/lib/hapi-backup/store/home
-can "write the store" touch /var/lib/hapi-backup/store/home/x
-can "write elsewhere" touch /var/lib/log/x
-can "become root" unshare --user true
-`;
-
 Deno.test("units, for real: what takes snapshots reaches no network, what ships sees no home, and neither writes elsewhere", async () => {
   await using machine = await makeHubLab();
-  const { lab, sshd } = machine;
+  const { lab } = machine;
   await Deno.mkdir(`${lab.home}/.hapi`);
   await Deno.writeTextFile(`${lab.home}/.hapi/hapi.db`, "x");
   await Deno.writeTextFile(`${lab.home}/.hapi/hub.env`, "KEY=secret");
-  await give(lab, lab.home);
-  await Deno.writeTextFile(`${lab.lib}/probe.sh`, probe(sshd.port));
+  await give(lab.home);
+  await Deno.writeTextFile(`${lab.lib}/probe.sh`, probe(machine));
   const unit = (name: string) => Deno.readTextFile(`${lab.folder}/units/hapi-backup-${name}.service`);
   const instead = (text: string, without: RegExp[] = []) =>
     text.split("\n").filter((line) => !/^(On|Restart)/.test(line) && !without.some((form) => form.test(line)))
@@ -239,29 +99,9 @@ Deno.test("units, for real: what takes snapshots reaches no network, what ships 
     echo probed`);
   assert.doesNotMatch(out, /failed/);
   const found: Record<string, string[]> = {};
-  for (const name of names) {
-    const lines = (await lab.log(`${name}.service`)).trim().split("\n");
-    found[name] = lines.filter((line) => line.startsWith("can ")).map((line) => line.slice(4));
-    assert.equal(lines.length, 16, `${name}: ${lines.join("\n")}`);
-  }
-  assert.deepEqual(found["probe-backup"], [
-    "read the database",
-    "read the secrets",
-    "read the signing key",
-    "read the plaintext image",
-    "write the set's state",
-    "read the ship's records",
-    "read the store",
-    "write the store",
-  ]);
-  assert.deepEqual(found["probe-ship"], [
-    "reach the network",
-    "make a socket",
-    "read the ship's key",
-    "read the ship's records",
-    "write the ship's records",
-    "read the store",
-  ]);
+  for (const name of names) found[name] = tried(await lab.log(`${name}.service`));
+  assert.deepEqual(found["probe-backup"], MAY.backup);
+  assert.deepEqual(found["probe-ship"], MAY.ship);
   const through = (name: string, like: string) => found[name]!.filter((what) => !found[like]!.includes(what));
   assert.deepEqual(through("open-network", "probe-backup"), ["reach the network", "make a socket"]);
   assert.deepEqual(through("open-sources", "probe-backup"), [
@@ -293,7 +133,7 @@ Deno.test("units, for real: a ship that fails for good raises the alarm once; th
     `${lab.home}/.hapi/hapi.db`,
     "create table sessions(id); insert into sessions values (1)",
   ]);
-  await give(lab, lab.home);
+  await give(lab.home);
   await lab.writeUnit(
     "hapi-backup-ship.service.d/fast.conf",
     "[Unit]\nStartLimitBurst=3\n[Service]\nRestartSec=300ms\n",
@@ -329,7 +169,7 @@ Deno.test("units, for real: a snapshot is taken before each start of the hub, wh
     `${lab.home}/.hapi/hapi.db`,
     "pragma journal_mode=wal; create table sessions(id); insert into sessions values (1)",
   ]);
-  await give(lab, lab.home);
+  await give(lab.home);
   // A hub that migrates its database when it starts, and notes what was there before.
   await lab.writeUnit(
     "hapi-hub.service",
