@@ -40,6 +40,7 @@ import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
 import type { EncryptReport } from "./scripts/encrypt.ts";
+import type { ChoiceJob } from "./scripts/host/chosen_snapshot.ts";
 import {
   absolutePath,
   askPassphrase,
@@ -58,6 +59,7 @@ import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
 import { runStep } from "./scripts/host/step.ts";
+import { sessionVerbs } from "./scripts/host/session_verbs.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
@@ -72,6 +74,18 @@ const script = (name: string): string => import.meta.resolve(`./scripts/${name}.
 
 const VERBS: Readonly<Record<string, Verb>> = {
   ...storageVerbs(script),
+  ...sessionVerbs({
+    script,
+    requireConfig,
+    configOrDefaults,
+    choiceOf,
+    takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
+    async restoreOnly({ terminal }, choice, what) {
+      const job: RestoreJob = { ...choice, ...what, inPlace: false, dryRun: false };
+      await runStep(script("restore"), job, restorePermissions(choice.config, job), terminal);
+    },
+    realPath: (context) => realPath(context),
+  }),
 
   async backup(context) {
     const config = await configOrSetup(context);
@@ -138,10 +152,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const config = configOrDefaults(context);
     const { options } = context;
     const job: VerifyJob = {
-      config,
-      keys: await keyOptions(context, config),
-      store: storeOptions(context, config),
-      set: String(options.set),
+      ...await choiceOf(context, config),
       which: String(options.snapshot),
       ...(typeof options.hub === "string" ? { hubProgram: absolutePath(options.hub) } : {}),
     };
@@ -169,10 +180,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       });
     }
     const job: RestoreJob = {
-      config,
-      keys: await keyOptions(context, config),
-      store: storeOptions(context, config),
-      set: String(options.set),
+      ...await choiceOf(context, config),
       which: String(options.snapshot),
       inPlace: options.inPlace === true,
       dryRun: options.dryRun === true,
@@ -557,6 +565,16 @@ function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
   };
   const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
   return { ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)), scratch };
+}
+
+/** What names and opens snapshots. */
+async function choiceOf(context: VerbContext, config: Config): Promise<ChoiceJob> {
+  return {
+    config,
+    keys: await keyOptions(context, config),
+    store: storeOptions(context, config),
+    set: String(context.options.set),
+  };
 }
 
 /** Where the identity comes from: a file, or standard input; a passphrase is asked for on the terminal. */

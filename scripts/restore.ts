@@ -17,15 +17,14 @@ import type { Manifest, SavedDatabase, SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import { newestSuspect } from "./core/select.ts";
+import { shellQuote as quote } from "./core/shell.ts";
+import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { diskError, exists, lstatIfThere, parentOf, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
-import { type KeyOptions, readKeys } from "./host/keys.ts";
-import { usersOf } from "./host/open_files.ts";
-import { chooseStored, type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
+import { refuseWhileOpen } from "./host/open_files.ts";
+import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";
-import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere } from "./host/store.ts";
 import { finishTree, unpackFiles } from "./host/tar.ts";
 
 /** What was restored. */
@@ -210,17 +209,6 @@ function nearestFolder(fs: Fs, path: string): string {
   let folder = path;
   while (folder !== "/" && !exists(fs, folder)) folder = parentOf(folder);
   return folder;
-}
-
-async function refuseWhileOpen(host: Host, databases: readonly string[]): Promise<void> {
-  for (const path of databases) {
-    const users = await usersOf(host, path);
-    if (users.length === 0) continue;
-    throw new BackupError(`Cannot restore ${path}: it is open in ${users.join(", ")}`, {
-      kind: "source",
-      hint: "stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again",
-    });
-  }
 }
 
 function isAsSaved(fs: Fs, path: string, file: SavedFile): boolean {
@@ -459,8 +447,6 @@ ${lines.join("\n")}
 
 const moving = (from: string, to: string): string => `mv -T -- ${quote(from)} ${quote(to)}`;
 
-const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
-
 function attempt<T>(action: string, work: () => T): T {
   try {
     return work();
@@ -470,11 +456,7 @@ function attempt<T>(action: string, work: () => T): T {
 }
 
 /** The restore step's job. */
-export interface RestoreJob {
-  readonly config: Config;
-  readonly keys: KeyOptions;
-  readonly store: StoreOptions;
-  readonly set: string;
+export interface RestoreJob extends ChoiceJob {
   readonly which: string;
   readonly to?: string;
   readonly inPlace: boolean;
@@ -489,17 +471,13 @@ export type RestoreReport =
 
 serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport> => {
   const { config, only } = job;
-  const keys = await readKeys(host, config, job.keys);
-  await using store = await openStoreOf(host, config, job.store);
-  const set = storedSetNamed(store, job.set, job.store.hubName);
-  const stored = readSetIfThere(host.fs, set);
-  const { id, sealed: { seal } } = chooseStored(job.which, stored, Math.random());
-  const suspect = newestSuspect(stored.filter(isSealed).map(({ sealed }) => sealed.seal));
+  await using set = await openSetOf(host, job);
+  const { opening } = set;
+  const id = await set.choose(job.which);
+  const suspect = newestSuspect(set.seals);
   if (job.which === "latest" && suspect) {
     host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
   }
-  await store.fetch(set, [...seal.needs, id]);
-  const opening: Opening = { host, set, ...keys };
   if (job.dryRun) return await planRestore(opening, id, only);
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);
   return await restore(opening, id, job.to!, only);

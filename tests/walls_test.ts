@@ -6,8 +6,10 @@ import {
   checkPermissions,
   encryptPermissions,
   listPermissions,
+  lookPermissions,
   notifyPermissions,
   restorePermissions,
+  sessionPermissions,
   shipPermissions,
   snapshotPermissions,
   statusPermissions,
@@ -152,6 +154,31 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         `write ${own}/scratch`,
       ],
     },
+    look: {
+      permissions: lookPermissions(config, { keys, store: access }),
+      can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
+    },
+    "session restore": {
+      permissions: sessionPermissions(
+        config,
+        { keys, store: access, target: { kind: "database" } },
+        [database],
+      ),
+      can: [
+        "read /op/.hapi/hapi.db",
+        "read /op/store/home/state",
+        "read /identity.txt",
+        `write ${own}/scratch`,
+      ],
+    },
+    "session restore --export": {
+      permissions: sessionPermissions(
+        config,
+        { keys, store: access, target: { kind: "file", path: `${at}/out.json` } },
+        [database],
+      ),
+      can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
+    },
     "restore --to": {
       permissions: restorePermissions(config, { keys, store: access, to: `${at}/out`, inPlace: false }),
       can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
@@ -281,7 +308,8 @@ Deno.test("what needs no key cannot even import the code that reads one", () => 
   const modules = readImports();
   const identity = "scripts/host/identity.ts";
   const signing = "scripts/host/signing_key.ts";
-  for (const path of ["scripts/verify.ts", "scripts/restore.ts"]) {
+  for (const verb of ["verify", "restore", "look", "session"]) {
+    const path = `scripts/${verb}.ts`;
     assert.ok(reachable(modules, path).has(identity), `${path} opens snapshots`);
   }
   assert.ok(reachable(modules, "scripts/encrypt.ts").has(signing));

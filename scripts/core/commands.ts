@@ -82,7 +82,7 @@ const OPENING: readonly OptionSpec[] = [
 ];
 const SCRATCH: OptionSpec = {
   flags: "--scratch <folder>",
-  text: "where to restore to for the check; removed afterwards",
+  text: "where to restore to in order to look; removed afterwards",
 };
 
 const STORED_HUB: OptionSpec = { flags: "--hub <name>", text: "only this hub" };
@@ -181,6 +181,75 @@ export const COMMANDS: readonly CommandSpec[] = [
       ...REMOTE,
     ],
     example: 'hapi-backup restore --to ~/restored --snapshot "2026-11-20 06:00"',
+  },
+  {
+    verb: "session",
+    group: "Anywhere",
+    summary: "get one session back, with its messages and all that refers to it",
+    details: "list     the sessions in a snapshot, newest first\n" +
+      "restore  puts one into the hub's database, in one transaction, after taking a snapshot of it (which undoes it).\n" +
+      "         Stop the hub first: it would not notice. A database of another version is refused, and nothing is ever\n" +
+      "         removed: what the session has gained since the snapshot stays. Where a row is there and differs, such as\n" +
+      "         the row of a session that went on, nothing is done, unless told: --keep adds what is missing and leaves\n" +
+      "         the rest (to get lost messages back); --replace makes such rows what they were (to undo bad changes).\n" +
+      "         --export writes the session as JSON instead, and needs no hub: long messages have their text there.",
+    config: "hub",
+    arguments: [
+      { name: "<action>", text: "what to do", choices: ["list", "restore"] },
+      { name: "[id]", text: "restore: the session's id, or the start of it" },
+    ],
+    options: [
+      SNAPSHOT,
+      {
+        flags: "--export <file>",
+        text: "write the session as JSON into this new file; - writes it to standard output",
+      },
+      { flags: "--keep", text: "where rows differ, leave those that are there" },
+      { flags: "--replace", text: "where rows differ, take the snapshot's" },
+      { flags: "--set <name>", text: "which set", default: "state" },
+      STORE,
+      HUB,
+      ...OPENING,
+      ...REMOTE,
+      SCRATCH,
+      WAIT,
+    ],
+    example: 'hapi-backup session restore 4f1c --identity identity.txt --snapshot "2026-11-20 06:00"',
+  },
+  {
+    verb: "compare",
+    group: "Anywhere",
+    summary: "say what two snapshots have apart: sessions, rows by table, files",
+    config: "hub",
+    arguments: [
+      { name: "<from>", text: "a snapshot, as --snapshot of restore takes it" },
+      { name: "<to>", text: "another" },
+    ],
+    options: [
+      { flags: "--set <name>", text: "which set", default: "state" },
+      STORE,
+      HUB,
+      ...OPENING,
+      ...REMOTE,
+      SCRATCH,
+    ],
+    example: "hapi-backup compare 2026-11-20 latest --identity identity.txt --json",
+  },
+  {
+    verb: "browse",
+    group: "Anywhere",
+    summary: "look through snapshots on a terminal: sessions, files, what changed; get one file back",
+    details: "Where there is no terminal: list, session list, compare, restore --only.",
+    config: "hub",
+    options: [
+      { flags: "--set <name>", text: "which set", default: "state" },
+      STORE,
+      HUB,
+      ...OPENING,
+      ...REMOTE,
+      SCRATCH,
+    ],
+    example: "hapi-backup browse --identity identity.txt",
   },
   {
     verb: "list",

@@ -9,6 +9,7 @@
 
 import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec, type Shell } from "./commands.ts";
 import { flagOf } from "./option_flags.ts";
+import { shellQuote as quote } from "./shell.ts";
 
 /** The script that a shell reads. */
 export function completions(shell: Shell): string {
@@ -32,8 +33,6 @@ const kindOf = (value: string): Kind =>
 
 /** Words known beforehand for an option's value. */
 const wordsOf = ({ choices, suggestions }: OptionSpec): readonly string[] => choices ?? suggestions ?? [];
-
-const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 const list = (words: readonly string[]): string => quote(words.join(" "));
 
 function bash(): string {

@@ -50,6 +50,17 @@ export function formatTime(time: Date, timeZone?: string): string {
     part("timeZoneName");
 }
 
+/**
+ * Text from outside, such as a session's name, as one line that is safe to show on a terminal: no control characters, and
+ * no marks that turn the direction of what follows. Cut after `lengthMax` characters.
+ */
+export function cleanText(text: string, lengthMax = 80): string {
+  const clean = text.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "")
+    .replace(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, " ").trim();
+  const characters = [...clean];
+  return characters.length <= lengthMax ? clean : `${characters.slice(0, lengthMax - 1).join("")}…`;
+}
+
 /** Lines of cells as columns; numbers (cells that start with a digit) to the right. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];

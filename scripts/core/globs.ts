@@ -17,3 +17,6 @@ export function placeMatcher(patterns: readonly string[]): (place: Place) => boo
     return false;
   };
 }
+
+/** The pattern that means just this place, and what lies inside it. */
+export const patternOfPlace = (place: string): string => place.replace(/[\\*?[\]{}()!+@|^$]/g, "\\$&");

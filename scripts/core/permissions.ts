@@ -9,6 +9,8 @@
  * | ship      | store, SSH keys                               | its own records                | rsync, rclone |
  * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
+ * | session   | store, identity, the hub's database            | that database, or the export; scratch | rsync, rclone, find |
+ * | look      | store, identity                              | scratch                        | rsync, rclone |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
  * | status    | store, logs, what is remembered of a set      | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
@@ -16,8 +18,8 @@
  * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
  * | systemd   | its configuration                             | the folder it is told to       | none          |
  *
- * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `list`, `keys`,
- * `doctor` and `init` may start them.
+ * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `session`, `look`,
+ * `list`, `keys`, `doctor` and `init` may start them.
  *
  * @module
  */
@@ -200,6 +202,31 @@ export function restorePermissions(
     write: [...store.write, ...places],
     run: [...store.run, ...job.inPlace ? ["find"] : []],
   };
+}
+
+/** @param live The databases that a session may be put into; not looked at where it is exported. */
+export function sessionPermissions(
+  config: Config,
+  job: OpeningJob & { readonly target: { readonly kind: string; readonly path?: string } },
+  live: readonly string[],
+): StepPermissions {
+  const { read, write, run } = lookPermissions(config, job);
+  const { kind, path } = job.target;
+  if (kind === "file") {
+    const files = [path!, `${path}.partial`];
+    return { read: [...read, ...files], write: [...write, ...files], run };
+  }
+  if (kind !== "database") return { read, write, run };
+  const files = live.flatMap((path) => ["", "-wal", "-shm", "-journal"].map((end) => path + end));
+  return { read: [...read, ...files], write: [...write, ...files], run: [...run, "find"] };
+}
+
+export function lookPermissions(
+  config: Config,
+  job: OpeningJob,
+): Required<Pick<StepPermissions, "read" | "write" | "run">> {
+  const store = storePermissions(config, job.store);
+  return { ...store, read: [...store.read, ...keyPermissions(config, job.keys)] };
 }
 
 export function listPermissions(config: Config, access: StoreAccess): StepPermissions {

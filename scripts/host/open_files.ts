@@ -6,9 +6,22 @@
  * @module
  */
 
+import { BackupError } from "../core/errors.ts";
 import type { Host } from "./host.ts";
 
-/** The processes that have the database at `path`, its `-wal` or its `-shm` open: `hapi (1234)`. */
+/** @throws {BackupError} (source) If another process has one of these databases open, named. */
+export async function refuseWhileOpen(host: Pick<Host, "run">, databases: readonly string[]): Promise<void> {
+  for (const path of databases) {
+    const users = await usersOf(host, path);
+    if (users.length === 0) continue;
+    throw new BackupError(`Cannot restore ${path}: it is open in ${users.join(", ")}`, {
+      kind: "source",
+      hint: "stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again",
+    });
+  }
+}
+
+/** The other processes that have the database at `path`, its `-wal` or its `-shm` open: `hapi (1234)`. */
 export async function usersOf({ run }: Pick<Host, "run">, path: string): Promise<string[]> {
   const pattern = path.replace(/[\\*?[\]]/g, "\\$&");
   const names = ["", "-wal", "-shm"].flatMap((end) => ["-o", "-lname", pattern + end]).slice(1);
@@ -27,6 +40,7 @@ export async function usersOf({ run }: Pick<Host, "run">, path: string): Promise
   ]);
   const pids = new Set(stdout.split("\n").flatMap((line) => /^\/proc\/(\d+)\//.exec(line)?.[1] ?? []));
   const users: string[] = [];
+  pids.delete(String(Deno.pid));
   for (const pid of pids) {
     const exe = await run("find", [`/proc/${pid}/exe`, "-printf", "%l"]);
     users.push(`${exe.stdout.split("/").at(-1) || "process"} (${pid})`);

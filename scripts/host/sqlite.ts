@@ -358,17 +358,23 @@ export function checkImage(host: Pick<Host, "fs">, image: string): DatabaseCheck
   });
 }
 
-/** Opens an image that no other process uses. */
 function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
+  using opened = openImage(fs, image);
+  return use(opened.db);
+}
+
+/** Opens an image that no other process uses, for reading. Disposing of it leaves nothing beside the image. */
+export function openImage(fs: Fs, image: string): { readonly db: DatabaseSync } & Disposable {
   const db = openForReading(image);
-  try {
-    return use(db);
-  } finally {
-    db.close();
-    // A reader of a WAL database makes these two beside it; the image alone is complete.
-    removeIfThere(fs, `${image}-wal`);
-    removeIfThere(fs, `${image}-shm`);
-  }
+  return {
+    db,
+    [Symbol.dispose]() {
+      db.close();
+      // A reader of a WAL database makes these two beside it; the image alone is complete.
+      removeIfThere(fs, `${image}-wal`);
+      removeIfThere(fs, `${image}-shm`);
+    },
+  };
 }
 
 function factsOf(db: DatabaseSync): DatabaseFacts {
@@ -410,7 +416,8 @@ function orIfDamaged<T, U>(otherwise: U, read: () => T): T | U {
   }
 }
 
-const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
+/** A name as SQL takes it. */
+export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
 /** The live database's state without opening it in SQLite, or undefined while it cannot be told. */
 export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {

@@ -26,6 +26,8 @@ export interface StepTools {
   readonly print: (text: string) => void;
   /** Comes later than the job: what another step, running at the same time, found out, or why it could not. */
   readonly later: Promise<unknown>;
+  /** Says that this step has come to where it needs `later`, and waits for it. */
+  readonly ask: () => Promise<unknown>;
 }
 
 type ToWorker =
@@ -33,7 +35,7 @@ type ToWorker =
   | { readonly type: "later"; readonly value: unknown }
   | { readonly type: "later failed"; readonly error: ThrownError };
 type FromWorker =
-  | { readonly type: "ready" }
+  | { readonly type: "ready" | "asked" }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "info" | "warn" | "print"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
@@ -74,7 +76,7 @@ export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFl
  * Runs a script as a step in a worker, to its end.
  *
  * @param script The module's URL.
- * @param later What the step is given as its `later`, once it is known.
+ * @param later What the step is given as its `later`, once it is known; a function is called when the step asks.
  * @throws {BackupError} What the step threw; (internal) if it died.
  */
 export function runStep<Result>(
@@ -82,7 +84,7 @@ export function runStep<Result>(
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
-  later?: Promise<unknown>,
+  later?: Promise<unknown> | (() => Promise<unknown>),
 ): Promise<Result> {
   const { read, write = [], run = [], net = [], env = [], sys = [] } = permissions;
   // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
@@ -104,15 +106,20 @@ export function runStep<Result>(
     },
   } as WorkerOptions);
   const say = (message: ToWorker) => worker.postMessage(message);
-  later?.then(
-    (value) => say({ type: "later", value }),
-    (error) => say({ type: "later failed", error: flatten(error) }),
-  );
+  const give = (later: Promise<unknown>) =>
+    later.then(
+      (value) => say({ type: "later", value }),
+      (error) => say({ type: "later failed", error: flatten(error) }),
+    );
+  if (later instanceof Promise) give(later);
   return new Promise<Result>((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
         case "ready":
           return say({ type: "job", job, cancelled: cancelFlag });
+        case "asked":
+          if (typeof later === "function") give(later());
+          return;
         case "progress":
           return terminal.progress(data.what, data.done, data.total);
         case "info":
@@ -165,7 +172,11 @@ export function serveStep<Job>(
     if (data.type === "later") return resolveLater(data.value);
     if (data.type === "later failed") return rejectLater(revive(data.error));
     const host = makeHost(report, data.cancelled);
-    const tools: StepTools = { host, print: (text) => say({ type: "print", text }), later };
+    const ask = () => {
+      say({ type: "asked" });
+      return later;
+    };
+    const tools: StepTools = { host, print: (text) => say({ type: "print", text }), later, ask };
     Promise.try(step, data.job as Job, tools).then(
       (result) => say({ type: "done", result }),
       (error) => say({ type: "failed", error: flatten(error) }),

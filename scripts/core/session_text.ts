@@ -1,0 +1,84 @@
+/**
+ * Sessions, and what two snapshots have apart, as a person reads them. Safe to show on a terminal.
+ *
+ * @module
+ */
+
+import type { Comparison } from "./comparison.ts";
+import { cleanText, formatCount, formatTable, formatTime } from "./format.ts";
+import { timeOfSnapshotId } from "./names.ts";
+import type { SessionSummary } from "./session_summary.ts";
+
+/** How many sessions or files are named of each kind. */
+const NAMED_MAX = 50;
+
+const timeText = (ms: number | null): string => ms === null ? "-" : formatTime(new Date(ms));
+
+/** Sessions as a table. */
+export function describeSessions(sessions: readonly SessionSummary[]): string {
+  if (sessions.length === 0) return "no sessions";
+  const rows = sessions.map(({ id, title, createdAt, updatedAt, messages }) => [
+    cleanText(id),
+    cleanText(title, 48),
+    timeText(createdAt),
+    timeText(updatedAt),
+    formatCount(messages),
+  ]);
+  return formatTable([["id", "session", "begun", "last change", "messages"], ...rows]);
+}
+
+/** One session, and how to get it back. */
+export function describeSession({ id, title, createdAt, updatedAt, messages }: SessionSummary): string {
+  return `${cleanText(title)}\n  id ${cleanText(id)}\n  begun ${timeText(createdAt)}, last change ${
+    timeText(updatedAt)
+  }\n  ${formatCount(messages)} messages`;
+}
+
+/** What two snapshots have apart. */
+export function describeComparison({ from, to, sessions, rows, files }: Comparison): string {
+  const title = (id: string, title: string) => `${cleanText(title, 48)}  ${cleanText(id)}`;
+  const lines = [
+    ...section(
+      "+ session",
+      sessions.added.map((each) => `${title(each.id, each.title)}  ${formatCount(each.messages)} messages`),
+    ),
+    ...section(
+      "- session",
+      sessions.removed.map((each) => `${title(each.id, each.title)}  ${formatCount(each.messages)} messages`),
+    ),
+    ...section(
+      "~ session",
+      sessions.changed.map((each) =>
+        `${title(each.id, each.title)}  ${changeText(...each.messages)} messages`
+      ),
+    ),
+    ...rows.map(({ database, table, rows }) =>
+      `rows of ${cleanText(table)} (${cleanText(database)}): ${changeText(...rows)}`
+    ),
+    ...section("+ file", files.added.map((place) => cleanText(place, 200))),
+    ...section("- file", files.removed.map((place) => cleanText(place, 200))),
+    ...section("~ file", files.changed.map((place) => cleanText(place, 200))),
+  ];
+  const when = (id: Comparison["from"]) => `${id} (${formatTime(timeOfSnapshotId(id))})`;
+  return [
+    `from ${when(from)} to ${when(to)}:`,
+    ...(lines.length === 0 ? ["nothing differs"] : lines).map((line) => `  ${line}`),
+  ].join("\n");
+}
+
+function section(name: string, lines: readonly string[]): string[] {
+  const more = lines.length - NAMED_MAX;
+  return [
+    ...lines.slice(0, NAMED_MAX).map((line) => `${name} ${line}`),
+    ...(more > 0 ? [`${name} … and ${formatCount(more)} more; --json names all`] : []),
+  ];
+}
+
+function changeText(from: number | null, to: number | null): string {
+  if (from === null) return `new, ${formatCount(to!)}`;
+  if (to === null) return `gone, ${formatCount(from)} before`;
+  if (from === to) return formatCount(to);
+  return `${formatCount(from)} → ${formatCount(to)} (${to > from ? "+" : "−"}${
+    formatCount(Math.abs(to - from))
+  })`;
+}

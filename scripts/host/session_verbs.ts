@@ -1,0 +1,178 @@
+/**
+ * The verbs that look into snapshots, as the command line runs them: `session`, `compare` and `browse`.
+ *
+ * @module
+ */
+
+import { compare } from "../core/comparison.ts";
+import type { Config } from "../core/config.ts";
+import { BackupError } from "../core/errors.ts";
+import { cleanText, formatCount, formatTime } from "../core/format.ts";
+import { patternOfPlace } from "../core/globs.ts";
+import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import { lookPermissions, sessionPermissions } from "../core/permissions.ts";
+import type { Differing } from "../core/session_rows.ts";
+import { describeComparison, describeSessions } from "../core/session_text.ts";
+import { shellQuote } from "../core/shell.ts";
+import { browse } from "./browsing.ts";
+import type { ChoiceJob } from "./chosen_snapshot.ts";
+import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
+import type { LookJob, LookReport, SessionJob, SessionReport } from "./session_jobs.ts";
+import { runStep } from "./step.ts";
+
+/** What these verbs share with the others. */
+export interface SharedVerbParts {
+  /** The URL of a script. */
+  readonly script: (name: string) => string;
+  readonly requireConfig: (context: VerbContext) => Config;
+  readonly configOrDefaults: (context: VerbContext) => Config;
+  /** What names and opens snapshots. */
+  readonly choiceOf: (context: VerbContext, config: Config) => Promise<ChoiceJob>;
+  /** Takes a snapshot of a set into the local store. */
+  readonly takeSnapshot: (context: VerbContext, config: Config, set: SetName) => Promise<SnapshotId>;
+  /** Restores some places of a snapshot into a folder. */
+  readonly restoreOnly: (
+    context: VerbContext,
+    choice: ChoiceJob,
+    what: { readonly which: SnapshotId; readonly to: string; readonly only: readonly string[] },
+  ) => Promise<void>;
+  readonly realPath: (context: VerbContext) => (path: string) => string;
+}
+
+export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
+  const { script, configOrDefaults, choiceOf } = shared;
+
+  const look = async ({ terminal }: VerbContext, choice: ChoiceJob, which: readonly string[]) => {
+    const job: LookJob = { ...choice, which };
+    return await runStep<LookReport>(script("look"), job, lookPermissions(choice.config, job), terminal);
+  };
+
+  return {
+    async session(context) {
+      const { options, terminal, json } = context;
+      if ((options.action === "restore") !== (typeof options.id === "string")) {
+        throw usage(`Cannot ${options.action}: an id belongs to restore, and to restore only`);
+      }
+      if (options.action === "restore") return await restoreSession(context, shared);
+      const choice = await choiceOf(context, configOrDefaults(context));
+      const { looks } = await look(context, choice, [String(options.snapshot)]);
+      const { manifest, sessions } = looks[0]!;
+      terminal.print(
+        json
+          ? JSON.stringify({ ok: true, snapshot: manifest.id, sessions })
+          : `${manifest.id}, ${localTime(manifest.id)}: ${formatCount(sessions.length)} sessions\n${
+            describeSessions(sessions)
+          }`,
+      );
+    },
+
+    async compare(context) {
+      const { options, terminal, json } = context;
+      const choice = await choiceOf(context, configOrDefaults(context));
+      const { looks } = await look(context, choice, [String(options.from), String(options.to)]);
+      const comparison = compare(looks[0]!, looks[1]!);
+      terminal.print(json ? JSON.stringify({ ok: true, ...comparison }) : describeComparison(comparison));
+    },
+
+    async browse(context) {
+      const { terminal, json, around } = context;
+      if (json || !Deno.stdin.isTerminal() || !Deno.stdout.isTerminal()) {
+        throw new BackupError("Cannot browse: that needs a terminal", {
+          kind: "usage",
+          hint: "for a script: list, session list, compare, and restore --only, each with --json",
+        });
+      }
+      const choice = await choiceOf(context, configOrDefaults(context));
+      const { snapshots } = await look(context, choice, []);
+      await browse({
+        snapshots: snapshots.toReversed(),
+        look: async (id) => (await look(context, choice, [id])).looks[0]!,
+        async restore(id, place, folder) {
+          const to = absolutePath(folder.replace(/^~(?=\/|$)/, around.home)).replace(/(?<=.)\/+$/, "");
+          await shared.restoreOnly(context, choice, { which: id, to, only: [patternOfPlace(place)] });
+          return `restored to ${cleanText(`${to}/${place}`, 200)}`;
+        },
+        tell(error) {
+          if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
+          terminal.error(`error: ${error.message}${error.hint ? `\nhint: ${error.hint}` : ""}`);
+        },
+      });
+    },
+  };
+}
+
+async function restoreSession(context: VerbContext, shared: SharedVerbParts): Promise<void> {
+  const { options, terminal, json } = context;
+  if (options.keep === true && options.replace === true) {
+    throw usage("Cannot restore a session: --keep and --replace contradict each other");
+  }
+  const isExport = typeof options.export === "string";
+  const differing: Differing = options.keep ? "keep" : options.replace ? "replace" : "refuse";
+  if (isExport && differing !== "refuse") {
+    throw usage("Cannot export a session: --keep and --replace belong to a restore into the hub's database");
+  }
+  // A snapshot is taken before the database is changed: only a configured hub can.
+  const config = isExport ? shared.configOrDefaults(context) : shared.requireConfig(context);
+  const choice = await shared.choiceOf(context, config);
+  const databases = (config.sets.get(choice.set as SetName)?.sources ?? []).flatMap(({ kind, path }) =>
+    kind === "sqlite" ? [path] : []
+  );
+  const job: SessionJob = {
+    ...choice,
+    which: String(options.snapshot),
+    session: String(options.id),
+    target: !isExport
+      ? { kind: "database", allowed: databases, differing }
+      : options.export === "-"
+      ? { kind: "stdout" }
+      : { kind: "file", path: absolutePath(String(options.export)) },
+  };
+  const live = [...new Set(databases.flatMap((path) => [path, shared.realPath(context)(path)]))];
+  const report = await runStep<SessionReport>(
+    shared.script("session"),
+    job,
+    sessionPermissions(config, job, live),
+    terminal,
+    () => shared.takeSnapshot(context, config, choice.set as SetName),
+  );
+  if (job.target.kind === "stdout") return;
+  terminal.print(json ? JSON.stringify({ ok: true, ...report }) : describeReport(report));
+}
+
+function describeReport({ session, snapshot, rows, target, database, folders }: SessionReport): string {
+  const from = `session ${cleanText(session)} out of ${snapshot}, ${localTime(snapshot)}`;
+  if (!database) {
+    const counts = Object.entries(rows).map(([table, count]) =>
+      `  ${cleanText(table)}: ${formatCount(count)} rows`
+    );
+    return [`exported ${from} to ${target}:`, ...counts].join("\n");
+  }
+  const { changes, before, place } = database;
+  const lines = [...changes.parts, ...changes.needed].map(({ table, added, unchanged, replaced, kept }) => {
+    const counts = { added, replaced, "there already": unchanged, "left as they are": kept };
+    const said = Object.entries(counts).filter(([, count]) => count > 0)
+      .map(([what, count]) => `${formatCount(count)} ${what}`);
+    return `  ${cleanText(table)}: ${said.join(", ")}`;
+  });
+  const files = folders.map((folder) =>
+    `  its files, if they are gone too: hapi-backup restore --in-place --identity FILE --snapshot ${snapshot} --only ${
+      shellQuote(patternOfPlace(folder))
+    }`
+  );
+  if (before === undefined) {
+    return [`${from} is in ${target} already; nothing was changed:`, ...lines, ...files].join("\n");
+  }
+  return [
+    `restored ${from} into ${target}:`,
+    ...lines,
+    ...files,
+    `to undo it, with the hub stopped: hapi-backup restore --in-place --identity FILE --snapshot ${before} --only ${
+      shellQuote(patternOfPlace(place))
+    }`,
+  ].join("\n");
+}
+
+const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
+
+const usage = (message: string): BackupError =>
+  new BackupError(message, { kind: "usage", hint: "hapi-backup session --help says more" });

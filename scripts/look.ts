@@ -1,0 +1,41 @@
+/**
+ * Looks into snapshots: the sessions in each, and its manifest, which lists its files and counts its rows.
+ *
+ * Each database is rebuilt in scratch, readable by its owner only, and removed before the next.
+ *
+ * @module
+ */
+
+import type { Look } from "./core/comparison.ts";
+import type { SnapshotId } from "./core/names.ts";
+import { isGood } from "./core/seal.ts";
+import { hasSessions, openSetOf, rebuildSessions } from "./host/chosen_snapshot.ts";
+import { type Opening, openManifest, openSeal } from "./host/open_snapshot.ts";
+import { makeScratch } from "./host/scratch.ts";
+import type { LookJob, LookReport } from "./host/session_jobs.ts";
+import { listSessions, readSchema } from "./host/session_rows.ts";
+import { openImage } from "./host/sqlite.ts";
+import { serveStep } from "./host/step.ts";
+
+/** Looks into one snapshot. @param scratch Folder for scratch folders. */
+export async function look(opening: Opening, id: SnapshotId, scratch: string): Promise<Look> {
+  const { host } = opening;
+  const manifest = await openManifest(opening, openSeal(opening, id));
+  // A set without a hub's database, such as one of recordings, has files only.
+  if (!manifest.databases.some(hasSessions)) return { manifest, sessions: [] };
+  using folder = makeScratch(host, scratch);
+  const { image } = await rebuildSessions(opening, manifest, folder.path);
+  using opened = openImage(host.fs, image);
+  return { manifest, sessions: listSessions(opened.db, readSchema(opened.db)) };
+}
+
+serveStep<LookJob>(import.meta, async (job, { host }): Promise<LookReport> => {
+  await using set = await openSetOf(host, job);
+  const ids: SnapshotId[] = [];
+  // All are named rightly before the first is rebuilt.
+  for (const which of job.which) ids.push(await set.choose(which));
+  const looks: Look[] = [];
+  for (const id of ids) looks.push(await look(set.opening, id, job.store.scratch));
+  const snapshots = set.seals.map((seal) => ({ id: seal.id, isSuspect: !isGood(seal) }));
+  return { snapshots, looks };
+});
