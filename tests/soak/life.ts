@@ -20,13 +20,13 @@ const SESSIONS_MAX = 60;
 const SESSIONS_MIN = 15;
 /** Seconds between two mishaps, about. */
 const MISHAP_SECONDS = 6;
-/** Undoes what the hub's migrations from version 22 to 26 do to the schema. */
-const BACK_TO_22 = `
+/** Undoes what the hub's migrations from version 21 to 26 do to the schema. */
+const BACK_TO_21 = `
   DROP TABLE event_links;
   DROP TABLE events;
   ALTER TABLE sessions DROP COLUMN global_pinned;
   ALTER TABLE sessions DROP COLUMN pinned;
-  PRAGMA user_version = 22;
+  PRAGMA user_version = 21;
   VACUUM;`;
 
 const MISHAPS = [
@@ -119,12 +119,13 @@ export class Life {
         return;
       case "migration": {
         await this.#hub!.stop();
-        await output("sqlite3", ["-bail", home.database, ".timeout 20000", BACK_TO_22]);
+        const before = columnsOf(home.database);
+        await output("sqlite3", ["-bail", home.database, ".timeout 20000", BACK_TO_21]);
         await pause(random.int(0, 2500));
         await this.#start();
-        using database = new DatabaseSync(home.database, { readOnly: true });
-        const { user_version: version } = database.prepare("PRAGMA user_version").get()!;
-        if (version !== 26) throw new Error(`the hub did not migrate: user_version is ${version}`);
+        if (columnsOf(home.database) !== before) {
+          throw new Error("the hub did not migrate to the schema that it had");
+        }
         return;
       }
       case "clean-up": {
@@ -217,6 +218,16 @@ export class Life {
     }
     this.oracle.acknowledge(asked);
   }
+}
+
+/** Which tables have which columns, and the schema's version. */
+function columnsOf(path: string): string {
+  using database = new DatabaseSync(path, { readOnly: true });
+  const columns = database.prepare(
+    "SELECT tables.name AS in_table, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns " +
+      "WHERE tables.type = 'table' ORDER BY 1, 2",
+  );
+  return JSON.stringify([columns.all(), database.prepare("PRAGMA user_version").get()]);
 }
 
 /** Lets time pass, at a pace that the seed decides. */
