@@ -6,10 +6,16 @@
  * @module
  */
 
-import { unrestorable } from "./core/chain.ts";
 import type { Config } from "./core/config.ts";
 import { formatBytes, formatTable, formatTime } from "./core/format.ts";
-import { type HubName, type SetName, type SnapshotId, timeOfSnapshotId } from "./core/names.ts";
+import {
+  type HubName,
+  MANIFEST_PART,
+  type PartName,
+  type SetName,
+  type SnapshotId,
+  timeOfSnapshotId,
+} from "./core/names.ts";
 import { type Seal, sealedBytes, type Suspicion } from "./core/seal.ts";
 import { type Drill, readDrills } from "./host/drill_log.ts";
 import { lstatIfThere } from "./host/fs.ts";
@@ -52,10 +58,14 @@ export function list(
     const snapshots = readSetIfThere(host.fs, set);
     const seals = snapshots.filter(isSealed).map(({ sealed }) => sealed.seal);
     const missing = new Map(
-      partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingPart(host, snapshot)]) : [],
+      partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingParts(host, snapshot)]) : [],
     );
-    const present = new Set(seals.map(({ id }) => id));
-    const broken = unrestorable(seals, (id) => present.has(id) && missing.get(id) === undefined);
+    // Nobody reads another's manifest. Which of the other parts one needs is not known without a key: any may be.
+    const usable = new Set(
+      seals.map(({ id }) => id).filter((id) =>
+        missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true
+      ),
+    );
     const neededBy = new Map<SnapshotId, number>();
     for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
     const lastDrills = new Map(
@@ -64,9 +74,9 @@ export function list(
     return snapshots.map(({ hub, set, id, sealed }): Listed => {
       const { seal } = sealed;
       const drill = lastDrills.get(id);
-      const faults = broken.get(id)?.filter((fault) => fault !== id) ?? [];
+      const faults = seal?.needs.filter((needed) => !usable.has(needed)) ?? [];
       const problem = seal
-        ? missing.get(id) ??
+        ? missing.get(id)?.[0]?.problem ??
           (faults.length > 0 ? `needs ${faults.join(", ")}, which is missing or incomplete` : undefined)
         : (sealed as { problem: string }).problem;
       return {
@@ -88,17 +98,14 @@ export function list(
   });
 }
 
-/** A part that is not there, or not as large as sealed. Its bytes are for `scrub` and `verify` to read. */
-function missingPart(host: Host, snapshot: StoredSnapshot): string | undefined {
-  for (const part of snapshot.sealed.seal?.parts ?? []) {
-    const stat = lstatIfThere(host.fs, `${snapshot.folder}/${part.name}`);
-    if (stat?.bytes !== part.bytes) {
-      return `${part.name} ${
-        stat ? `has ${stat.bytes} bytes where the seal says ${part.bytes}` : "is missing"
-      }`;
-    }
-  }
-  return undefined;
+/** Parts that are not there, or not as large as sealed. Their bytes are for `scrub` and `verify` to read. */
+function missingParts(host: Host, { folder, sealed }: StoredSnapshot): { name: PartName; problem: string }[] {
+  return (sealed.seal?.parts ?? []).flatMap(({ name, bytes }) => {
+    const stat = lstatIfThere(host.fs, `${folder}/${name}`);
+    if (!stat) return [{ name, problem: `${name} is missing` }];
+    if (stat.bytes === bytes) return [];
+    return [{ name, problem: `${name} has ${stat.bytes} bytes where the seal says ${bytes}` }];
+  });
 }
 
 /** The list as a table, oldest first. */

@@ -52,7 +52,8 @@ export async function restore(
 ): Promise<Restored> {
   const { fs } = opening.host;
   const stat = lstatIfThere(fs, folder);
-  if (stat && (stat.type !== "folder" || fs.readDir(folder).length > 0)) {
+  // What a restore that was killed had not finished is nothing of anybody's.
+  if (stat && (stat.type !== "folder" || fs.readDir(folder).some(({ name }) => name !== PARTIAL))) {
     throw new BackupError(`Cannot restore to ${folder}: it is not an empty folder`, {
       kind: "usage",
       hint: "name a new folder; nothing there is written over",
@@ -61,7 +62,10 @@ export async function restore(
   const partial = `${folder}/${PARTIAL}`;
   const made = stat ? undefined : folder;
   try {
-    attempt(`make ${folder}`, () => fs.mkdir(partial, { recursive: true, mode: 0o700 }));
+    attempt(`make ${folder}`, () => {
+      removeIfThere(fs, partial);
+      fs.mkdir(partial, { recursive: true, mode: 0o700 });
+    });
     const restored = await restoreInto(opening, id, partial, only);
     for (const top of fs.readDir(partial)) {
       attempt(

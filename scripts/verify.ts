@@ -9,15 +9,15 @@
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount } from "./core/format.ts";
-import type { SavedDatabase } from "./core/manifest.ts";
-import { SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
+import { partsRead, type SavedDatabase } from "./core/manifest.ts";
+import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
 import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";
 import { fileShows, needlesIn } from "./host/needles.ts";
-import { chooseStored, type Opening, openSeal } from "./host/open_snapshot.ts";
+import { chooseStored, type Opening, openManifest, openSeal, partOf } from "./host/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
@@ -85,13 +85,24 @@ export async function verify(
 
   const seal = await check("seal", () => openSeal(opening, id).seal, () => "signed by a known key");
   if (!seal) return checks;
-  const involved = [...seal.needs, id];
   await check(
     "seals of the chain",
-    () => involved.map((needed) => openSeal(opening, needed)),
+    () => [...seal.needs, id].map((needed) => openSeal(opening, needed)),
     (all) => `${all.length} signed by a known key`,
   );
-  await check("links between seals", () => requireLinks(seals), (count) => `${count} compared`);
+  await check(
+    "links between seals",
+    () => requireLinks(seals.filter(({ id }) => isTrusted(opening, id))),
+    (count) => `${count} compared`,
+  );
+  const manifest = await check(
+    "manifest",
+    () => openManifest(opening, openSeal(opening, id)),
+    ({ databases, files }) => `${databases.length} databases and ${files.length} files`,
+  );
+  if (!manifest) return checks;
+  const involved = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
+    .set(id, new Set(seal.parts.map(({ name }) => name)));
   await check(
     "parts",
     () => requireParts(host, opening, involved),
@@ -196,6 +207,17 @@ async function checkDatabase(
   );
 }
 
+/** Whether a known key signed the seal. One that none did is no link: it says so itself when it is verified. */
+function isTrusted(opening: Opening, id: SnapshotId): boolean {
+  try {
+    openSeal(opening, id);
+    return true;
+  } catch (error) {
+    if (error instanceof BackupError && error.kind === "integrity") return false;
+    throw error;
+  }
+}
+
 /** Each seal names the one before it by checksum, where that one is still here. */
 function requireLinks(seals: readonly SealedSnapshot[]): number {
   const checksums = new Map(seals.map(({ id, sealed }) => [id, sealed.checksum]));
@@ -212,19 +234,23 @@ function requireLinks(seals: readonly SealedSnapshot[]): number {
   return count;
 }
 
+/** The parts that a restore reads, by snapshot. */
+type Involved = ReadonlyMap<SnapshotId, ReadonlySet<PartName>>;
+
 function requireParts(
   host: Host,
   opening: Opening,
-  ids: readonly SnapshotId[],
+  involved: Involved,
 ): { count: number; bytes: number } {
   const problems: string[] = [];
   let count = 0;
   let bytes = 0;
-  for (const id of ids) {
-    const { seal, folder } = openSeal(opening, id);
-    for (const part of seal.parts) {
-      const problem = problemWithPart(host.fs, folder, part, () => host.checkpoint());
-      if (problem) problems.push(`${id}/${part.name}: ${problem}`);
+  for (const [id, names] of involved) {
+    const snapshot = openSeal(opening, id);
+    for (const name of names) {
+      const part = partOf(snapshot, name);
+      const problem = problemWithPart(host.fs, snapshot.folder, part, () => host.checkpoint());
+      if (problem) problems.push(`${id}/${name}: ${problem}`);
       count++;
       bytes += part.bytes;
     }
@@ -236,7 +262,7 @@ function requireParts(
 function requireHidden(
   opening: Opening,
   restored: Restored,
-  ids: readonly SnapshotId[],
+  involved: Involved,
   root: string,
 ): number {
   const { fs } = opening.host;
@@ -244,9 +270,9 @@ function requireHidden(
   const needles = restored.files.filter(({ type, source }) => type === "file" && secret.has(source))
     .flatMap(({ place }) => needlesIn(fs.readFile(`${root}/${place}`)));
   if (needles.length === 0) return 0;
-  for (const id of ids) {
-    const { seal, folder } = openSeal(opening, id);
-    for (const name of [...seal.parts.map((part) => part.name), SEAL_FILE, SIGNATURE_FILE]) {
+  for (const [id, names] of involved) {
+    const { folder } = openSeal(opening, id);
+    for (const name of [...names, SEAL_FILE, SIGNATURE_FILE]) {
       if (fileShows(fs, `${folder}/${name}`, needles)) {
         throw new Error(`${id}/${name} shows a secret in plaintext`);
       }

@@ -8,8 +8,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import {
+  FILES_PART,
   type HubName,
-  MANIFEST_PART,
   type PartName,
   type SnapshotId,
   snapshotIdAt,
@@ -140,7 +140,7 @@ function digestsOf(folder: string): Map<string, string> {
   return found;
 }
 
-const partIn = ({ folder }: Written): string => `${folder}/${MANIFEST_PART}`;
+const partIn = ({ folder }: Written): string => `${folder}/${FILES_PART}`;
 const pathOf = ({ seal }: Written): string => `${seal.set}/${seal.id}`;
 
 Deno.test("what the key is for works: a new snapshot arrives, and scrub calls it good", async () => {
@@ -192,7 +192,7 @@ Deno.test("overwriting and truncating change nothing, whatever rsync is told", a
       "--whole-file",
     ];
     for (const content of [new Uint8Array(0), new TextEncoder().encode("x".repeat(200))]) {
-      Deno.writeFileSync(`${folder}/${MANIFEST_PART}`, content);
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, content);
       Deno.writeTextFileSync(`${folder}/seal.json`, "{}");
       for (const way of ways) await rsync("-rI", way, `${local}/`, "host:");
     }
@@ -215,7 +215,7 @@ Deno.test("reading back is refused", async () => {
     for (const way of [[], ["--list-only"], ["--copy-links"], ["--dry-run", "--itemize-changes"]]) {
       const { code, text } = await rsync("-r", ...way, `host:${pathOf(good[0]!)}/`, `${local}/`);
       assert.notEqual(code, 0, way.join());
-      assert(!text.includes(MANIFEST_PART), text);
+      assert(!text.includes(FILES_PART), text);
     }
     assert.notEqual((await ssh("cat", `${good[0]!.folder}/seal.json`)).code, 0);
     assert.deepEqual([...Deno.readDirSync(local)], []);
@@ -267,7 +267,7 @@ Deno.test("links and devices in place of parts and seals are damage of that snap
     const ids = [1, 2, 3].map((hours) => snapshotIdAt(new Date(now.getTime() + hours * HOUR_MS)));
     const bytes = Deno.readFileSync(partIn(other[0]!));
     const [linked, piped, hard] = ids.map((id) =>
-      writeSnapshot(local, { id, signer, parts: { [MANIFEST_PART]: bytes } })
+      writeSnapshot(local, { id, signer, parts: { [FILES_PART]: bytes } })
     );
     // The right bytes, by a link to another hub's part.
     Deno.removeSync(partIn(linked!));
@@ -415,7 +415,7 @@ Deno.test("a seal that names another hub, its parts or its snapshots gets nowher
     const { signer, now } = storage;
     const ids = [1, 2, 3].map((hours) => snapshotIdAt(new Date(now.getTime() + hours * HOUR_MS)));
     writeSnapshot(local, { id: ids[0]!, signer, seal: { hub: OTHER } });
-    const outside = `../../../other/state/${other[0]!.seal.id}/${MANIFEST_PART}` as PartName;
+    const outside = `../../../other/state/${other[0]!.seal.id}/${FILES_PART}` as PartName;
     const named = writeSnapshot(local, { id: ids[1]!, signer });
     const seal = { ...named.seal, parts: [{ ...other[0]!.seal.parts[0]!, name: outside }] };
     const text = serializeSeal(seal);

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { BackupError } from "../scripts/core/errors.ts";
 import {
+  FILES_PART,
   type HubName,
-  MANIFEST_PART,
   type PartName,
   type SetName,
   type SnapshotId,
@@ -23,6 +23,7 @@ import { retain } from "../scripts/retain.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageList, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
+import { copySync } from "./real/home.ts";
 import {
   arriveOneByOne,
   DAY_MS,
@@ -40,7 +41,7 @@ import {
 /** A policy that keeps nothing but the newest. */
 const KEEP_ONE = { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 };
 
-const partOf = (folder: string): string => `${folder}/${MANIFEST_PART}`;
+const partOf = (folder: string): string => `${folder}/${FILES_PART}`;
 const idOf = (text: string) => text as SnapshotId;
 
 /** Adds snapshots day by day as a hub does, twice a day, with the storage host looking after each. */
@@ -92,7 +93,7 @@ Deno.test("scrub() goes on where a limit ended it, the never read first, the lon
   const part = new Uint8Array(1000);
   const times = timesUntil(storage.now, 6);
   for (const time of times) {
-    writeSnapshot(store, { id: snapshotIdAt(time), signer, parts: { [MANIFEST_PART]: part } });
+    writeSnapshot(store, { id: snapshotIdAt(time), signer, parts: { [FILES_PART]: part } });
   }
   const first = await scrub(host, config, { maxBytes: 2500 });
   assert.deepEqual([first.read.parts, first.finished, first.leftSnapshots], [2, false, 4]);
@@ -300,6 +301,22 @@ Deno.test("scrub() reads a snapshot again that was away, and keeps when it was f
   const report = await scrub(host, config);
   assert.equal(report.ok, true);
   assert.equal(report.sets[0]!.good, 1);
+});
+
+Deno.test("a store that was moved to another disk is read anew, and then counts as before", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 3));
+  await scrub(host, config);
+  for (const { folder } of written) {
+    copySync(folder, `${folder}-copied`);
+    Deno.removeSync(folder, { recursive: true });
+    Deno.renameSync(`${folder}-copied`, folder);
+  }
+  const { sets: [before] } = storageStatus(host, config);
+  assert.deepEqual([before!.good, before!.unread], [0, 3], "what lies on the new disk was never read");
+  const { sets: [after], ok, read } = await scrub(host, config);
+  assert.deepEqual([ok, read.snapshots, after!.good], [true, 3, 3]);
 });
 
 Deno.test("only one scrub and one retain run at a time", async () => {
@@ -648,14 +665,14 @@ Deno.test("unfinished uploads are no snapshots, are reported, and go when they d
   const mixed = `${store}/home/state/20261102T000000Z`;
   for (const folder of [unfinished, mixed]) {
     Deno.mkdirSync(folder);
-    Deno.writeTextFileSync(`${folder}/${MANIFEST_PART}`, "half");
-    Deno.utimeSync(`${folder}/${MANIFEST_PART}`, 0, 0);
+    Deno.writeTextFileSync(`${folder}/${FILES_PART}`, "half");
+    Deno.utimeSync(`${folder}/${FILES_PART}`, 0, 0);
     Deno.utimeSync(folder, 0, 0);
   }
   Deno.writeTextFileSync(`${mixed}/thesis.odt`, "not ours");
   const partial = `${store}/home/.incoming-20261103T000000Z-1`;
   Deno.mkdirSync(partial);
-  Deno.writeTextFileSync(`${partial}/${MANIFEST_PART}`, "half");
+  Deno.writeTextFileSync(`${partial}/${FILES_PART}`, "half");
   const report = await scrub(host, config);
   assert.equal(report.ok, true);
   assert.equal(report.incoming.count, 3);
@@ -770,7 +787,7 @@ Deno.test("watch() warns before the disk is full, from the rate of the last days
   const { host, config, store, signer } = storage;
   for (let day = 10; day >= 0; day--) {
     const id = snapshotIdAt(new Date(storage.now.getTime() - day * DAY_MS));
-    writeSnapshot(store, { id, signer, parts: { [MANIFEST_PART]: new Uint8Array(100_000) } });
+    writeSnapshot(store, { id, signer, parts: { [FILES_PART]: new Uint8Array(100_000) } });
   }
   storageStatus(host, config);
   storage.now = new Date(storage.now.getTime() + DAY_MS);

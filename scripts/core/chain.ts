@@ -36,24 +36,6 @@ export function fullReason(
 }
 
 /**
- * For each snapshot, what stands in the way of restoring it: itself, or one that it needs, is missing or damaged.
- *
- * @param isWhole Whether a snapshot's own seal and parts are all right.
- * @returns Snapshots that cannot be restored, each with the ids at fault.
- */
-export function unrestorable(
-  seals: readonly Pick<Seal, "id" | "needs">[],
-  isWhole: (id: SnapshotId) => boolean,
-): Map<SnapshotId, SnapshotId[]> {
-  const broken = new Map<SnapshotId, SnapshotId[]>();
-  for (const seal of seals) {
-    const faults = [...seal.needs, seal.id].filter((id) => !isWhole(id));
-    if (faults.length > 0) broken.set(seal.id, faults);
-  }
-  return broken;
-}
-
-/**
  * Snapshots that the local store can let go: older than `keepDays`, confirmed elsewhere, and needed by none that stays.
  * The newest chain always stays, whole: it is what the next increment builds on, and what a quick restore reads.
  *

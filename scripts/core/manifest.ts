@@ -9,11 +9,13 @@
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import {
+  FILES_PART,
   type HubName,
   isHubName,
   isPartName,
   isSetName,
   isSnapshotId,
+  type PartName,
   type SetName,
   type SnapshotId,
 } from "./names.ts";
@@ -170,11 +172,20 @@ export function parseManifest(
   return manifest;
 }
 
+/** The parts of other snapshots that a restore of this one reads, by snapshot. Of its own it reads all. */
+export function partsRead(
+  { id, databases, files }: Pick<Manifest, "id" | "databases" | "files">,
+): Map<SnapshotId, Set<PartName>> {
+  const read = new Map<SnapshotId, Set<PartName>>();
+  const add = (snapshot: SnapshotId, part: PartName) => {
+    if (snapshot !== id) read.set(snapshot, (read.get(snapshot) ?? new Set()).add(part));
+  };
+  for (const { chain } of databases) for (const { snapshot, part } of chain) add(snapshot, part);
+  for (const { stored } of files) if (stored) add(stored.snapshot, FILES_PART);
+  return read;
+}
+
 /** All other snapshots whose parts a restore of this one reads, oldest first. */
 export function neededBy(manifest: Pick<Manifest, "id" | "databases" | "files">): SnapshotId[] {
-  const needed = new Set<SnapshotId>();
-  for (const saved of manifest.databases) for (const link of saved.chain) needed.add(link.snapshot);
-  for (const saved of manifest.files) if (saved.stored) needed.add(saved.stored.snapshot);
-  needed.delete(manifest.id);
-  return [...needed].sort();
+  return [...partsRead(manifest).keys()].sort();
 }

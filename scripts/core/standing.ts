@@ -44,6 +44,8 @@ export interface KnownSnapshot {
   readonly readMs: number | undefined;
   /** What was wrong with a part when it was last read. */
   readonly damage: string | undefined;
+  /** Whether that is so of a part that others may need: of any but the manifest. */
+  readonly isDamagedForOthers: boolean;
   readonly pin: string | undefined;
 }
 
@@ -123,7 +125,9 @@ export function assessSet(
     const needed = byId.get(id);
     if (!needed) return `${id}, which never came`;
     if (needed.state === "removing" || needed.state === "removed") return `${id}, which was removed`;
-    if (!own.has(id)) return undefined;
+    const fault = own.get(id);
+    // Nobody reads another's manifest.
+    if (!fault || fault.kind === "part" && !needed.isDamagedForOthers) return undefined;
     return `${id}, which is ${needed.state === "gone" ? "gone" : "damaged"}`;
   }
 }

@@ -10,7 +10,7 @@
 
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import type { HubName, SetName, SnapshotId } from "../core/names.ts";
+import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "../core/names.ts";
 import type { Arrival } from "../core/retention.ts";
 import type { Seal, Suspicion } from "../core/seal.ts";
 import type { KnownSnapshot, SnapshotState } from "../core/standing.ts";
@@ -278,7 +278,7 @@ export class Ledger implements Disposable {
   /** One snapshot and its set. */
   snapshot(key: number): (KnownSnapshot & Pick<LedgerSet, "hub" | "set">) | undefined {
     const row = this.#get<SnapshotRow & { hub: HubName; name: SetName }>(
-      "SELECT snapshots.*, hub, name FROM snapshots JOIN sets ON sets.key = set_key WHERE snapshots.key = ?",
+      `SELECT ${SNAPSHOT_COLUMNS}, hub, sets.name FROM snapshots JOIN sets ON sets.key = set_key WHERE snapshots.key = ?`,
       key,
     );
     return row && { ...toKnown(row), hub: row.hub, set: row.name };
@@ -292,8 +292,10 @@ export class Ledger implements Disposable {
    */
   recordSealed(setKey: number, seen: SealSeen, nowMs: number | undefined): void {
     const { seal, checksum, stamp } = seen;
-    const old = this.#get<SnapshotRow>(
-      "SELECT * FROM snapshots WHERE set_key = ? AND id = ?",
+    const old = this.#get<
+      Pick<SnapshotRow, "key" | "checksum" | "signer" | "first_seen_ms" | "pin"> & { stamp: string | null }
+    >(
+      "SELECT key, checksum, signer, first_seen_ms, pin, stamp FROM snapshots WHERE set_key = ? AND id = ?",
       setKey,
       seal.id,
     );
@@ -302,13 +304,18 @@ export class Ledger implements Disposable {
       const changed =
         `its seal was changed: its SHA-256 was ${old.checksum} when it was first seen, and is ${checksum}`;
       this.#run(
-        `UPDATE snapshots SET state = 'present', stamp = ?1, seal_problem = ?2, signer = ?3, removed_ms = NULL,
-         removed_why = NULL, read_ms = CASE WHEN stamp = ?1 THEN read_ms END WHERE key = ?4`,
+        `UPDATE snapshots SET state = 'present', stamp = ?, seal_problem = ?, signer = ?, removed_ms = NULL,
+         removed_why = NULL WHERE key = ?`,
         stamp,
         isSame ? seen.signatureProblem ?? null : changed,
         isSame ? seen.signer ?? null : old.signer,
         old.key,
       );
+      // Another file, as on another disk: what was read of the old one says nothing about the parts beside this one.
+      if (old.stamp !== stamp) {
+        this.#run("UPDATE snapshots SET read_ms = NULL WHERE key = ?", old.key);
+        this.#run("UPDATE parts SET read_ms = NULL WHERE snapshot_key = ?", old.key);
+      }
       if (isSame) this.#addParts(old.key, seal);
       return;
     }
@@ -548,8 +555,10 @@ export class Ledger implements Disposable {
 
 /** The columns of a {@linkcode SnapshotRow}. */
 const SNAPSHOT_COLUMNS =
-  "key, id, state, first_seen_ms, checksum, kind, needs, previous_id, previous_sha256, " +
-  "suspicions, bytes, signer, seal_problem, read_ms, damage, pin";
+  "snapshots.key, id, state, first_seen_ms, checksum, kind, needs, previous_id, previous_sha256, " +
+  "suspicions, snapshots.bytes, signer, seal_problem, snapshots.read_ms, snapshots.damage, pin, " +
+  "snapshots.damage IS NOT NULL AND EXISTS (SELECT 1 FROM parts WHERE snapshot_key = snapshots.key " +
+  `AND parts.damage IS NOT NULL AND name <> '${MANIFEST_PART}') AS damaged_for_others`;
 
 interface SnapshotRow {
   key: number;
@@ -567,6 +576,7 @@ interface SnapshotRow {
   seal_problem: string | null;
   read_ms: number | null;
   damage: string | null;
+  damaged_for_others: 0 | 1;
   pin: string | null;
 }
 
@@ -586,6 +596,7 @@ function toKnown(row: SnapshotRow): KnownSnapshot {
     sealProblem: row.seal_problem ?? undefined,
     readMs: row.read_ms ?? undefined,
     damage: row.damage ?? undefined,
+    isDamagedForOthers: row.damaged_for_others === 1,
     pin: row.pin ?? undefined,
   };
 }

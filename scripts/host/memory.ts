@@ -3,11 +3,13 @@
  *
  * Invariants: `last.json` is replaced only after its snapshot is sealed, in one rename, and names its images by
  * their checksum; so a crash leaves either the old memory or the new one, never a mixture. Losing all of it costs one
- * full. It holds nothing that is not in plaintext on this machine anyway, and is readable by its owner only.
+ * full. The next manifest is made from it, so it ends with its own SHA-256: what rotted is as good as lost. It holds
+ * nothing that is not in plaintext on this machine anyway, and is readable by its owner only.
  *
  * @module
  */
 
+import { createHash } from "node:crypto";
 import { z } from "zod";
 import { BackupError } from "../core/errors.ts";
 import type { RememberedFiles } from "../core/file_index.ts";
@@ -62,7 +64,9 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
   try {
     const text = readTextIfThere(host.fs, path);
     if (text === undefined) return undefined;
-    const json = JSON.parse(text);
+    const [line, checksum] = text.split("\n");
+    if (sha256Of(line!) !== checksum) throw new Error("it is not as it was written");
+    const json = JSON.parse(line!);
     // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
     shape.parse(json);
     return json;
@@ -74,12 +78,15 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
 
 /** Replaces the memory, then removes the images that no memory names any more. */
 export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
-  writeFileDurably(fs, `${folder}/last.json`, JSON.stringify(memory));
+  const line = JSON.stringify(memory);
+  writeFileDurably(fs, `${folder}/last.json`, `${line}\n${sha256Of(line)}\n`);
   const named = new Set(memory.manifest.databases.map((database) => database.sha256));
   for (const { name } of fs.readDir(`${folder}/base`)) {
     if (!named.has(name.split(".")[0]!)) removeIfThere(fs, `${folder}/base/${name}`);
   }
 }
+
+const sha256Of = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** Makes the folders of a set, for their owner only. */
 export function makeSetFolders(fs: Fs, folder: string): void {

@@ -7,7 +7,7 @@
 
 import { createHash } from "node:crypto";
 import {
-  MANIFEST_PART,
+  FILES_PART,
   type SetName,
   type SnapshotId,
   snapshotIdAt,
@@ -67,7 +67,7 @@ export interface Written {
 export function writeSnapshot(store: string, spec: SnapshotSpec): Written {
   const { id, signer, hub = HUB, set = STATE } = spec;
   const parts = spec.parts ??
-    { [MANIFEST_PART]: new TextEncoder().encode(`manifest of ${hub}/${set}/${id}`) };
+    { [FILES_PART]: new TextEncoder().encode(`files of ${hub}/${set}/${id}`) };
   const folder = `${store}/${hub}/${set}/${id}`;
   Deno.mkdirSync(folder, { recursive: true });
   const sealed = Object.entries(parts).map(([name, bytes]) => {
