@@ -28,6 +28,7 @@ import {
   encryptPermissions,
   keysPermissions,
   listPermissions,
+  reportPermissions,
   restorePermissions,
   shipPermissions,
   snapshotPermissions,
@@ -35,7 +36,7 @@ import {
   systemdPermissions,
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
-import { contentOf, withoutSecrets } from "./scripts/core/run_record.ts";
+import { factsOf } from "./scripts/core/run_record.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
@@ -55,6 +56,7 @@ import { identityPlaces } from "./scripts/host/identity_places.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
+import { writeReport } from "./scripts/host/report_file.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
@@ -215,6 +217,27 @@ const VERBS: Readonly<Record<string, Verb>> = {
     );
   },
 
+  async report(context) {
+    const config = requireConfig(context);
+    const { html } = context.options;
+    if (typeof html !== "string") {
+      throw new BackupError("Cannot report: say where to, with --html FILE", {
+        kind: "usage",
+        hint: "hapi-backup report --html ~/backups.html",
+      });
+    }
+    const page = await runStep<string>(
+      script("report"),
+      { config },
+      reportPermissions(config),
+      context.terminal,
+    );
+    if (html === "-") return context.terminal.print(page);
+    const file = absolutePath(html);
+    writeReport(context.host.fs, file, page);
+    context.terminal.print(context.json ? JSON.stringify({ ok: true, file }) : `wrote ${file}`);
+  },
+
   async doctor(context) {
     const config = requireConfig(context);
     const candidates = identityPlaces(context.host, context.around);
@@ -370,15 +393,7 @@ function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Pro
     config,
     { verb: "backup", set },
     () => locked(context, config, set, () => snapshotAndEncrypt(context, config, set)),
-    ({ id, kind, bytes, rows, databaseBytes, suspicions }) => ({
-      snapshot: id,
-      snapshotKind: kind,
-      bytes,
-      content: contentOf(rows, databaseBytes),
-      ...(suspicions.length === 0
-        ? {}
-        : { suspicions: suspicions.map(({ source, detail }) => withoutSecrets(`${source}: ${detail}`)) }),
-    }),
+    factsOf,
   );
 }
 

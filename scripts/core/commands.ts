@@ -273,6 +273,18 @@ export const COMMANDS: readonly CommandSpec[] = [
     example: "hapi-backup status --json",
   },
   {
+    verb: "report",
+    group: "On the hub",
+    summary:
+      "write one page to look at: calendar, growth, what runs stored, proofs, what is off this machine",
+    details:
+      "The page loads nothing and runs nothing, and shows numbers only: it may be copied to a phone.\n" +
+      "An earlier report is replaced; nothing else is.",
+    config: "hub",
+    options: [{ flags: "--html <file>", text: "where to write it; - prints it" }],
+    example: "hapi-backup report --html ~/backups.html",
+  },
+  {
     verb: "doctor",
     group: "On the hub",
     summary: "check everything that backups depend on, and say what to do about what is wrong",

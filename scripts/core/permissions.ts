@@ -13,6 +13,7 @@
  * | look      | store, identity                              | scratch                        | rsync, rclone |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
  * | status    | store, logs, what is remembered of a set      | nothing                        | none          |
+ * | report    | the same as status                            | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
  * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
  * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
@@ -245,6 +246,11 @@ export function statusPermissions({ store, hub, stateFolder, sets }: Config): St
       ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
     ],
   };
+}
+
+/** The page that it makes is written by the program itself, so that the step needs no folder. */
+export function reportPermissions(config: Config): StepPermissions {
+  return { ...statusPermissions(config), sys: FREE_SPACE };
 }
 
 /** @param granted The notifiers that are to be told, with the host and port of their address. */

@@ -9,6 +9,7 @@
 
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "./errors.ts";
+import type { Seal } from "./seal.ts";
 
 const record = z.object({
   /** When it ended, as an ISO 8601 time in UTC. */
@@ -37,18 +38,36 @@ const record = z.object({
 export type RunRecord = z.infer<typeof record>;
 export type RunContent = NonNullable<RunRecord["content"]>;
 
-/**
- * Sums up what a snapshot's databases hold; undefined if it has none.
- *
- * @param rows Rows by table, by database.
- * @param databaseBytes Size of their images together.
- */
-export function contentOf(
-  rows: Readonly<Record<string, Readonly<Record<string, number>>>>,
+/** What a run that came to its end has to tell. */
+export type RunFacts =
+  & Pick<RunRecord, "snapshot" | "suspicions" | "bytes" | "snapshotKind" | "content">
+  & { readonly error?: unknown };
+
+/** What a run that made a snapshot has to tell of it. @param made Its rows are by table, by database. */
+export function factsOf(made: {
+  readonly id: string;
+  readonly kind: Seal["kind"];
+  readonly bytes: number;
+  readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly databaseBytes: number;
+  readonly suspicions: readonly { readonly source: string; readonly detail: string }[];
+}): RunFacts {
+  const { id, kind, bytes, rows, databaseBytes, suspicions } = made;
+  return {
+    snapshot: id,
+    snapshotKind: kind,
+    bytes,
+    content: Object.keys(rows).length === 0 ? undefined : contentOf(Object.values(rows), databaseBytes),
+    ...(suspicions.length === 0
+      ? {}
+      : { suspicions: suspicions.map(({ source, detail }) => withoutSecrets(`${source}: ${detail}`)) }),
+  };
+}
+
+function contentOf(
+  databases: readonly Readonly<Record<string, number>>[],
   databaseBytes: number,
-): RunContent | undefined {
-  const databases = Object.values(rows);
-  if (databases.length === 0) return undefined;
+): RunContent {
   const sum = (counts: readonly number[]) => counts.reduce((total, count) => total + count, 0);
   const named = (["sessions", "messages"] as const).flatMap((table) => {
     const counts = databases.flatMap((tables) => tables[table] ?? []);

@@ -10,7 +10,7 @@
 import type { Config } from "../core/config.ts";
 import type { SetName } from "../core/names.ts";
 import { reasonOf } from "../core/errors.ts";
-import { parseRunLog, type RunRecord, tellable } from "../core/run_record.ts";
+import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../core/run_record.ts";
 import { appendLineDurably, parentOf, readTextIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { shipFolder } from "./ship_records.ts";
@@ -20,11 +20,6 @@ const LOG_BYTES_MAX = 1 << 20;
 
 /** What runs are logged of: the snapshots of a set, or the shipping. */
 export type RunTopic = { readonly verb: "backup"; readonly set: SetName } | { readonly verb: "ship" };
-
-/** What a run that came to its end has to tell. */
-export type RunFacts =
-  & Pick<RunRecord, "snapshot" | "suspicions" | "bytes" | "snapshotKind" | "content">
-  & { readonly error?: unknown };
 
 type Places = Pick<Config, "store" | "hub" | "stateFolder">;
 

@@ -1,0 +1,125 @@
+/**
+ * The parts of a report that say what is safe: what is off this machine, what was proven, what is stored here.
+ *
+ * @module
+ */
+
+import { formatBytes, formatCount, formatDuration } from "./format.ts";
+import { type Html, markup } from "./html.ts";
+import { timeOfSnapshotId } from "./names.ts";
+import { calendar, SHIPPING_DAYS } from "./report_calendar.ts";
+import type { ReportData, ReportReceipt } from "./report_data.ts";
+import { MONTH_MS } from "./report_growth.ts";
+import { cell, outcome, table } from "./report_table.ts";
+import type { Zone } from "./zone.ts";
+
+const ROWS_MAX = 12;
+
+/** What each destination holds, and the days on which it was sent there. */
+export function shippingSection({ destinations, shipping, at, zone }: ReportData): Html {
+  const names = destinations.map(({ name }) => name).join(", ");
+  const held = destinations.flatMap(({ name, kind, sets }) => sets.map((set) => ({ name, kind, ...set })));
+  const hasReceipts = held.some(({ receipt }) => receipt);
+  const rows = held.map(({ name, kind, set, newest, waiting, receipt }) => [
+    cell(name, `${kind}, set ${set}`),
+    newest ? zone.minute(timeOfSnapshotId(newest)) : outcome(false, "nothing"),
+    outcome(waiting === 0, waiting === 0 ? "none" : formatCount(waiting)),
+    ...hasReceipts
+      ? [receipt ? receiptCell(zone, receipt) : markup`<span class="soft">does not say</span>`]
+      : [],
+  ]);
+  const heads = ["Destination", "Newest held", "Waiting", ...hasReceipts ? ["Verified there"] : []];
+  return markup`<section aria-labelledby="shipping">
+<h2 id="shipping">Off this machine</h2>
+${
+    destinations.length === 0
+      ? markup`<p>${outcome(false, "Nothing is off this machine: no destination is configured.")}</p>`
+      : held.length === 0
+      ? markup`<p class="soft">${names}: there is nothing to hold yet.</p>`
+      : markup`<div class="card">${table("What each destination holds", heads, rows)}</div>`
+  }
+${shipping.length > 0 && calendar("Days of shipping", shipping, zone.dayOf(at), SHIPPING_DAYS)}
+</section>`;
+}
+
+function receiptCell(zone: Zone, { time, verified, problems }: ReportReceipt): Html {
+  const said = verified ? `up to ${zone.minute(timeOfSnapshotId(verified))}` : "nothing";
+  return markup`${cell(outcome(verified !== undefined, said), `said on ${zone.minute(time)}`)}${
+    problems.map((problem) => markup`<br>${outcome(false, problem)}`)
+  }`;
+}
+
+/** Restore drills, and proofs of the keys. */
+export function proofSection({ drills, proofs, zone }: ReportData): Html {
+  const none = (title: string, command: string) =>
+    markup`<h3>${title}</h3><p class="soft small">None was ever made. <code>${command}</code> makes one.</p>`;
+  const drillRows = drills.slice(-ROWS_MAX).reverse().map(({ time, set, snapshot, from, seconds, ok }) => [
+    zone.minute(time),
+    cell(`${set}, ${zone.minute(timeOfSnapshotId(snapshot))}`, `from ${from}`),
+    cell(outcome(ok, ok ? "proven" : "FAILED"), `in ${formatDuration(seconds)}`),
+  ]);
+  const proofRows = proofs.slice(-ROWS_MAX).reverse().map(({ time, of, chains, failed, ok }) => [
+    zone.minute(time),
+    of,
+    outcome(
+      ok,
+      ok
+        ? `opens all ${formatCount(chains)} chains`
+        : `${formatCount(failed)} of ${formatCount(chains)} NOT opened`,
+    ),
+  ]);
+  return markup`<section aria-labelledby="proofs">
+<h2 id="proofs">Proof that it can be restored</h2>
+<div class="pair">
+<div class="card">${
+    drills.length === 0 ? none("Restore drills", "hapi-backup verify") : table(
+      `Restore drills, ${formatCount(drills.length)} in all`,
+      ["When", "Snapshot", "Outcome"],
+      drillRows,
+    )
+  }</div>
+<div class="card">${
+    proofs.length === 0 ? none("Proofs of the keys", "hapi-backup keys prove --identity FILE") : table(
+      `Proofs of the keys, ${formatCount(proofs.length)} in all`,
+      ["When", "Store", "Outcome"],
+      proofRows,
+    )
+  }</div>
+</div>
+</section>`;
+}
+
+/** What the local store takes. */
+export function storageSection({ sets, freeBytes, at }: ReportData): Html {
+  const sizes = sets.map(({ local }) => local.fullBytes + local.otherBytes);
+  const most = Math.max(1, ...sizes);
+  const width = (bytes: number) => `width:${Math.round(bytes / most * 10_000) / 100}%`;
+  const items = sets.map(({ name, local, moments }, index) => {
+    const { snapshots, fullBytes, otherBytes } = local;
+    const recent = moments.filter(({ id }) => at.getTime() - timeOfSnapshotId(id).getTime() <= MONTH_MS)
+      .reduce((sum, { bytes }) => sum + bytes, 0);
+    return markup`<li>
+<div class="between"><span>${name} <b>${formatBytes(sizes[index]!)}</b> in ${
+      snapshots === 1 ? "one snapshot" : `${formatCount(snapshots)} snapshots`
+    }</span><span class="soft small">${formatBytes(recent)} stored in the last 30 days</span></div>
+<div class="share" aria-hidden="true"><i style="${width(fullBytes)}"></i><i class="rest" style="${
+      width(otherBytes)
+    }"></i></div>
+<p class="keys small soft"><span><i class="key"></i>${
+      formatBytes(fullBytes)
+    } in fulls</span> <span><i class="key rest"></i>${
+      formatBytes(otherBytes)
+    } in what builds on them</span></p>
+</li>`;
+  });
+  return markup`<section aria-labelledby="storage">
+<h2 id="storage">Stored on this machine</h2>
+<div class="card">
+<ul class="stores">${items}</ul>
+${
+    freeBytes !== undefined &&
+    markup`<p class="small soft rule">${formatBytes(freeBytes)} are free on that disk.</p>`
+  }
+</div>
+</section>`;
+}

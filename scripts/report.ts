@@ -1,0 +1,116 @@
+/**
+ * The report: how the backups of this hub went, as one page to look at.
+ *
+ * Needs no key and writes nothing: the page is the step's answer.
+ *
+ * @module
+ */
+
+import { calendarOf, eventsOfRuns, eventsOfSnapshots } from "./core/calendar.ts";
+import type { Config } from "./core/config.ts";
+import { historyOf } from "./core/history.ts";
+import type { ReportData, ReportDestination, ReportSet } from "./core/report_data.ts";
+import { reportPage } from "./core/report_page.ts";
+import { sealedBytes } from "./core/seal.ts";
+import { PROGRAM } from "./core/version.ts";
+import { makeZone, type Zone } from "./core/zone.ts";
+import { readDrills } from "./host/drill_log.ts";
+import type { Host } from "./host/host.ts";
+import { type SetStatus, status } from "./host/hub_status.ts";
+import { readView } from "./host/hub_view.ts";
+import { readProofs } from "./host/proof_log.ts";
+import { readRuns } from "./host/run_log.ts";
+import { serveStep } from "./host/step.ts";
+import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
+
+/** Days that a calendar goes back: half a year. */
+const DAYS_MAX = 184;
+
+/** Makes the page. @param timeZone Whose days and times it shows; that of this machine where left out. */
+export function report(
+  host: Host,
+  config: Config,
+  timeZone = new Intl.DateTimeFormat().resolvedOptions().timeZone,
+): string {
+  return reportPage(readReport(host, config, makeZone(timeZone)));
+}
+
+function readReport(host: Host, config: Config, zone: Zone): ReportData {
+  const { fs } = host;
+  const at = host.now();
+  const sets = status(host, config);
+  const proofs = readProofs(fs, config.stateFolder) ?? [];
+  const nameOfStore = (store: string) => store === config.store ? "the local store" : store;
+  const shipping = eventsOfRuns(readRuns(host, config, { verb: "ship" }));
+  return {
+    hub: config.hub,
+    at,
+    zone,
+    program: PROGRAM,
+    problems: readView(host, config).problems,
+    sets: sets.map((set) => readSet(host, config, set, zone)),
+    destinations: config.destinations.map(({ name, kind }) => ({ name, kind, sets: heldBy(name, sets) })),
+    shipping: calendarOf(shipping, Infinity, at, zone, DAYS_MAX),
+    drills: readDrills(fs, config.stateFolder).map(({ at, set, snapshot, store, ok, seconds }) => ({
+      time: new Date(at),
+      set,
+      snapshot,
+      from: nameOfStore(store),
+      ok,
+      seconds,
+    })),
+    proofs: proofs.map(({ at, store, ok, chains, failed }) => ({
+      time: new Date(at),
+      of: nameOfStore(store),
+      ok,
+      chains,
+      failed: failed.length,
+    })),
+    proofMaxAgeDays: config.proofMaxAgeDays,
+    freeBytes: fs.freeBytes(`${config.store}/${config.hub}`),
+  };
+}
+
+function readSet(
+  host: Host,
+  config: Config,
+  { set, newest, stale, maxAgeHours }: SetStatus,
+  zone: Zone,
+): ReportSet {
+  const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
+    .map(({ sealed }) => sealed.seal);
+  const runs = readRuns(host, config, { verb: "backup", set });
+  const moments = historyOf(seals, runs);
+  const bytesOf = (isFull: boolean) =>
+    seals.filter(({ kind }) => (kind === "full") === isFull).reduce(
+      (sum, seal) => sum + sealedBytes(seal),
+      0,
+    );
+  return {
+    name: set,
+    newest,
+    stale,
+    maxAgeHours,
+    local: { snapshots: seals.length, fullBytes: bytesOf(true), otherBytes: bytesOf(false) },
+    moments,
+    days: calendarOf(eventsOfSnapshots(moments, runs), maxAgeHours, host.now(), zone, DAYS_MAX),
+  };
+}
+
+/** What a destination holds of the sets of which anything was taken. */
+function heldBy(name: string, sets: readonly SetStatus[]): ReportDestination["sets"] {
+  return sets.filter(({ snapshots }) => snapshots > 0).flatMap(({ set, destinations }) =>
+    destinations.filter((destination) => destination.name === name).map(({ newest, waiting, receipt }) => ({
+      set,
+      newest,
+      waiting: waiting.length,
+      receipt: receipt && {
+        time: receipt.time,
+        verified: receipt.set.newestVerified?.id,
+        problems: receipt.set.problems,
+      },
+    }))
+  );
+}
+
+serveStep<{ config: Config }>(import.meta, ({ config }, { host }) => Promise.resolve(report(host, config)));
