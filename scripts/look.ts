@@ -13,7 +13,8 @@ import { hasSessions, openSetOf, rebuildSessions } from "./host/chosen_snapshot.
 import { type Opening, openManifest, openSeal } from "./host/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
 import type { LookJob, LookReport } from "./host/session_jobs.ts";
-import { listSessions, readSchema } from "./host/session_rows.ts";
+import { readSchema } from "./host/schema.ts";
+import { listSessions } from "./host/session_list.ts";
 import { openImage } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
 

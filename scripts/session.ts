@@ -22,14 +22,9 @@ import type { Fs, Host } from "./host/host.ts";
 import { refuseWhileOpen } from "./host/open_files.ts";
 import { openManifest, openSeal } from "./host/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
-import {
-  brokenReferences,
-  findSession,
-  putSession,
-  readSchema,
-  type SessionRows,
-  sessionRows,
-} from "./host/session_rows.ts";
+import { readSchema } from "./host/schema.ts";
+import { brokenReferences, putSession, type SessionRows, sessionRows } from "./host/session_rows.ts";
+import { findSession } from "./host/session_list.ts";
 import type { SessionJob, SessionReport, SessionRestored } from "./host/session_jobs.ts";
 import { openImage } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";

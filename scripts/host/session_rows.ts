@@ -6,7 +6,6 @@
 
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { BackupError } from "../core/errors.ts";
-import { cleanText } from "../core/format.ts";
 import {
   type Cell,
   cellText,
@@ -26,119 +25,12 @@ import {
   type Table,
   tablesConcerned,
 } from "../core/session_schema.ts";
-import { type SessionSummary, titleOf } from "../core/session_summary.ts";
 import { quoted } from "./sqlite.ts";
 
 /** How many differing rows are named. */
 const NAMED_MAX = 3;
 
 type SqlRow = Record<string, string | number | bigint | null | Uint8Array>;
-
-/** Reads a database's tables and foreign keys. */
-export function readSchema(db: DatabaseSync): Schema {
-  const all = (sql: string, ...params: SQLInputValue[]) => db.prepare(sql).all(...params) as SqlRow[];
-  const pragma = (name: string) => db.prepare(`PRAGMA ${name}`).get()![name];
-  const tables = new Map<string, Table>();
-  for (
-    const { name, wr } of all(
-      `SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`,
-    )
-  ) {
-    // Leaves out generated columns, which no one can write.
-    const columns = all('SELECT name, type, "notnull" AS required, pk FROM pragma_table_info(?)', name!);
-    tables.set(String(name), {
-      name: String(name),
-      columns: columns.map(({ name, type, required }) => ({
-        name: String(name),
-        type: String(type).toUpperCase(),
-        notNull: required === 1,
-      })),
-      key: columns.filter(({ pk }) => Number(pk) > 0).sort((a, b) => Number(a.pk) - Number(b.pk))
-        .map(({ name }) => String(name)),
-      hasRowid: wr === 0,
-    });
-  }
-  const foreignKeys = [...tables.keys()].flatMap((table) => foreignKeysOf(db, tables, table));
-  return {
-    userVersion: Number(pragma("user_version")),
-    encoding: String(pragma("encoding")),
-    tables,
-    foreignKeys,
-  };
-}
-
-function foreignKeysOf(db: DatabaseSync, tables: ReadonlyMap<string, Table>, table: string): Reference[] {
-  const lines = db.prepare(
-    'SELECT id, "table" AS parent, "from" AS child, "to" AS target FROM pragma_foreign_key_list(?) ORDER BY id, seq',
-  ).all(table) as SqlRow[];
-  return [...Map.groupBy(lines, ({ id }) => id).values()].flatMap((columns): Reference[] => {
-    // SQL does not mind how names are capitalized.
-    const named = String(columns[0]!.parent).toLowerCase();
-    const parent = [...tables.values()].find(({ name }) => name.toLowerCase() === named);
-    if (!parent) return [];
-    return [{
-      table,
-      columns: columns.map(({ child }) => String(child)),
-      parent: parent.name,
-      // Without columns it refers to the primary key.
-      parentColumns: columns.map(({ target }, index) =>
-        target === null ? parent.key[index]! : String(target)
-      ),
-    }];
-  });
-}
-
-/** Lists the sessions of a database, newest first. */
-export function listSessions(db: DatabaseSync, schema: Schema): SessionSummary[] {
-  const columns = requireSessions(schema).columns.map(({ name }) => name);
-  const pick = (name: string) => columns.includes(name) ? quoted(name) : "NULL";
-  const toSession = schema.foreignKeys.find(({ table, parent }) =>
-    table === "messages" && parent === SESSIONS
-  );
-  const messages = toSession
-    ? `(SELECT count(*) FROM messages WHERE messages.${quoted(toSession.columns[0]!)} = sessions.id)`
-    : "0";
-  const rows = db.prepare(
-    `SELECT CAST(id AS TEXT) AS id, ${pick("metadata")} AS metadata, ${pick("tag")} AS tag,
-       ${pick("created_at")} AS created, ${pick("updated_at")} AS updated, ${messages} AS messages
-     FROM sessions ORDER BY updated DESC, id`,
-  ).all() as SqlRow[];
-  const time = (value: SqlRow[string]) => typeof value === "number" ? value : null;
-  return rows.map(({ id, metadata, tag, created, updated, messages }) => ({
-    id: String(id),
-    title: titleOf({ id: String(id), metadata, tag }),
-    createdAt: time(created!),
-    updatedAt: time(updated!),
-    messages: Number(messages),
-  }));
-}
-
-/** The session that an id, or the start of one, means. @throws {BackupError} (usage) If there is none, or several. */
-export function findSession(db: DatabaseSync, schema: Schema, start: string): string {
-  requireSessions(schema);
-  const found = (db.prepare(
-    "SELECT CAST(id AS TEXT) AS id FROM sessions WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1 ORDER BY id = ?1 DESC, id LIMIT 3",
-  ).all(start) as { id: string }[]).map(({ id }) => id);
-  if (start !== "" && (found.length === 1 || found[0] === start)) return found[0]!;
-  throw new BackupError(
-    found.length === 0
-      ? `Cannot find session ${start}: the snapshot has none whose id starts so`
-      : `Cannot tell which session ${start} is: ${
-        found.slice(0, 2).map((id) => cleanText(id)).join(" and ")
-      } start so`,
-    { kind: "usage", hint: "`hapi-backup session list` shows them; another snapshot is --snapshot" },
-  );
-}
-
-function requireSessions(schema: Schema): Table {
-  const sessions = schema.tables.get(SESSIONS);
-  if (sessions?.key.join() === "id") return sessions;
-  throw new BackupError("Cannot find sessions: the database has no table sessions with the primary key id", {
-    kind: "source",
-    hint:
-      "this hub keeps its sessions in another way: restore the whole snapshot with `hapi-backup restore --to`",
-  });
-}
 
 /** The rows of one session in a database, and those that they need. */
 export interface SessionRows {
