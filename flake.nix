@@ -38,11 +38,12 @@
         default = pkgs.mkShell {
           packages = with pkgs; [
             deno nodejs rsync rrsync openssh rclone zstd age sqlite librsync gnutar findutils procps psmisc iproute2
+            nix systemd util-linux time python3 jq gnupg fuse3 restic borgbackup duplicity zsh fish mandoc
           ];
         };
       });
 
-      formatter = eachSystem (pkgs: pkgs.nixpkgs-fmt);
+      formatter = eachSystem (pkgs: pkgs.nixfmt-tree);
 
       checks = eachSystem (pkgs: {
         package = packageFor pkgs;

@@ -1,6 +1,6 @@
 # hapi-backup: its sources and npm packages beside one wrapper per verb, which grants that verb's permissions and no
 # more. `bin/hapi-backup` only picks the wrapper.
-{ lib, stdenvNoCC, callPackage, deno, makeBinaryWrapper, runtimeShell, rsync, openssh, rclone, zstd, findutils }:
+{ lib, stdenvNoCC, callPackage, deno, installShellFiles, makeBinaryWrapper, runtimeShell, rsync, openssh, rclone, zstd, findutils }:
 let
   manifest = lib.importJSON ../deno.json;
   table = lib.importJSON ./verbs.json;
@@ -22,7 +22,7 @@ stdenvNoCC.mkDerivation {
     root = ../.;
     fileset = lib.fileset.unions [ ../deno.json ../mod.ts ../scripts ./units.json ./verbs.json ];
   };
-  nativeBuildInputs = [ makeBinaryWrapper deno ];
+  nativeBuildInputs = [ makeBinaryWrapper installShellFiles deno ];
   dontConfigure = true;
   buildPhase = ''
     runHook preBuild
@@ -53,6 +53,11 @@ stdenvNoCC.mkDerivation {
     esac
     END
     chmod +x $out/bin/hapi-backup
+    export HOME=$TMPDIR DENO_DIR=$TMPDIR/deno
+    for shell in bash zsh fish; do $out/bin/hapi-backup completions $shell > $TMPDIR/$shell; done
+    installShellCompletion --cmd hapi-backup --bash $TMPDIR/bash --zsh $TMPDIR/zsh --fish $TMPDIR/fish
+    $out/bin/hapi-backup man > hapi-backup.1
+    installManPage hapi-backup.1
     runHook postInstall
   '';
   passthru = { inherit deps verbs; };

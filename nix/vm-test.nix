@@ -6,6 +6,9 @@ let
   # For this test only. In the repository, because the modules want the public halves when they are evaluated.
   keys = ./vm-keys;
   line = name: pkgs.lib.fileContents (keys + "/${name}");
+  # Lays keys where only root reads them, before any service starts.
+  laidOut = names: [ "d /etc/hapi-keys 0755 root root -" ]
+    ++ map (name: "C /etc/hapi-keys/${name} 0600 root root - ${keys}/${name}") names;
 in
 pkgs.testers.runNixOSTest {
   name = "hapi-backup";
@@ -15,6 +18,8 @@ pkgs.testers.runNixOSTest {
       imports = [ self.nixosModules.hub ];
       users.users.op = { isNormalUser = true; home = "/home/op"; };
       environment.systemPackages = [ pkgs.sqlite pkgs.openssh ];
+      systemd.tmpfiles.rules = laidOut [ "signing" "write" "read" ]
+        ++ [ "f /etc/hapi-keys/known_hosts 0644 root root - storage ${line "host.pub"}" ];
       # What stands for the hub: it holds the database open and writes a row every tenth of a second.
       systemd.services.hapi-hub = {
         wantedBy = [ "multi-user.target" ];
@@ -49,6 +54,7 @@ pkgs.testers.runNixOSTest {
     };
     storage = { ... }: {
       imports = [ self.nixosModules.storage ];
+      systemd.tmpfiles.rules = laidOut [ "host" ];
       services.openssh.hostKeys = [{ type = "ed25519"; path = "/etc/hapi-keys/host"; }];
       # The two machines share a plain network here: it stands for the tailnet.
       services.tailscale.enable = false;
@@ -60,7 +66,7 @@ pkgs.testers.runNixOSTest {
           writeKey = line "write.pub";
           readKey = line "read.pub";
           signers = [ (line "signing.pub") ];
-          from = [ "192.168.1.0/24" ];
+          from = [ "192.168.1.0/24" "2001:db8:1::/64" ];
           quotaBytes = 1000000000;
         };
       };
@@ -71,9 +77,6 @@ pkgs.testers.runNixOSTest {
     start_all()
     hub.wait_for_unit("multi-user.target")
     storage.wait_for_unit("sshd.service")
-    storage.succeed("install -d -m 0755 /etc/hapi-keys && install -m 0600 ${keys}/host /etc/hapi-keys/host && systemctl restart sshd")
-    hub.succeed("install -d -m 0755 /etc/hapi-keys && install -m 0600 ${keys}/signing ${keys}/write ${keys}/read /etc/hapi-keys/")
-    hub.succeed("echo storage $(cut -d' ' -f1,2 ${keys}/host.pub) > /etc/hapi-keys/known_hosts")
     hub.wait_until_succeeds("sqlite3 /home/op/.hapi/hapi.db 'select count(*) from sessions' | grep -q '[1-9]'")
 
     with subtest("a snapshot of the live database is taken, and shipped after it"):
@@ -90,17 +93,17 @@ pkgs.testers.runNixOSTest {
         hub.fail(f"mkdir -p /tmp/empty && {ssh} -r --delete /tmp/empty/ hapi-hub@storage:state/")
 
     with subtest("a ship that is killed sends the rest later, without a new snapshot"):
-        storage.succeed("systemctl stop sshd.socket sshd.service")
+        storage.succeed("systemctl stop sshd.service")
         hub.succeed("systemctl start hapi-backup-state.service")
         hub.succeed("systemctl kill -s KILL hapi-backup-ship.service || true")
         storage.succeed("systemctl start sshd.service")
-        hub.succeed("systemctl reset-failed hapi-backup-ship.service; systemctl start hapi-backup-ship.service")
+        hub.succeed("systemctl reset-failed hapi-backup-ship.service; systemctl restart hapi-backup-ship.service")
         assert int(storage.succeed("ls /var/lib/hapi-backup-store/hub/state/*/seal.json | wc -l")) == 2
 
     with subtest("a snapshot is taken before the hub starts, and the hub starts when that fails"):
         hub.succeed("systemctl restart hapi-hub.service")
         hub.succeed("journalctl -u hapi-backup-state-before-start.service | grep -q 'stored'")
-        hub.succeed("mv /etc/hapi-keys/signing /etc/hapi-keys/gone && systemctl restart hapi-hub.service")
+        hub.succeed("rm -f /run/alarm-*; mv /etc/hapi-keys/signing /etc/hapi-keys/gone && systemctl restart hapi-hub.service")
         hub.succeed("systemctl is-active hapi-hub.service")
         hub.wait_until_succeeds("ls /run/alarm-hapi-backup-state-before-start*")
         hub.succeed("mv /etc/hapi-keys/gone /etc/hapi-keys/signing")

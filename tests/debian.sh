@@ -35,7 +35,7 @@ deno 2.8.3 check mod.ts scripts tests
 deno 2.8.3 task demo
 
 echo "== Deno 2.9.6: all tests"
-export HAPI_BACKUP_DENO_28="$tools/2.8.3/node_modules/.bin/deno"
+export HAPI_BACKUP_DENO_28="$tools/2.8.3/node_modules/deno/deno"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0

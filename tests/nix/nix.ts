@@ -9,6 +9,7 @@ export const ROOT = new URL("../../", import.meta.url).pathname.replace(/\/$/, "
 const CACHE = `${ROOT}/node_modules/.cache`;
 /** Not in `node_modules`, where Deno takes no TypeScript from. */
 const NIX = `/var/tmp/hapi-backup-nix-${Deno.uid()}`;
+const PINNED_DENO = "2.8.3";
 const STUB = `${ROOT}/tests/nix/stub`;
 
 /** How a program ended. */
@@ -124,16 +125,18 @@ export async function build(expression: string, deno = Deno.execPath()): Promise
   return out.trim();
 }
 
-/** Installs a Deno of this version once, by npm, and gives its path. */
-export async function ensureDeno(version: string): Promise<string> {
-  const folder = `${CACHE}/deno-${version}`;
+/** The Deno of the pinned nixpkgs: `HAPI_BACKUP_DENO_28` names it, or npm installs it once. */
+export async function pinnedDeno(): Promise<string> {
+  const given = Deno.env.get("HAPI_BACKUP_DENO_28");
+  if (given !== undefined) return given;
+  const folder = `${CACHE}/deno-${PINNED_DENO}`;
   const deno = `${folder}/node_modules/deno/deno`;
   const works = async () => (await ending(deno, ["--version"]).catch(() => ({ code: 1 }))).code === 0;
   if (await works()) return deno;
   await Deno.mkdir(folder, { recursive: true });
-  await output("npm", ["install", "--prefix", folder, "--no-audit", "--no-fund", `deno@${version}`], {
+  await output("npm", ["install", "--prefix", folder, "--no-audit", "--no-fund", `deno@${PINNED_DENO}`], {
     cwd: folder,
   });
-  if (!await works()) throw new Error(`Cannot use Deno ${version}: npm brought none`);
+  if (!await works()) throw new Error(`Cannot use Deno ${PINNED_DENO}: npm brought none`);
   return deno;
 }

@@ -1,8 +1,5 @@
 import assert from "node:assert/strict";
-import { build, ending, ensureDeno, nixEnv, output, ROOT } from "./nix.ts";
-
-/** The Deno of the pinned nixpkgs. */
-const PINNED_DENO = "2.8.3";
+import { build, ending, nixEnv, output, pinnedDeno, ROOT } from "./nix.ts";
 
 Deno.test("the hash of the npm packages is that of deno.lock, whichever Deno fetches them", async () => {
   const scratch = await Deno.makeTempDir();
@@ -14,7 +11,7 @@ Deno.test("the hash of the npm packages is that of deno.lock, whichever Deno fet
       }),
     );
     await Deno.writeTextFile(`${scratch}/deno.lock`, lock);
-    for (const deno of [Deno.execPath(), await ensureDeno(PINNED_DENO)]) {
+    for (const deno of [Deno.execPath(), await pinnedDeno()]) {
       const out = `${scratch}/${crypto.randomUUID()}`;
       await output("bash", ["nix/flatten-npm.sh", `${scratch}/deno.lock`, out], {
         cwd: ROOT,
@@ -32,9 +29,9 @@ Deno.test("the hash of the npm packages is that of deno.lock, whichever Deno fet
   }
 });
 
-for (const version of ["this", PINNED_DENO]) {
-  Deno.test(`the package is built with this machine's programs under ${version} Deno, and runs offline and read-only`, async () => {
-    const deno = version === "this" ? Deno.execPath() : await ensureDeno(version);
+for (const which of ["this", "the pinned"]) {
+  Deno.test(`the package is built with this machine's programs under ${which} Deno, and runs offline and read-only`, async () => {
+    const deno = which === "this" ? Deno.execPath() : await pinnedDeno();
     const path = await build("(r { }).built", deno);
     // No network at all, and nothing that could be written to but the folder given.
     const sealed = (script: string) =>
@@ -50,6 +47,14 @@ for (const version of ["this", PINNED_DENO]) {
     assert.equal(help.code, 0, help.stderr);
     assert.match(help.stdout, /On the storage host:/);
     assert.equal(help.stderr, "");
+
+    const printed = await sealed(`cd ${path}/share
+      cmp bash-completion/completions/hapi-backup.bash <(${program} completions bash)
+      cmp zsh/site-functions/_hapi-backup <(${program} completions zsh)
+      cmp fish/vendor_completions.d/hapi-backup.fish <(${program} completions fish)
+      cmp man/man1/hapi-backup.1 <(${program} man)
+      grep -q hapi_backup bash-completion/completions/hapi-backup.bash && grep -q 'SH NAME' man/man1/hapi-backup.1`);
+    assert.equal(printed.code, 0, printed.stdout + printed.stderr);
 
     const made = await sealed(`
       mkdir -p $HOME/.hapi && sqlite3 $HOME/.hapi/hapi.db 'create table sessions(id); insert into sessions values (1), (2)'
@@ -83,6 +88,8 @@ Deno.test("each wrapper grants its verb what nix/verbs.json says, and a program 
   assert.equal(code, 2, stdout);
 });
 
+const KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
 Deno.test("a configuration that the program refuses does not become a system", async () => {
   const settings = (recipient: string) =>
     `{ users.users.op = { home = "/home/op"; }; services.hapi-backup = { enable = true; user = "op"; recipients = [ "${recipient}" ]; signingKeyFile = "/etc/keys/signing"; settings.limits.${
@@ -92,33 +99,62 @@ Deno.test("a configuration that the program refuses does not become a system", a
     build(`(r { hub = ${settings(recipient)}; }).hubConfigFile`).catch(String);
   assert.match(await make("age1x"), /-hapi-backup\.json$/);
   assert.match(await make("bad"), /Unrecognized key.*snapshotSecond/);
+  const storage = (more: string) =>
+    build(
+      `(r { storage = { services.hapi-backup-storage = { enable = true; hubs.home = { writeKey = "${KEY} write"; signers = [ "${KEY} sign" ]; quotaBytes = 1; }; ${more} }; }; }).storageConfigFile`,
+    ).catch(String);
+  assert.match(await storage(""), /-hapi-backup-storage\.json$/);
+  assert.match(await storage("settings.retention.keepDayly = 3;"), /Unrecognized key.*keepDayly/);
 });
 
-Deno.test("`nix flake check` passes on stand-ins for nixpkgs, NixOS test included", async () => {
+Deno.test("`nix flake check` and `nix run` work on stand-ins for nixpkgs, NixOS test included", async () => {
   // A copy, because a flake in a git checkout takes all of it, and as committed.
   const copy = await Deno.makeTempDir();
   try {
     const files = ["flake.nix", "flake.lock", "deno.json", "deno.lock", "mod.ts", "scripts", "nix"];
     await output("cp", ["-R", ...files.map((name) => `${ROOT}/${name}`), copy]);
-    const { code, stderr } = await ending("nix", [
-      "flake",
-      "check",
-      "--no-build",
-      "--offline",
-      "--impure",
-      "--no-write-lock-file",
-      "--override-input",
-      "nixpkgs",
-      `path:${ROOT}/tests/nix/stub`,
-      `path:${copy}`,
-    ], { env: await nixEnv() });
+    const onStub = ["--offline", "--impure", "--no-write-lock-file"];
+    onStub.push("--override-input", "nixpkgs", `path:${ROOT}/tests/nix/stub`);
+    const env = await nixEnv();
+    const { code, stderr } = await ending(
+      "nix",
+      ["flake", "check", "--no-build", ...onStub, `path:${copy}`],
+      { env },
+    );
     assert.equal(code, 0, stderr);
     assert.doesNotMatch(
       stderr.replace(/warning: (not writing|Git tree|updating|ignoring).*/g, ""),
       /warning|error/,
     );
+    // What `nix run` runs is the verb's own wrapper, and arguments pass through.
+    const run = (app: string, ...args: string[]) =>
+      ending("nix", ["run", ...onStub, `path:${copy}${app}`, "--", ...args], { env });
+    assert.match((await run("#status", "--help")).stdout, /^Usage: hapi-backup status /);
+    assert.match((await run("", "list", "--help")).stdout, /^Usage: hapi-backup list /);
+    assert.equal((await run("#backup", "--no-such-option")).code, 2);
   } finally {
     await Deno.remove(copy, { recursive: true });
+  }
+});
+
+Deno.test("the development shell has all that tests/debian.sh installs", async () => {
+  const [, shell] = /mkShell \{\s*packages = with pkgs; \[([^\]]*)\]/.exec(
+    await Deno.readTextFile(`${ROOT}/flake.nix`),
+  )!;
+  const [, list] = /^packages=\(([^)]*)\)/m.exec(await Deno.readTextFile(`${ROOT}/tests/debian.sh`))!;
+  const names = shell!.trim().split(/\s+/);
+  // What nixpkgs calls otherwise.
+  const other: Record<string, string> = {
+    rdiff: "librsync",
+    sqlite3: "sqlite",
+    "openssh-client": "openssh",
+    "openssh-server": "openssh",
+    bsdutils: "util-linux",
+    "nix-bin": "nix",
+  };
+  for (const entry of list!.trim().split(/\s+/)) {
+    const name = entry.split(":").at(-1)!;
+    assert.ok(names.includes(other[name] ?? name), `flake.nix: the devShell lacks ${other[name] ?? name}`);
   }
 });
 

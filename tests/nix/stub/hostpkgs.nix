@@ -13,6 +13,11 @@ let
         runHook() { :; }
         makeWrapper() { # TARGET OUT --add-flags F --prefix PATH : P
           mkdir -p "''${2%/*}"; printf '#!/bin/bash\nexport PATH=%s:$PATH\nexec %s %s "$@"\n' "$8" "$1" "$4" > "$2"; chmod +x "$2"; }
+        installShellCompletion() { # --cmd NAME --bash F --zsh F --fish F
+          install -D -m 444 "$4" $out/share/bash-completion/completions/$2.bash
+          install -D -m 444 "$6" $out/share/zsh/site-functions/_$2
+          install -D -m 444 "$8" $out/share/fish/vendor_completions.d/$2.fish; }
+        installManPage() { install -D -m 444 -t $out/share/man/man''${1##*.} "$1"; }
         export HOME=$TMPDIR
         [ -z "''${src-}" ] || { cp -R --no-preserve=mode "$src" source; cd source; }
         for phase in buildPhase checkPhase installPhase; do eval "''${!phase-}"; done
@@ -40,7 +45,7 @@ let
     stdenv = { inherit mkDerivation; hostPlatform.system = system; };
     deno = { outPath = builtins.dirOf denoBin; name = "deno"; meta = { mainProgram = "deno"; platforms = [ system ]; }; };
     cacert = { outPath = hostCa; };
-    makeBinaryWrapper = null;
+    makeBinaryWrapper = null; installShellFiles = null;
     inherit runCommand;
     writeShellScript = name: text: runCommand name { inherit text; passAsFile = [ "text" ]; } ''
       { echo '#!/bin/bash'; cat "$textPath"; } > $out; chmod +x $out'';
@@ -67,7 +72,9 @@ let
     inherit utils;
     rsync = host "rsync"; openssh = host "ssh"; zstd = host "zstd"; rrsync = host "rrsync"; rclone = host "rclone"; findutils = host "find";
     nodejs = host "node"; age = host "age"; sqlite = host "sqlite3"; librsync = host "rdiff"; gnutar = host "tar";
-    procps = host "ps"; psmisc = host "fuser"; iproute2 = host "ip"; nixpkgs-fmt = host "nixpkgs-fmt";
+    procps = host "ps"; psmisc = host "fuser"; iproute2 = host "ip"; nixfmt-tree = runCommand "nixfmt-tree" { } "touch $out";
+    fuse3 = host "fusermount3"; gnupg = host "gpg"; restic = host "restic"; borgbackup = host "borg"; duplicity = host "duplicity"; jq = host "jq";
+    time = host "time"; python3 = host "python3"; zsh = host "zsh"; fish = host "fish"; mandoc = host "mandoc"; nix = host "nix"; systemd = host "systemd-analyze"; util-linux = host "unshare";
     runtimeShell = "/bin/bash";
     callPackage = f: a: let g = if lib.isFunction f then f else import f; in g (builtins.intersectAttrs (builtins.functionArgs g) pkgs // a);
   };
