@@ -30,6 +30,7 @@ import {
   listPermissions,
   reportPermissions,
   restorePermissions,
+  setupPermissions,
   shipPermissions,
   snapshotPermissions,
   statusPermissions,
@@ -44,7 +45,6 @@ import type { EncryptReport } from "./scripts/encrypt.ts";
 import type { ChoiceJob } from "./scripts/host/chosen_snapshot.ts";
 import {
   absolutePath,
-  askPassphrase,
   main,
   numberOption,
   readConfig,
@@ -53,9 +53,11 @@ import {
 } from "./scripts/host/cli.ts";
 import { lstatIfThere, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
+import { initVerb } from "./scripts/host/init_verb.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/memory.ts";
+import { askSecret } from "./scripts/host/questions.ts";
 import { writeReport } from "./scripts/host/report_file.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
@@ -68,7 +70,7 @@ import { tell, type Teller } from "./scripts/host/telling.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
-import type { SetupReport } from "./scripts/setup.ts";
+import type { SetupJob, SetupReport } from "./scripts/setup.ts";
 import type { SystemdJob } from "./scripts/systemd.ts";
 import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
 
@@ -89,23 +91,23 @@ const VERBS: Readonly<Record<string, Verb>> = {
     realPath: (context) => realPath(context),
   }),
 
+  init: initVerb({
+    script,
+    backup: async (context, config) => {
+      const [first] = config.sets.keys();
+      await backUp({ ...context, options: { ...context.options, wait: "0" } }, config, [first!]);
+    },
+    prove: async (context, config, keys) => {
+      const [set] = config.sets.keys();
+      const store = { scratch: `${config.stateFolder}/scratch` };
+      await prove(context, { config, keys, store, set: set!, which: "latest" });
+    },
+    identity: (context) => keyOptions(context, configOrDefaults(context)),
+  }),
+
   async backup(context) {
     const config = await configOrSetup(context);
-    const ships = context.options.ship !== false;
-    // Where there is no network, `ship` tells what is logged here.
-    await using _telling = ships ? telling(context, config) : undefined;
-    const reports: EncryptReport[] = [];
-    for (const set of chosenSets(config, context)) {
-      reports.push(await loggedSnapshot(context, config, set));
-      if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
-    }
-    const shipped = ships ? await shipAll(context, config) : undefined;
-    if (shipped && !context.json) context.terminal.print(describeShip(shipped));
-    const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
-    if (context.json) {
-      context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
-    }
-    if (error) throw error;
+    await backUp(context, config, chosenSets(config, context));
   },
 
   async snapshot(context) {
@@ -158,17 +160,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       which: String(options.snapshot),
       ...(typeof options.hub === "string" ? { hubProgram: absolutePath(options.hub) } : {}),
     };
-    // The step itself may write to the log of drills only.
-    context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
-    const permissions = verifyPermissions(config, job, realPath(context));
-    const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
-    context.terminal.print(context.json ? JSON.stringify(report) : describeVerify(report));
-    if (report.ok) return;
-    const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
-    throw new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
-      kind: "integrity",
-      hint: "verify another copy with --store, or an older snapshot with --snapshot",
-    });
+    await prove(context, job);
   },
 
   async restore(context) {
@@ -351,6 +343,41 @@ const VERBS: Readonly<Record<string, Verb>> = {
     return Promise.resolve();
   },
 };
+
+/** Takes a snapshot of each set and ships them. @throws {BackupError} If one is suspect, or not off this machine. */
+async function backUp(context: VerbContext, config: Config, sets: readonly SetName[]): Promise<void> {
+  const ships = context.options.ship !== false;
+  // Where there is no network, `ship` tells what is logged here.
+  await using _telling = ships ? telling(context, config) : undefined;
+  const reports: EncryptReport[] = [];
+  for (const set of sets) {
+    reports.push(await loggedSnapshot(context, config, set));
+    if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
+  }
+  const shipped = ships ? await shipAll(context, config) : undefined;
+  if (shipped && !context.json) context.terminal.print(describeShip(shipped));
+  const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
+  if (context.json) {
+    context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
+  }
+  if (error) throw error;
+}
+
+/** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */
+async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
+  const { config } = job;
+  // The step itself may write to the log of drills only.
+  context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
+  const permissions = verifyPermissions(config, job, realPath(context));
+  const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
+  context.terminal.print(context.json ? JSON.stringify(report) : describeVerify(report));
+  if (report.ok) return;
+  const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
+  throw new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
+    kind: "integrity",
+    hint: "verify another copy with --store, or an older snapshot with --snapshot",
+  });
+}
 
 /** What the units need of the environment, so that the configuration's defaults are there what they are here. */
 function unitEnvironment({ env }: Surroundings): Record<string, string> {
@@ -603,7 +630,9 @@ async function keyOptions({ options, host, around }: VerbContext, config: Config
   const path = identity ?? config.identityFile;
   const start = identityText ?? (path === undefined ? "" : readTextIfThere(host.fs, path) ?? "");
   const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(start);
-  const passphrase = isEncrypted && Deno.stdin.isTerminal() ? await askPassphrase() : undefined;
+  const passphrase = isEncrypted && Deno.stdin.isTerminal()
+    ? await askSecret("Passphrase of the identity file")
+    : undefined;
   return {
     ...(identity === undefined ? {} : { identity }),
     ...(identityText === undefined ? {} : { identityText }),
@@ -617,19 +646,14 @@ async function configOrSetup(context: VerbContext): Promise<Config> {
   const config = readConfig(context);
   if (config) return config;
   const { around, terminal, configFile } = context;
-  const folder = parentOf(absolutePath(configFile));
-  const permissions = { read: [folder], write: [folder] };
-  const made = await runStep<SetupReport>(
-    script("setup"),
-    around satisfies Surroundings,
-    permissions,
-    terminal,
-  );
+  const job: SetupJob = { action: "first-run", around };
+  const permissions = setupPermissions(parentOf(absolutePath(configFile)), [], undefined);
+  const made = await runStep<SetupReport>(script("setup"), job, permissions, terminal);
   terminal.warn(
     `this is the first run: ${made.configFile} and new keys were made.\n` +
       `         MOVE ${made.identityFile} OFF THIS MACHINE, to two safe places, and remove "identityFile" from the\n` +
       "         configuration. Without that file no backup can be opened; with it here, whoever takes this machine can.\n" +
-      "         Nothing is off this machine yet: add a destination to the configuration.",
+      "         Nothing is off this machine yet: `hapi-backup init --storage user@host:` adds a storage host.",
   );
   return readConfig(context)!;
 }

@@ -13,7 +13,6 @@ import { SEAL_FILE, type SetName } from "./core/names.ts";
 import { fingerprintOf } from "./core/openssh_key.ts";
 import { readableRoot } from "./core/permissions.ts";
 import { listArgs, parseRsyncTarget, targetArgument } from "./core/rsync_args.ts";
-import type { SnapshotKey } from "./core/shipping.ts";
 import { parseTrust } from "./core/trust.ts";
 import { createEncrypter } from "./host/age.ts";
 import { isOnDevices, requireMounted } from "./host/folder_destination.ts";
@@ -27,7 +26,7 @@ import { describeRemote } from "./host/rclone.ts";
 import { realRetry } from "./host/retry.ts";
 import { runRsync } from "./host/rsync.ts";
 import { readRuns } from "./host/run_log.ts";
-import { readShipRecords, shipFolder } from "./host/ship_records.ts";
+import { type Confirmed, lastConfirmed, readShipRecords, shipFolder } from "./host/ship_records.ts";
 import { readSigningKey } from "./host/signing_key.ts";
 import { requireDatabase } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
@@ -548,7 +547,8 @@ async function checkDestination(
       return [{ ...about, state: "ok", detail: destination.remote }];
     case "rsync": {
       if (offline) return [];
-      const held = lastConfirmed(host, config, destination.name);
+      const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
+      const held = record && lastConfirmed(record);
       const scratch = `${shipFolder(config.stateFolder)}/doctor`;
       const probed = await probeRsync(host, destination, scratch, held?.key);
       return [
@@ -570,24 +570,11 @@ function findingOf({ name, ok, detail, remedy, kind }: Probed): Finding {
   };
 }
 
-interface Held {
-  readonly key: SnapshotKey;
-  readonly confirmedAt: Date;
-}
-
-function lastConfirmed(host: Host, config: Config, name: string): Held | undefined {
-  const record = readShipRecords(host, config).find(({ destination }) => destination === name);
-  const last = [...record?.confirmed ?? []].sort(([, a], [, b]) => a < b ? -1 : 1).at(-1);
-  if (!last) return undefined;
-  const [set, id] = last[0].split("/") as [SnapshotKey["set"], SnapshotKey["id"]];
-  return { key: { set, id }, confirmedAt: new Date(last[1]) };
-}
-
 /** What was sent last has the storage host's time on it there, and ours in the record of its confirmation. */
 async function checkClock(
   host: Host,
   destination: RsyncDestination,
-  { key: { set, id }, confirmedAt }: Held,
+  { key: { set, id }, confirmedAt }: Confirmed,
 ): Promise<Finding[]> {
   const about = { group: "Destinations" as const, name: `${destination.name}: clock` };
   if (destination.readIdentityFile === undefined) {

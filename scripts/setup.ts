@@ -1,89 +1,184 @@
 /**
- * Makes what a first run needs: a configuration, an age identity and a signing key, under the user's config folder.
+ * Makes what a hub needs to begin: an age identity, a signing key, an SSH key that ships, and a configuration.
  *
- * Sees that folder only.
+ * Keys that are there are taken, not made anew; no file is ever written over. Sees the folder of the configuration, and
+ * the files that an identity is to be written to.
  *
  * @module
  */
 
-import { defaultConfigFile, hubNameFor, type Surroundings } from "./core/config.ts";
-import { BackupError } from "./core/errors.ts";
+import { appendInText } from "./core/config_edit.ts";
+import { configText, type NewConfig, type NewDestination } from "./core/config_text.ts";
+import { defaultConfigFile, hubNameFor, parseConfig, type Surroundings } from "./core/config.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
+import { identityFileText, identitySheet, type KeptIdentity } from "./core/identity_file.ts";
 import { ED25519_KEY_BYTES, formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "./core/openssh_key.ts";
-import { exists, parentOf, writeFileDurably } from "./host/fs.ts";
+import { createEncrypter } from "./host/age.ts";
+import { exists, lstatIfThere, parentOf, readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { generateIdentity } from "./host/identity.ts";
+import { generateIdentity, recipientOf } from "./host/identity.ts";
+import { type KeyOptions, readKeys } from "./host/keys.ts";
+import { readSigningKey } from "./host/signing_key.ts";
 import { serveStep } from "./host/step.ts";
 
-/** What was made. */
+/** What the step is asked for. */
+export type SetupJob =
+  | { readonly action: "first-run"; readonly around: Surroundings }
+  | ({ readonly action: "keys" } & KeysWanted)
+  | {
+    readonly action: "configuration";
+    readonly configFile: string;
+    readonly config: NewConfig;
+    readonly around: Surroundings;
+  }
+  | ({ readonly action: "extend" } & Extension);
+
+/** Which keys are to be made. */
+export interface KeysWanted {
+  /** The folder of the configuration. */
+  readonly folder: string;
+  readonly hub: string;
+  readonly around: Surroundings;
+  /** An identity that is there already, instead of a new one. */
+  readonly given?: KeyOptions;
+  /** Where a new identity is written to, and where a sheet to print. */
+  readonly identityFile?: string;
+  readonly sheetFile?: string;
+  /** Recipients whose identities are kept elsewhere. */
+  readonly others?: readonly string[];
+  /** Where the backups will be, for a person. */
+  readonly places: readonly string[];
+}
+
+/** The keys of a hub. */
+export interface KeysMade {
+  readonly signingKeyFile: string;
+  readonly shipKeyFile: string;
+  /** Public keys, as in `authorized_keys`. */
+  readonly signer: string;
+  readonly shipKey: string;
+  readonly recipients: readonly string[];
+  /** The text of the new identity's file; undefined where one was given. */
+  readonly identityText: string | undefined;
+}
+
+/** A destination that a configuration lacks. */
+export interface Extension {
+  readonly configFile: string;
+  readonly around: Surroundings;
+  readonly destination: NewDestination;
+}
+
+/** What a first run made. */
 export interface SetupReport {
   readonly configFile: string;
   readonly identityFile: string;
-  readonly recipient: string;
-  /** The public key that seals are signed with, as in `authorized_keys`. */
-  readonly signer: string;
 }
 
 /** Makes a configuration and keys where there are none. @throws {BackupError} (config) If any of the files exists. */
-export async function setup(host: Host, around: Surroundings): Promise<SetupReport> {
-  const { fs } = host;
+export async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> {
   const configFile = defaultConfigFile(around);
   const folder = parentOf(configFile);
   const identityFile = `${folder}/identity.txt`;
-  const signingKeyFile = `${folder}/signing_ed25519`;
-  for (const path of [configFile, identityFile, signingKeyFile]) {
-    if (!exists(fs, path)) continue;
-    throw new BackupError(`Cannot set up in ${folder}: ${path} exists already`, {
-      kind: "config",
-      hint: "name your configuration with --config, or move that file away",
-    });
-  }
-  fs.mkdir(folder, { recursive: true, mode: 0o700 });
-
+  requireNothingAt(host, configFile, identityFile);
   const hub = hubNameFor(around.hostname);
+  const keys = await makeKeys(host, { folder, hub, around, identityFile, places: [] });
+  const { recipients, signer, signingKeyFile } = keys;
+  writeFileDurably(
+    host.fs,
+    configFile,
+    configText({ hub, recipients, signer, signingKeyFile, identityFile, destinations: [] }),
+  );
+  return { configFile, identityFile };
+}
+
+/** Makes the keys that are not there. @throws {BackupError} (config) If a file for the identity exists. */
+export async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade> {
+  const { folder, hub, around, given, identityFile, sheetFile, others = [], places } = wanted;
+  requireNothingAt(host, ...[identityFile, sheetFile].filter((path) => path !== undefined));
+  if (others.length > 0) await createEncrypter(others);
+  host.fs.mkdir(folder, { recursive: true, mode: 0o700 });
+  const signingKeyFile = `${folder}/signing_ed25519`;
+  const shipKeyFile = `${folder}/ship_ed25519`;
+  const signer = keyAt(host, signingKeyFile, `hapi-backup-signing@${hub}`);
+  const shipKey = keyAt(host, shipKeyFile, `hapi-backup@${hub}`);
+  const files = { signingKeyFile, shipKeyFile, signer, shipKey };
+  if (given) {
+    const { identities } = await readKeys(host, parseConfig("{}", "(defaults)", around), given);
+    const own: string[] = await Promise.all(identities.map(recipientOf));
+    return { ...files, recipients: [...new Set([...own, ...others])], identityText: undefined };
+  }
+  const { identity, recipient } = await generateIdentity();
+  const kept: KeptIdentity = { hub, made: host.now().toISOString(), identity, recipient, signer, places };
+  const identityText = identityFileText(kept);
+  if (identityFile !== undefined) writeFileDurably(host.fs, identityFile, identityText);
+  if (sheetFile !== undefined) writeFileDurably(host.fs, sheetFile, identitySheet(kept));
+  return { ...files, recipients: [recipient, ...others], identityText };
+}
+
+/** The public key of the Ed25519 key at `path`, which is made if there is none. */
+function keyAt(host: Host, path: string, comment: string): string {
+  if (exists(host.fs, path)) {
+    const { publicKey, comment } = readSigningKey(host, path);
+    return formatPublicKeyLine(publicKey, comment);
+  }
   const seed = crypto.getRandomValues(new Uint8Array(ED25519_KEY_BYTES));
   const checkInt = crypto.getRandomValues(new Uint32Array(1))[0]!;
-  const comment = `hapi-backup@${hub}`;
-  const signer = formatPublicKeyLine(publicKeyOf(seed), comment);
-  writeFileDurably(fs, signingKeyFile, formatPrivateKey(seed, comment, checkInt));
-  writeFileDurably(fs, `${signingKeyFile}.pub`, signer + "\n", 0o644);
-
-  const { identity, recipient } = await generateIdentity();
-  writeFileDurably(fs, identityFile, identityText(hub, host.now(), recipient, signer, identity));
-  writeFileDurably(fs, configFile, configText(hub, recipient, signer, identityFile, signingKeyFile));
-  return { configFile, identityFile, recipient, signer };
+  const line = formatPublicKeyLine(publicKeyOf(seed), comment);
+  writeFileDurably(host.fs, path, formatPrivateKey(seed, comment, checkInt));
+  writeFileDurably(host.fs, `${path}.pub`, line + "\n", 0o644);
+  return line;
 }
 
-/** An age identity file whose comments hold all else that a restore on a new machine needs to know. */
-function identityText(hub: string, now: Date, recipient: string, signer: string, identity: string): string {
-  return `# hapi-backup: opens every snapshot of the hub ${hub}. Made ${now.toISOString()}.
-# Keep this file off the hub, in two places. Whoever has it can read the backups; without it nobody can.
-# public key: ${recipient}
-# signer: ${signer}
-${identity}
-`;
+/** Writes a new configuration, after reading it back from its text. @throws {BackupError} (config) If there is one. */
+export function writeConfiguration(
+  host: Host,
+  configFile: string,
+  config: NewConfig,
+  around: Surroundings,
+): void {
+  requireNothingAt(host, configFile);
+  const text = configText(config);
+  parseConfig(text, configFile, around);
+  writeFileDurably(host.fs, configFile, text);
 }
 
-function configText(
-  hub: string,
-  recipient: string,
-  signer: string,
-  identityFile: string,
-  signingKeyFile: string,
-): string {
-  return `// hapi-backup's configuration: \`hapi-backup config schema\` lists every key, \`config check\` reads it again.
-{
-  "hub": ${JSON.stringify(hub)},
-  // Who can open the snapshots. Add a second recipient, whose identity is kept in another place.
-  "recipients": [${JSON.stringify(recipient)}],
-  // Move this file off the hub, then remove this line: the hub must not be able to read its own backups.
-  "identityFile": ${JSON.stringify(identityFile)},
-  "signingKeyFile": ${JSON.stringify(signingKeyFile)},
-  "signers": [${JSON.stringify(signer)}],
-  // Where snapshots are shipped to. Until there is one, nothing is off this machine. For example:
-  // { "kind": "rsync", "target": "hub@storage:", "identityFile": "~/.ssh/hapi-backup", "knownHostsFile": "~/.ssh/known_hosts" }
-  "destinations": []
-}
-`;
+/** Adds a destination to a configuration's text, and leaves all else in it, comments too, as it is. */
+export function extendConfiguration(host: Host, { configFile, around, destination }: Extension): void {
+  const text = appendInText(readTextIfThere(host.fs, configFile)!, ["destinations"], destination);
+  const { hub } = parseConfig(text, configFile, around);
+  if (destination.kind === "rsync") keyAt(host, destination.identityFile, `hapi-backup@${hub}`);
+  writeFileDurably(host.fs, configFile, text, lstatIfThere(host.fs, configFile)!.mode);
 }
 
-serveStep<Surroundings>(import.meta, (around, { host }) => setup(host, around));
+function requireNothingAt({ fs }: Host, ...paths: readonly string[]): void {
+  for (const path of paths) {
+    let isTaken: boolean;
+    try {
+      isTaken = exists(fs, path);
+    } catch (error) {
+      throw new BackupError(`Cannot write ${path}: ${reasonOf(error)}`, {
+        kind: "config",
+        hint: "name a file in a folder that you may write to",
+      });
+    }
+    if (!isTaken) continue;
+    throw new BackupError(`Cannot write ${path}: it exists already`, {
+      kind: "config",
+      hint: "nothing is written over: move it away, or name another file",
+    });
+  }
+}
+
+serveStep<SetupJob>(import.meta, async (job, { host }) => {
+  switch (job.action) {
+    case "first-run":
+      return await firstRun(host, job.around);
+    case "keys":
+      return await makeKeys(host, job);
+    case "configuration":
+      return writeConfiguration(host, job.configFile, job.config, job.around);
+    case "extend":
+      return extendConfiguration(host, job);
+  }
+});

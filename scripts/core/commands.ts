@@ -90,6 +90,55 @@ const STORED_SET: OptionSpec = { flags: "--set <name>", text: "only this set" };
 
 export const COMMANDS: readonly CommandSpec[] = [
   {
+    verb: "init",
+    group: "On the hub",
+    summary: "set it all up: keys, storage host, first backup, and the proof that it can be restored",
+    details:
+      "Asks what it must know on a terminal; without one, options say it. A new identity is handed over once, and\n" +
+      "only where it is asked for: it does not stay on the hub. Where the storage host is not ready yet, it prints\n" +
+      "what to paste there; run again, it goes on where it stopped. What is there already is kept as it is.",
+    config: "hub",
+    options: [
+      {
+        flags: "--storage <target>",
+        text: "the storage host by SSH: its name, user@host, or user@host:folder",
+      },
+      { flags: "--port <number>", text: "its SSH port", default: "22" },
+      {
+        flags: "--host-key <key>",
+        text: "its host key (SHA256:... or ssh-ed25519 ...), compared instead of asked for",
+      },
+      {
+        flags: "--storage-store <folder>",
+        text: "the hubs' folders there, for what is printed; /var/lib/hapi-backup-store where left out",
+      },
+      { flags: "--folder <folder>", text: "store in a folder instead, such as a mounted disk" },
+      { flags: "--local-only", text: "nowhere off this machine, for now" },
+      {
+        flags: "--identity-out <file>",
+        text: "write the new identity here, such as on a stick; - prints it",
+      },
+      {
+        flags: "--sheet <file>",
+        text: "write a page to print (HTML) with the new identity and a QR code of it",
+      },
+      {
+        flags: "--identity <file>",
+        text:
+          "the identity, to prove it: one of your own instead of a new one, or the one of an earlier run; - reads it",
+      },
+      {
+        flags: "--recipient <key>",
+        text: "public key (age1...) of a further identity, kept in another place",
+        many: true,
+      },
+      { flags: "--hapi-home <folder>", text: "where the hub lives; found where left out" },
+      { flags: "--hub-name <name>", text: "what to call the hub; this machine's name where left out" },
+    ],
+    example:
+      "hapi-backup init --storage storage --identity-out /media/stick/identity.txt --sheet /media/stick/sheet.html",
+  },
+  {
     verb: "backup",
     group: "On the hub",
     summary: "take a snapshot, encrypt it and ship it",

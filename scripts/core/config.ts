@@ -172,6 +172,10 @@ export const configSchema = z.strictObject({
   $schema: z.string().optional(),
   hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
     .optional(),
+  hapiHome: path.optional().describe("the hub's folder; $HAPI_HOME or ~/.hapi where left out"),
+  database: path.optional().describe(
+    "the hub's database; $DB_PATH or hapi.db in the hub's folder where left out",
+  ),
   store: path.optional().describe("the local store"),
   stateFolder: path.optional().describe("staging, base images, logs and the lock"),
   recipients: z.array(z.string()).optional().describe(
@@ -273,7 +277,7 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
   };
   const { home, env } = around;
-  const hapiHome = env.HAPI_HOME ? absolute(env.HAPI_HOME) : `${home}/.hapi`;
+  const hapiHome = absolute(raw.hapiHome || env.HAPI_HOME || "~/.hapi");
 
   function absolute(path: string): string {
     const expanded = path.replace(/^~(?=\/|$)/, home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
@@ -285,7 +289,9 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
 
   const folder = configFolder(around);
   const sets = new Map<SetName, SetConfig>();
-  for (const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, env.DB_PATH))) {
+  for (
+    const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, raw.database || env.DB_PATH))
+  ) {
     const seen = new Set<string>();
     const sources = set.sources.map((source, index): Source => {
       const resolved = absolute(source.path);

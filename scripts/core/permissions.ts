@@ -18,6 +18,8 @@
  * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
  * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
  * | systemd   | its configuration                             | the folder it is told to       | none          |
+ * | setup     | the configuration's folder; an identity that is given | that folder; where a new identity is to go | none |
+ * | connect   | SSH keys, `known_hosts`, what is shipped      | `known_hosts`, its own scratch | ssh-keyscan, ssh, rsync |
  *
  * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `session`, `look`,
  * `list`, `keys`, `doctor` and `init` may start them.
@@ -349,5 +351,38 @@ export function systemdPermissions(
   return {
     read: [job.configFile, ...job.to === undefined ? [] : [job.to]],
     write: job.to === undefined ? [] : [job.to],
+  };
+}
+
+/**
+ * @param folder The folder of the configuration.
+ * @param handedOver Files that a new identity is written to.
+ * @param given A file with an identity that is there already.
+ */
+export function setupPermissions(
+  folder: string,
+  handedOver: readonly (string | undefined)[],
+  given: string | undefined,
+): StepPermissions {
+  // A file is written beside its final name and then renamed, so its folder is what is needed.
+  const folders = handedOver.flatMap((path) =>
+    path === undefined ? [] : [path.replace(/\/[^/]*$/, "") || "/"]
+  );
+  return {
+    read: [folder, ...folders, ...given === undefined ? [] : [given]],
+    write: [folder, ...folders],
+  };
+}
+
+export function connectPermissions(
+  { stateFolder }: Config,
+  destination: Extract<Destination, { kind: "rsync" }>,
+): StepPermissions {
+  const ship = `${stateFolder}/ship`;
+  const pinned = destination.knownHostsFile.replace(/\/[^/]*$/, "") || "/";
+  return {
+    read: [ship, pinned, ...keyFiles(destination), ...readKeyFiles(destination)],
+    write: [ship, pinned],
+    run: ["ssh-keyscan", "ssh", "rsync"],
   };
 }

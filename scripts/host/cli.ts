@@ -193,11 +193,3 @@ export function numberOption(options: Readonly<Record<string, unknown>>, name: s
     hint: "give a number such as 30",
   });
 }
-
-/** Asks for the passphrase of an identity file, unseen. Loaded only when it is needed. */
-export async function askPassphrase(): Promise<string> {
-  const { isCancel, password } = await import("@clack/prompts");
-  const answer = await password({ message: "Passphrase of the identity file" });
-  if (isCancel(answer)) throw new BackupError("Cannot go on: no passphrase was given", { kind: "cancelled" });
-  return answer;
-}

@@ -7,6 +7,7 @@
 
 import type { Config } from "../core/config.ts";
 import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
+import type { SnapshotKey } from "../core/shipping.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 
@@ -35,6 +36,21 @@ export function readShipRecords(host: Pick<Host, "fs">, config: Config): ShipRec
     } catch { /* The next ship makes it anew. */ }
     return { destination: name, confirmed };
   });
+}
+
+/** A snapshot that a destination has confirmed. */
+export interface Confirmed {
+  readonly key: SnapshotKey;
+  /** By the hub's clock. */
+  readonly confirmedAt: Date;
+}
+
+/** The snapshot that was confirmed last. */
+export function lastConfirmed({ confirmed }: ShipRecord): Confirmed | undefined {
+  const last = [...confirmed].sort(([, a], [, b]) => a < b ? -1 : 1).at(-1);
+  if (!last) return undefined;
+  const [set, id] = last[0].split("/") as [SnapshotKey["set"], SnapshotKey["id"]];
+  return { key: { set, id }, confirmedAt: new Date(last[1]) };
 }
 
 /** Snapshots of a set that every destination has confirmed; none where there is no destination. */

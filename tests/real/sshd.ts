@@ -35,6 +35,8 @@ export interface Sshd extends AsyncDisposable {
   readonly knownHostsFile: string;
   /** What `rsync -e` takes: ssh with the given key and nothing of the user's own configuration. */
   rsh(keyFile: string): string;
+  /** Adds lines to `authorized_keys`; they count from the next connection on. */
+  authorize(lines: string): void;
   /** What sshd logged (`LogLevel VERBOSE`). */
   log(): string;
   /** Breaks every open connection, as a dead line would; new ones are still taken. */
@@ -148,6 +150,10 @@ class RunningSshd implements Sshd {
   rsh(keyFile: string): string {
     return `ssh -F none -p ${this.port} -i ${keyFile} -o IdentitiesOnly=yes -o BatchMode=yes ` +
       `-o StrictHostKeyChecking=yes -o UserKnownHostsFile=${this.knownHostsFile} -o GlobalKnownHostsFile=none`;
+  }
+
+  authorize(lines: string): void {
+    Deno.writeTextFileSync(`${this.scratch}/authorized_keys`, lines, { append: true });
   }
 
   log(): string {

@@ -1,0 +1,72 @@
+/**
+ * The first words with a storage host: which host key it shows, pinning it, and what the key that ships may do there.
+ *
+ * Pins only what it is told to; what it tries is a dry run.
+ *
+ * @module
+ */
+
+import type { Config, RsyncDestination } from "./core/config.ts";
+import { BackupError } from "./core/errors.ts";
+import { type HostKey, parseKeyScan } from "./core/host_keys.ts";
+import { parseRsyncTarget } from "./core/rsync_args.ts";
+import { parentOf, readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { type Probed, probeRsync } from "./host/probe.ts";
+import { lastConfirmed, readShipRecords, shipFolder } from "./host/ship_records.ts";
+import { serveStep } from "./host/step.ts";
+
+/** What the step is asked for. */
+export type ConnectJob =
+  | { readonly action: "scan"; readonly destination: RsyncDestination }
+  | { readonly action: "pin"; readonly destination: RsyncDestination; readonly key: HostKey }
+  | { readonly action: "probe"; readonly destination: RsyncDestination; readonly config: Config };
+
+const SCAN_SECONDS = 15;
+
+/**
+ * Asks a server for its host keys, which proves nothing yet: a person has to compare them.
+ *
+ * @throws {BackupError} (network) If it shows none.
+ */
+export async function scanHostKeys(host: Host, { target, port }: RsyncDestination): Promise<HostKey[]> {
+  const name = parseRsyncTarget(target).host;
+  const args = ["-T", `${SCAN_SECONDS}`, "-p", `${port}`, "-t", "ed25519,ecdsa,rsa", "--", name];
+  const { stdout, stderr } = await host.run("ssh-keyscan", args, { secondsMax: 4 * SCAN_SECONDS });
+  const keys = parseKeyScan(stdout, name, port);
+  if (keys.length > 0) return keys;
+  const why = stderr.split("\n").findLast((line) => line.trim() !== "" && !line.startsWith("#"));
+  throw new BackupError(
+    `Cannot reach ${name} port ${port}: it shows no host key${why ? ` (${why.trim()})` : ""}`,
+    {
+      kind: "network",
+      hint: "check the name, the port, the VPN, and that sshd runs there; then run `hapi-backup init` again",
+    },
+  );
+}
+
+/** Adds a host key to the destination's `known_hosts` file. */
+export function pinHostKey({ fs }: Host, { knownHostsFile }: RsyncDestination, { line }: HostKey): void {
+  const before = readTextIfThere(fs, knownHostsFile) ?? "";
+  const ended = before === "" || before.endsWith("\n") ? before : `${before}\n`;
+  fs.mkdir(parentOf(knownHostsFile), { recursive: true, mode: 0o700 });
+  writeFileDurably(fs, knownHostsFile, `${ended}${line}\n`);
+}
+
+/** Tries what the key may do. @returns What was tried; what could not be told counts as not allowed to rely on. */
+export async function probe(host: Host, config: Config, destination: RsyncDestination): Promise<Probed[]> {
+  const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
+  const scratch = `${shipFolder(config.stateFolder)}/connect`;
+  return await probeRsync(host, destination, scratch, record && lastConfirmed(record)?.key);
+}
+
+serveStep<ConnectJob>(import.meta, async (job, { host }) => {
+  switch (job.action) {
+    case "scan":
+      return await scanHostKeys(host, job.destination);
+    case "pin":
+      return pinHostKey(host, job.destination, job.key);
+    case "probe":
+      return await probe(host, job.config, job.destination);
+  }
+});

@@ -1,0 +1,71 @@
+/**
+ * Questions to whoever sits at the terminal. They are drawn on standard error: standard output is for data.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { BackupError } from "../core/errors.ts";
+
+const output = process.stderr;
+
+/** Whether there is somebody to ask. */
+export const canAsk = (): boolean => Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
+
+/** A line of text. @param validate What is wrong with an answer; undefined where nothing is. */
+export async function askText(
+  message: string,
+  { initial, validate }: { initial?: string; validate?: (answer: string) => string | undefined } = {},
+): Promise<string> {
+  const { text } = await prompts();
+  return answered(
+    await text({
+      message,
+      output,
+      defaultValue: initial ?? "",
+      ...(initial === undefined ? {} : { placeholder: initial }),
+      validate: (answer) => validate?.(answer?.trim() || (initial ?? "")),
+    }),
+  ).trim();
+}
+
+/** Yes or no. */
+export async function askYes(message: string): Promise<boolean> {
+  const { confirm } = await prompts();
+  return answered(await confirm({ message, output }));
+}
+
+/** One of several. */
+export async function askWhich<T extends string>(message: string, choices: readonly T[]): Promise<T> {
+  const { select } = await prompts();
+  const options = choices.map((value) => ({ value, label: value }));
+  return answered(await select<string>({ message, options, output })) as T;
+}
+
+/** A text that is not shown while it is typed. */
+export async function askSecret(message: string): Promise<string> {
+  const { password } = await prompts();
+  return answered(await password({ message, output }));
+}
+
+/** Shows a secret on a screen of its own until a question about it is answered; then nothing of it is left to scroll to. */
+export async function showOnce(secret: string, ask: () => Promise<unknown>): Promise<void> {
+  const write = (text: string) => Deno.stderr.writeSync(new TextEncoder().encode(text));
+  write(`\x1b[?1049h\x1b[2J\x1b[H${secret}\n\n`);
+  try {
+    await ask();
+  } finally {
+    write("\x1b[2J\x1b[?1049l");
+  }
+}
+
+/** Loaded only where something is asked. */
+const prompts = () => import("@clack/prompts");
+
+function answered<T>(answer: T): Exclude<T, symbol> {
+  if (typeof answer !== "symbol") return answer as Exclude<T, symbol>;
+  throw new BackupError("Cannot go on: nothing was answered", {
+    kind: "cancelled",
+    hint: "run it again whenever you like; what was made so far is kept",
+  });
+}
