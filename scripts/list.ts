@@ -7,6 +7,7 @@
  */
 
 import type { Config } from "./core/config.ts";
+import { reasonOf } from "./core/errors.ts";
 import { formatBytes, formatTable, formatTime } from "./core/format.ts";
 import {
   type HubName,
@@ -16,12 +17,20 @@ import {
   type SnapshotId,
   timeOfSnapshotId,
 } from "./core/names.ts";
-import { type Seal, sealedBytes, type Suspicion } from "./core/seal.ts";
+import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/seal.ts";
+import { verifySsh } from "./core/sshsig.ts";
+import { parseTrust, requireTrusted, type Trust } from "./core/trust.ts";
 import { type Drill, readDrills } from "./host/drill_log.ts";
 import { lstatIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, type StoredSet, type StoredSnapshot } from "./host/store.ts";
+import {
+  isSealed,
+  readSetIfThere,
+  type SealedSnapshot,
+  type StoredSet,
+  type StoredSnapshot,
+} from "./host/store.ts";
 import { openStoreOf, type StoreOptions } from "./host/store_option.ts";
 
 /** One snapshot of a store. */
@@ -47,23 +56,29 @@ export interface Listed {
  * Lists the snapshots of sets, oldest first.
  *
  * @param partsAreHere Whether parts can be looked for; of a far store only seals are here.
+ * @param own This hub and its signers: of other hubs, and where none is named, signatures are not looked at.
  */
 export function list(
   host: Host,
   sets: readonly StoredSet[],
   drills: readonly Drill[],
   partsAreHere: boolean,
+  own: Pick<Config, "hub" | "signers">,
 ): Listed[] {
   return sets.flatMap((set) => {
     const snapshots = readSetIfThere(host.fs, set);
-    const seals = snapshots.filter(isSealed).map(({ sealed }) => sealed.seal);
+    const sealed = snapshots.filter(isSealed);
+    const seals = sealed.map(({ sealed }) => sealed.seal);
+    const trust = parseTrust(set.hub === own.hub ? own.signers : []);
+    const untrusted = new Map(sealed.map((snapshot) => [snapshot.id, whyUntrusted(snapshot, trust)]));
     const missing = new Map(
       partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingParts(host, snapshot)]) : [],
     );
     // Nobody reads another's manifest. Which of the other parts one needs is not known without a key: any may be.
     const usable = new Set(
       seals.map(({ id }) => id).filter((id) =>
-        missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true
+        untrusted.get(id) === undefined &&
+        (missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true)
       ),
     );
     const neededBy = new Map<SnapshotId, number>();
@@ -72,20 +87,18 @@ export function list(
       drills.filter((drill) => drill.set === set.set).map((drill) => [drill.snapshot, drill]),
     );
     return snapshots.map(({ hub, set, id, sealed }): Listed => {
-      const { seal } = sealed;
       const drill = lastDrills.get(id);
+      const seal = sealed.seal;
       const faults = seal?.needs.filter((needed) => !usable.has(needed)) ?? [];
-      const problem = seal
-        ? missing.get(id)?.[0]?.problem ??
+      const problem = sealed.seal
+        ? untrusted.get(id) ?? missing.get(id)?.[0]?.problem ??
           (faults.length > 0 ? `needs ${faults.join(", ")}, which is missing or incomplete` : undefined)
-        : (sealed as { problem: string }).problem;
+        : sealed.problem;
       return {
         hub,
         set,
         id,
-        state: seal
-          ? seal.suspicions.length > 0 ? "suspect" : "good"
-          : (sealed as { state: "incomplete" }).state,
+        state: sealed.seal ? (isGood(sealed.seal) ? "good" : "suspect") : sealed.state,
         problem,
         kind: seal?.kind,
         bytes: seal ? sealedBytes(seal) : 0,
@@ -96,6 +109,18 @@ export function list(
       };
     });
   });
+}
+
+/** Why a seal is not taken for its hub's. */
+function whyUntrusted({ hub, set, id, sealed }: SealedSnapshot, trust: Trust): string | undefined {
+  if (trust.size === 0) return undefined;
+  try {
+    const { publicKey } = verifySsh(sealed.signature, SEAL_NAMESPACE, sealed.bytes);
+    requireTrusted(trust, publicKey, `${hub}/${set}/${id}`);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
 }
 
 /** Parts that are not there, or not as large as sealed. Their bytes are for `scrub` and `verify` to read. */
@@ -157,6 +182,6 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   const sets = store.sets.filter(({ hub, set }) =>
     (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
   );
-  const listed = list(host, sets, readDrills(host.fs, job.config.stateFolder), store.isLocal);
+  const listed = list(host, sets, readDrills(host.fs, job.config.stateFolder), store.isLocal, job.config);
   print(job.json ? JSON.stringify({ ok: true, store: store.name, snapshots: listed }) : describeList(listed));
 });

@@ -137,7 +137,9 @@ Deno.test("the loss or damage of any object of a chain costs the snapshots that 
     return lost;
   };
   const byList = () =>
-    list(host, [opening.set], [], true).filter(({ problem }) => problem !== undefined).map(({ id }) => id);
+    list(host, [opening.set], [], true, home.config()).filter(({ problem }) => problem !== undefined).map((
+      { id },
+    ) => id);
   const byScrub = async () => {
     Deno.removeSync(`${home.dir}/ledger`, { recursive: true });
     copySync(`${home.dir}/ledger-of-good`, `${home.dir}/ledger`);

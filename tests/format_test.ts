@@ -11,7 +11,6 @@ import { BackupError } from "../scripts/core/errors.ts";
 import { type Manifest, parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
 import {
   MANIFEST_PART,
-  type PartName,
   SEAL_FILE,
   SIGNATURE_FILE,
   type SnapshotId,
@@ -29,6 +28,7 @@ import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
 import { parseTrust, signersIn } from "../scripts/core/trust.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
+import { forge } from "./real/forge.ts";
 import { copySync, countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -211,55 +211,6 @@ Deno.test("snapshots of another hub or set, swapped parts, and an old seal under
   assert.equal((await outcomeOf(home, { ...opening, set: otherSet }, ids[1]))[1], "integrity");
 });
 
-/** Writes a snapshot as a hub would that lies: sealed and signed with its own key, whatever is in it. */
-async function forge(
-  home: Home,
-  id: SnapshotId,
-  parts: Readonly<Record<string, readonly Uint8Array[]>>,
-  manifest: unknown,
-  changes: Partial<Seal> = {},
-): Promise<void> {
-  const folder = `${home.stored}/${id}`;
-  Deno.mkdirSync(folder, { recursive: true });
-  const all = { ...parts, [MANIFEST_PART]: [new TextEncoder().encode(JSON.stringify(manifest))] };
-  const sealed = [];
-  for (const [name, chunks] of Object.entries(all)) {
-    const compression = { level: 1, frameBytes: 1 << 20 };
-    using part = await PartWriter.create(
-      home.host.fs,
-      folder,
-      name as PartName,
-      [home.recipient],
-      compression,
-    );
-    for (const chunk of chunks) part.write(chunk);
-    sealed.push(part.finish());
-  }
-  const seal = {
-    ...openSealFields(id, home),
-    parts: sealed,
-    ...changes,
-  } as unknown as Seal;
-  const bytes = new TextEncoder().encode(serializeSeal(seal));
-  Deno.writeTextFileSync(`${folder}/${SIGNATURE_FILE}`, signSsh(home.seed, SEAL_NAMESPACE, bytes));
-  Deno.writeFileSync(`${folder}/${SEAL_FILE}`, bytes);
-}
-
-const openSealFields = (id: SnapshotId, home: Home) => ({
-  format: "hapi-backup",
-  version: 1,
-  hub: "home",
-  set: "state",
-  id,
-  kind: "full",
-  parent: null,
-  needs: [],
-  recipients: [home.recipient],
-  previous: null,
-  suspicions: [],
-  writer: "a liar",
-});
-
 Deno.test("what a hub signs that was taken over cannot make a restore write outside, or fill the disk or memory", async () => {
   const { home: at, ids } = await makeChain();
   using home = at;
@@ -292,7 +243,7 @@ Deno.test("what a hub signs that was taken over cannot make a restore write outs
     part = "hapi.db.full.zst.age",
   ) => [{ snapshot, part, bytes: database!.bytes, sha256: database!.sha256 }];
   const zeros = new Uint8Array(1 << 20);
-  const bomb = Array.from({ length: 300 }, () => zeros);
+  const bomb = Array.from({ length: 64 }, () => zeros);
 
   const attacks: Record<string, [Record<string, readonly Uint8Array[]>, unknown, Partial<Seal>?]> = {
     "a place that climbs out": [

@@ -55,7 +55,8 @@ export function requireTrusted(trust: Trust, publicKey: Uint8Array, what: string
     `Cannot trust the seal of ${what}: it is signed by ${fingerprint}, which is none of the known signers`,
     {
       kind: "integrity",
-      hint: "somebody else made it, or the hub got a new key: give --signer if you know that key",
+      hint:
+        "somebody else made it, or the hub got a new key: give --signer if you know that key, or choose another with --snapshot",
     },
   );
 }
