@@ -31,6 +31,8 @@ let
     (settings.notify or [ ]);
   ofKind = kind: lib.filter (destination: destination.kind == kind) destinations;
   hasDestinations = destinations != [ ];
+  beforeStart = "hapi-backup-state-before-start";
+  asksFirst = cfg.beforeUserUnits != [ ];
   setNames = lib.subtractLists units.reserved (lib.attrNames settings.sets);
 
   environment = { HOME = home; } // lib.optionalAttrs (cfg.hapiHome != "${home}/.hapi") { HAPI_HOME = cfg.hapiHome; };
@@ -210,6 +212,14 @@ in
         error. A snapshot that fails or takes too long is reported and does not keep the unit from starting.
       '';
     };
+    beforeUserUnits = mkOption {
+      type = types.listOf types.str;
+      default = [ "hapi-hub.service" ];
+      description = ''
+        The same for units of the operator's own manager (`systemctl --user`): it asks the system's manager for the snapshot,
+        which polkit lets the operator do.
+      '';
+    };
     beforeTimeout = mkOption {
       type = types.str;
       default = units.defaults.beforeTimeout;
@@ -308,7 +318,7 @@ in
       lib.concatMap
         (set: [
           (units.service { kind = "backup"; fill = snapshotFill set; command = command cfg.sets.${set}.extraArgs; })
-          (mkIf (set == "state" && cfg.beforeUnits != [ ])
+          (mkIf (set == "state" && cfg.beforeUnits ++ cfg.beforeUserUnits != [ ])
             (units.service { kind = "before"; fill = snapshotFill set; command = command cfg.sets.${set}.extraArgs; }))
         ])
         setNames
@@ -327,12 +337,35 @@ in
       ++ lib.optional hasDestinations (units.timer { kind = "ship"; fill = fill { }; calendar = "ship"; inherit (cfg.ship) timerConfig; })
       ++ lib.optional cfg.verify.enable (units.timer { kind = "verify"; fill = verifyFill; calendar = "verify"; inherit (cfg.verify) timerConfig; })
     );
+    systemd.user.services.${beforeStart} = mkIf asksFirst {
+      description = "hapi-backup: ask the system for a snapshot before a start";
+      before = cfg.beforeUserUnits;
+      wantedBy = cfg.beforeUserUnits;
+      unitConfig.ConditionUser = cfg.user;
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${pkgs.systemd}/bin/systemctl start ${beforeStart}.service";
+        TimeoutStartSec = cfg.beforeTimeout;
+      };
+    };
+    security.polkit = mkIf asksFirst {
+      enable = mkDefault true;
+      extraConfig = ''
+        polkit.addRule(function (action, subject) {
+          if (action.id == "org.freedesktop.systemd1.manage-units" && action.lookup("unit") == "${beforeStart}.service"
+              && action.lookup("verb") == "start" && subject.user == ${builtins.toJSON cfg.user}) {
+            return polkit.Result.YES;
+          }
+        });
+      '';
+    };
     systemd.tmpfiles.rules = units.folders "hub" (fill { });
     environment.systemPackages = mkIf cfg.createWrapper [
-      (pkgs.writeShellScriptBin "hapi-backup" ''
+      (lib.hiPrio (pkgs.writeShellScriptBin "hapi-backup" ''
         export HAPI_BACKUP_CONFIG="''${HAPI_BACKUP_CONFIG-${configFile}}"
         exec ${lib.getExe cfg.package} "$@"
-      '')
+      ''))
+      cfg.package # its completions and man page
     ];
   };
 }

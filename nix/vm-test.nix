@@ -16,7 +16,9 @@ pkgs.testers.runNixOSTest {
   nodes = {
     hub = { pkgs, ... }: {
       imports = [ self.nixosModules.hub ];
-      users.users.op = { isNormalUser = true; home = "/home/op"; };
+      users.users.op = { isNormalUser = true; uid = 1000; home = "/home/op"; linger = true; };
+      # What stands for a hub that the operator's own manager starts.
+      systemd.user.services.hapi-runner.serviceConfig = { Type = "oneshot"; ExecStart = "${pkgs.coreutils}/bin/true"; };
       environment.systemPackages = [ pkgs.sqlite pkgs.openssh ];
       systemd.tmpfiles.rules = laidOut [ "signing" "write" "read" ]
         ++ [ "f /etc/hapi-keys/known_hosts 0644 root root - storage ${line "host.pub"}" ];
@@ -50,6 +52,7 @@ pkgs.testers.runNixOSTest {
         }];
         settings.signers = [ (line "signing.pub") ];
         onFailure = [ "alarm@%N.service" ];
+        beforeUserUnits = [ "hapi-runner.service" ];
       };
     };
     storage = { ... }: {
@@ -107,6 +110,13 @@ pkgs.testers.runNixOSTest {
         hub.succeed("systemctl is-active hapi-hub.service")
         hub.wait_until_succeeds("ls /run/alarm-hapi-backup-state-before-start*")
         hub.succeed("mv /etc/hapi-keys/gone /etc/hapi-keys/signing")
+
+    with subtest("the operator's own manager gets its snapshot from the system's"):
+        seals = "ls /var/lib/hapi-backup/store/hub/state/*/seal.json | wc -l"
+        known = int(hub.succeed(seals))
+        hub.wait_for_unit("user@1000.service")
+        hub.succeed("su op -c 'XDG_RUNTIME_DIR=/run/user/1000 systemctl --user start hapi-runner.service'")
+        assert int(hub.succeed(seals)) == known + 1
 
     with subtest("the storage host reads everything, and finds nothing wrong"):
         storage.succeed("systemctl start hapi-backup-scrub.service")

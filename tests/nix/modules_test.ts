@@ -186,6 +186,35 @@ Deno.test("a set gets its own timer, changed key by key or not at all, and a reb
   assert.deepEqual([...new Set(Object.values(restartIfChanged))], [false]);
 });
 
+Deno.test("a hub that the operator's own manager starts gets its snapshot too: polkit lets the operator start that unit", async () => {
+  const { userUnits, polkit } = await evaluate("hub", HUB);
+  assert.equal(
+    userUnits["hapi-backup-state-before-start.service"],
+    `[Unit]
+Before=hapi-hub.service
+ConditionUser=op
+Description=hapi-backup: ask the system for a snapshot before a start
+
+[Service]
+ExecStart=/usr/bin/systemctl start hapi-backup-state-before-start.service
+TimeoutStartSec=10min
+Type=oneshot
+
+[Install]
+WantedBy=hapi-hub.service
+
+`,
+  );
+  assert.match(polkit, /"hapi-backup-state-before-start\.service"[^]*"start" && subject\.user == "op"/);
+  const off = await evaluate(
+    "hub",
+    `{ imports = [ (${HUB}) ]; services.hapi-backup = { beforeUnits = [ ]; beforeUserUnits = [ ]; }; }`,
+  );
+  assert.deepEqual(off.userUnits, {});
+  assert.equal(off.polkit, "");
+  assert.equal(off.units["hapi-backup-state-before-start.service"], undefined);
+});
+
 Deno.test("without a destination there is nothing to ship, and a warning", async () => {
   const { units, warnings } = await evaluate(
     "hub",

@@ -82,6 +82,10 @@ export interface Told {
   readonly failed: readonly string[];
   readonly warnings: readonly string[];
   readonly units: Readonly<Record<string, string>>;
+  /** Units of the operator's own manager. */
+  readonly userUnits: Readonly<Record<string, string>>;
+  /** Rules of polkit, or nothing where it is off. */
+  readonly polkit: string;
   readonly restartIfChanged: Readonly<Record<string, boolean>>;
   readonly tmpfiles: readonly string[];
   readonly users: Readonly<

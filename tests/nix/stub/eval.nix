@@ -16,6 +16,8 @@ let
     inherit (config) warnings;
     units = lib.mapAttrs' (n: u: lib.nameValuePair "${n}.service" (render.service u)) config.systemd.services
       // lib.mapAttrs' (n: u: lib.nameValuePair "${n}.timer" (render.timer u)) config.systemd.timers;
+    userUnits = lib.mapAttrs' (n: u: lib.nameValuePair "${n}.service" (render.service u)) config.systemd.user.services;
+    polkit = lib.optionalString config.security.polkit.enable config.security.polkit.extraConfig;
     restartIfChanged = lib.mapAttrs (_: u: u.restartIfChanged) config.systemd.services;
     tmpfiles = config.systemd.tmpfiles.rules;
     users = lib.mapAttrs (_: u: { inherit (u) isSystemUser group useDefaultShell home; keys = u.openssh.authorizedKeys.keys; }) config.users.users;

@@ -57,6 +57,7 @@ let
     mkOverride = priority: content: { _type = "override"; inherit priority content; };
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
+    hiPrio = id;
 
     # ---- types: a check and a merge of definitions
     types =

@@ -26,6 +26,8 @@ let
     home = mkOption { type = types.path; default = "/var/empty"; };
     createHome = mkOption { type = types.bool; default = false; };
     useDefaultShell = mkOption { type = types.bool; default = false; };
+    uid = mkOption { type = types.nullOr types.int; default = null; };
+    linger = mkOption { type = types.bool; default = false; };
     isNormalUser = mkOption { type = types.bool; default = false; };
     shell = mkOption { type = types.either types.str types.package; default = "nologin"; };
     openssh.authorizedKeys.keys = strs;
@@ -37,7 +39,10 @@ in
     warnings = strs;
     systemd.services = mkOption { type = types.attrsOf (types.submodule service); default = { }; };
     systemd.timers = mkOption { type = types.attrsOf (types.submodule timer); default = { }; };
+    systemd.user.services = mkOption { type = types.attrsOf (types.submodule service); default = { }; };
     systemd.tmpfiles.rules = strs;
+    security.polkit.enable = mkOption { type = types.bool; default = false; };
+    security.polkit.extraConfig = mkOption { type = types.lines; default = ""; };
     users.users = mkOption { type = types.attrsOf (types.submodule user); default = { }; };
     users.groups = mkOption { type = types.attrsOf (types.submodule { }); default = { }; };
     services.openssh.enable = mkOption { type = types.bool; default = false; };
