@@ -70,12 +70,15 @@ class Dialogue {
     const { manifest, sessions } = look;
     const files = [...manifest.databases, ...manifest.files.filter(({ type }) => type !== "folder")];
     while (true) {
-      const action = await this.#pick(`${id}, ${formatTime(timeOfSnapshotId(id))}`, [
-        { value: "sessions" as const, label: `Sessions (${formatCount(sessions.length)})` },
-        { value: "files" as const, label: `Files (${formatCount(files.length)})` },
-        { value: "compare" as const, label: "Compare with another snapshot" },
-      ]);
-      if (action === BACK) return;
+      const action = await this.#prompts.select({
+        message: `${id}, ${formatTime(timeOfSnapshotId(id))}. Esc: back`,
+        options: [
+          { value: "sessions", label: `Sessions (${formatCount(sessions.length)})` },
+          { value: "files", label: `Files (${formatCount(files.length)})` },
+          { value: "compare", label: "Compare with another snapshot" },
+        ],
+      });
+      if (this.#prompts.isCancel(action)) return;
       if (action === "sessions") await this.#showSessions(look);
       if (action === "files") await this.#showFiles(id, files);
       if (action === "compare") await this.#compare(look);

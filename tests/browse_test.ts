@@ -1,0 +1,192 @@
+/** Looking through snapshots: on a terminal as a person does, and as a script does. */
+
+import assert from "node:assert/strict";
+import { compare, type Look } from "../scripts/core/comparison.ts";
+import { cleanText } from "../scripts/core/format.ts";
+import { patternOfPlace, placeMatcher } from "../scripts/core/globs.ts";
+import type { Place } from "../scripts/core/place.ts";
+import { titleOf } from "../scripts/core/session_summary.ts";
+import { denoArguments } from "../scripts/core/verbs.ts";
+import { type Home, makeHome } from "./real/home.ts";
+import { startPty } from "./real/pty.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+const MOD = new URL("../mod.ts", import.meta.url).pathname;
+const DENO_DIR = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
+/** Clears the screen and names the window, in both ways to write an escape. */
+const EVIL = "evil \u001b[2J\u001b]0;owned\u0007 \u009b2J name";
+
+/** A home with two snapshots: between them session a goes, c comes, b changes, and so do files. */
+async function makeTwo(): Promise<Home & { readonly ids: readonly [string, string] }> {
+  const home = await makeHome();
+  home.sql(`ALTER TABLE sessions ADD COLUMN metadata TEXT; ALTER TABLE sessions ADD COLUMN updated_at INTEGER;
+    UPDATE sessions SET metadata = '${
+    JSON.stringify({ name: EVIL })
+  }', updated_at = 1772000000000 WHERE id = 'a'`);
+  home.write(".hapi/owner-id.json", "{}");
+  const first = await home.backup();
+  home.sql(`DELETE FROM messages WHERE session = 'a'; DELETE FROM sessions WHERE id = 'a';
+    INSERT INTO sessions (id, metadata) VALUES ('c', '{"summary":{"text":"new one"}}');
+    INSERT INTO messages (session, body) VALUES ('b', 'x')`);
+  home.write(".hapi/driver-status.json", "new");
+  home.write(".hapi/hub.env", "CHANGED=1\n");
+  Deno.removeSync(`${home.home}/.hapi/owner-id.json`);
+  const second = await home.backup({ accept: true });
+  return Object.assign(home, { ids: [first.id, second.id] as const });
+}
+
+Deno.test("browse: on a terminal, through sessions and files to one file restored, and what changed", async () => {
+  using home = await makeTwo();
+  const [first, second] = home.ids;
+  const env = { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home.home, TZ: "UTC", NO_COLOR: "1" };
+  const words = [Deno.execPath(), ...denoArguments("browse", MOD), "--identity", home.identityFile];
+  await using pty = startPty(words, { cwd: home.dir, env });
+  const answer = async (question: RegExp, keys: string) => {
+    await pty.until(question);
+    await pty.type(keys);
+  };
+  await answer(/Which snapshot\?[^]*to search/, `${first}\r`);
+  await answer(/Sessions \(2\)/, "\r");
+  await answer(/Which session\?[^]*evil[^]*300 messages[^]*to search/, "evil\r");
+  await pty.until(new RegExp(`session restore a --snapshot ${first}`));
+  await answer(/Which session\?[^]*to search/, "\x1b");
+  await answer(/Files \(4\)[^]*Compare/, "\x1b[B\r");
+  await answer(/Which file\?[^]*to search/, "hub.env\r");
+  await answer(/into which new or empty folder/, "~/one\r");
+  await pty.until(/restored to .*\/one\/home\/\.hapi\/hub\.env/);
+  // The same again is refused, and the dialogue goes on.
+  await answer(/Which file\?[^]*to search/, "hub.env\r");
+  await answer(/into which new or empty folder/, "~/one\r");
+  await pty.until(/hint: name a new folder/);
+  await answer(/Which file\?[^]*to search/, "\x1b");
+  await answer(/Files \(4\)[^]*Compare/, "\x1b[B\x1b[B\r");
+  await answer(/Compare with which\?[^]*to search/, `${second}\r`);
+  await pty.until(
+    /- session evil [^]*rows of messages \(hapi\.db\): 300 → 1[^]*~ file home\/\.hapi\/hub\.env/,
+  );
+  await answer(/Sessions \(2\)[^]*Compare/, "\x1b");
+  await answer(/Which snapshot\?[^]*to search/, "\x1b");
+  const { code, text } = await pty.end();
+  assert.equal(code, 0, text);
+  // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(text, /\x1b\]0;|\x1b\[2J|\x07|\x9b/);
+  assert.deepEqual((await filesBelow(`${home.home}/one`)).map(([path]) => path), ["home/.hapi/hub.env"]);
+  assert.equal(
+    Deno.readTextFileSync(`${home.home}/one/home/.hapi/hub.env`),
+    "ANTHROPIC_API_KEY=sk-ant-0123456789abcdefghij\n",
+  );
+  assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], [], "no rebuilt database is left");
+});
+
+Deno.test("compare and session list: for a person without control characters, for a script whole", async () => {
+  using home = await makeTwo();
+  const [first, second] = home.ids;
+  const identity = ["--identity", home.identityFile];
+  const shown = await home.cli(["compare", first, second, ...identity]);
+  assert.equal(shown.code, 0, shown.stderr);
+  // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(shown.stdout, /[\x00-\x09\x0b-\x1f\x7f-\x9f]/);
+  assert.match(
+    shown.stdout,
+    /\+ session new one {2}c {2}0 messages\n {2}- session evil .* a {2}300 messages\n/,
+  );
+  const { ok, ...compared } = JSON.parse(
+    (await home.cli(["compare", first, "latest", "--json", ...identity])).stdout,
+  );
+  assert.equal(ok, true);
+  assert.deepEqual(compared, {
+    from: first,
+    to: second,
+    sessions: {
+      added: [{ id: "c", title: "new one", createdAt: null, updatedAt: null, messages: 0 }],
+      removed: [{ id: "a", title: EVIL, createdAt: null, updatedAt: 1772000000000, messages: 300 }],
+      changed: [{ id: "b", title: "b", messages: [0, 1] }],
+    },
+    rows: [{ database: "hapi.db", table: "messages", rows: [300, 1] }],
+    files: {
+      added: ["home/.hapi/driver-status.json"],
+      removed: ["home/.hapi/owner-id.json"],
+      changed: ["home/.hapi/hub.env"],
+    },
+  });
+  const listed = await home.cli(["session", "list", "--snapshot", first, ...identity]);
+  // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(listed.stdout, /[\x00-\x09\x0b-\x1f\x7f-\x9f]/);
+  assert.match(listed.stdout, /^a {3}evil .* 2026-02-25 06:13:20 UTC +300$/m);
+  const piped = await home.cli(["browse", ...identity]);
+  assert.equal(piped.code, 2);
+  assert.match(piped.stderr, /that needs a terminal\nhint: for a script: list, session list, compare/);
+});
+
+Deno.test("compare() tells both ways alike, and of a snapshot and itself nothing", () => {
+  const file = (place: string, sha256: string, mode = 0o600) => ({ place, type: "file", sha256, mode });
+  const session = (id: string, messages: number, updatedAt = 1) => ({
+    id,
+    title: id,
+    createdAt: 0,
+    updatedAt,
+    messages,
+  });
+  const look = (id: string, rows: object, files: unknown[], sessions: unknown[]) =>
+    ({ manifest: { id, databases: [{ source: "hapi.db", rows }], files }, sessions }) as unknown as Look;
+  const a = look("A", { t: 1, gone: 2 }, [file("f", "1"), file("m", "1"), file("x", "1")], [
+    session("s", 1),
+    session("same", 5),
+    session("old", 1),
+  ]);
+  const b = look("B", { t: 2, come: 0 }, [file("f", "2"), file("m", "1", 0o640), file("y", "1")], [
+    session("s", 1, 2),
+    session("same", 5),
+    session("new", 1),
+  ]);
+  const there = compare(a, b);
+  const back = compare(b, a);
+  assert.deepEqual(there.rows.map(({ table, rows }) => [table, ...rows]), [["t", 1, 2], ["gone", 2, null], [
+    "come",
+    null,
+    0,
+  ]]);
+  assert.deepEqual([there.files.added, there.files.removed, there.files.changed], [["y"], ["x"], ["f", "m"]]);
+  assert.deepEqual(there.sessions.changed.map(({ id }) => id), ["s"]);
+  assert.deepEqual([there.sessions.added, there.sessions.removed], [
+    back.sessions.removed,
+    back.sessions.added,
+  ]);
+  assert.deepEqual([there.files.added, there.files.removed], [back.files.removed, back.files.added]);
+  const { sessions, rows, files } = compare(a, a);
+  assert.deepEqual(
+    [...Object.values(sessions), rows, ...Object.values(files)].flat(),
+    [],
+  );
+});
+
+Deno.test("a session has the title that the hub shows, whatever is in its row", () => {
+  const title = (metadata: unknown, tag: unknown = null) =>
+    titleOf({
+      id: "0123456789",
+      metadata: typeof metadata === "string" ? metadata : JSON.stringify(metadata),
+      tag,
+    });
+  assert.equal(title({ name: " mine ", summary: { text: "s" }, path: "/a/b" }), "mine");
+  assert.equal(title({ name: " ", summary: { text: "s" }, path: "/a/b" }), "s");
+  assert.equal(title({ path: "/a/b/" }), "b");
+  assert.equal(title({}, "tag"), "tag");
+  for (const odd of ["not JSON", "null", "[]", '"text"', { name: 5, summary: "text", path: {} }]) {
+    assert.equal(title(odd), "01234567");
+  }
+});
+
+Deno.test("text from outside is shown as one line without control characters", () => {
+  assert.equal(cleanText("a\u001b[31mb\r\nc\u0085\u2028d\u202ee\u2066f\u0000g"), "a [31mb c def g");
+  assert.equal(cleanText("é 漢字 👩‍👩‍👧"), "é 漢字 👩‍👩‍👧");
+  assert.equal(cleanText("x".repeat(90)).length, 80);
+});
+
+Deno.test("the pattern of a place means this place and no other", () => {
+  const odd = "home/a[b]*{c,d}?(e)!+@$^\\ 'f'|" as Place;
+  const matches = placeMatcher([patternOfPlace(odd)]);
+  assert.ok(matches(odd));
+  for (const other of ["home/ab", "home/a[b]x{c,d}?(e)!+@$^\\ 'f'|", "home/abc"] as Place[]) {
+    assert.ok(!matches(other));
+  }
+});
