@@ -277,15 +277,17 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
   };
   const { home, env } = around;
-  const hapiHome = absolute(raw.hapiHome || env.HAPI_HOME || "~/.hapi");
-
-  function absolute(path: string): string {
-    const expanded = path.replace(/^~(?=\/|$)/, home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
+  const absoluteFor = (hapiHome: string) => (path: string): string => {
+    const expanded = path.replace(/^~(?=\/|$)/, () => home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
     if (!expanded.startsWith("/")) {
       fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
     }
     return normalizePath(expanded);
-  }
+  };
+  // In "hapiHome" itself, $HAPI_HOME is the environment's.
+  const hapiHomeAround = absoluteFor("")(env.HAPI_HOME || "~/.hapi");
+  const hapiHome = absoluteFor(hapiHomeAround)(raw.hapiHome || hapiHomeAround);
+  const absolute = absoluteFor(hapiHome);
 
   const folder = configFolder(around);
   const sets = new Map<SetName, SetConfig>();

@@ -1,0 +1,102 @@
+/** The configuration: what it comes to, whatever is around. Bad values are in bad_input_test.ts. */
+
+import assert from "node:assert/strict";
+// deno-lint-ignore no-import-prefix
+import fc from "npm:fast-check@4.10.2";
+import { type Config, normalizePath, parseConfig, type Surroundings } from "../scripts/core/config.ts";
+
+const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
+  !/[/\0]/.test(text)
+);
+const relative = fc.array(fileName, { maxLength: 4 }).map((names) =>
+  names.map((name) => `/${name}`).join("")
+);
+const slug = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$/);
+const path = fc.tuple(fc.constantFrom("~", "$HAPI_HOME", "", "/.", "/a/.."), relative)
+  .map(([start, rest]) => start + rest || "/");
+const around: fc.Arbitrary<Surroundings> = fc.record({
+  home: relative.map((path) => normalizePath(`/h${path}`)),
+  hostname: fileName,
+  env: fc.record({ HAPI_HOME: relative.map((path) => `/hub${path}`), DB_PATH: fc.constant("~/db") }, {
+    requiredKeys: [],
+  }),
+});
+
+const optional = { requiredKeys: [] as [] };
+const source = fc.oneof(
+  fc.record({ kind: fc.constant("sqlite"), path, required: fc.boolean() }),
+  fc.record({ kind: fc.constantFrom("file", "glob"), path, secret: fc.boolean() }),
+  fc.record({ kind: fc.constant("folder"), path, exclude: fc.array(fc.constantFrom("*.tmp", "**/x")) }),
+);
+const set = fc.record({
+  // Named, as two paths may end in one name.
+  sources: fc.array(source, { minLength: 1, maxLength: 3 }).map((all) =>
+    all.map((source, index) => ({ ...source, name: `s${index}` }))
+  ),
+  keepBase: fc.boolean(),
+  maxAgeHours: fc.integer({ min: 1, max: 1_000 }),
+  gate: fc.record({
+    rowsLostRatio: fc.double({ min: 0, max: 1, noNaN: true }),
+    ignoreTables: fc.array(fileName),
+  }),
+});
+const destination = fc.oneof(
+  fc.record({ kind: fc.constant("folder"), path }),
+  fc.record({ kind: fc.constant("rclone"), remote: fc.constant("b2:bucket/x"), configFile: path }),
+  fc.record({
+    kind: fc.constant("rsync"),
+    target: fc.constant("hub@storage:"),
+    identityFile: path,
+    knownHostsFile: path,
+    port: fc.integer({ min: 1, max: 65_535 }),
+  }),
+);
+const raw = fc.record({
+  hub: slug,
+  hapiHome: path,
+  database: path,
+  store: path,
+  stateFolder: path,
+  recipients: fc.array(fileName),
+  signingKeyFile: path,
+  identityFile: path,
+  sets: fc.dictionary(slug, set, { minKeys: 1, maxKeys: 3, noNullPrototype: true }),
+  destinations: fc.array(destination, { maxLength: 3 }),
+  limits: fc.record({ freeBytesMin: fc.nat() }, optional),
+  localKeepDays: fc.nat({ max: 1_000 }),
+}, optional);
+
+/** As `config check --json` prints it, which is what a file may hold. */
+function asFile({ home: _, sets, ...config }: Config): string {
+  return JSON.stringify({ ...config, sets: Object.fromEntries(sets) });
+}
+
+Deno.test("a configuration comes to one that comes to the same on any machine, with comments or without", () => {
+  fc.assert(
+    fc.property(raw, around, around, (raw, here, elsewhere) => {
+      const config = parseConfig(JSON.stringify(raw), "x", here);
+      const again = parseConfig(
+        `// a comment\n${asFile(config).replace(/}$/, ", /* and a comma */ }")}`,
+        "x",
+        elsewhere,
+      );
+      assert.deepEqual({ ...again, home: here.home }, config);
+      const paths = [config.store, config.stateFolder, config.signingKeyFile, config.identityFile ?? "/"]
+        .concat([...config.sets.values()].flatMap(({ sources }) => sources.map(({ path }) => path)));
+      for (const path of paths) assert.equal(normalizePath(path), path);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("every path may start with ~ or $HAPI_HOME, which themselves are wherever the configuration says", () => {
+  const here: Surroundings = { home: "/home/a$&b", hostname: "x", env: { HAPI_HOME: "~/from-env" } };
+  const config = (raw: object) => parseConfig(JSON.stringify(raw), "x", here);
+  assert.equal(config({ store: "~/s" }).store, "/home/a$&b/s");
+  assert.equal(config({ store: "$HAPI_HOME/../s" }).store, "/home/a$&b/s");
+  assert.equal(config({ store: "$HAPI_HOME/s", hapiHome: "~/$1" }).store, "/home/a$&b/$1/s");
+  assert.equal(
+    config({ store: "$HAPI_HOME/s", hapiHome: "$HAPI_HOME/sub" }).store,
+    "/home/a$&b/from-env/sub/s",
+  );
+});
