@@ -13,6 +13,7 @@ import type { SealedPart } from "../core/seal.ts";
 import { FrameDecompressor } from "../core/zstd_frames.ts";
 import { HEADER_BYTES_MAX } from "./age.ts";
 import { lstatIfThere } from "./fs.ts";
+import { noteGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { createDecrypter, type Identity } from "./identity.ts";
 
@@ -59,7 +60,13 @@ export async function* readPart(
     hash.update(bytes);
     done += count;
     host.report.progress(`read ${part.name}`, done, part.bytes);
-    for (const chunk of decrypter.push(bytes)) yield* frames.push(chunk);
+    for (const chunk of decrypter.push(bytes)) {
+      for (const content of frames.push(chunk)) {
+        yield content;
+        noteGarbage(content.length);
+      }
+      noteGarbage(chunk.length);
+    }
   }
   for (const chunk of decrypter.finish()) yield* frames.push(chunk);
   frames.finish();
