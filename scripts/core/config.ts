@@ -7,6 +7,7 @@
  */
 
 import {
+  createScanner,
   findNodeAtLocation,
   getNodeValue,
   type Node,
@@ -420,6 +421,7 @@ export function normalizePath(path: string): string {
 
 /** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */
 export function parseJsonc(text: string, where: string): unknown {
+  refuseDeep(text, where);
   const errors: ParseError[] = [];
   const tree = parseTree(text, errors, { allowTrailingComma: true });
   const error = errors[0];
@@ -434,6 +436,29 @@ export function parseJsonc(text: string, where: string): unknown {
   }
   refuseTwice(tree, text, where);
   return getNodeValue(tree);
+}
+
+/** What is nested deeper than this is no configuration, and would take more stack than there is. */
+const DEPTH_MAX = 100;
+
+function refuseDeep(text: string, where: string): void {
+  const scanner = createScanner(text, true);
+  let depth = 0;
+  for (scanner.scan(); scanner.getTokenOffset() < text.length; scanner.scan()) {
+    const first = text[scanner.getTokenOffset()]!;
+    if (first === "{" || first === "[") depth++;
+    else if (first === "}" || first === "]") depth--;
+    if (depth > DEPTH_MAX) {
+      const line = lineOf(text, scanner.getTokenOffset());
+      throw new BackupError(
+        `Cannot use configuration ${where}: line ${line} is nested deeper than ${DEPTH_MAX}`,
+        {
+          kind: "config",
+          hint: "remove what is not part of a configuration",
+        },
+      );
+    }
+  }
 }
 
 /** JSON lets a key stand twice and takes the last: a configuration must not say two things. */

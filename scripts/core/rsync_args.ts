@@ -8,6 +8,7 @@
  */
 
 import { BackupError, type ErrorKind } from "./errors.ts";
+import { cleanText } from "./format.ts";
 
 /** Where a hub's folder lies on the far side. */
 export interface RsyncTarget {
@@ -48,23 +49,32 @@ export const RSYNC_ENV: Readonly<Record<string, string>> = {
   RSYNC_RSH: "",
 };
 
+function withoutTrailingSlashes(path: string): string {
+  let end = path.length;
+  while (end > 1 && path[end - 1] === "/") end--;
+  return path.slice(0, end);
+}
+
 /** Reads `user@host:path`. @throws {BackupError} (config) If it is something else, such as `host::module`. */
 export function parseRsyncTarget(text: string): RsyncTarget {
   const match =
     /^([A-Za-z0-9_][A-Za-z0-9._-]*)@(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][A-Za-z0-9._-]*)):([^\0\n]*)$/
       .exec(text);
   if (!match || match[4]!.startsWith(":")) {
-    throw new BackupError(`Cannot use target ${JSON.stringify(text)}: it is not of the form user@host:path`, {
-      kind: "config",
-      hint: "write backup@storage:path, or backup@storage: where the far side forces the folder; " +
-        "an IPv6 address stands in brackets",
-    });
+    throw new BackupError(
+      `Cannot use target ${JSON.stringify(cleanText(text))}: it is not of the form user@host:path`,
+      {
+        kind: "config",
+        hint: "write backup@storage:path, or backup@storage: where the far side forces the folder; " +
+          "an IPv6 address stands in brackets",
+      },
+    );
   }
   return {
     user: match[1]!,
     host: match[2] ?? match[3]!,
     // Without trailing slashes, but "/" stays what it is.
-    path: match[4]!.replace(/(?<=.)\/+$/, ""),
+    path: withoutTrailingSlashes(match[4]!),
   };
 }
 
@@ -384,6 +394,7 @@ export function explainFailure(action: string, access: RsyncAccess, run: FailedR
     error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }),
     retry,
   });
+  // It may be megabytes of what a hostile far side likes: no pattern may look far ahead from every place in it.
   const { stderr } = run;
   const lineWith = (pattern: RegExp) => stderr.split("\n").find((line) => pattern.test(line))?.trim();
   const at = `${target.host} port ${access.port}`;
@@ -391,7 +402,7 @@ export function explainFailure(action: string, access: RsyncAccess, run: FailedR
   const keys = access.knownHostsFile;
   const own = "on the storage host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub";
 
-  if (/REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed/.test(stderr)) {
+  if (/REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .{0,300} has changed/.test(stderr)) {
     const fingerprint = /SHA256:[A-Za-z0-9+/]+/.exec(stderr)?.[0] ?? "an unknown fingerprint";
     return fail(
       `${at} shows another host key (${fingerprint}) than the one pinned in ${keys}`,
@@ -414,11 +425,12 @@ export function explainFailure(action: string, access: RsyncAccess, run: FailedR
     );
   }
   if (
-    /Identity file .* not accessible|UNPROTECTED PRIVATE KEY FILE|Load key .*: |no such identity/.test(stderr)
+    /Identity file .{0,300} not accessible|UNPROTECTED PRIVATE KEY FILE|Load key .{0,300}: |no such identity/
+      .test(stderr)
   ) {
     return fail(
       `key ${access.identityFile} cannot be used (${
-        lineWith(/not accessible|UNPROTECTED|Load key|no such identity/) ?? ""
+        lineWith(/not accessible|UNPROTECTED|Load key|no such identity/)?.slice(0, 300) ?? ""
       })`,
       "key",
       false,
@@ -450,7 +462,9 @@ export function explainFailure(action: string, access: RsyncAccess, run: FailedR
       "check the spelling, the DNS, and that the VPN is up",
     );
   }
-  if (/timed out|No route to host|Network is unreachable|Timeout, server .* not responding/.test(stderr)) {
+  if (
+    /timed out|No route to host|Network is unreachable|Timeout, server .{0,300} not responding/.test(stderr)
+  ) {
     return fail(
       `${at} does not answer`,
       "network",

@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { formatTime } from "./format.ts";
+import { cleanText, formatTime } from "./format.ts";
 import { isSnapshotId, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./names.ts";
 import { isGood, type Seal } from "./seal.ts";
 
@@ -22,7 +22,10 @@ export type Choice = Pick<Seal, "id" | "suspicions">;
  */
 export function chooseSnapshot(which: string, seals: readonly Choice[], random: number): SnapshotId {
   const none = (state: string, hint: string): never => {
-    throw new BackupError(`Cannot find snapshot ${JSON.stringify(which)}: ${state}`, { kind: "usage", hint });
+    throw new BackupError(`Cannot find snapshot ${JSON.stringify(cleanText(which))}: ${state}`, {
+      kind: "usage",
+      hint,
+    });
   };
   if (seals.length === 0) none("the store holds no snapshot of this set", "check --store and --set");
   const good = seals.filter((seal) => seal.suspicions.length === 0);

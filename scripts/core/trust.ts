@@ -22,7 +22,7 @@ export function parseTrust(texts: Iterable<string>): Trust {
   for (const text of texts) {
     const trimmed = text.trim();
     if (/^SHA256:[A-Za-z0-9+/]{43}$/.test(trimmed)) trust.add(trimmed);
-    else if (/^ssh-\S+ \S+[^\n]*$/.test(trimmed)) {
+    else if (/^ssh-\S+ \S[^\n]*$/.test(trimmed)) {
       trust.add(fingerprintOf(parsePublicKeyLine(trimmed).publicKey));
     } else {
       for (const { publicKey, namespaces } of parseAllowedSigners(text)) {
@@ -35,7 +35,9 @@ export function parseTrust(texts: Iterable<string>): Trust {
 
 /** The signers named in the comments of an identity file that `hapi-backup` made: `# signer: ssh-ed25519 …`. */
 export function signersIn(identityText: string): string[] {
-  return [...identityText.matchAll(/^#\s*signer:\s*(ssh-ed25519 \S+.*?)\s*$/gm)].map((match) => match[1]!);
+  return identityText.split(/\r?\n/).flatMap((line) =>
+    /^#\s*signer:\s*(ssh-ed25519 \S.*)$/.exec(line)?.[1]?.trim() ?? []
+  );
 }
 
 /** @throws {BackupError} (key) If nobody's signature is known; (integrity) if this one is not among them. */

@@ -294,7 +294,7 @@ const REASONS: readonly {
   readonly hint: string;
 }[] = [
   {
-    pattern: /didn't find section in config file|Config file .* not found/,
+    pattern: /didn't find section in config file|Config file .{0,300} not found/,
     kind: "config",
     retry: false,
     state: "rclone's configuration does not know that remote",
