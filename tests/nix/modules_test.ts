@@ -4,7 +4,7 @@ import { parseConfig } from "../../scripts/core/config.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { authorizeText } from "../../scripts/core/authorize.ts";
 import { hubUnits, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
-import { evaluate, ROOT, type Told } from "./nix.ts";
+import { evaluate, evaluateHosts, ROOT, type Told } from "./nix.ts";
 
 const HUB_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f write@home";
 const READ_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g read@home";
@@ -369,6 +369,31 @@ Deno.test("a hub's user can add to its own folder and nothing else, with the ver
   assert.ok(tmpfiles.includes("d /var/lib/hapi-backup-store/home 2770 hapi-home hapi-backup-storage -"));
   assert.ok(tmpfiles.includes("d /var/lib/hapi-backup-store 0755 root root -"));
   assert.equal(users["hapi-backup-storage"]!.useDefaultShell, false);
+});
+
+Deno.test("README's two hosts are two systems as they stand there", async () => {
+  const readme = await Deno.readTextFile(`${ROOT}/README.md`);
+  const [, flake] = /<!-- two hosts:[^\n]*-->\n```nix\n([^]*?)```/.exec(readme)!;
+  assert.ok(flake!.split("\n").length < 40);
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${folder}/flake.nix`, flake!);
+    await Deno.writeTextFile(
+      `${folder}/home.nix`,
+      `{ networking.hostName = "home"; users.users.alice.home = "/home/alice"; }`,
+    );
+    await Deno.writeTextFile(`${folder}/storage.nix`, "{ }");
+    const hosts = await evaluateHosts(`${folder}/flake.nix`);
+    for (const host of Object.values(hosts)) assert.deepEqual([...host.failed, ...host.warnings], []);
+    const { home, storage } = hosts;
+    assert.match(home!.units["hapi-backup-state.service"]!, /^BindReadOnlyPaths=-\/home\/alice\/\.hapi$/m);
+    assert.match(home!.units["hapi-backup-ship.service"]!, /storage-key:\/etc\/hapi-backup\/ship$/m);
+    assert.deepEqual(storage!.firewall, { tailscale0: [22] });
+    assert.equal(storage!.users["hapi-home"]!.keys.length, 2);
+    assert.ok(home!.tailscale && storage!.tailscale);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("SSH is opened on the tailnet's interface only, and only where that was asked for", async () => {

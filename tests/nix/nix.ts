@@ -112,11 +112,15 @@ const OPERATOR =
   `{ users.users.op = { isNormalUser = true; home = "/home/op"; }; networking.hostName = "home"; }`;
 
 /** Evaluates a module with these settings, written in Nix. Builds nothing; the package is called /pkg. */
-export async function evaluate(side: "hub" | "storage", settings: string): Promise<Told> {
-  const expression = `(import ${STUB}/eval.nix {
-    root = ${ROOT}; package = "/pkg";
-    ${side} = { ... }: { imports = [ ${OPERATOR} (${settings}) ]; };
-  }).${side}`;
+export const evaluate = (side: "hub" | "storage", settings: string): Promise<Told> =>
+  told(`${side} = { ... }: { imports = [ ${OPERATOR} (${settings}) ]; };`, side);
+
+/** Evaluates the `nixosConfigurations` of a flake that has nixpkgs and this flake as its inputs. */
+export const evaluateHosts = (flake: string): Promise<Readonly<Record<string, Told>>> =>
+  told(`flake = ${flake};`, "hosts");
+
+async function told<T>(given: string, wanted: string): Promise<T> {
+  const expression = `(import ${STUB}/eval.nix { root = ${ROOT}; package = "/pkg"; ${given} }).${wanted}`;
   const args = ["--eval", "--strict", "--json", "--store", "dummy://", "--expr", expression];
   return JSON.parse(await output("nix-instantiate", args));
 }

@@ -1,16 +1,19 @@
 # Evaluates a module of this flake on the stubs and gives what it sets: its units as text, users, firewall, assertions.
-# { root = the checkout; package = what stands for the built package; hub, storage = modules, or null }
-{ root, denoBin ? "/usr/bin", hostCa ? "/", package ? null, hub ? null, storage ? null }:
+# { root = the checkout; package = what stands for the built package; hub, storage = modules, or null;
+#   flake = a flake.nix with nixpkgs and this flake as its inputs, or null }
+{ root, denoBin ? "/usr/bin", hostCa ? "/", package ? null, hub ? null, storage ? null, flake ? null }:
 let
   lib = import ./minilib.nix;
   pkgs = import ./hostpkgs.nix { inherit lib denoBin hostCa; };
   render = import ./render.nix { inherit lib; };
   built = pkgs.callPackage (root + "/nix/package.nix") { };
   self.packages.x86_64-linux.default = if package == null then built else { outPath = package; meta.mainProgram = "hapi-backup"; };
-  eval = module: settings: (lib.evalModules {
-    modules = [ ./stubs.nix (import module { inherit self; }) settings ];
+  nixosSystem = { modules }: lib.evalModules {
+    modules = [ ./stubs.nix ] ++ modules;
     specialArgs = { inherit pkgs; inherit (pkgs) utils; };
-  }).config;
+  };
+  moduleOf = side: import (root + "/nix/${side}.nix") { inherit self; };
+  eval = side: settings: (nixosSystem { modules = [ (moduleOf side) settings ]; }).config;
   told = config: {
     failed = map (a: a.message) (builtins.filter (a: !a.assertion) config.assertions);
     inherit (config) warnings;
@@ -30,9 +33,13 @@ let
 in
 {
   inherit built;
-  hub = if hub == null then null else told (eval (root + "/nix/hub.nix") hub);
-  storage = if storage == null then null else told (eval (root + "/nix/storage.nix") storage);
+  hub = if hub == null then null else told (eval "hub" hub);
+  storage = if storage == null then null else told (eval "storage" storage);
+  hosts = lib.mapAttrs (_: host: told host.config) ((import flake).outputs {
+    nixpkgs.lib = lib // { inherit nixosSystem; };
+    hapi-backup.nixosModules = lib.genAttrs [ "hub" "storage" ] moduleOf;
+  }).nixosConfigurations;
   # The hub's configuration file, which is checked when it is built.
-  hubConfigFile = (eval (root + "/nix/hub.nix") hub).services.hapi-backup.configFile;
-  storageConfigFile = (eval (root + "/nix/storage.nix") storage).environment.etc."hapi-backup/storage.json".source;
+  hubConfigFile = (eval "hub" hub).services.hapi-backup.configFile;
+  storageConfigFile = (eval "storage" storage).environment.etc."hapi-backup/storage.json".source;
 }
