@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(age find:findutils fuse3:fuse3 ip:iproute2 nix-instantiate:nix-bin rclone rdiff rrsync:rsync rsync
+packages=(age chromium find:findutils fuse3:fuse3 ip:iproute2 nix-instantiate:nix-bin rclone rdiff rrsync:rsync rsync
   sqlite3 ssh:openssh-client /usr/sbin/sshd:openssh-server /lib/systemd/systemd:systemd gpg:gnupg restic borg:borgbackup duplicity
   jq /usr/bin/time:time zstd zsh fish mandoc script:bsdutils)
 missing=()

@@ -8,6 +8,7 @@ import {
   listPermissions,
   lookPermissions,
   notifyPermissions,
+  reportPermissions,
   restorePermissions,
   sessionPermissions,
   shipPermissions,
@@ -136,6 +137,13 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         "read /op/store/home/state",
       ],
     },
+    report: {
+      permissions: reportPermissions(config),
+      can: [
+        ...["state/last.json", "ship/x"].map((name) => `read ${own}/${name}`),
+        "read /op/store/home/state",
+      ],
+    },
     notify: {
       permissions: notifyPermissions(config, []),
       can: [
@@ -217,7 +225,7 @@ Deno.test("no verb and no task is granted everything, and none that needs no net
       !flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-import|--allow-env)$/.test(flag)),
       verb,
     );
-    if (["snapshot", "encrypt", "status", "scrub", "retain", "watch", "pin"].includes(verb)) {
+    if (["snapshot", "encrypt", "status", "report", "scrub", "retain", "watch", "pin"].includes(verb)) {
       assert.ok(!flags.some((flag) => /^--allow-(run|net)/.test(flag)), `${verb} ${flags}`);
     }
   }
@@ -325,6 +333,7 @@ Deno.test("what needs no key cannot even import the code that reads one", () => 
     "check",
     "list",
     "status",
+    "report",
     "ship",
     "retain",
     "watch",

@@ -93,9 +93,9 @@ interface Scale {
   at(value: number): number;
 }
 
-/** Round numbers around the values, from zero where that is not far away. */
+/** Round numbers around the values, from zero where that is not far away or nothing changes. */
 function scaleOf(least: number, most: number): Scale {
-  const from = least < most * 0.6 ? 0 : least;
+  const from = least < most * 0.6 || least === most ? 0 : least;
   const span = most > from ? most - from : Math.max(1, most);
   const rough = span / 3;
   const power = 10 ** Math.floor(Math.log10(rough));

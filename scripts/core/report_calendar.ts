@@ -68,7 +68,9 @@ function monthTable(days: readonly CalendarDay[], today: Day, meanings: Meanings
   const known = new Map(days.map((day) => [day.day, day]));
   const cells = Array.from({ length }, (_, index) => {
     const day = known.get(`${first.slice(0, 8)}${String(index + 1).padStart(2, "0")}`);
-    return day ? dayCell(day, index + 1, day.day === today, meanings) : markup`<td></td>`;
+    return day
+      ? dayCell(day, index + 1, day.day === today, meanings)
+      : markup`<td><span class="day unknown"></span></td>`;
   });
   const all = [...Array.from({ length: weekdayOf(first) }, () => markup`<td></td>`), ...cells];
   const weeks = Array.from(

@@ -9,6 +9,7 @@
 import { formatCount, formatDuration } from "./format.ts";
 import { type Html, markup, raw } from "./html.ts";
 import { timeOfSnapshotId } from "./names.ts";
+import type { Problem } from "./notices.ts";
 import { calendar, SNAPSHOT_DAYS } from "./report_calendar.ts";
 import type { ReportData, ReportSet } from "./report_data.ts";
 import { growth, stored } from "./report_growth.ts";
@@ -68,18 +69,19 @@ before those began is not shown.</p>
 `.text;
 }
 
-function verdict({ problems }: ReportData): Html {
-  const isWell = problems.length === 0;
+function verdict(data: ReportData): Html {
+  const points = [...data.problems, ...stillToDo(data)];
+  const isWell = points.length === 0;
   const title = isWell
     ? "All is well"
-    : problems.length === 1
+    : points.length === 1
     ? "One thing needs attention"
-    : `${formatCount(problems.length)} things need attention`;
+    : `${formatCount(points.length)} things need attention`;
   return markup`<div class="card verdict ${!isWell && "bad"}">
 <h2><span class="mark" aria-hidden="true">${isWell ? "✓" : "!"}</span>${title}</h2>
 ${
     !isWell && markup`<ul>${
-      problems.map(({ text, hint }) =>
+      points.map(({ text, hint }) =>
         markup`<li>${text}${hint !== undefined && markup`<br><span class="soft small">${hint}</span>`}</li>\n`
       )
     }</ul>`
@@ -87,17 +89,47 @@ ${
 </div>`;
 }
 
+/** What no run complains of, and yet is not safe: nothing may be called well while it lasts. */
+function stillToDo(data: ReportData): Pick<Problem, "text" | "hint">[] {
+  const { sets, destinations, drills, proofs, problems } = data;
+  if (sets.every(({ newest }) => newest === undefined)) return [];
+  const isTold = (topic: string) => problems.some((problem) => problem.topic === topic);
+  const waiting = mostWaiting(data);
+  return [
+    ...destinations.length > 0 || isTold("ship") ? [] : [{
+      text: "Nothing is off this machine: no destination is configured",
+      hint: 'name one under "destinations" in the configuration',
+    }],
+    ...waiting === 0 || isTold("ship") ? [] : [{
+      text: waiting === 1
+        ? "One snapshot is not off this machine"
+        : `${waiting} snapshots are not off this machine`,
+      hint: "hapi-backup ship",
+    }],
+    ...drills.length > 0 ? [] : [{
+      text: "No restore was ever proven",
+      hint: "hapi-backup verify, weekly, where the identity is",
+    }],
+    ...proofs.some(({ ok }) => ok) || isTold("proof of the keys") ? [] : [{
+      text: "No identity was ever proven to open the backups",
+      hint: "hapi-backup keys prove --identity FILE",
+    }],
+  ];
+}
+
+/** Snapshots that the worst destination has not confirmed. */
+const mostWaiting = ({ destinations }: ReportData): number =>
+  Math.max(0, ...destinations.map(({ sets }) => sets.reduce((sum, { waiting }) => sum + waiting, 0)));
+
 /** The four answers that matter most. */
-function tiles({ sets, destinations, drills, proofs, at, zone, proofMaxAgeDays }: ReportData): Html {
+function tiles(data: ReportData): Html {
+  const { sets, destinations, drills, proofs, at, zone, proofMaxAgeDays } = data;
   const [main] = sets;
   const newest = main?.newest && timeOfSnapshotId(main.newest);
   const drill = drills.at(-1);
   const proof = proofs.findLast(({ ok }) => ok);
   const isProofOld = !proof || at.getTime() - proof.time.getTime() > proofMaxAgeDays * 86_400_000;
-  const waiting = Math.max(
-    0,
-    ...destinations.map(({ sets }) => sets.reduce((sum, { waiting }) => sum + waiting, 0)),
-  );
+  const waiting = mostWaiting(data);
   const holdsNothing = destinations.every(({ sets }) => sets.every(({ newest }) => newest === undefined));
   return markup`<dl class="tiles">
 ${

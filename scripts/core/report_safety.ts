@@ -91,20 +91,19 @@ export function proofSection({ drills, proofs, zone }: ReportData): Html {
 
 /** What the local store takes. */
 export function storageSection({ sets, freeBytes, at }: ReportData): Html {
-  const sizes = sets.map(({ local }) => local.fullBytes + local.otherBytes);
-  const most = Math.max(1, ...sizes);
-  const width = (bytes: number) => `width:${Math.round(bytes / most * 10_000) / 100}%`;
-  const items = sets.map(({ name, local, moments }, index) => {
+  const taken = sets.filter(({ local }) => local.snapshots > 0);
+  const most = Math.max(1, ...taken.map(({ local }) => local.fullBytes + local.otherBytes));
+  const share = (name: string, bytes: number) =>
+    bytes > 0 && markup`<i class="${name}" style="width:${Math.round(bytes / most * 10_000) / 100}%"></i>`;
+  const items = taken.map(({ name, local, moments }) => {
     const { snapshots, fullBytes, otherBytes } = local;
     const recent = moments.filter(({ id }) => at.getTime() - timeOfSnapshotId(id).getTime() <= MONTH_MS)
       .reduce((sum, { bytes }) => sum + bytes, 0);
     return markup`<li>
-<div class="between"><span>${name} <b>${formatBytes(sizes[index]!)}</b> in ${
+<div class="between"><span>${name} <b>${formatBytes(fullBytes + otherBytes)}</b> in ${
       snapshots === 1 ? "one snapshot" : `${formatCount(snapshots)} snapshots`
     }</span><span class="soft small">${formatBytes(recent)} stored in the last 30 days</span></div>
-<div class="share" aria-hidden="true"><i style="${width(fullBytes)}"></i><i class="rest" style="${
-      width(otherBytes)
-    }"></i></div>
+<div class="share" aria-hidden="true">${share("", fullBytes)}${share("rest", otherBytes)}</div>
 <p class="keys small soft"><span><i class="key"></i>${
       formatBytes(fullBytes)
     } in fulls</span> <span><i class="key rest"></i>${
@@ -114,12 +113,14 @@ export function storageSection({ sets, freeBytes, at }: ReportData): Html {
   });
   return markup`<section aria-labelledby="storage">
 <h2 id="storage">Stored on this machine</h2>
-<div class="card">
+${
+    items.length === 0 ? markup`<p class="soft">Nothing yet.</p>` : markup`<div class="card">
 <ul class="stores">${items}</ul>
 ${
-    freeBytes !== undefined &&
-    markup`<p class="small soft rule">${formatBytes(freeBytes)} are free on that disk.</p>`
+      freeBytes !== undefined &&
+      markup`<p class="small soft rule">${formatBytes(freeBytes)} are free on that disk.</p>`
+    }
+</div>`
   }
-</div>
 </section>`;
 }

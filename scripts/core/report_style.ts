@@ -13,7 +13,7 @@ export const REPORT_STYLE = `
   --accent: #0b6e69; --tint: #d5e9e6; --tint-ink: #0a4d49; --warn: #8a5300; --warn-tint: #fdecc8;
   --bad: #b3261e; --bad-tint: #fbe3e1;
 }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root {
     --page: #121517; --card: #191d20; --ink: #e4e8ea; --soft: #9ba6af; --line: #2d3338; --faint: #22272b; --ghost: #434d54;
     --accent: #5cc0b6; --tint: #1d3d3a; --tint-ink: #b9e4de; --warn: #f0b95b; --warn-tint: #43310f;
@@ -66,13 +66,14 @@ section > * + * { margin-top: 1rem; }
 .months { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.1rem 1.7rem; }
 table { border-collapse: collapse; }
 .month { font-size: 0.75rem; line-height: 1; }
-.month caption { text-align: left; font-weight: 600; padding: 0 0 0.4rem 1px; }
+.month caption { text-align: left; white-space: nowrap; font-weight: 600; padding: 0 0 0.4rem 1px; }
 .month th { position: relative; font-weight: 400; color: var(--soft); height: 1.1rem; padding: 0; }
 .month td { padding: 1px; }
 .day {
   position: relative; display: grid; place-items: center; width: 1.4rem; height: 1.4rem;
   border: 1px solid transparent; border-radius: 4px; color: var(--soft);
 }
+.day.unknown { background: var(--faint); }
 .day.good { background: var(--tint); color: var(--tint-ink); }
 .day.suspect, .day.failed, .day.missing { font-size: 0.87rem; font-weight: 700; }
 .day.suspect { background: var(--warn-tint); color: var(--warn); border-color: var(--warn); border-radius: 50%; }
@@ -139,15 +140,15 @@ details td { white-space: nowrap; }
 .wrong { color: var(--bad); font-weight: 600; }
 .wrong::before { content: "\\00d7\\00a0"; font-weight: 700; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0.75rem; align-items: start; }
-.share { display: flex; height: 0.75rem; background: var(--faint); border-radius: 3px; overflow: hidden; margin-top: 0.35rem; }
-.share i { display: block; background: var(--accent); border-right: 2px solid var(--card); }
+.share { display: flex; gap: 2px; height: 0.75rem; background: var(--faint); border-radius: 3px; overflow: hidden; margin-top: 0.35rem; }
+.share i { display: block; background: var(--accent); }
 .share i.rest { background: var(--soft); }
 .stores { list-style: none; }
 .stores li + li { margin-top: 0.9rem; }
 .rule { margin-top: 1rem; border-top: 1px solid var(--line); padding-top: 0.7rem; }
 .between { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 0.9rem; }
-code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
+code { white-space: nowrap; font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 
 @media (max-width: 600px) {
   .page { padding-top: 1.4rem; }
@@ -159,7 +160,7 @@ code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation M
   .rows th, .rows td { padding-right: 0.6rem; }
 }
 @media print {
-  :root { --page: #fff; --card: #fff; }
+  :root { color-scheme: light; --page: #fff; --card: #fff; --ink: #000; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 10.5pt; }
   .page { max-width: none; padding: 0; }
