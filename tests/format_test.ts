@@ -547,7 +547,7 @@ Deno.test("an id is its second", () => {
 const checks = fc.record({
   integrity: fc.array(fc.string({ maxLength: 20 }), { maxLength: 3 }),
   foreignKeys: fc.array(fc.string({ maxLength: 20 }), { maxLength: 3 }),
-});
+}, { noNullPrototype: true });
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
   !/[/\0]|^\.{1,2}$/.test(text)
 );
