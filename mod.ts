@@ -67,10 +67,12 @@ import { sessionVerbs } from "./scripts/host/session_verbs.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
+import { takesColor } from "./scripts/host/terminal.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
 import type { SetupJob, SetupReport } from "./scripts/setup.ts";
+import type { StatusJob } from "./scripts/status.ts";
 import type { SystemdJob } from "./scripts/systemd.ts";
 import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
 
@@ -201,12 +203,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async status(context) {
     const config = requireConfig(context);
-    await runStep(
-      script("status"),
-      { config, json: context.json },
-      statusPermissions(config),
-      context.terminal,
-    );
+    const job: StatusJob = { config, json: context.json, isColored: takesColor() };
+    await runStep(script("status"), job, statusPermissions(config), context.terminal);
   },
 
   async report(context) {

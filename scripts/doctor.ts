@@ -15,6 +15,7 @@ import { readableRoot } from "./core/permissions.ts";
 import { listArgs, parseRsyncTarget, targetArgument } from "./core/rsync_args.ts";
 import { parseTrust } from "./core/trust.ts";
 import { createEncrypter } from "./host/age.ts";
+import { DRILL_DAYS_MAX } from "./host/drill_log.ts";
 import { isOnDevices, requireMounted } from "./host/folder_destination.ts";
 import { lstatIfThere, readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
@@ -30,6 +31,7 @@ import { type Confirmed, lastConfirmed, readShipRecords, shipFolder } from "./ho
 import { readSigningKey } from "./host/signing_key.ts";
 import { requireDatabase } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
+import { readTimers } from "./host/timers.ts";
 
 /** One line of the page. */
 export interface Finding {
@@ -57,8 +59,6 @@ export interface DoctorOptions {
 const RSYNC_SOUND = [3, 4, 0] as const;
 /** From here on rsync tells why it leaves a file alone, which shipping needs. */
 const RSYNC_NEEDED = [3, 5, 0] as const;
-/** A drill is due after so many days. */
-const DRILL_DAYS_MAX = 15;
 /** Seconds by which two clocks may differ. */
 const CLOCK_SECONDS_MAX = 300;
 const IDENTITY_BYTES_MAX = 64 * 1024;
@@ -361,25 +361,8 @@ function checkRuns(host: Host, config: Config, set: SetStatus): Finding[] {
 /** Asks both managers for timers of ours. */
 async function checkTimers(host: Host): Promise<Finding[]> {
   const about = { group: "Runs" as const, name: "timers" };
-  const timers: { unit: string; next: number }[] = [];
-  let isAsked = false;
-  for (const scope of ["--system", "--user"]) {
-    try {
-      const { code, stdout } = await host.run("systemctl", [
-        scope,
-        "list-timers",
-        "--all",
-        "--output=json",
-        "hapi-backup-*",
-      ], { secondsMax: 20 });
-      if (code !== 0) continue;
-      isAsked = true;
-      for (const { unit, next } of JSON.parse(stdout || "[]") as { unit: string; next: number | null }[]) {
-        timers.push({ unit, next: Number(next ?? 0) });
-      }
-    } catch { /* No systemd here. */ }
-  }
-  if (!isAsked) {
+  const timers = await readTimers(host);
+  if (!timers) {
     return [{
       ...about,
       state: "warn",
@@ -397,8 +380,7 @@ async function checkTimers(host: Host): Promise<Finding[]> {
       kind: "stale",
     }];
   }
-  // systemd counts microseconds.
-  const dead = timers.filter(({ next }) => next === 0).map(({ unit }) => unit);
+  const dead = timers.filter(({ next }) => next === undefined).map(({ unit }) => unit);
   if (dead.length > 0) {
     return [{
       ...about,
@@ -409,12 +391,12 @@ async function checkTimers(host: Host): Promise<Finding[]> {
     }];
   }
   const now = host.now().getTime();
-  const soonest = timers.toSorted((a, b) => a.next - b.next)[0]!;
+  const soonest = timers.toSorted((a, b) => a.next!.getTime() - b.next!.getTime())[0]!;
   return [{
     ...about,
     state: "ok",
     detail: `${timers.length} active; next ${soonest.unit} in ${
-      formatDuration(Math.max(0, soonest.next / 1000 - now) / 1000)
+      formatDuration(Math.max(0, soonest.next!.getTime() - now) / 1000)
     }`,
   }];
 }

@@ -1,5 +1,6 @@
 /**
- * The hub's own view: the newest good snapshot of each set, how old it is, what is not off this machine, the last drill.
+ * The hub's own view: the newest good snapshot of each set, how old it is, what is not off this machine, the last and
+ * the next run, the last drill and proof of the keys.
  *
  * Needs no key, and cannot read one.
  *
@@ -8,75 +9,59 @@
 
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
-import { formatBytes, formatCount, formatDuration, formatTime } from "./core/format.ts";
-import { timeOfSnapshotId } from "./core/names.ts";
-import type { SetReceipt } from "./core/receipt.ts";
-import { type SetStatus, status } from "./host/hub_status.ts";
+import { historyOf } from "./core/history.ts";
+import type { SetName } from "./core/names.ts";
+import { makePaint } from "./core/paint.ts";
+import type { Host } from "./host/host.ts";
+import { status } from "./host/hub_status.ts";
+import { readProofs } from "./host/proof_log.ts";
+import { readRuns } from "./host/run_log.ts";
+import { type SetPast, type StatusPage, statusText } from "./host/status_text.ts";
 import { serveStep } from "./host/step.ts";
+import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
+import { readTimers, type Timer } from "./host/timers.ts";
 
-export { type SetStatus, status } from "./host/hub_status.ts";
-
-/** The status for a person. */
-export function describeStatus(sets: readonly SetStatus[], now: Date): string {
-  return sets.map((set) => {
-    const lines = [
-      set.newest === undefined
-        ? `${set.set}: NO GOOD SNAPSHOT`
-        : `${set.set}: newest good snapshot ${formatTime(timeOfSnapshotId(set.newest))}, ${
-          formatDuration(set.ageSeconds!)
-        } ago${set.stale ? ` - TOO OLD (limit ${set.maxAgeHours} h)` : ""}`,
-      ...set.suspect ? [`  SUSPECT: ${set.suspect} is newer, and does not count as good`] : [],
-      ...Object.entries(set.rows).map(([source, { sessions, messages, ...others }]) => {
-        const named = [
-          ...sessions === undefined ? [] : [`${formatCount(sessions)} sessions`],
-          ...messages === undefined ? [] : [`${formatCount(messages)} messages`],
-        ];
-        const rest = Object.values(others).reduce((sum, count) => sum + count, 0);
-        return `  ${source}: ${
-          [...named, `${formatCount(rest)} ${named.length > 0 ? "other " : ""}rows`].join(", ")
-        }`;
-      }),
-      `  here: ${set.snapshots} snapshots, ${formatBytes(set.bytes)}; the newest builds on ${set.chain}`,
-      ...set.destinations.length === 0 ? ["  NOTHING IS OFF THIS MACHINE: no destination is configured"] : [],
-      ...set.destinations.map(({ name, newest, waiting }) =>
-        `  ${name}: ${newest ? `holds ${formatTime(timeOfSnapshotId(newest))}` : "HOLDS NOTHING"}${
-          waiting.length > 0 ? `, ${waiting.length} WAITING` : ""
-        }`
-      ),
-      ...set.destinations.flatMap(({ name, receipt }) =>
-        receipt ? describeReceipt(name, receipt.time, receipt.set) : []
-      ),
-      set.drill
-        ? `  last drill: ${formatTime(new Date(set.drill.at))}, ${
-          formatDuration((now.getTime() - Date.parse(set.drill.at)) / 1000)
-        } ago, ${set.drill.ok ? "proven" : "FAILED"}`
-        : "  last drill: NEVER (hapi-backup verify)",
-    ];
-    return lines.join("\n");
-  }).join("\n");
+/** The status step's job. */
+export interface StatusJob {
+  readonly config: Config;
+  readonly json: boolean;
+  readonly isColored: boolean;
 }
 
-function describeReceipt(name: string, time: Date, { newestVerified, problems }: SetReceipt): string[] {
-  const verified = newestVerified
-    ? `verified up to ${formatTime(timeOfSnapshotId(newestVerified.id))}`
-    : "NOTHING VERIFIED";
-  return [
-    `  ${name} itself, on ${formatTime(time)}: ${verified}`,
-    ...problems.map((problem) => `    PROBLEM: ${problem}`),
-  ];
+/** Looks at everything. */
+export async function readStatus(host: Host, config: Config): Promise<StatusPage> {
+  const timers = await readTimers(host) ?? [];
+  const proven = readProofs(host.fs, config.stateFolder)?.findLast(({ ok }) => ok);
+  return {
+    sets: status(host, config).map((set) => ({ ...set, ...readPast(host, config, set.set, timers) })),
+    keysProven: proven && new Date(proven.at),
+    proofMaxAgeDays: config.proofMaxAgeDays,
+    now: host.now(),
+  };
 }
 
-serveStep<{ config: Config; json: boolean }>(import.meta, ({ config, json }, { host, print }) => {
-  const sets = status(host, config);
-  const stale = sets.filter((set) => set.stale);
-  print(json ? JSON.stringify({ ok: stale.length === 0, sets }) : describeStatus(sets, host.now()));
-  if (stale.length > 0) {
-    throw new BackupError(
-      `Cannot call this safe: set ${
-        stale.map(({ set }) => set).join(", ")
-      } has no good snapshot that is new enough`,
-      { kind: "stale", hint: "run `hapi-backup backup`, and look at the log of its timer" },
-    );
-  }
-  return Promise.resolve(undefined);
+function readPast(host: Host, config: Config, set: SetName, timers: readonly Timer[]): SetPast {
+  const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
+    .map(({ sealed }) => sealed.seal);
+  const runs = readRuns(host, config, { verb: "backup", set });
+  return {
+    lastRun: runs.at(-1),
+    nextRun: timers.find(({ unit }) => unit === `hapi-backup-${set}.timer`)?.next,
+    history: historyOf(seals, runs),
+  };
+}
+
+serveStep<StatusJob>(import.meta, async ({ config, json, isColored }, { host, print }) => {
+  const page = await readStatus(host, config);
+  const stale = page.sets.filter((set) => set.stale);
+  print(
+    json ? JSON.stringify({ ok: stale.length === 0, ...page }) : statusText(page, makePaint(isColored)),
+  );
+  if (stale.length === 0) return;
+  throw new BackupError(
+    `Cannot call this safe: set ${
+      stale.map(({ set }) => set).join(", ")
+    } has no good snapshot that is new enough`,
+    { kind: "stale", hint: "run `hapi-backup backup`, and look at the log of its timer" },
+  );
 });

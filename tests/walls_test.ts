@@ -225,7 +225,11 @@ Deno.test("no verb and no task is granted everything, and none that needs no net
       !flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-import|--allow-env)$/.test(flag)),
       verb,
     );
-    if (["snapshot", "encrypt", "status", "report", "scrub", "retain", "watch", "pin"].includes(verb)) {
+    if (verb === "status") {
+      const programs = flags.filter((flag) => /^--allow-(run|net)/.test(flag));
+      assert.deepEqual(programs, ["--allow-run=systemctl"]);
+    }
+    if (["snapshot", "encrypt", "report", "scrub", "retain", "watch", "pin"].includes(verb)) {
       assert.ok(!flags.some((flag) => /^--allow-(run|net)/.test(flag)), `${verb} ${flags}`);
     }
   }

@@ -316,7 +316,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     verb: "status",
     group: "On the hub",
-    summary: "show the newest good snapshot of each set, its age, and what is not off this machine",
+    summary:
+      "show how the backups stand: newest good snapshot, runs, growth, proofs, what is not off this machine",
     config: "hub",
     options: [],
     example: "hapi-backup status --json",

@@ -12,7 +12,7 @@
  * | session   | store, identity, the hub's database            | that database, or the export; scratch | rsync, rclone, find |
  * | look      | store, identity                              | scratch                        | rsync, rclone |
  * | list      | store, log of drills                          | scratch, for a far store       | rsync, rclone |
- * | status    | store, logs, what is remembered of a set      | nothing                        | none          |
+ * | status    | store, logs, what is remembered of a set      | nothing                        | systemctl     |
  * | report    | the same as status                            | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
  * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
@@ -247,12 +247,13 @@ export function statusPermissions({ store, hub, stateFolder, sets }: Config): St
       // Of a set's folder only what is remembered of it: the images beside it are plaintext.
       ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
     ],
+    run: ["systemctl"],
   };
 }
 
 /** The page that it makes is written by the program itself, so that the step needs no folder. */
 export function reportPermissions(config: Config): StepPermissions {
-  return { ...statusPermissions(config), sys: FREE_SPACE };
+  return { ...statusPermissions(config), run: [], sys: FREE_SPACE };
 }
 
 /** @param granted The notifiers that are to be told, with the host and port of their address. */

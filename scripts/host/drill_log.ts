@@ -20,6 +20,9 @@ const drill = z.object({
 });
 export type Drill = z.infer<typeof drill>;
 
+/** A drill is due after so many days. */
+export const DRILL_DAYS_MAX = 15;
+
 export const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
 
 /** @param stateFolder Must be there: who may write the log may write nothing else in it. */

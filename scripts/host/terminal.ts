@@ -83,6 +83,14 @@ export function makeTerminal({ quiet, journal }: TerminalOptions): FullTerminal 
   };
 }
 
+/** Whether standard output takes colours: on a terminal, unless NO_COLOR says no (https://no-color.org). */
+export function takesColor(): boolean {
+  const { env } = Deno;
+  if (env.get("NO_COLOR")) return false;
+  if (env.get("FORCE_COLOR") || env.get("CLICOLOR_FORCE")) return true;
+  return Deno.stdout.isTerminal() && env.get("TERM") !== "dumb";
+}
+
 function columns(): number {
   try {
     return Deno.consoleSize().columns;

@@ -1,0 +1,171 @@
+/**
+ * The status as a page for a person at a terminal.
+ *
+ * @module
+ */
+
+import { formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import type { Moment } from "../core/history.ts";
+import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import type { Paint } from "../core/paint.ts";
+import type { SetReceipt } from "../core/receipt.ts";
+import type { RunRecord } from "../core/run_record.ts";
+import { type Sample, sparkline } from "../core/sparkline.ts";
+import { DRILL_DAYS_MAX } from "./drill_log.ts";
+import type { SetStatus } from "./hub_status.ts";
+
+/** All that the page tells. */
+export interface StatusPage {
+  readonly sets: readonly (SetStatus & SetPast)[];
+  /** When an identity was last proven to open the backups, and how old that may be. */
+  readonly keysProven: Date | undefined;
+  readonly proofMaxAgeDays: number;
+  readonly now: Date;
+}
+
+/** How a set came to where it is, and how it goes on. */
+export interface SetPast {
+  readonly lastRun: RunRecord | undefined;
+  /** Undefined where no timer is known. */
+  readonly nextRun: Date | undefined;
+  readonly history: readonly Moment[];
+}
+
+/** Most columns and days of a chart. */
+const CHART = { columns: 40, daysMax: 90 };
+const DAY_MS = 86_400_000;
+
+/** The page, a line each. */
+export function statusText(page: StatusPage, paint: Paint): string {
+  const { sets, now } = page;
+  const lines = sets.flatMap((set) =>
+    isNeverTaken(set) ? [`${set.set}: nothing was taken yet`] : [
+      headOf(set, paint),
+      ...[
+        ...lastAndNext(set, now, paint),
+        ...contentsOf(set),
+        ...placesOf(set, paint),
+        ...drillOf(set, now, paint),
+        ...chartsOf(set.history, now, paint),
+      ].map((line) => `  ${line}`),
+    ]
+  );
+  return [...lines, keysLine(page, paint)].join("\n");
+}
+
+/** A set beside the main one that has perhaps nothing to save. */
+const isNeverTaken = ({ snapshots, stale, lastRun }: SetStatus & SetPast): boolean =>
+  snapshots === 0 && !stale && lastRun === undefined;
+
+function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, paint: Paint): string {
+  const name = paint.strong(`${set}:`);
+  if (newest === undefined) return `${name} ${paint.bad("NO GOOD SNAPSHOT")}`;
+  const age = `newest good snapshot ${timeOf(newest)}, ${formatDuration(ageSeconds!)} ago`;
+  return `${name} ${stale ? paint.bad(`${age} - TOO OLD (limit ${maxAgeHours} h)`) : paint.good(age)}`;
+}
+
+function lastAndNext({ lastRun, nextRun, suspect }: SetStatus & SetPast, now: Date, paint: Paint): string[] {
+  const last = lastRun &&
+    `last run ${ago(lastRun.at, now)}, took ${formatDuration(lastRun.seconds)}: ${
+      lastRun.ok ? "done" : paint.bad(`FAILED, ${lastRun.message ?? "the log says why"}`)
+    }`;
+  const next = nextRun && `next in ${formatDuration(Math.max(0, nextRun.getTime() - now.getTime()) / 1000)}`;
+  return [
+    ...suspect ? [paint.bad(`SUSPECT: ${suspect} is newer, and does not count as good`)] : [],
+    ...last || next
+      ? [[last ?? "no run is known", next ?? paint.doubtful("no timer is known")].join("; ")]
+      : [],
+  ];
+}
+
+function contentsOf({ rows, snapshots, bytes, chain }: SetStatus): string[] {
+  return [
+    ...Object.entries(rows).map(([source, { sessions, messages, ...others }]) => {
+      const named = [
+        ...sessions === undefined ? [] : [`${formatCount(sessions)} sessions`],
+        ...messages === undefined ? [] : [`${formatCount(messages)} messages`],
+      ];
+      const rest = Object.values(others).reduce((sum, count) => sum + count, 0);
+      const counted = `${formatCount(rest)} ${named.length > 0 ? "other " : ""}rows`;
+      return `${source}: ${[...named, counted].join(", ")}`;
+    }),
+    `here: ${snapshots} snapshots, ${formatBytes(bytes)}; the newest builds on ${chain}`,
+  ];
+}
+
+function placesOf({ destinations }: SetStatus, paint: Paint): string[] {
+  if (destinations.length === 0) {
+    return [paint.bad("NOTHING IS OFF THIS MACHINE: no destination is configured")];
+  }
+  return destinations.flatMap(({ name, newest, waiting, receipt }) => [
+    `${name}: ${newest ? paint.good(`holds ${timeOf(newest)}`) : paint.bad("HOLDS NOTHING")}${
+      waiting.length > 0 ? `, ${paint.doubtful(`${waiting.length} WAITING`)}` : ""
+    }`,
+    ...receipt ? receiptOf(name, receipt.time, receipt.set, paint) : [],
+  ]);
+}
+
+function receiptOf(
+  name: string,
+  time: Date,
+  { newestVerified, problems }: SetReceipt,
+  paint: Paint,
+): string[] {
+  const verified = newestVerified
+    ? paint.good(`verified up to ${timeOf(newestVerified.id)}`)
+    : paint.doubtful("NOTHING VERIFIED");
+  return [
+    `${name} itself, on ${formatTime(time)}: ${verified}`,
+    ...problems.map((problem) => `  ${paint.bad(`PROBLEM: ${problem}`)}`),
+  ];
+}
+
+function drillOf({ drill }: SetStatus, now: Date, paint: Paint): string[] {
+  if (!drill) return [`last drill: ${paint.doubtful("NEVER (hapi-backup verify)")}`];
+  const isOld = now.getTime() - Date.parse(drill.at) > DRILL_DAYS_MAX * DAY_MS;
+  const said = drill.ok ? (isOld ? paint.doubtful : paint.good)("proven") : paint.bad("FAILED");
+  return [`last drill: ${formatTime(new Date(drill.at))}, ${ago(drill.at, now)}, ${said}`];
+}
+
+function chartsOf(history: readonly Moment[], now: Date, paint: Paint): string[] {
+  const recent = history.filter(({ id }) =>
+    now.getTime() - timeOfSnapshotId(id).getTime() <= CHART.daysMax * DAY_MS
+  );
+  if (recent.length < 2) return [];
+  const samples = (value: (moment: Moment) => number | undefined): Sample[] =>
+    recent.flatMap((moment) => {
+      const each = value(moment);
+      return each === undefined ? [] : [{ at: timeOfSnapshotId(moment.id), value: each }];
+    });
+  const chart = (what: string, of: "last" | "sum", values: Sample[], said: string) =>
+    values.length < 2 ? [] : [
+      `${what.padEnd(9)} ${
+        paint.faint(sparkline(values, Math.min(CHART.columns, values.length), of))
+      } ${said}`,
+    ];
+  const grown = (values: readonly Sample[], format: (value: number) => string) =>
+    `${format(values[0]?.value ?? 0)} to ${format(values.at(-1)?.value ?? 0)}`;
+  const database = samples(({ content }) => content?.databaseBytes);
+  const sessions = samples(({ content }) => content?.sessions);
+  const stored = samples(({ bytes }) => bytes);
+  const sum = stored.reduce((total, { value }) => total + value, 0);
+  const days = formatDuration((stored.at(-1)!.at.getTime() - stored[0]!.at.getTime()) / 1000);
+  return [
+    ...chart("database", "last", database, grown(database, formatBytes)),
+    ...chart("sessions", "last", sessions, grown(sessions, formatCount)),
+    ...chart("stored", "sum", stored, `${formatBytes(sum)} in ${days}`),
+  ];
+}
+
+function keysLine({ keysProven, proofMaxAgeDays, now }: StatusPage, paint: Paint): string {
+  if (!keysProven) return `keys: ${paint.doubtful("NEVER PROVEN (hapi-backup keys prove)")}`;
+  const isOld = now.getTime() - keysProven.getTime() > proofMaxAgeDays * DAY_MS;
+  const said = `proven to open the backups ${ago(keysProven.toISOString(), now)}`;
+  return `keys: ${
+    isOld ? paint.bad(`${said} - TOO LONG AGO (limit ${proofMaxAgeDays} days)`) : paint.good(said)
+  }`;
+}
+
+const timeOf = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
+const ago = (at: string, now: Date): string =>
+  `${formatDuration((now.getTime() - Date.parse(at)) / 1000)} ago`;

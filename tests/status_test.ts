@@ -1,0 +1,71 @@
+/** The status of a hub: what it says, how it says it to a terminal, and what its charts show. */
+
+import assert from "node:assert/strict";
+import { sparkline } from "../scripts/core/sparkline.ts";
+import { cliArgs, cliEnv } from "./real/cli.ts";
+import { insertMessages, makeHome } from "./real/home.ts";
+import { startPty } from "./real/pty.ts";
+
+// deno-lint-ignore no-control-regex
+const COLOR = /\x1b\[\d+m/;
+
+Deno.test("status tells the last run, growth, what is off the machine and how old the proofs are; in colour on a terminal only", async () => {
+  using home = await makeHome();
+  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
+  Deno.mkdirSync(`${home.dir}/disk`);
+  assert.equal(
+    (await home.cli(["backup", "--full"])).code,
+    4,
+    "a folder on the same disk is not off the machine",
+  );
+  home.sql(`INSERT INTO sessions VALUES ('c', 'three'); ${insertMessages(300)}`);
+  await home.cli(["backup"]);
+  await home.cli(["verify", "--identity", home.identityFile]);
+  const fresh = await home.cli(["status"]);
+  assert.equal(fresh.code, 0, fresh.stderr);
+  assert.match(fresh.stdout, /^state: newest good snapshot .* s ago$/m);
+  assert.match(fresh.stdout, /^ {2}last run \d+ s ago, took .*: done/m);
+  assert.match(fresh.stdout, /^ {2}hapi\.db: 3 sessions, 600 messages, 0 other rows$/m);
+  assert.match(fresh.stdout, /^ {2}disk: holds /m);
+  assert.match(fresh.stdout, /^ {2}sessions +▆█ 2 to 3$/m);
+  assert.match(fresh.stdout, /^ {2}stored +[▁-█]{2} \d\S* kB in /m);
+  assert.match(fresh.stdout, /^ {2}last drill: .*, proven$/m);
+  assert.match(fresh.stdout, /^keys: NEVER PROVEN/m);
+  assert.match(fresh.stdout, /^voice: nothing was taken yet$/m);
+  assert.doesNotMatch(fresh.stdout, COLOR);
+
+  // A run that fails is what the page says last.
+  home.configure({});
+  Deno.renameSync(home.database, `${home.database}.away`);
+  assert.equal((await home.cli(["backup"])).code, 3);
+  await home.cli(["keys", "prove", "--identity", home.identityFile]);
+  const words = [Deno.execPath(), ...cliArgs(["status"])];
+  const env = { ...cliEnv(home.home), TZ: "UTC" };
+  await using terminal = startPty(words, { cwd: home.dir, env });
+  const { code, text } = await terminal.end();
+  assert.equal(code, 0, text);
+  // deno-lint-ignore no-control-regex
+  assert.match(text, /\x1b\[31mFAILED, Cannot /);
+  // deno-lint-ignore no-control-regex
+  assert.match(text, /\x1b\[31mNOTHING IS OFF THIS MACHINE/);
+  // deno-lint-ignore no-control-regex
+  assert.match(text, /keys: \x1b\[32mproven to open the backups \d+ s ago/);
+  await using plain = startPty(words, { cwd: home.dir, env: { ...env, NO_COLOR: "1" } });
+  assert.doesNotMatch((await plain.end()).text, COLOR);
+
+  const { sets } = JSON.parse((await home.cli(["status", "--json"])).stdout);
+  assert.equal(sets[0].lastRun.ok, false);
+  assert.deepEqual(
+    sets[0].history.map(({ content }: { content: { sessions: number } }) => content.sessions),
+    [2, 3],
+  );
+});
+
+Deno.test("a chart's columns are equal times, its heights count from zero, and gaps stay gaps", () => {
+  const at = (hour: number) => new Date(Date.UTC(2026, 0, 1, hour));
+  const line = [0, 1, 2, 9].map((hour) => ({ at: at(hour), value: hour === 9 ? 100 : 50 }));
+  assert.equal(sparkline(line, 10, "last"), "▅▅▅      █");
+  assert.equal(sparkline(line, 5, "sum"), "█▅  █");
+  assert.equal(sparkline([{ at: at(0), value: 0 }, { at: at(1), value: 0 }], 2, "last"), "▁▁");
+  assert.equal(sparkline([], 10, "last"), "");
+});
