@@ -51,7 +51,7 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { lstatIfThere, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
+import { lstatIfThere, makeFolderDurably, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { initVerb } from "./scripts/host/init_verb.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
@@ -563,6 +563,8 @@ async function locked<T>(
   set: SetName,
   work: () => Promise<T>,
 ): Promise<T> {
+  // The steps see no further up than the hub's folder.
+  makeFolderDurably(context.host.fs, `${config.store}/${config.hub}`, 0o750);
   const lock = `${setFolder(config.stateFolder, set)}/lock`;
   return await withLock(context.host, lock, numberOption(context.options, "wait"), work);
 }

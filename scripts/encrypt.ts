@@ -48,7 +48,14 @@ import {
 } from "./core/seal.ts";
 import { signSsh } from "./core/sshsig.ts";
 import { PROGRAM } from "./core/version.ts";
-import { diskError, lstatIfThere, parentOf, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import {
+  diskError,
+  lstatIfThere,
+  makeFolderDurably,
+  parentOf,
+  removeIfThere,
+  writeFileDurably,
+} from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import {
   baseChecksums,
@@ -131,7 +138,7 @@ export async function encrypt(
   makeSetFolders(host.fs, folder);
   const staged = readStaged(host.fs, folder, options.set);
   const stored = setIn(config.store, config.hub, options.set);
-  makeStoreFolder(host.fs, stored.folder);
+  makeFolderDurably(host.fs, stored.folder, 0o750);
   clearIncoming(host.fs, stored);
   const free = host.fs.freeBytes(stored.folder);
   if (free !== undefined && free < config.limits.freeBytesMin) {
@@ -666,6 +673,7 @@ function promoteImages({ host, folder, set }: Job, databases: readonly WrittenDa
       writeFileDurably(host.fs, baseChecksums(folder, saved.sha256), bytes);
     }
   }
+  host.fs.syncFolder(`${folder}/base`);
 }
 
 /**
@@ -706,16 +714,6 @@ function openImage(fs: Fs, path: string): OpenImage {
     },
     [Symbol.dispose]: () => file.close(),
   };
-}
-
-function makeStoreFolder(fs: Fs, folder: string): void {
-  if (lstatIfThere(fs, folder)) return;
-  try {
-    fs.mkdir(folder, { recursive: true, mode: 0o750 });
-    fs.syncFolder(parentOf(folder));
-  } catch (error) {
-    throw diskError(`make ${folder}`, error);
-  }
 }
 
 /** Removes what a run that did not finish left in the store. */

@@ -19,7 +19,16 @@ import { pathOfPlace, type Place } from "./core/place.ts";
 import { newestSuspect } from "./core/select.ts";
 import { shellQuote as quote } from "./core/shell.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
-import { diskError, exists, lstatIfThere, parentOf, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import {
+  diskError,
+  exists,
+  lstatIfThere,
+  makeFolderDurably,
+  parentOf,
+  removeIfThere,
+  syncTree,
+  writeFileDurably,
+} from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
@@ -67,6 +76,7 @@ export async function restore(
       fs.mkdir(partial, { recursive: true, mode: 0o700 });
     });
     const restored = await restoreInto(opening, id, partial, only);
+    attempt(`sync ${partial}`, () => syncTree(fs, partial));
     for (const top of fs.readDir(partial)) {
       attempt(
         `make ${folder}/${top.name}`,
@@ -315,19 +325,24 @@ class Moves {
   /** @throws {BackupError} After everything was put back. */
   carryOut(): void {
     const { fs } = this.#host;
+    const asides = this.#moves.filter(({ kind }) => kind === "aside");
+    const others = this.#moves.filter(({ kind }) => kind !== "aside");
     const done: Move[] = [];
     try {
-      attempt(`make ${this.#folder}`, () => fs.mkdir(this.#folder, { recursive: true, mode: 0o700 }));
+      makeFolderDurably(fs, this.#folder, 0o700);
       attempt(
         `write ${this.#script}`,
-        () => writeFileDurably(fs, this.#script, undoScript(this.#moves), 0o700),
+        () => writeFileDurably(fs, this.#script, undoScript([...asides, ...others]), 0o700),
       );
-      for (const move of this.#moves) {
-        attempt(`restore ${move.path}`, () => carryOut(fs, move));
-        done.push(move);
-      }
-      for (const folder of new Set(this.#moves.map(({ path }) => parentOf(path)))) {
-        attempt(`sync ${folder}`, () => fs.syncFolder(folder));
+      // What was there is safe under its new name before anything takes its place, even if the power goes now.
+      for (const moves of [asides, others]) {
+        for (const move of moves) {
+          attempt(`restore ${move.path}`, () => carryOut(fs, move));
+          done.push(move);
+        }
+        for (const folder of new Set(moves.map(({ path }) => parentOf(path)))) {
+          attempt(`sync ${folder}`, () => fs.syncFolder(folder));
+        }
       }
     } catch (error) {
       const stuck = done.reverse().filter((move) => !isUndone(fs, move));

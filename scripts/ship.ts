@@ -37,7 +37,7 @@ import {
   missingInFolder,
   requireMounted,
 } from "./host/folder_destination.ts";
-import { diskError, exists, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import { exists, makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { copySnapshotByRclone, describeRemote, isRemoteOnDevices, missingAtRemote } from "./host/rclone.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
@@ -122,11 +122,7 @@ class ShipRun {
   ) {
     this.#folder = `${options.stateFolder}/ship`;
     this.local = readLocal(host, options, settings.sets);
-    try {
-      host.fs.mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    } catch (error) {
-      throw diskError(`write ${this.#folder}`, error);
-    }
+    makeFolderDurably(host.fs, this.#folder, 0o700);
   }
 
   async shipTo(destination: Destination): Promise<DestinationReport> {

@@ -165,6 +165,53 @@ export function appendLineDurably(fs: Fs, path: string, line: string): void {
   }
 }
 
+/** Puts a file's bytes on the disk, whoever wrote them. */
+export function syncFile(fs: Fs, path: string): void {
+  try {
+    using file = fs.open(path, { read: true });
+    file.sync();
+  } catch (error) {
+    throw diskError(`write ${path}`, error);
+  }
+}
+
+/**
+ * Makes a folder and all that is missing on the way to it, durably as far up as this step may look.
+ *
+ * @throws {BackupError} (disk)
+ */
+export function makeFolderDurably(fs: Fs, path: string, mode: number): void {
+  const missing: string[] = [];
+  try {
+    withinReach(() => {
+      for (let at = path; !exists(fs, at); at = parentOf(at)) missing.push(at);
+    });
+    fs.mkdir(path, { recursive: true, mode });
+    for (const folder of missing) withinReach(() => fs.syncFolder(parentOf(folder)));
+  } catch (error) {
+    throw diskError(`make ${path}`, error);
+  }
+}
+
+/** Does what it can of something that a step may not be permitted to do. */
+function withinReach(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    const isBeyond = error instanceof Deno.errors.NotCapable ||
+      error instanceof Deno.errors.PermissionDenied;
+    if (!isBeyond) throw error;
+  }
+}
+
+/** Makes every name below a folder durable. */
+export function syncTree(fs: Fs, folder: string): void {
+  for (const { name, type } of fs.readDir(folder)) {
+    if (type === "folder") syncTree(fs, `${folder}/${name}`);
+  }
+  fs.syncFolder(folder);
+}
+
 /** Removes a file or a whole folder; that nothing is there is fine. */
 export function removeIfThere(fs: Fs, path: string): void {
   try {

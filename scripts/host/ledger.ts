@@ -14,6 +14,7 @@ import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "../c
 import type { Arrival } from "../core/retention.ts";
 import type { Seal, Suspicion } from "../core/seal.ts";
 import type { KnownSnapshot, SnapshotState } from "../core/standing.ts";
+import { makeFolderDurably } from "./fs.ts";
 import type { Fs } from "./host.ts";
 
 /** The version of the ledger's tables that this program reads and writes. */
@@ -111,7 +112,7 @@ export interface SetWeight {
  */
 export function openLedger(fs: Fs, stateFolder: string): Ledger {
   return orExplain(() => {
-    fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
+    makeFolderDurably(fs, stateFolder, 0o700);
     const db = new DatabaseSync(`${stateFolder}/ledger.db`);
     try {
       return new Ledger(db);

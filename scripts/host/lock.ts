@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "../core/errors.ts";
-import { diskError, parentOf } from "./fs.ts";
+import { diskError, makeFolderDurably, parentOf } from "./fs.ts";
 import type { Host } from "./host.ts";
 
 /** How often a held lock is tried again, in milliseconds. */
@@ -23,7 +23,7 @@ export async function withLock<T>(
   waitSeconds: number,
   work: () => Promise<T>,
 ): Promise<T> {
-  host.fs.mkdir(parentOf(path), { recursive: true, mode: 0o700 });
+  makeFolderDurably(host.fs, parentOf(path), 0o700);
   let file;
   try {
     file = host.fs.open(path, { read: true, write: true, create: true, mode: 0o600 });

@@ -11,13 +11,12 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import { BackupError } from "../core/errors.ts";
 import type { RememberedFiles } from "../core/file_index.ts";
 import type { GateReference } from "../core/gate.ts";
 import type { Manifest } from "../core/manifest.ts";
 import { isSnapshotId, type SnapshotId } from "../core/names.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
-import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import { makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
 /** The last snapshot, as its hub remembers it. */
@@ -90,16 +89,5 @@ const sha256Of = (text: string): string => createHash("sha256").update(text).dig
 
 /** Makes the folders of a set, for their owner only. */
 export function makeSetFolders(fs: Fs, folder: string): void {
-  for (const path of [folder, `${folder}/base`, stagingFolder(folder)]) {
-    try {
-      fs.mkdir(path, { recursive: true, mode: 0o700 });
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AlreadyExists)) {
-        throw new BackupError(`Cannot make ${path}: ${error instanceof Error ? error.message : error}`, {
-          kind: "disk",
-          hint: "check the owner and mode of the state folder",
-        });
-      }
-    }
-  }
+  for (const path of [`${folder}/base`, stagingFolder(folder)]) makeFolderDurably(fs, path, 0o700);
 }

@@ -11,7 +11,7 @@ import type { Config } from "../core/config.ts";
 import type { SetName } from "../core/names.ts";
 import { reasonOf } from "../core/errors.ts";
 import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../core/run_record.ts";
-import { appendLineDurably, parentOf, readTextIfThere, writeFileDurably } from "./fs.ts";
+import { appendLineDurably, makeFolderDurably, parentOf, readTextIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { shipFolder } from "./ship_records.ts";
 
@@ -75,7 +75,7 @@ export async function logged<T>(
 
 function append({ fs, report }: Host, path: string, record: RunRecord): void {
   try {
-    fs.mkdir(parentOf(path), { recursive: true, mode: 0o700 });
+    makeFolderDurably(fs, parentOf(path), 0o700);
     const text = readTextIfThere(fs, path) ?? "";
     if (text.length > LOG_BYTES_MAX) {
       const half = text.slice(text.indexOf("\n", text.length / 2) + 1);

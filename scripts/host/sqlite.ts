@@ -25,7 +25,7 @@ import {
   WAL_INDEX_HEADER_BYTES,
   walIndexState,
 } from "../core/sqlite_format.ts";
-import { diskError, isMissing, lstatIfThere, removeIfThere } from "./fs.ts";
+import { diskError, isMissing, lstatIfThere, removeIfThere, syncFile } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
 
 /** What was read of a database in one transaction. */
@@ -73,6 +73,7 @@ export async function copyDatabase(
   const before = fingerprintOf(host.fs, path);
   const quiet = await copyQuiet(host, path, image);
   const copied = quiet ?? await copyLive(host, path, image, limits) ?? copyDamaged(host, path, image);
+  syncFile(host.fs, image);
   const after = fingerprintOf(host.fs, path);
   const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
   return { ...copied, fingerprint };
