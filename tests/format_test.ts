@@ -553,9 +553,7 @@ const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).fi
 );
 const modes = fc.integer({ min: 0, max: 0o7777 });
 const times = fc.integer({ min: -1e12, max: 1e13 });
-// Of a table named __proto__ no rows are counted, when it is saved as little as when it is verified.
-const table = fileName.filter((name) => name !== "__proto__");
-const rows = fc.dictionary(table, fc.nat(), { noNullPrototype: true });
+const rows = fc.dictionary(fc.oneof(fileName, fc.constant("__proto__")), fc.nat(), { noNullPrototype: true });
 /** A manifest of files, folders, links and databases, each at a place of its own, some in a folder. */
 const manifests: fc.Arbitrary<Manifest> = fc.record({
   chain: fc.uniqueArray(ids, { minLength: 1, maxLength: 4 }).map((found) => found.sort()),

@@ -5,17 +5,12 @@ import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store
 import { openSeal } from "../scripts/host/open_snapshot.ts";
 import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, makeHome } from "./real/home.ts";
+import { makeRandom } from "./real/random.ts";
 import { startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
 const KILLS = 9;
-
-/** A sequence of numbers from a seed (https://en.wikipedia.org/wiki/Linear_congruential_generator). */
-function numbersFrom(seed: number): () => number {
-  let state = seed;
-  return () => (state = (state * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31;
-}
 
 /**
  * What only a run that is under way may have: snapshots that are not whole, staged plaintext, journals. Half uploads
@@ -47,7 +42,7 @@ async function killed(home: Home, signal: Deno.Signal, afterMs: number): Promise
 
 Deno.test("killed at random moments, a backup leaves whole snapshots only, and the next run goes on and ships them", async () => {
   const seed = Number(Deno.env.get("KILL_SEED") ?? Math.floor(Math.random() * 2 ** 31));
-  const random = numbersFrom(seed);
+  const random = makeRandom(seed);
   using home = await makeHome();
   const far = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "far-" }));
   try {
@@ -79,7 +74,7 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
       home.sql(`UPDATE messages SET body = randomblob(1200) WHERE id % 40 = ${kill}`);
       const live = Deno.readFileSync(home.database);
       const signal = SIGNALS[kill % SIGNALS.length]!;
-      ended.push(await killed(home, signal, wholeMs * (0.1 + 0.9 * random())));
+      ended.push(await killed(home, signal, wholeMs * (0.1 + 0.9 * random.next())));
       assert.deepEqual(Deno.readFileSync(home.database), live, `seed ${seed}: the live database was touched`);
       if (signal !== "SIGKILL") assert.deepEqual(await unfinished(home.home), [], `seed ${seed}`);
       for (const set of [opening.set, farSet]) {
