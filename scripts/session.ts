@@ -64,9 +64,9 @@ export async function restoreSession(
 
   const before = await takeSnapshot();
   host.checkpoint();
-  await refuseWhileOpen(host, [live]);
   const changes = await inTransaction(live, "COMMIT", async (db) => {
     const changes = put(db, rows, live, differing);
+    // It may have been started meanwhile.
     await refuseWhileOpen(host, [live]);
     return changes;
   });

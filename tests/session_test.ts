@@ -63,6 +63,11 @@ Deno.test("a session deleted in the real hub comes back whole, and taking it bac
   const whileOpen = await home.cli(command);
   assert.equal(whileOpen.code, 3, whileOpen.stderr);
   assert.match(whileOpen.stderr, new RegExp(`it is open in hapi \\(${hub.pid}\\)`));
+  assert.deepEqual(
+    [...Deno.readDirSync(home.stored)].map(({ name }) => name),
+    [snapshot],
+    "none is taken in vain",
+  );
   await hub.stop();
   // The hub deletes neither events nor their links with a session: here they are gone as well.
   home.sql("DELETE FROM event_links; DELETE FROM events WHERE id = 'e1'");
@@ -315,8 +320,9 @@ Deno.test("whatever fails leaves the database as it was", async (t) => {
     using pair = makePair();
     pair.change(FORGET);
     const before = pair.all();
-    const child = new Deno.Command("sqlite3", { args: [pair.live], stdin: "piped", stdout: "piped" }).spawn();
+    let child: Deno.ChildProcess | undefined;
     const takeSnapshot = async () => {
+      child = new Deno.Command("sqlite3", { args: [pair.live], stdin: "piped", stdout: "piped" }).spawn();
       const writer = child.stdin.getWriter();
       await writer.write(new TextEncoder().encode("SELECT count(*) FROM sessions;\n"));
       writer.releaseLock();
@@ -329,8 +335,8 @@ Deno.test("whatever fails leaves the database as it was", async (t) => {
       kind: "source",
       message: /it is open in sqlite3/,
     });
-    await child.stdin.close();
-    await child.output();
+    await child!.stdin.close();
+    await child!.output();
     assert.deepEqual(pair.all(), before);
   });
   await t.step("there is no database", async () => {
