@@ -143,7 +143,7 @@ function describeReport({ session, snapshot, rows, target, database, folders }: 
   const from = `session ${cleanText(session)} out of ${snapshot}, ${localTime(snapshot)}`;
   if (!database) {
     const counts = Object.entries(rows).map(([table, count]) =>
-      `  ${cleanText(table)}: ${formatCount(count)} rows`
+      `  ${cleanText(table)}: ${formatCount(count)}`
     );
     return [`exported ${from} to ${target}:`, ...counts].join("\n");
   }
