@@ -38,7 +38,7 @@
         default = pkgs.mkShell {
           packages = with pkgs; [
             deno nodejs rsync rrsync openssh rclone zstd age sqlite librsync gnutar findutils procps psmisc iproute2
-            nix systemd util-linux time python3 jq gnupg fuse3 restic borgbackup duplicity zsh fish mandoc
+            nix systemd util-linux time python3 jq gnupg fuse3 restic borgbackup duplicity zsh fish mandoc chromium
           ];
         };
       });

@@ -126,6 +126,9 @@ Deno.test("`nix flake check` and `nix run` work on stand-ins for nixpkgs, NixOS 
       stderr.replace(/warning: (not writing|Git tree|updating|ignoring).*/g, ""),
       /warning|error/,
     );
+    // The options' documents are written, and the VM test's script is Python.
+    const checks = ["docs", "vm"].map((name) => `path:${copy}#checks.x86_64-linux.${name}`);
+    await output("nix", ["build", "--no-link", ...onStub, ...checks], { env });
     // What `nix run` runs is the verb's own wrapper, and arguments pass through.
     const run = (app: string, ...args: string[]) =>
       ending("nix", ["run", ...onStub, `path:${copy}${app}`, "--", ...args], { env });

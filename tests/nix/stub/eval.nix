@@ -7,7 +7,7 @@ let
   pkgs = import ./hostpkgs.nix { inherit lib denoBin hostCa; };
   render = import ./render.nix { inherit lib; };
   built = pkgs.callPackage (root + "/nix/package.nix") { };
-  self.packages.x86_64-linux.default = if package == null then built else { outPath = package; meta.mainProgram = "hapi-backup"; };
+  self.packages.x86_64-linux.default = if package == null then built else { type = "derivation"; outPath = package; meta.mainProgram = "hapi-backup"; };
   nixosSystem = { modules }: lib.evalModules {
     modules = [ ./stubs.nix ] ++ modules;
     specialArgs = { inherit pkgs; inherit (pkgs) utils; };

@@ -74,7 +74,7 @@ let
     nodejs = host "node"; age = host "age"; sqlite = host "sqlite3"; librsync = host "rdiff"; gnutar = host "tar";
     procps = host "ps"; psmisc = host "fuser"; iproute2 = host "ip"; nixfmt-tree = runCommand "nixfmt-tree" { } "touch $out";
     fuse3 = host "fusermount3"; gnupg = host "gpg"; restic = host "restic"; borgbackup = host "borg"; duplicity = host "duplicity"; jq = host "jq";
-    time = host "time"; python3 = host "python3"; zsh = host "zsh"; fish = host "fish"; mandoc = host "mandoc"; nix = host "nix"; systemd = host "systemd-analyze"; util-linux = host "unshare";
+    time = host "time"; python3 = host "python3"; zsh = host "zsh"; fish = host "fish"; mandoc = host "mandoc"; chromium = host "chromium"; nix = host "nix"; systemd = host "systemd-analyze"; util-linux = host "unshare";
     runtimeShell = "/bin/bash";
     callPackage = f: a: let g = if lib.isFunction f then f else import f; in g (builtins.intersectAttrs (builtins.functionArgs g) pkgs // a);
   };
