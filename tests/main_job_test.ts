@@ -1,6 +1,9 @@
 /** The main job, from a running hub to the same hub restored: real hub, real sshd, real command line. */
 
 import assert from "node:assert/strict";
+import { snapshotIdAt } from "../scripts/core/names.ts";
+import { openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
+import { forge } from "./real/forge.ts";
 import { copySync, countMessages, insertMessages, makeHome, output } from "./real/home.ts";
 import { ensureHub, startHub } from "./real/hub.ts";
 import { startSshd } from "./real/sshd.ts";
@@ -74,6 +77,33 @@ Deno.test("a hub backed up while it writes comes back from the storage host with
     assert.ok(names.includes("hapi.db: served by the hub"));
     assert.ok(names.indexOf("hapi.db: rows of sessions") < names.indexOf("hapi.db: rows of messages"));
     assert.match(Deno.readTextFileSync(`${home.stateFolder}/drills.jsonl`), /"ok":true/);
+
+    // A hub that serves fewer sessions than were saved is found out, and so is one that does not start.
+    const opening = await home.opening();
+    const manifest = await openManifest(opening, openSeal(opening, report.snapshot));
+    const [database] = manifest.databases;
+    const rows = { ...database!.rows, sessions: database!.rows.sessions! + 1 };
+    const lie = snapshotIdAt(new Date(Date.now() + 3_600_000));
+    await forge(home, lie, {}, { ...manifest, id: lie, databases: [{ ...database, rows }], files: [] }, {
+      kind: "increment",
+      parent: report.snapshot,
+      needs: [...openSeal(opening, report.snapshot).seal.needs, report.snapshot],
+    });
+    for (
+      const [program, detail] of [
+        [await ensureHub(), `the hub serves ${rows.sessions - 1} sessions, and ${rows.sessions} were saved`],
+        ["/bin/false", "it ended before it answered"],
+      ] as const
+    ) {
+      const args = ["--hub", program, "--identity", home.identityFile, "--json"];
+      const failed = await home.cli(["verify", "--snapshot", lie, ...args]);
+      assert.equal(failed.code, 5, failed.stderr);
+      const served = JSON.parse(failed.stdout).checks.find(({ name }: { name: string }) =>
+        name.includes("served")
+      );
+      assert.ok(!served.ok && served.detail.includes(detail), served.detail);
+    }
+    Deno.removeSync(`${home.stored}/${lie}`, { recursive: true });
 
     // The machine is lost: what is left is the identity, the reading key, and the storage host.
     for (const name of [".hapi", ".config", "store", "state"]) {

@@ -270,9 +270,12 @@ Deno.test("a time finds the newest good snapshot at or before it", async () => {
   assert.equal(choose("2026-03-09", suspect), ids[1]);
   assert.equal(choose(ids[2]!, suspect), ids[2]);
   assert.throws(() => choose("2026-02-28"), /none is as old as .*/);
-  const to = `${home.dir}/out`;
-  const restored = await home.cli(
-    ["restore", "--to", to, "--snapshot", "2026-03-02 00:00", "--identity", home.identityFile, "--json"],
-  );
-  assert.equal(JSON.parse(restored.stdout).snapshot, ids[1], restored.stderr);
+  // Midnight in UTC, on the clock of a wall in Kolkata, and a minute before it.
+  for (const [time, id] of [["2026-03-02 05:30", ids[1]], ["2026-03-02 05:29", ids[0]]] as const) {
+    const restored = await home.cli(
+      ["restore", "--to", `${home.dir}/${id}`, "--snapshot", time, "--identity", home.identityFile, "--json"],
+      { env: { TZ: "Asia/Kolkata" } },
+    );
+    assert.equal(JSON.parse(restored.stdout).snapshot, id, restored.stderr);
+  }
 });

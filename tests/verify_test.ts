@@ -1,0 +1,106 @@
+/** The drill: each line of the checklist fails when what it is about is wrong, and the log remembers how it went. */
+
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import type { Manifest } from "../scripts/core/manifest.ts";
+import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { chooseSnapshot } from "../scripts/core/select.ts";
+import type { Seal } from "../scripts/core/seal.ts";
+import { openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
+import { isSealed, readSet } from "../scripts/host/store.ts";
+import { verify } from "../scripts/verify.ts";
+import { forge } from "./real/forge.ts";
+import { type Home, insertMessages, makeHome } from "./real/home.ts";
+
+/** Verifies a snapshot, and gives the lines of its checklist that fail. */
+async function failing(home: Home, id: SnapshotId): Promise<string[]> {
+  const opening = await home.opening();
+  const scratch = Deno.makeTempDirSync({ dir: home.dir });
+  const seals = readSet(home.host.fs, opening.set).filter(isSealed);
+  const checks = await verify(opening, seals, id, scratch);
+  Deno.removeSync(scratch, { recursive: true });
+  return checks.filter(({ ok }) => !ok).map(({ name }) => name);
+}
+
+Deno.test("what a manifest or seal says wrong of a database that is whole fails the very line that is about it", async () => {
+  using home = await makeHome();
+  home.sql("PRAGMA foreign_keys = OFF; INSERT INTO messages (session) VALUES ('nobody')");
+  const { id: honest } = await home.backup();
+  assert.deepEqual(await failing(home, honest), [], "broken references are saved as they were, and told");
+  const opening = await home.opening();
+  const manifest = await openManifest(opening, openSeal(opening, honest));
+  const [database] = manifest.databases;
+  const { rows, checks } = database!;
+
+  const lies: [Partial<Manifest["databases"][number]>, Partial<Seal>, string[]][] = [
+    [{ rows: { ...rows, messages: rows.messages! - 1 } }, {}, ["hapi.db: rows of messages"]],
+    [{ rows: { ...rows, ghosts: 0 } }, {}, ["hapi.db: rows of ghosts"]],
+    [{ rows: { messages: rows.messages! } }, {}, ["hapi.db: rows of sessions"]],
+    [{ schemaSha256: database!.sha256 }, {}, ["hapi.db: schema"]],
+    [{ userVersion: 25 }, {}, ["hapi.db: schema"]],
+    [{ checks: { ...checks, foreignKeys: [] } }, {}, ["hapi.db: foreign_key_check"]],
+    // Of the secret in the fixture's hub.env.
+    [{}, { writer: "x sk-ant-0123456789abcdefghij" }, ["no secret shows in the store"]],
+    [{}, { previous: { id: honest, sha256: database!.sha256 } }, ["links between seals"]],
+    [{ sha256: database!.schemaSha256 }, {}, ["decrypted and rebuilt"]],
+  ];
+  for (const [index, [lie, changes, failed]] of lies.entries()) {
+    const id = snapshotIdAt(new Date(home.now.getTime() + (index + 1) * 60_000));
+    const databases = [{ ...database, ...lie }];
+    await forge(home, id, {}, { ...manifest, id, databases }, {
+      kind: "increment",
+      parent: honest,
+      needs: [honest],
+      ...changes,
+    });
+    assert.deepEqual(await failing(home, id), failed);
+    Deno.removeSync(`${home.stored}/${id}`, { recursive: true });
+  }
+});
+
+Deno.test("a drill is logged, good or bad, and list and status read the log; random ones take what is good", async () => {
+  using home = await makeHome();
+  const good = await home.backup();
+  const live = new DatabaseSync(home.database);
+  live.exec(insertMessages(7));
+  const args = ["--identity", home.identityFile];
+  const proven = await home.cli(["verify", "--snapshot", "random", ...args, "--json"]);
+  live.close();
+  assert.equal(proven.code, 0, proven.stderr);
+  const report = JSON.parse(proven.stdout);
+  assert.equal(report.snapshot, good.id);
+  assert.equal(
+    report.checks.find(({ name }: { name: string }) => name.endsWith("since then")).detail,
+    "messages +7",
+  );
+  const today = new Date().toISOString().slice(0, 10);
+  assert.match((await home.cli(["list"])).stdout, new RegExp(`${good.id} .* proven ${today}`));
+
+  const second = await home.backup();
+  const part = `${home.stored}/${second.id}/hapi.db.delta.zst.age`;
+  const bytes = Deno.readFileSync(part);
+  bytes[bytes.length - 9]! ^= 4;
+  Deno.writeFileSync(part, bytes);
+  const failed = await home.cli(["verify", ...args]);
+  assert.equal(failed.code, 5);
+  assert.match(failed.stdout, / FAIL {2}parts: .*hapi\.db\.delta\.zst\.age: its SHA-256 is [^]*NOT PROVEN/);
+  assert.match(failed.stderr, /^error: Cannot vouch for snapshot .*: parts, decrypted and rebuilt\nhint: /m);
+  const listed = (await home.cli(["list"])).stdout;
+  assert.match(listed, new RegExp(`${second.id} .* FAILED ${today}`));
+  assert.match(listed, new RegExp(`${good.id} .* proven ${today}`));
+  assert.match((await home.cli(["status"])).stdout, /last drill: .*FAILED/);
+  assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], []);
+
+  const suspicion = { code: "empty", source: "hapi.db" } as const;
+  const seals = [
+    { id: good.id, suspicions: [] },
+    { id: second.id, suspicions: [suspicion] },
+    { id: snapshotIdAt(home.now), suspicions: [] },
+  ];
+  assert.deepEqual([0, 0.49, 0.5, 0.99].map((random) => chooseSnapshot("random", seals, random)), [
+    good.id,
+    good.id,
+    seals[2]!.id,
+    seals[2]!.id,
+  ]);
+});
