@@ -6,6 +6,7 @@ import { badDays, type CalendarEvent, calendarOf } from "../scripts/core/calenda
 import { historyOf } from "../scripts/core/history.ts";
 import { markup } from "../scripts/core/html.ts";
 import { snapshotIdAt } from "../scripts/core/names.ts";
+import { reportPage } from "../scripts/core/report_page.ts";
 import { addDays, makeZone } from "../scripts/core/zone.ts";
 import { writeReport } from "../scripts/host/report_file.ts";
 import { makeHost } from "../scripts/host/step.ts";
@@ -139,7 +140,9 @@ Deno.test("the report of seven weeks shows what was good, suspect, failed and mi
 
   await using server = serve(html);
   await page.open(server.url, { width: 794, scheme: "dark", media: "print" });
-  assert.equal(await ask("getComputedStyle(document.body).color"), "rgb(0, 0, 0)", "black on white on paper");
+  const colourOf = (selector: string) => ask(`getComputedStyle(document.querySelector("${selector}")).color`);
+  assert.equal(await colourOf("h1"), "rgb(0, 0, 0)", "black on white on paper");
+  assert.equal(await colourOf("header p"), "rgb(89, 98, 108)");
   assert.equal(await ask("document.documentElement.scrollWidth"), 794);
 });
 
@@ -255,6 +258,37 @@ Deno.test("hostile words in logs stay words", async () => {
   assert.deepEqual(server.asked, ["/report"]);
 });
 
+Deno.test("what a storage host says of itself is shown, problems and all", () => {
+  const taken = snapshotIdAt(new Date("2026-11-24T05:00:00Z"));
+  const state = { set: "state", newest: taken, waiting: 0 };
+  const receipt = {
+    time: new Date("2026-11-24T06:00:00Z"),
+    verified: taken,
+    problems: ["hapi.db <is> damaged"],
+  };
+  const set = { name: "state", newest: taken, stale: false, maxAgeHours: 26, moments: [], days: [] };
+  const page = reportPage({
+    hub: "home",
+    at: new Date("2026-11-24T06:00:00Z"),
+    zone: makeZone(BERLIN),
+    program: "test",
+    problems: [],
+    sets: [{ ...set, local: { snapshots: 1, fullBytes: 1, otherBytes: 0 } }],
+    destinations: [
+      { name: "storage", kind: "rsync", sets: [{ ...state, receipt }] },
+      { name: "disk", kind: "folder", sets: [{ ...state, receipt: undefined }] },
+    ],
+    shipping: [],
+    drills: [],
+    proofs: [],
+    proofMaxAgeDays: 180,
+    freeBytes: undefined,
+  });
+  const words = page.replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
+  assert.match(words, /up to 24 Nov 2026, 06:00 said on 24 Nov 2026, 07:00 hapi\.db &#60;is&#62; damaged/);
+  assert.match(words, /disk folder, set state 24 Nov 2026, 06:00 none does not say/);
+});
+
 Deno.test("markup escapes every piece but markup", () => {
   const inner = markup`<b title="${`"'<&`}">${"<i>"}</b>`;
   assert.equal(inner.text, `<b title="&#34;&#39;&#60;&#38;">&#60;i&#62;</b>`);
@@ -310,16 +344,16 @@ Deno.test("a suspect snapshot marks its day though another was good, and does no
   const runs = [
     ...events("good", "2026-11-20T06:00:00Z", "2026-11-24T06:00:00Z"),
     ...events("suspect", "2026-11-20T18:00:00Z", "2026-11-21T18:00:00Z"),
-    ...events("failed", "2026-11-22T06:00:00Z", "2026-11-24T18:00:00Z"),
+    ...events("failed", "2026-11-23T06:00:00Z", "2026-11-24T18:00:00Z"),
   ];
-  const days = calendarOf(runs, 26, new Date("2026-11-24T20:00:00Z"), zone, 100);
-  assert.deepEqual(days.map(({ state }) => state), ["suspect", "suspect", "failed", "missing", "good"]);
+  const days = calendarOf(runs, 36, new Date("2026-11-24T20:00:00Z"), zone, 100);
+  assert.deepEqual(days.map(({ state }) => state), ["suspect", "suspect", "missing", "failed", "good"]);
   assert.deepEqual(
     badDays(days).map(({ first, last, state }) => [first, last, state]),
     [
       ["2026-11-24", "2026-11-24", "good"],
-      ["2026-11-23", "2026-11-23", "missing"],
-      ["2026-11-22", "2026-11-22", "failed"],
+      ["2026-11-23", "2026-11-23", "failed"],
+      ["2026-11-22", "2026-11-22", "missing"],
       ["2026-11-20", "2026-11-21", "suspect"],
     ],
   );
