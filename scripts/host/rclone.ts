@@ -8,6 +8,7 @@
  * @module
  */
 
+import { z } from "zod";
 import type { RcloneDestination } from "../core/config.ts";
 import { BackupError, type ErrorKind } from "../core/errors.ts";
 import { type HubName, SEAL_FILE } from "../core/names.ts";
@@ -178,6 +179,23 @@ export async function missingAtRemote(
   return missing;
 }
 
+/** What `rclone lsjson` and `rclone backend features` print, as far as it is used. */
+const filesListed = z.array(z.object({ Path: z.string(), Size: z.number() }));
+const remoteFeatures = z.object({
+  Root: z.string().optional(),
+  Hashes: z.array(z.string()).nullish(),
+  Features: z.object({ IsLocal: z.boolean().optional() }).optional(),
+});
+
+/** What a program printed as JSON; undefined if it is anything else. */
+function readJson<Value>(schema: z.ZodType<Value>, text: string): Value | undefined {
+  try {
+    return schema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Files below a folder of the remote with their sizes (bytes); none if there is no such folder. */
 async function listFiles(
   host: Host,
@@ -198,16 +216,14 @@ async function listFiles(
   ]);
   if (run.code === 3 || /directory not found/.test(run.stderr)) return new Map();
   if (run.code !== 0) throw explain(what, access, run);
-  let entries: unknown;
-  try {
-    entries = JSON.parse(run.stdout);
-  } catch {
-    throw new BackupError(`Cannot ${what}: rclone's list of ${target} is cut or not JSON`, {
+  const entries = readJson(filesListed, run.stdout);
+  if (!entries) {
+    throw new BackupError(`Cannot ${what}: rclone's list of ${target} is cut or none`, {
       kind: "network",
       hint: "is there more than a store in that folder? `rclone lsf` shows it",
     });
   }
-  return new Map((entries as { Path: string; Size: number }[]).map(({ Path, Size }) => [Path, Size]));
+  return new Map(entries.map(({ Path, Size }) => [Path, Size]));
 }
 
 /** Asks what a remote can do, and whether it is a folder of this machine, through remotes that wrap another. */
@@ -223,7 +239,12 @@ export async function describeRemote(
       retry,
       () => rclone(host, access, what, ["backend", "features", remote]),
     );
-    return JSON.parse(run.stdout) as { Root?: string; Hashes?: string[]; Features?: { IsLocal?: boolean } };
+    const told = readJson(remoteFeatures, run.stdout);
+    if (told) return told;
+    throw new BackupError(`Cannot ${what}: rclone does not say what ${remote} can do`, {
+      kind: "network",
+      hint: `look at what \`rclone backend features '${remote}'\` prints`,
+    });
   };
   const own = await features(access.remote);
   let at = own;
