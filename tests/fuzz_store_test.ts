@@ -124,6 +124,30 @@ Deno.test("whatever a tar is, unpacking writes the files that are wanted, below 
   });
 });
 
+Deno.test("tables named like what every object has are counted, proven and missed like any other", async () => {
+  using home = await makeHome();
+  const odd = ["__proto__", "constructor", "toString"];
+  for (const table of odd) home.sql(`CREATE TABLE "${table}" AS SELECT id FROM messages LIMIT 100`);
+  const { id } = await home.backup();
+  const opening = await home.opening();
+  const { databases: [saved] } = await openManifest(opening, openSeal(opening, id));
+  assert.deepEqual(odd.map((table) => Object.getOwnPropertyDescriptor(saved!.rows, table)?.value), [
+    100,
+    100,
+    100,
+  ]);
+  const scratch = `${home.dir}/scratch`;
+  Deno.mkdirSync(scratch);
+  const seals = readSetIfThere(home.host.fs, opening.set).filter(isSealed);
+  assert.deepEqual((await verify(opening, seals, id, scratch)).filter(({ ok }) => !ok), []);
+  for (const table of odd) home.sql(`DROP TABLE "${table}"`);
+  const { suspicions } = await home.backup();
+  assert.deepEqual(
+    suspicions.map(({ detail }) => detail.split(" ")[0]).filter((table) => odd.includes(table!)),
+    odd,
+  );
+});
+
 /** A host whose programs print what they are told to. */
 function printing(host: Host, stdout: (program: string, args: readonly string[]) => string): Host {
   return {

@@ -62,13 +62,14 @@ export function suspicionsOf(
   if (tables.length > 0 && total(now.rows) === 0 && total(lastGood.rows) > 0) {
     add("empty", `every table is empty, and there were ${total(lastGood.rows)} rows`);
   }
-  const gone = before.filter(([table]) => !(table in now.rows) && !now.unreadable.includes(table));
+  const gone = before.filter(([table]) => !Object.hasOwn(now.rows, table) && !now.unreadable.includes(table));
   if (before.length > 1 && gone.length * 2 > before.length) {
     add("swapped", `${gone.length} of ${before.length} tables are gone: it may be another database`);
   }
   for (const [table, count] of before) {
     if (gate.ignoreTables.includes(table) || now.unreadable.includes(table)) continue;
-    const left = now.rows[table] ?? 0;
+    // Every object has a "constructor"; a table of that name counts like any other.
+    const left = Object.hasOwn(now.rows, table) ? now.rows[table]! : 0;
     const lost = count - left;
     const cleanUp = Math.max(0, gate.rowsLostMin - 1, Math.floor(count * gate.rowsLostRatio));
     if (lost > cleanUp) {
