@@ -1,0 +1,101 @@
+/** `backup` as it is on the first day, in its single steps, and where the environment says that the hub is. */
+
+import assert from "node:assert/strict";
+import { cli } from "./real/cli.ts";
+import { countMessages, fillDatabase, insertMessages, makeHome, output } from "./real/home.ts";
+import { filesBelow } from "./sealed_folder.ts";
+
+Deno.test("the first run makes keys and a configuration, backs up, and says what to move and what is missing", async () => {
+  const home = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "first-" }));
+  try {
+    Deno.mkdirSync(`${home}/.hapi`);
+    fillDatabase(`${home}/.hapi/hapi.db`, 50);
+    Deno.writeTextFileSync(`${home}/.hapi/hub.env`, "ANTHROPIC_API_KEY=sk-ant-0123456789abcdefghij\n");
+    const first = await cli({ home }, "backup");
+    assert.equal(first.code, 4, first.stderr);
+    assert.match(first.stdout, /^state \d{8}T\d{6}Z .* full \(there is no snapshot to build on\)/m);
+    assert.match(first.stdout, /hapi\.db: 2 sessions, 50 messages/);
+    assert.match(first.stderr, /MOVE \S+\/identity\.txt OFF THIS MACHINE[^]*Nothing is off this machine yet/);
+    assert.match(first.stderr, /^error: Cannot call it off this machine: /m);
+
+    const keys = `${home}/.config/hapi-backup`;
+    const modes = [...Deno.readDirSync(keys)].map((
+      { name },
+    ) => [name, (Deno.statSync(`${keys}/${name}`).mode! & 0o777).toString(8)]);
+    const open = modes.filter(([name, mode]) => mode !== "600" && !name!.endsWith(".pub"));
+    assert.deepEqual(open, [], "nobody else may read what was made");
+    assert.ok(modes.length >= 3, String(modes));
+    const secret = /AGE-SECRET-KEY-1[A-Z0-9]+/.exec(Deno.readTextFileSync(`${keys}/identity.txt`))![0];
+    assert.ok(!(first.stdout + first.stderr).includes(secret), "the identity is shown to nobody");
+
+    const second = await cli({ home }, "backup", "--json");
+    assert.equal(second.code, 4, second.stderr);
+    assert.equal(JSON.parse(second.stdout).snapshots[0].kind, "unchanged");
+    assert.doesNotMatch(second.stderr, /MOVE/);
+    const proven = await cli({ home }, "verify");
+    assert.equal(proven.code, 0, proven.stderr + proven.stdout);
+    const restored = await cli({ home }, "restore", "--to", `${home}/out`);
+    assert.equal(restored.code, 0, restored.stderr);
+    assert.equal(countMessages(`${home}/out/home/.hapi/hapi.db`), 50);
+    assert.equal((await cli({ home }, "config", "check")).code, 0);
+  } finally {
+    Deno.removeSync(home, { recursive: true });
+  }
+});
+
+Deno.test("snapshot, encrypt and ship, one after the other, do what backup does, for all sets", async () => {
+  using home = await makeHome();
+  home.write("voice-test-output/a.wav", new Uint8Array(5_000));
+  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
+  Deno.mkdirSync(`${home.dir}/disk`);
+  const nothing = await home.cli(["encrypt"]);
+  assert.equal(nothing.code, 2);
+  assert.match(nothing.stderr, /nothing is staged\nhint: run `hapi-backup snapshot --set state`/);
+
+  const staged = await home.cli(["snapshot", "--set", "all"]);
+  assert.equal(staged.code, 0, staged.stderr);
+  const staging = `${home.stateFolder}/state/staging`;
+  for (const { name } of Deno.readDirSync(staging)) {
+    assert.equal(Deno.statSync(`${staging}/${name}`).mode! & 0o077, 0, `${name} is for its owner only`);
+  }
+  // What is staged is of its moment, whatever is written since.
+  home.sql(insertMessages(9));
+  const encrypted = await home.cli(["encrypt", "--set", "all", "--json"]);
+  assert.equal(encrypted.code, 0, encrypted.stderr);
+  const { snapshots } = JSON.parse(encrypted.stdout);
+  assert.deepEqual(snapshots.map(({ set }: { set: string }) => set), ["state", "voice"]);
+  assert.equal(snapshots[0].rows["hapi.db"].messages, 300);
+  assert.deepEqual([...Deno.readDirSync(staging)], []);
+  const shipped = await home.cli(["ship"]);
+  assert.equal(shipped.code, 4, "a folder on this disk is not off this machine");
+  assert.match(shipped.stdout, /disk \(on this machine\): 2 snapshots shipped/);
+  assert.deepEqual(await filesBelow(`${home.dir}/disk/home/state`), await filesBelow(home.stored));
+
+  for (const set of ["state", "voice"]) {
+    const args = ["verify", "--store", "disk", "--set", set, "--identity", home.identityFile];
+    const proven = await home.cli(args);
+    assert.equal(proven.code, 0, proven.stderr + proven.stdout);
+  }
+  const next = await home.cli(["backup", "--no-ship", "--json"]);
+  assert.deepEqual([next.code, JSON.parse(next.stdout).snapshots[0].kind], [0, "increment"], next.stderr);
+});
+
+Deno.test("HAPI_HOME and DB_PATH say where the hub is, and what is restored in place goes back there", async () => {
+  using home = await makeHome();
+  Deno.mkdirSync(`${home.dir}/elsewhere`);
+  Deno.mkdirSync(`${home.dir}/disk`);
+  fillDatabase(`${home.dir}/disk/hub.sqlite`, 77);
+  home.write(`${home.dir}/elsewhere/hub.env`, "KEY=of-the-hub-that-is-elsewhere\n");
+  const env = { HAPI_HOME: `${home.dir}/elsewhere`, DB_PATH: `${home.dir}/disk/hub.sqlite` };
+  const ran = await home.cli(["backup", "--no-ship", "--json"], { env });
+  assert.equal(ran.code, 0, ran.stderr);
+  assert.equal(JSON.parse(ran.stdout).snapshots[0].rows["hub.sqlite"].messages, 77);
+  await output("sqlite3", [`${home.dir}/disk/hub.sqlite`, "DELETE FROM messages"]);
+  home.write(`${home.dir}/elsewhere/hub.env`, "KEY=changed\n");
+  const before = await filesBelow(`${home.home}/.hapi`);
+  const restored = await home.cli(["restore", "--in-place", "--identity", home.identityFile], { env });
+  assert.equal(restored.code, 0, restored.stderr);
+  assert.equal(countMessages(`${home.dir}/disk/hub.sqlite`), 77);
+  assert.match(Deno.readTextFileSync(`${home.dir}/elsewhere/hub.env`), /of-the-hub-that-is-elsewhere/);
+  assert.deepEqual(await filesBelow(`${home.home}/.hapi`), before, "the usual place is not touched");
+});
