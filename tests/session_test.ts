@@ -95,6 +95,22 @@ Deno.test("a session deleted in the real hub comes back whole, and taking it bac
     second.stdout,
     /messages: 250 added[^]*to undo it, with the hub stopped: hapi-backup restore --in-place/,
   );
+  // The hub deleted the session's files too: the command that is printed for them brings them back.
+  const attachment = `${hapi}/scratchlist-attachments/default/${lost}/a.txt`;
+  assert.throws(() => Deno.statSync(attachment), Deno.errors.NotFound);
+  const [, pattern] = /its files, if they are gone too: .* --only '(.*)'/.exec(second.stdout)!;
+  const files = await home.cli([
+    "restore",
+    "--in-place",
+    "--snapshot",
+    snapshot,
+    "--only",
+    pattern!,
+    ...identity,
+  ]);
+  assert.equal(files.code, 0, files.stderr);
+  assert.equal(Deno.readTextFileSync(attachment), "attached");
+
   await using again = await startHub({ home: hapi });
   assert.deepEqual((await again.sessions()).map(({ id }) => id).sort(), [lost, other].sort());
   assert.deepEqual(await again.messages(lost), messages);

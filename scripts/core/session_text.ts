@@ -27,7 +27,7 @@ export function describeSessions(sessions: readonly SessionSummary[]): string {
   return formatTable([["id", "session", "begun", "last change", "messages"], ...rows]);
 }
 
-/** One session, and how to get it back. */
+/** One session. */
 export function describeSession({ id, title, createdAt, updatedAt, messages }: SessionSummary): string {
   return `${cleanText(title)}\n  id ${cleanText(id)}\n  begun ${timeText(createdAt)}, last change ${
     timeText(updatedAt)
