@@ -236,12 +236,13 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "Anywhere",
     summary: "get one session back, with its messages and all that refers to it",
     details: "list     the sessions in a snapshot, newest first\n" +
-      "restore  puts one into the hub's database, in one transaction, after taking a snapshot of it (which undoes it).\n" +
-      "         Stop the hub first: it would not notice. A database of another version is refused, and nothing is ever\n" +
-      "         removed: what the session has gained since the snapshot stays. Where a row is there and differs, such as\n" +
-      "         the row of a session that went on, nothing is done, unless told: --keep adds what is missing and leaves\n" +
-      "         the rest (to get lost messages back); --replace makes such rows what they were (to undo bad changes).\n" +
-      "         --export writes the session as JSON instead, and needs no hub: long messages have their text there.",
+      "restore  puts one into the hub's database, or writes it as JSON with --export\n\n" +
+      "Stop the hub first, which would not notice. A snapshot of its database is taken before it changes, in one " +
+      "transaction; the command that undoes it is printed. A database of another version is refused: --export needs " +
+      "none.\n\n" +
+      "Nothing is removed: what the session has gained since the snapshot stays. Where a row is there and differs, " +
+      "such as that of a session that went on, nothing is done unless told: --keep adds what is missing and leaves " +
+      "the rest (to get lost messages back); --replace makes such rows what they were (to undo bad changes).",
     config: "hub",
     arguments: [
       { name: "<action>", text: "what to do", choices: ["list", "restore"] },
