@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { randomBytes } from "node:crypto";
+import type { BackupError } from "../scripts/core/errors.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
 import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
@@ -212,6 +213,34 @@ Deno.test("a full disk under the store, or under the state folder, stops the run
   }
   home.configure({});
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+});
+
+Deno.test("a copy over its time, or under which the WAL grows too much, is given up, and leaves nothing", async () => {
+  using home = await makeHome();
+  await home.backup();
+  using live = new DatabaseSync(home.database);
+  live.exec(`PRAGMA wal_autocheckpoint = 0; ${insertMessages(60_000)}`);
+  const before = await stored(home);
+  // The hub writes while each part of the database is copied.
+  const report = { ...home.host.report, progress: () => live.exec(insertMessages(1_000)) };
+  const cases: [Record<string, number>, RegExp, RegExp][] = [
+    [{ snapshotSeconds: 1e-6 }, /the copy took longer than 0\.000001 s/, /limits\.snapshotSeconds/],
+    [{ walGrowthBytes: 100_000 }, /its WAL grew by \d+ bytes/, /limits\.walGrowthBytes/],
+  ];
+  for (const [limits, error, hint] of cases) {
+    home.configure({ limits: { freeBytesMin: 0, ...limits } });
+    await assert.rejects(home.backup({ host: { ...home.host, report } }), (thrown: BackupError) => {
+      assert.match(thrown.message, error);
+      assert.match(thrown.hint!, hint);
+      return thrown.kind === "source";
+    });
+    assert.deepEqual(await stored(home), before);
+  }
+  // Within its budgets, it is one moment's copy, whatever is written meanwhile.
+  home.configure({});
+  const { n } = live.prepare("SELECT count(*) AS n FROM messages").get() as { n: number };
+  const { rows } = await home.backup({ host: { ...home.host, report } });
+  assert.equal(rows["hapi.db"]!.messages, n);
 });
 
 Deno.test("no recipient, a bad one, no signing key: each is told before anything is stored", async () => {
