@@ -21,7 +21,7 @@ export function check(host: Host, config: Config, set: SetName): Promise<StagedC
   const checks: Record<string, DatabaseChecks> = {};
   for (const { source, copy } of readStaged(host.fs, folder, set).databases) {
     host.checkpoint();
-    if (copy) checks[source] = checkImage(host, copy.image);
+    if (copy) checks[source] = checkImage(host, copy.image, `check ${source}`);
   }
   writeStagedChecks(host.fs, folder, checks);
   return Promise.resolve(checks);

@@ -192,7 +192,7 @@ async function checkDatabase(
       facts.applicationId !== saved.applicationId;
     if (differs) throw new Error(`it is not the schema that was saved (user_version ${facts.userVersion})`);
   }, () => `as saved, user_version ${saved.userVersion}`);
-  const result = checkImage(host, image);
+  const result = checkImage(host, image, `check ${source}`);
   await check(`${source}: integrity_check`, () => {
     if (result.integrity.join() !== "ok") throw new Error(result.integrity.slice(0, 3).join("; "));
   }, () => "ok");

@@ -526,7 +526,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     flags: "--config <file>",
     text: "configuration; $HAPI_BACKUP_CONFIG or ~/.config/hapi-backup/config.json",
   },
-  { flags: "--json", text: "print the result as JSON" },
-  { flags: "--quiet", text: "say nothing but errors" },
-  { flags: "--verbose", text: "say more, and where an unexpected error happened" },
+  {
+    flags: "--json",
+    text: "print the result as JSON, and what is told meanwhile as events, one JSON object a line",
+  },
+  { flags: "--quiet", text: "say nothing but errors, and draw no progress" },
+  {
+    flags: "--verbose",
+    text: "say which programs run, how long each step takes, and where an error happened",
+  },
 ];

@@ -14,7 +14,7 @@ import { VERSION } from "../core/version.ts";
 import { readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { cancelSteps, makeHost } from "./step.ts";
-import { type FullTerminal, makeTerminal } from "./terminal.ts";
+import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
 
 /** What a verb is given. */
 export interface VerbContext {
@@ -41,7 +41,9 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
   const wantsJson = args.includes("--json");
   const terminal = makeTerminal({
     quiet: args.includes("--quiet"),
-    journal: Deno.env.get("JOURNAL_STREAM") !== undefined,
+    verbose: args.includes("--verbose"),
+    json: wantsJson,
+    journal: isJournal(Deno.env.get("JOURNAL_STREAM")),
   });
   const stop = () => cancelSteps();
   Deno.addSignalListener("SIGINT", stop);

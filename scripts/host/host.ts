@@ -99,8 +99,10 @@ export type Run = (
 
 /** What a step tells a person while it works. It goes to standard error; `--quiet` and `--json` change how. */
 export interface Report {
-  /** Progress of `what`: `done` of `total` units (bytes unless the text says otherwise). */
+  /** Progress of `what` in bytes. What cannot tell how far it is reports 0 at its start, and `total` at its end. */
   progress(what: string, done: number, total: number): void;
+  /** What only `--verbose` shows. */
+  detail?(text: string): void;
   info(text: string): void;
   warn(text: string): void;
 }

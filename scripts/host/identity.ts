@@ -114,7 +114,12 @@ export async function decryptIdentityFile(
     text = await decrypter.decrypt(file, "text");
   } catch (error) {
     if (!isForPassphrase) throw unreadable("it is encrypted to a recipient, not with a passphrase");
-    if (!isOpened) throw unreadable("the passphrase is wrong");
+    if (!isOpened) {
+      throw unreadable(
+        "the passphrase is wrong",
+        "run it again; capital letters and the keyboard's layout count",
+      );
+    }
     throw new BackupError(`Cannot read identity file: it is damaged (${reasonOf(error)})`, {
       kind: "integrity",
       hint: "use another copy of it",

@@ -59,9 +59,12 @@ export async function copySnapshotByRclone(
   const target = below(destination.remote, `${hub}/${set}/${id}`);
   const files = filesOf(host.fs, snapshot);
   const beforeSeal = files.filter((file) => file.name !== SEAL_FILE).map((file) => file.name);
+  const bytesTotal = files.reduce((sum, { bytes }) => sum + bytes, 0);
   return await withRetries(host, retry, async () => {
     const there = await listFiles(host, destination, what, target);
     await clearCutUploads(host, destination, what, target, files, there);
+    // rclone tells how far it is in words only.
+    host.report.progress(what, 0, bytesTotal);
     for (const names of [beforeSeal, [SEAL_FILE]]) {
       await rclone(host, destination, what, [
         "copy",
@@ -73,6 +76,7 @@ export async function copySnapshotByRclone(
       ]);
       await proveThere(host, destination, what, { folder, target, names, hashes });
     }
+    host.report.progress(what, bytesTotal, bytesTotal);
     return {
       bytes: files.reduce((sum, file) => sum + (there.get(file.name) === file.bytes ? 0 : file.bytes), 0),
     };

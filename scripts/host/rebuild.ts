@@ -37,8 +37,7 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
       if (onlyFull) fullHash.update(chunk);
     });
     let bytes = full!.bytes;
-    for (const [index, link] of deltas.entries()) {
-      host.report.progress(`apply increments to ${saved.source}`, index, deltas.length);
+    for (const link of deltas) {
       await applyDelta(
         opening,
         openSeal(opening, link.snapshot),

@@ -19,7 +19,7 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../core/names.ts";
-import { listArgs, parseRsyncTarget, pullArgs, type RsyncAccess } from "../core/rsync_args.ts";
+import { listArgs, parseProgress, parseRsyncTarget, pullArgs, type RsyncAccess } from "../core/rsync_args.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../core/seal.ts";
 import { exists, lstatIfThere, parentOf, removeIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -139,7 +139,16 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
       });
     },
     pull: async (folder, names, bytesMax, secondsMax) => {
-      await runRsync(host, access, what, pullArgs(access, folder, bytesMax), { names, secondsMax });
+      await runRsync(host, access, what, pullArgs(access, folder, bytesMax), {
+        names,
+        secondsMax,
+        onLine: (line) => {
+          const { bytes = 0, percent = 0 } = parseProgress(line) ?? {};
+          if (percent > 0) {
+            host.report.progress(`fetch from ${spec}`, bytes, Math.ceil(100 * bytes / percent));
+          }
+        },
+      });
     },
   };
 }

@@ -103,7 +103,10 @@ export async function pushSnapshot(
       basis.push(into);
     }
     await push({ into: "", basis, keepPartial: false }, beforeSeal);
+    const comparing = `compare ${set} ${id} on ${destination.name}`;
+    host.report.progress(comparing, 0, bytesTotal);
     await proveThere(host, destination, what, source, beforeSeal);
+    host.report.progress(comparing, bytesTotal, bytesTotal);
     // rsync compares a file's checksum after writing it, and that of one that is there before leaving it alone.
     const seal = named(SEAL_FILE);
     const verdict = (await push({ into: "", basis: [], keepPartial: false }, [seal])).get(seal);

@@ -335,9 +335,15 @@ export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, numb
   }
 }
 
-/** Asks SQLite whether an image is sound. Slow: reads all of it. */
-export function checkImage(host: Pick<Host, "fs">, image: string): DatabaseChecks {
-  return withImage(host.fs, image, (db) => {
+/** Asks SQLite whether an image is sound. Slow: reads all of it. @param what What a person watching is told. */
+export function checkImage(
+  { fs, report }: Pick<Host, "fs" | "report">,
+  image: string,
+  what: string,
+): DatabaseChecks {
+  const { bytes } = fs.stat(image);
+  report.progress(what, 0, bytes);
+  const checks = withImage(fs, image, (db) => {
     const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
       try {
         const found: string[] = [];
@@ -357,6 +363,8 @@ export function checkImage(host: Pick<Host, "fs">, image: string): DatabaseCheck
       ),
     };
   });
+  report.progress(what, bytes, bytes);
+  return checks;
 }
 
 function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {

@@ -10,7 +10,7 @@
 import { BackupError, type ErrorKind } from "../core/errors.ts";
 import type { StepPermissions } from "../core/permissions.ts";
 import { realFs } from "./fs.ts";
-import type { Host, Report } from "./host.ts";
+import type { Host, Report, Run } from "./host.ts";
 import { makeRun } from "./process.ts";
 
 /** Where a step's words go. */
@@ -37,7 +37,7 @@ type ToWorker =
 type FromWorker =
   | { readonly type: "ready" | "asked" }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
-  | { readonly type: "info" | "warn" | "print"; readonly text: string }
+  | { readonly type: "detail" | "info" | "warn" | "print"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "failed"; readonly error: ThrownError };
 
@@ -69,8 +69,16 @@ export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFl
       hint: "nothing half-made was kept; run it again whenever you like",
     });
   };
-  return { fs: realFs, run: makeRun(checkpoint), now: () => new Date(), report, checkpoint };
+  const programs = makeRun(checkpoint);
+  const run: Run = (program, args, options) => {
+    report.detail?.(`runs: ${[program, ...args].map(shown).join(" ")}`);
+    return programs(program, args, options);
+  };
+  return { fs: realFs, run, now: () => new Date(), report, checkpoint };
 }
+
+/** A word of a command line, as a person may copy it. */
+const shown = (word: string): string => /^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word);
 
 /**
  * Runs a script as a step in a worker, to its end.
@@ -112,6 +120,8 @@ export function runStep<Result>(
       (error) => say({ type: "later failed", error: flatten(error) }),
     );
   if (later instanceof Promise) give(later);
+  const began = performance.now();
+  const underWay = new Set<string>();
   return new Promise<Result>((resolve, reject) => {
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
@@ -121,7 +131,10 @@ export function runStep<Result>(
           if (typeof later === "function") give(later());
           return;
         case "progress":
+          underWay.add(data.what);
           return terminal.progress(data.what, data.done, data.total);
+        case "detail":
+          return terminal.detail?.(data.text);
         case "info":
         case "warn":
         case "print":
@@ -136,7 +149,13 @@ export function runStep<Result>(
       event.preventDefault();
       reject(new BackupError(`Cannot run ${script}: ${event.message}`, { kind: "internal" }));
     };
-  }).finally(() => worker.terminate());
+  }).finally(() => {
+    worker.terminate();
+    // However it ended, nothing of it is under way any more.
+    for (const what of underWay) terminal.progress(what, 0, 0);
+    const name = script.slice(script.lastIndexOf("/") + 1).replace(/\.ts$/, "");
+    terminal.detail?.(`step ${name}: ${((performance.now() - began) / 1000).toFixed(1)} s`);
+  });
 }
 
 /**
@@ -158,10 +177,11 @@ export function serveStep<Job>(
   const report: Report = {
     progress(what, done, total) {
       const now = performance.now();
-      if (done < total && now - lastProgress < PROGRESS_EVERY_MS) return;
+      if (done > 0 && done < total && now - lastProgress < PROGRESS_EVERY_MS) return;
       lastProgress = now;
       say({ type: "progress", what, done, total });
     },
+    detail: (text) => say({ type: "detail", text }),
     info: (text) => say({ type: "info", text }),
     warn: (text) => say({ type: "warn", text }),
   };

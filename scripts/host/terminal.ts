@@ -1,17 +1,22 @@
 /**
  * The terminal: progress and words on standard error, data on standard output.
  *
- * Under systemd each line carries its journal priority (`<4>` for a warning), and progress is left out.
+ * Under systemd each line carries its journal priority (`<4>` for a warning; sd-daemon(3)), and progress is left out.
+ * With `--json` the words are events, one JSON object a line.
  *
  * @module
  */
 
-import { formatBytes } from "../core/format.ts";
+import { fstatSync } from "node:fs";
+import { type Progress, progressText } from "../core/progress.ts";
 import type { Terminal } from "./step.ts";
 
 /** How talkative. */
 export interface TerminalOptions {
   readonly quiet: boolean;
+  readonly verbose: boolean;
+  /** Whether words are events for a program. */
+  readonly json: boolean;
   /** Whether standard error goes to systemd's journal. */
   readonly journal: boolean;
 }
@@ -23,64 +28,104 @@ export interface FullTerminal extends Terminal {
   printed(): boolean;
 }
 
-/** Makes the terminal of this process. */
-export function makeTerminal({ quiet, journal }: TerminalOptions): FullTerminal {
-  const encoder = new TextEncoder();
-  const drawsProgress = !quiet && !journal && Deno.stderr.isTerminal();
-  let progressShown = false;
-  let hasPrinted = false;
-  let started: { what: string; at: number } | undefined;
+/** What is said, by its journal priority. */
+const EVENTS = { 3: "error", 4: "warning", 6: "info", 7: "detail" } as const;
+/** Progress is shown of what takes longer than this. */
+const QUICK_MS = 500;
+const DRAW_EVERY_MS = 250;
+const EVENT_EVERY_MS = 1000;
 
-  const write = (stream: { writeSync(bytes: Uint8Array): number }, text: string) => {
-    const bytes = encoder.encode(text);
-    for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+/** Makes the terminal of this process. */
+export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions): FullTerminal {
+  const draws = !quiet && !journal && !json && Deno.stderr.isTerminal();
+  const underWay = new Map<string, { done: number; total: number; beganAt: number; toldAt: number }>();
+  let ticking: ReturnType<typeof setInterval> | undefined;
+  let isDrawn = false;
+  let hasPrinted = false;
+
+  const clear = () => {
+    if (isDrawn) write(Deno.stderr, "\r\x1b[K");
+    isDrawn = false;
   };
-  const clearProgress = () => {
-    if (progressShown) write(Deno.stderr, "\r\x1b[K");
-    progressShown = false;
+  const say = (priority: keyof typeof EVENTS, text: string) => {
+    clear();
+    const lines = json ? [JSON.stringify({ event: EVENTS[priority], text })] : text.split("\n");
+    write(Deno.stderr, lines.map((line) => `${journal ? `<${priority}>` : ""}${line}\n`).join(""));
   };
-  const say = (priority: number, text: string) => {
-    clearProgress();
-    const prefix = journal ? `<${priority}>` : "";
-    write(Deno.stderr, text.split("\n").map((line) => `${prefix}${line}\n`).join(""));
+  const draw = () => {
+    const now = performance.now();
+    const slow = [...underWay].filter(([, { beganAt }]) => now - beganAt > QUICK_MS);
+    // Of several things at once, one of which it can be told how far it is.
+    const [what, { done, total, beganAt }] = slow.find(([, { done }]) => done > 0) ?? slow[0] ??
+      ["", { done: 0, total: 0, beganAt: now }];
+    clear();
+    if (what === "") return;
+    const text = progressText({ what, done, total, seconds: (now - beganAt) / 1000 });
+    write(Deno.stderr, text.slice(0, columns() - 1));
+    isDrawn = true;
+  };
+  const tellEvent = (progress: Omit<Progress, "seconds">) => {
+    const state = underWay.get(progress.what)!;
+    const now = performance.now();
+    if (now - Math.max(state.beganAt, state.toldAt) < EVENT_EVERY_MS) return;
+    state.toldAt = now;
+    write(Deno.stderr, JSON.stringify({ event: "progress", ...progress }) + "\n");
   };
 
   return {
     progress(what, done, total) {
-      if (!drawsProgress) return;
-      if (started?.what !== what) started = { what, at: performance.now() };
-      const seconds = (performance.now() - started.at) / 1000;
-      if (done >= total) return clearProgress();
-      if (seconds < 0.3) return;
-      const rate = done / seconds;
-      const left = rate > 0 ? `, ${Math.ceil((total - done) / rate)} s left` : "";
-      const percent = total > 0 ? Math.floor(100 * done / total) : 0;
-      clearProgress();
-      write(
-        Deno.stderr,
-        `${what}: ${percent} % of ${formatBytes(total)}, ${formatBytes(rate)}/s${left}`.slice(
-          0,
-          columns() - 1,
-        ),
-      );
-      progressShown = true;
+      if (quiet || journal || !(draws || json)) return;
+      const before = underWay.get(what);
+      underWay.set(what, { beganAt: performance.now(), toldAt: 0, ...before, done, total });
+      if (json && done > 0) tellEvent({ what, done, total });
+      if (done >= total) underWay.delete(what);
+      if (!draws) return;
+      // A clock of its own, for what cannot tell how far it is.
+      if (underWay.size > 0) ticking ??= setInterval(draw, DRAW_EVERY_MS);
+      else {
+        clearInterval(ticking);
+        ticking = undefined;
+      }
+      draw();
+    },
+    detail(text) {
+      if (verbose && !quiet) say(7, text);
     },
     info(text) {
       if (!quiet) say(6, text);
     },
     warn(text) {
-      if (!quiet) say(4, journal ? text : `warning: ${text}`);
+      if (!quiet) say(4, journal || json ? text : `warning: ${text}`);
     },
     error(text) {
       say(3, text);
     },
     print(text) {
-      clearProgress();
+      clear();
       hasPrinted = true;
       write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
     },
     printed: () => hasPrinted,
   };
+}
+
+function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+}
+
+/**
+ * Whether standard error is systemd's journal: JOURNAL_STREAM names it by device and inode, and stays set in what is
+ * started from there with an output of its own (systemd.exec(5)).
+ */
+export function isJournal(journalStream: string | undefined): boolean {
+  if (journalStream === undefined) return false;
+  try {
+    const { dev, ino } = fstatSync(2);
+    return journalStream === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
 }
 
 /** Whether standard output takes colours: on a terminal, unless NO_COLOR says no (https://no-color.org). */

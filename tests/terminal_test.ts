@@ -1,0 +1,116 @@
+/** What is shown to a person, to the journal, and to a program: the real command line, on a real terminal and off it. */
+
+import assert from "node:assert/strict";
+import { Encrypter } from "npm:age-encryption@0.3.1";
+import { progressText } from "../scripts/core/progress.ts";
+import { cliArgs, cliEnv } from "./real/cli.ts";
+import { insertMessages, makeHome } from "./real/home.ts";
+import { startPty } from "./real/pty.ts";
+import { startSshd } from "./real/sshd.ts";
+
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\x00-\x09\x0b-\x1f]/;
+
+/** Shipping at this rate takes a few seconds, and can be watched. */
+const KIB_PER_SECOND = 120;
+
+Deno.test("what takes longer than a second is shown on a terminal with bytes, rate and time left, and nowhere else", async () => {
+  using home = await makeHome();
+  home.sql(insertMessages(1500));
+  const far = Deno.makeTempDirSync({ prefix: "terminal-" });
+  using _far = { [Symbol.dispose]: () => Deno.removeSync(far, { recursive: true }) };
+  await using sshd = await startSshd({ dir: far });
+  const destination = {
+    kind: "rsync",
+    name: "storage",
+    target: `${sshd.user}@127.0.0.1:`,
+    port: sshd.port,
+    identityFile: sshd.writeKeyFile,
+    knownHostsFile: sshd.knownHostsFile,
+  };
+  const slow = { destinations: [{ ...destination, bandwidthLimitKiBps: KIB_PER_SECOND }] };
+  home.configure(slow);
+  const env = cliEnv(home.home);
+  await using terminal = startPty([Deno.execPath(), ...cliArgs(["backup"])], { cwd: home.dir, env });
+  await terminal.until(
+    /ship state \d+T\d+Z to storage: \d+ %, [\d.]+ kB of [\d.]+ kB, [\d.]+ kB\/s, \d+ s left/,
+  );
+  const { code, text } = await terminal.end();
+  assert.equal(code, 0, text);
+  // deno-lint-ignore no-control-regex
+  assert.match(text, /\r\x1b\[Kstorage holds /, JSON.stringify(text));
+
+  // To a program, each line is an event, and standard output is the result alone.
+  const run = await home.cli(["backup", "--full", "--json"]);
+  assert.equal(run.code, 0, run.stderr);
+  assert.equal(JSON.parse(run.stdout).ok, true);
+  const events = run.stderr.trim().split("\n").map((line) => JSON.parse(line));
+  const shipping = events.filter(({ event, what }) => event === "progress" && /^ship /.test(what));
+  assert.ok(
+    shipping.length > 0 && shipping.every(({ done, total }) => done > 0 && done <= total),
+    run.stderr,
+  );
+  assert.ok(events.some(({ event, text }) => event === "info" && /there is nothing at/.test(text)));
+
+  home.configure({ destinations: [destination] });
+  const piped = await home.cli(["backup", "--full"]);
+  assert.equal(piped.code, 0, piped.stderr);
+  assert.doesNotMatch(piped.stdout + piped.stderr, CONTROL);
+  assert.doesNotMatch(piped.stderr, / % /);
+  const verbose = await home.cli(["ship", "--verbose"]);
+  assert.match(verbose.stderr, /^step ship: [\d.]+ s$/m);
+  const probing = await home.cli(["backup", "--full", "--verbose"]);
+  assert.match(probing.stderr, /^runs: rsync .*--checksum/m);
+});
+
+Deno.test("the journal gets each line with its priority; --quiet leaves errors alone", async () => {
+  using home = await makeHome();
+  const failing = ["encrypt", "--set", "nothing"];
+  const stream = 'JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec "$@"';
+  const journal = await home.cli(failing, { under: ["sh", "-c", stream, "sh"] });
+  assert.match(journal.stderr, /^<3>error: Cannot find set "nothing".*\n<3>hint: /);
+  const info = await home.cli(["backup", "--no-ship"], { under: ["sh", "-c", stream, "sh"] });
+  assert.ok(info.stderr.trim().split("\n").every((line) => /^<[46]>/.test(line)), info.stderr);
+  // A terminal that a service opened has the variable too, and is no journal.
+  const inherited = await home.cli(failing, { env: { JOURNAL_STREAM: "8:1234" } });
+  assert.match(inherited.stderr, /^error: Cannot find set/);
+  const quiet = await home.cli(["backup", "--no-ship", "--quiet"]);
+  assert.deepEqual([quiet.code, quiet.stderr], [0, ""]);
+  assert.match((await home.cli([...failing, "--quiet"])).stderr, /^error: Cannot find set/);
+});
+
+Deno.test("the passphrase of an identity is asked for on the terminal, unseen, and nowhere else", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const encrypter = new Encrypter();
+  encrypter.setScryptWorkFactor(10);
+  encrypter.setPassphrase("correct horse");
+  const file = `${home.dir}/identity.age`;
+  Deno.writeFileSync(file, await encrypter.encrypt(Deno.readTextFileSync(home.identityFile)));
+  const words = [Deno.execPath(), ...cliArgs(["keys", "prove", "--identity", file])];
+  const env = cliEnv(home.home);
+  for (
+    const [passphrase, code, said] of [["correct horse", 0, /opens every chain/], [
+      "battery",
+      7,
+      /the passphrase is wrong/,
+    ]] as const
+  ) {
+    await using terminal = startPty(words, { cwd: home.dir, env });
+    await terminal.until(/Passphrase of the identity file/);
+    await terminal.type(`${passphrase}\r`);
+    await terminal.until(said);
+    const ended = await terminal.end();
+    assert.equal(ended.code, code, ended.text);
+    assert.ok(!ended.text.includes(passphrase), JSON.stringify(ended.text));
+  }
+  const off = await home.cli(["keys", "prove", "--identity", file]);
+  assert.deepEqual([off.code, /it needs its passphrase/.test(off.stderr)], [7, true], off.stderr);
+});
+
+Deno.test("progress says what is known: how far and how fast, or only for how long", () => {
+  const what = "copy hapi.db";
+  const half = { what, done: 5e6, total: 10e6, seconds: 2 };
+  assert.equal(progressText(half), "copy hapi.db: 50 %, 5.00 MB of 10.0 MB, 2.50 MB/s, 2 s left");
+  assert.equal(progressText({ ...half, done: 0 }), "copy hapi.db: 10.0 MB, 2 s");
+});
