@@ -7,13 +7,7 @@
  * @module
  */
 
-import {
-  type Config,
-  configJsonSchema,
-  parseConfig,
-  setNamed,
-  type Surroundings,
-} from "./scripts/core/config.ts";
+import { type Config, configJsonSchema, parseConfig, type Surroundings } from "./scripts/core/config.ts";
 import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
@@ -38,6 +32,7 @@ import {
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
 import { factsOf } from "./scripts/core/run_record.ts";
+import { setNamed } from "./scripts/core/set_named.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
@@ -56,7 +51,7 @@ import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { initVerb } from "./scripts/host/init_verb.ts";
 import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
-import { setFolder } from "./scripts/host/memory.ts";
+import { setFolder } from "./scripts/host/state_folders.ts";
 import { askSecret } from "./scripts/host/questions.ts";
 import { writeReport } from "./scripts/host/report_file.ts";
 import { logged } from "./scripts/host/run_log.ts";

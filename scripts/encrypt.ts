@@ -10,15 +10,13 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
-import { fullReason, prunable } from "./core/chain.ts";
-import { type Config, type SetConfig, setNamed } from "./core/config.ts";
+import { fullReason } from "./core/chain.ts";
+import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { type FilePlan, planFiles } from "./core/file_index.ts";
 import { type DetailedSuspicion, type GateSubject, suspicionsOf } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
 import {
-  databasePart,
   FILES_PART,
   MANIFEST_PART,
   SEAL_FILE,
@@ -26,15 +24,6 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "./core/names.ts";
-import {
-  compareChecksums,
-  comparePages,
-  type DeltaStats,
-  encodeChanges,
-  encodeWholePages,
-  type ImageReader,
-  pageChecksums,
-} from "./core/page_diff.ts";
 import type { Place } from "./core/place.ts";
 import {
   FORMAT_NAME,
@@ -46,27 +35,16 @@ import {
   type SealedPart,
   serializeSeal,
 } from "./core/seal.ts";
+import { setNamed } from "./core/set_named.ts";
 import { signSsh } from "./core/sshsig.ts";
 import { PROGRAM } from "./core/version.ts";
-import {
-  diskError,
-  lstatIfThere,
-  makeFolderDurably,
-  parentOf,
-  removeIfThere,
-  writeFileDurably,
-} from "./host/fs.ts";
-import type { Fs, Host, OpenFile } from "./host/host.ts";
-import {
-  baseChecksums,
-  baseImage,
-  makeSetFolders,
-  type Memory,
-  readMemory,
-  setFolder,
-  writeMemory,
-} from "./host/memory.ts";
-import { type Compression, PartWriter } from "./host/part_writer.ts";
+import { FullNeeded, keepForNext, type PartsTarget, writeDelta, writeFull } from "./host/database_parts.ts";
+import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import type { Host } from "./host/host.ts";
+import { openImage } from "./host/image.ts";
+import { prepareStore, pruneStore, publish } from "./host/local_store.ts";
+import { type Memory, readMemory, writeMemory } from "./host/memory.ts";
+import { FOR_THE_REST, PartWriter, writePart } from "./host/part_writer.ts";
 import { confirmedIds, fullWantedSince } from "./host/ship_records.ts";
 import { readSigningKey } from "./host/signing_key.ts";
 import { findFiles } from "./host/sources.ts";
@@ -78,6 +56,7 @@ import {
   type Staged,
   type StagedChecks,
 } from "./host/staging.ts";
+import { baseImage, makeSetFolders, setFolder } from "./host/state_folders.ts";
 import { serveStep } from "./host/step.ts";
 import { INCOMING_PREFIX, isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
 import { packFiles } from "./host/tar.ts";
@@ -109,16 +88,6 @@ export interface EncryptReport {
   readonly notes: readonly string[];
 }
 
-/** A full is large, and most of it blobs that no level makes smaller: small frames keep memory low. */
-const FOR_FULLS: Compression = { level: 3, frameBytes: 1 << 20 };
-/** All else is small, and worth the effort. */
-const FOR_THE_REST: Compression = { level: 9, frameBytes: 4 << 20 };
-/** Bytes of an image that are read at once. */
-const READ_BYTES = 1 << 20;
-
-/** Thrown inside to start over with a full. */
-class FullNeeded extends Error {}
-
 /**
  * Encrypts, seals and publishes what is staged.
  *
@@ -138,15 +107,16 @@ export async function encrypt(
   makeSetFolders(host.fs, folder);
   const staged = readStaged(host.fs, folder, options.set);
   const stored = setIn(config.store, config.hub, options.set);
-  makeFolderDurably(host.fs, stored.folder, 0o750);
-  clearIncoming(host.fs, stored);
+  prepareStore(host.fs, stored);
   const free = host.fs.freeBytes(stored.folder);
   if (free !== undefined && free < config.limits.freeBytesMin) {
     throw notEnoughSpace(stored.folder, free, config.limits.freeBytesMin);
   }
 
   const memory = readMemory(host, folder);
-  const job: Job = { host, config, options, set, folder, staged, stored, memory, checks };
+  const incoming = `${stored.folder}/${INCOMING_PREFIX}${staged.id}`;
+  const { recipients } = config;
+  const job = { host, config, recipients, options, set, folder, incoming, staged, stored, memory, checks };
   const reason = reasonForFull(job);
   if (reason !== undefined) return await write(job, reason);
   try {
@@ -158,13 +128,9 @@ export async function encrypt(
   }
 }
 
-interface Job {
-  readonly host: Host;
+interface Job extends PartsTarget {
   readonly config: Config;
   readonly options: EncryptOptions;
-  readonly set: SetConfig;
-  /** The set's state folder. */
-  readonly folder: string;
   readonly staged: Staged;
   readonly stored: StoredSet;
   readonly memory: Memory | undefined;
@@ -209,26 +175,19 @@ function reasonForFull({ host, config, options, set, stored, memory, staged }: J
 
 /** Writes the snapshot beside its place, publishes it, and only then moves the memory on. */
 async function write(job: Job, full: string | undefined): Promise<EncryptReport> {
-  const { host, config, options, staged, stored, folder } = job;
-  const incoming = `${stored.folder}/${INCOMING_PREFIX}${staged.id}`;
+  const { host, config, options, staged, stored, folder, incoming } = job;
   const parent = full === undefined ? job.memory : undefined;
   try {
     host.fs.mkdir(incoming, { mode: 0o750 });
-    const parts: SealedPart[] = [];
     const databases: WrittenDatabase[] = [];
-    for (const database of staged.databases) {
-      databases.push(await writeDatabase(job, database, parent, incoming, parts));
-    }
-    const files = await writeFiles(job, parent, incoming, parts);
+    for (const database of staged.databases) databases.push(await writeDatabase(job, database, parent));
+    const files = await writeFiles(job, parent);
+    const content = [...databases, files].flatMap(({ part }) => part ?? []);
     const { manifest, suspicions, good } = await describe(job, parent, databases, files);
-    const partsOfContent = parts.length;
-    parts.push(
-      await writePart(host, config, incoming, MANIFEST_PART, (part) => {
-        part.write(new TextEncoder().encode(serializeManifest(manifest)));
-      }),
-    );
-
-    const isUnchanged = parent !== undefined && partsOfContent === 0 &&
+    const manifestPart = await writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
+      part.write(new TextEncoder().encode(serializeManifest(manifest)));
+    });
+    const isUnchanged = parent !== undefined && content.length === 0 &&
       sameContent(parent.manifest, manifest);
     const seal: Seal = {
       format: FORMAT_NAME,
@@ -239,21 +198,19 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       kind: parent === undefined ? "full" : isUnchanged ? "unchanged" : "increment",
       parent: parent?.manifest.id ?? null,
       needs: neededBy(manifest),
-      parts,
+      parts: [...content, manifestPart],
       recipients: config.recipients,
       previous: previousSeal(job),
       suspicions: suspicions.map(({ code, source }) => ({ code, source })),
       writer: PROGRAM,
     };
     const sealBytes = new TextEncoder().encode(serializeSeal(seal));
-    const key = readSigningKey(host, config.signingKeyFile);
-    const signature = signSsh(key.seed, SEAL_NAMESPACE, sealBytes);
-    writeFileDurably(host.fs, `${incoming}/${SIGNATURE_FILE}`, signature, 0o640);
-    writeFileDurably(host.fs, `${incoming}/${SEAL_FILE}`, sealBytes, 0o640);
+    const signatureBytes = writeSeal(job, sealBytes);
     host.checkpoint();
     publish(host.fs, incoming, `${stored.folder}/${staged.id}`);
 
-    promoteImages(job, databases);
+    for (const { saved, sums, image } of databases) keepForNext(job, { sha256: saved.sha256, sums }, image);
+    host.fs.syncFolder(`${folder}/base`);
     writeMemory(host.fs, folder, {
       version: 1,
       manifest,
@@ -267,7 +224,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     });
     clearStaging(host.fs, folder);
     try {
-      pruneStore(job);
+      pruneStore(host, config, options.set, stored);
     } catch (error) {
       if (error instanceof BackupError && error.kind === "cancelled") throw error;
       // The new snapshot is safe: old ones that stay are no failure of this run.
@@ -279,7 +236,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       id: staged.id,
       kind: seal.kind,
       reason: full,
-      bytes: sealedBytes(seal) + sealBytes.length + signature.length,
+      bytes: sealedBytes(seal) + sealBytes.length + signatureBytes,
       rows: Object.fromEntries(manifest.databases.map((database) => [database.source, database.rows])),
       databaseBytes: manifest.databases.reduce((sum, database) => sum + database.bytes, 0),
       files: manifest.files.filter((file) => file.type === "file").length,
@@ -292,47 +249,37 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
   }
 }
 
+/** Signs the seal and writes both, the seal last. Returns the bytes of the signature. */
+function writeSeal({ host, config, incoming }: Job, sealBytes: Uint8Array): number {
+  const key = readSigningKey(host, config.signingKeyFile);
+  const signature = signSsh(key.seed, SEAL_NAMESPACE, sealBytes);
+  writeFileDurably(host.fs, `${incoming}/${SIGNATURE_FILE}`, signature, 0o640);
+  writeFileDurably(host.fs, `${incoming}/${SEAL_FILE}`, sealBytes, 0o640);
+  return signature.length;
+}
+
+/** A database in the snapshot being made. */
 interface WrittenDatabase {
   readonly saved: Omit<SavedDatabase, "checks">;
   /** What else the gate looks at; undefined where nothing was committed since the last snapshot. */
   readonly seen: Pick<GateSubject, "unreadable" | "problems"> | undefined;
   /** Bytes of ciphertext of the chain's full. */
   readonly fullBytes: number;
-  /** The image that becomes the next base, and the page checksums that may stand for it. */
+  readonly part: SealedPart | undefined;
+  /** The staged image that becomes the next base, and the page checksums that may stand for it. */
   readonly image: string | undefined;
   readonly sums: Uint8Array | undefined;
 }
 
+/** Writes one database. @throws {FullNeeded} */
 async function writeDatabase(
   job: Job,
   staged: Staged["databases"][number],
   parent: Memory | undefined,
-  incoming: string,
-  parts: SealedPart[],
 ): Promise<WrittenDatabase> {
   const { source, place, mode, mtimeMs, copy } = staged;
   const before = parent?.manifest.databases.find((database) => database.source === source);
-  if (!copy) {
-    const known = job.memory?.manifest.databases.find((database) => database.source === source);
-    if (before) {
-      const { checks: _, ...saved } = before;
-      return {
-        saved: { ...saved, place, mode, mtimeMs },
-        seen: undefined,
-        fullBytes: parent!.fullBytes[source] ?? 0,
-        image: undefined,
-        sums: undefined,
-      };
-    }
-    // Nothing was committed, but a full is due: the image that was kept is the database, if it is still what it was.
-    if (known && lstatIfThere(job.host.fs, baseImage(job.folder, known.sha256))) {
-      return await writeKeptFull(job, { ...known, place, mode, mtimeMs }, incoming, parts);
-    }
-    throw new BackupError(`Cannot make a full of ${source}: its image was not copied`, {
-      kind: "source",
-      hint: "run it again with --full",
-    });
-  }
+  if (!copy) return await writeUncopied(job, staged, before);
   const about = {
     source,
     place,
@@ -346,201 +293,67 @@ async function writeDatabase(
     applicationId: copy.applicationId,
   };
   using next = openImage(job.host.fs, copy.image);
-  if (before) {
-    const delta = await writeDelta(job, source, before, next, incoming, parent!.fullBytes[source] ?? 0);
-    if (delta.part) parts.push(delta.part);
-    const chain = delta.part
-      ? [...before.chain, {
-        snapshot: job.staged.id,
-        part: delta.part.name,
-        bytes: copy.bytes,
-        sha256: delta.sha256,
-      }]
-      : before.chain;
-    return {
-      saved: { ...about, sha256: delta.sha256, chain },
-      seen: copy,
-      fullBytes: parent!.fullBytes[source] ?? 0,
-      image: copy.image,
-      sums: delta.sums,
-    };
-  }
-  const full = await writeFull(job, source, next, incoming);
-  parts.push(full.part);
+  const fullBytes = before && job.memory!.fullBytes[source] || 0;
+  const { part, sha256, sums } = before
+    ? await writeDelta(job, source, before, next, fullBytes)
+    : await writeFull(job, source, next);
+  const link = part && { snapshot: job.staged.id, part: part.name, bytes: copy.bytes, sha256 };
   return {
-    saved: { ...about, sha256: full.sha256, chain: [fullLink(job, full, copy.bytes)] },
+    saved: { ...about, sha256, chain: [...before?.chain ?? [], ...link ? [link] : []] },
     seen: copy,
-    fullBytes: full.part.bytes,
+    fullBytes: before ? fullBytes : part!.bytes,
+    part,
     image: copy.image,
-    sums: full.sums,
+    sums,
   };
 }
 
-async function writeKeptFull(
+/**
+ * Nothing was committed since the last snapshot: it is as it was, or, where a full is due, the image that was kept is
+ * the database, if it is still what it was.
+ */
+async function writeUncopied(
   job: Job,
-  known: SavedDatabase,
-  incoming: string,
-  parts: SealedPart[],
+  { source, place, mode, mtimeMs }: Staged["databases"][number],
+  before: SavedDatabase | undefined,
 ): Promise<WrittenDatabase> {
-  using image = openImage(job.host.fs, baseImage(job.folder, known.sha256));
-  const full = await writeFull(job, known.source, image, incoming);
-  if (full.sha256 !== known.sha256) {
+  const { host, folder, memory } = job;
+  const known = before ?? memory?.manifest.databases.find((database) => database.source === source);
+  const path = known && baseImage(folder, known.sha256);
+  if (!known || !path || (!before && !lstatIfThere(host.fs, path))) {
+    throw new BackupError(`Cannot make a full of ${source}: its image was not copied`, {
+      kind: "source",
+      hint: "run it again with --full",
+    });
+  }
+  const { checks: _, ...saved } = { ...known, place, mode, mtimeMs };
+  const asBefore = { seen: undefined, image: undefined, sums: undefined };
+  if (before) {
+    return { saved, fullBytes: memory!.fullBytes[source] ?? 0, part: undefined, ...asBefore };
+  }
+  using image = openImage(host.fs, path);
+  const { part, sha256, sums } = await writeFull(job, source, image);
+  if (sha256 !== known.sha256) {
     // Without its fingerprint the database counts as changed, so the next run copies it.
-    writeMemory(job.host.fs, job.folder, { ...job.memory!, fingerprints: {} });
-    throw new BackupError(`Cannot make a full of ${known.source}: the image kept on this hub is damaged`, {
+    writeMemory(host.fs, folder, { ...memory!, fingerprints: {} });
+    throw new BackupError(`Cannot make a full of ${source}: the image kept on this hub is damaged`, {
       kind: "source",
       hint: "run it again: the database is then copied anew",
     });
   }
-  parts.push(full.part);
-  const { checks: _, ...saved } = known;
-  return {
-    saved: { ...saved, chain: [fullLink(job, full, known.bytes)] },
-    seen: undefined,
-    fullBytes: full.part.bytes,
-    image: undefined,
-    sums: full.sums,
-  };
-}
-
-const fullLink = (job: Job, full: { part: SealedPart; sha256: string }, bytes: number) => ({
-  snapshot: job.staged.id,
-  part: full.part.name,
-  bytes,
-  sha256: full.sha256,
-});
-
-async function writeFull(
-  job: Job,
-  source: string,
-  image: OpenImage,
-  incoming: string,
-): Promise<{ part: SealedPart; sha256: string; sums: Uint8Array | undefined }> {
-  const { host, config, set } = job;
-  const hash = createHash("sha256");
-  const part = await writePart(host, config, incoming, databasePart(source as never, "full"), (part) => {
-    const buffer = new Uint8Array(READ_BYTES);
-    for (let done = 0; done < image.bytes; done += buffer.length) {
-      const chunk = buffer.subarray(0, Math.min(buffer.length, image.bytes - done));
-      image.readAt(chunk, done);
-      hash.update(chunk);
-      part.write(chunk);
-      host.report.progress(`encrypt ${source}`, done + chunk.length, image.bytes);
-      host.checkpoint();
-    }
-  }, FOR_FULLS);
-  const pageBytes = image.pageBytes;
-  return {
-    part,
-    sha256: hash.digest("hex"),
-    sums: set.keepBase ? undefined : pageChecksums(image, { pageBytes }),
-  };
-}
-
-/** Writes what changed since `before`; no part if nothing did. @throws {FullNeeded} */
-async function writeDelta(
-  job: Job,
-  source: string,
-  before: SavedDatabase,
-  next: OpenImage,
-  incoming: string,
-  fullBytes: number,
-): Promise<{ part: SealedPart | undefined; sha256: string; sums: Uint8Array | undefined }> {
-  const { host, config, set, folder } = job;
-  const { pageBytes } = before;
-  const nextHash = createHash("sha256");
-  let done = 0;
-  const onNext = (chunk: Uint8Array) => {
-    nextHash.update(chunk);
-    done += chunk.length;
-    host.report.progress(`compare ${source}`, done, next.bytes);
-    host.checkpoint();
-  };
-  const giveUpOverBytes = Math.ceil(next.bytes * set.fullOverRatio);
-  const pathOfBase = set.keepBase ? baseImage(folder, before.sha256) : baseChecksums(folder, before.sha256);
-  if (!lstatIfThere(host.fs, pathOfBase)) {
-    throw new FullNeeded(`the last image of ${source} is not kept here`);
-  }
-
-  let changes: ReturnType<typeof comparePages>;
-  let encode: () => Generator<Uint8Array, DeltaStats | "too large">;
-  let sums: Uint8Array | undefined;
-  using base = set.keepBase ? openImage(host.fs, pathOfBase) : undefined;
-  if (base) {
-    if (base.bytes !== before.bytes) throw new FullNeeded(`the last image of ${source} is not what it was`);
-    const baseHash = createHash("sha256");
-    changes = comparePages(base, next, { pageBytes, onNext, onBase: (chunk) => void baseHash.update(chunk) });
-    if (baseHash.digest("hex") !== before.sha256) {
-      throw new FullNeeded(`the last image of ${source} is not what it was`);
-    }
-    encode = () => encodeChanges(base, next, changes, { giveUpOverBytes });
-  } else {
-    const compared = compareChecksums(readChecksums(host.fs, pathOfBase, before), next, {
-      pageBytes,
-      onNext,
-    });
-    changes = compared.changes;
-    sums = compared.sums;
-    encode = () => encodeWholePages(next, changes, { giveUpOverBytes });
-  }
-  const sha256 = nextHash.digest("hex");
-  if (sha256 === before.sha256) return { part: undefined, sha256, sums };
-  const name = databasePart(source as never, "delta");
-  const part = await writePart(host, config, incoming, name, (part) => {
-    const encoding = encode();
-    for (let step = encoding.next();; step = encoding.next()) {
-      if (step.done) {
-        if (step.value === "too large") throw new FullNeeded(`the changes of ${source} are too large`);
-        return;
-      }
-      part.write(step.value);
-      host.checkpoint();
-    }
-  });
-  if (part.bytes > fullBytes * set.fullOverRatio) {
-    throw new FullNeeded(
-      `the increment of ${source} would take ${part.bytes} bytes, its full took ${fullBytes}`,
-    );
-  }
-  return { part, sha256, sums };
-}
-
-/** Page checksums as they were kept: themselves, then their own SHA-256. */
-function readChecksums(fs: Fs, path: string, before: SavedDatabase): Uint8Array {
-  const bytes = fs.readFile(path);
-  const sums = bytes.subarray(0, Math.max(0, bytes.length - 32));
-  const isSame = createHash("sha256").update(sums).digest().equals(bytes.subarray(sums.length));
-  if (!isSame || sums.length !== before.bytes / before.pageBytes * 16) {
-    throw new FullNeeded(`the page checksums of ${before.source} are not what they were`);
-  }
-  return sums;
-}
-
-async function writePart(
-  host: Host,
-  config: Config,
-  incoming: string,
-  name: Parameters<typeof PartWriter.create>[2],
-  fill: (part: PartWriter) => void | Promise<void>,
-  compression = FOR_THE_REST,
-): Promise<SealedPart> {
-  using part = await PartWriter.create(host.fs, incoming, name, config.recipients, compression);
-  await fill(part);
-  return part.finish();
+  const chain = [{ snapshot: job.staged.id, part: part.name, bytes: known.bytes, sha256 }];
+  return { saved: { ...saved, chain }, fullBytes: part.bytes, part, ...asBefore, sums };
 }
 
 type WrittenFiles = Awaited<ReturnType<typeof packFiles>> & {
+  /** Undefined if no file has content that is new. */
+  readonly part: SealedPart | undefined;
   readonly sources: Manifest["sources"];
   readonly foundNotes: readonly string[];
 };
 
-async function writeFiles(
-  job: Job,
-  parent: Memory | undefined,
-  incoming: string,
-  parts: SealedPart[],
-): Promise<WrittenFiles> {
-  const { host, config, set, staged } = job;
+async function writeFiles(job: Job, parent: Memory | undefined): Promise<WrittenFiles> {
+  const { host, config, set, staged, incoming, recipients } = job;
   const sources: Manifest["sources"] = [];
   const found: Parameters<typeof planFiles>[0]["found"][] = [];
   const foundNotes: string[] = [];
@@ -560,20 +373,16 @@ async function writeFiles(
     except: databasePlaces(staged),
     ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
   });
-  const part = await PartWriter.create(host.fs, incoming, FILES_PART, config.recipients, FOR_THE_REST);
-  try {
-    const packed = await packFiles(
-      host,
-      plan,
-      (bytes) => part.write(bytes),
-      (done, total) => host.report.progress("encrypt files", done, total),
-    );
-    if (packed.wroteTar) parts.push(part.finish());
-    else removeIfThere(host.fs, `${incoming}/${FILES_PART}`);
-    return { ...packed, sources, foundNotes };
-  } finally {
-    part[Symbol.dispose]();
-  }
+  using writer = await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST);
+  const packed = await packFiles(
+    host,
+    plan,
+    (bytes) => writer.write(bytes),
+    (done, total) => host.report.progress("encrypt files", done, total),
+  );
+  const part = packed.wroteTar ? writer.finish() : undefined;
+  if (!part) removeIfThere(host.fs, `${incoming}/${FILES_PART}`);
+  return { ...packed, part, sources, foundNotes };
 }
 
 /** A folder source may hold a database that is saved as such: its files are not saved a second time, torn. */
@@ -649,78 +458,6 @@ function previousSeal({ host, stored, memory }: Job): Seal["previous"] {
     }
   }
   return memory ? { id: memory.manifest.id, sha256: memory.sealChecksum } : null;
-}
-
-function publish(fs: Fs, incoming: string, final: string): void {
-  try {
-    fs.syncFolder(incoming);
-    fs.rename(incoming, final);
-    fs.syncFolder(parentOf(final));
-  } catch (error) {
-    throw diskError(`publish ${final}`, error);
-  }
-}
-
-/** Moves the new images to where the next increment looks for them. The old ones stay until the memory moves on. */
-function promoteImages({ host, folder, set }: Job, databases: readonly WrittenDatabase[]): void {
-  for (const { saved, image, sums } of databases) {
-    if (set.keepBase && image) host.fs.rename(image, baseImage(folder, saved.sha256));
-    if (!set.keepBase && sums) {
-      const checksum = createHash("sha256").update(sums).digest();
-      const bytes = new Uint8Array(sums.length + checksum.length);
-      bytes.set(sums);
-      bytes.set(checksum, sums.length);
-      writeFileDurably(host.fs, baseChecksums(folder, saved.sha256), bytes);
-    }
-  }
-  host.fs.syncFolder(`${folder}/base`);
-}
-
-/**
- * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
- * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
- */
-function pruneStore({ host, config, options, stored }: Job): void {
-  const confirmed = confirmedIds(host, config, options.set);
-  if (confirmed.size === 0) return;
-  const seals = snapshotIds(host.fs, stored).map((id) => readSnapshot(host.fs, stored, id)).filter(isSealed)
-    .map(({ sealed }) => sealed.seal);
-  for (const id of prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse()) {
-    const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
-    host.fs.rename(`${stored.folder}/${id}`, removing);
-    removeIfThere(host.fs, removing);
-  }
-}
-
-interface OpenImage extends ImageReader, Disposable {
-  readonly pageBytes: number;
-}
-
-function openImage(fs: Fs, path: string): OpenImage {
-  const file: OpenFile = fs.open(path, { read: true });
-  const header = new Uint8Array(18);
-  file.readAt(header, 0);
-  const stored = header[16]! << 8 | header[17]!;
-  return {
-    bytes: file.stat().bytes,
-    pageBytes: stored === 1 ? 65536 : stored,
-    readAt(buffer, position) {
-      if (file.readAt(buffer, position) !== buffer.length) {
-        throw new BackupError(`Cannot read ${path}: it is shorter than it was`, {
-          kind: "disk",
-          hint: "run it again; if it stays so, look at the system's log for errors of that disk",
-        });
-      }
-    },
-    [Symbol.dispose]: () => file.close(),
-  };
-}
-
-/** Removes what a run that did not finish left in the store. */
-function clearIncoming(fs: Fs, stored: StoredSet): void {
-  for (const { name } of fs.readDir(stored.folder)) {
-    if (name.startsWith(INCOMING_PREFIX)) removeIfThere(fs, `${stored.folder}/${name}`);
-  }
 }
 
 serveStep<{ config: Config; options: EncryptOptions; checksComeLater: boolean }>(

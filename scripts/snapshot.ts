@@ -6,22 +6,17 @@
  * @module
  */
 
-import { type Config, setNamed, type Source } from "./core/config.ts";
+import type { Config, Source } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import type { SourceOutcome } from "./core/manifest.ts";
 import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
 import { placeOf } from "./core/place.ts";
+import { setNamed } from "./core/set_named.ts";
 import { sameFingerprint } from "./core/sqlite_format.ts";
 import { isMissing, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
-import {
-  baseImage,
-  makeSetFolders,
-  type Memory,
-  readMemory,
-  setFolder,
-  stagingFolder,
-} from "./host/memory.ts";
+import { type Memory, readMemory } from "./host/memory.ts";
+import { baseImage, makeSetFolders, setFolder, stagingFolder } from "./host/state_folders.ts";
 import { copyDatabase, fingerprintOf, notEnoughSpace, requireDatabase } from "./host/sqlite.ts";
 import { clearStaging, type Staged, type StagedDatabase, writeStaged } from "./host/staging.ts";
 import { serveStep } from "./host/step.ts";

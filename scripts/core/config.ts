@@ -496,13 +496,3 @@ const lineOf = (text: string, offset: number): number => text.slice(0, offset).s
 export function configJsonSchema(): unknown {
   return z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" });
 }
-
-/** The set with this name. @throws {BackupError} (usage) Naming those that exist. */
-export function setNamed(config: Config, name: string): { readonly name: SetName; readonly set: SetConfig } {
-  const set = config.sets.get(name as SetName);
-  if (set) return { name: name as SetName, set };
-  throw new BackupError(`Cannot find set ${JSON.stringify(name)}: it is not in the configuration`, {
-    kind: "usage",
-    hint: `sets there: ${[...config.sets.keys()].join(", ")}; or "all"`,
-  });
-}

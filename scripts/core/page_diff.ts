@@ -11,8 +11,7 @@
  * Where no old image is kept, `pageChecksums` and `compareChecksums` find the changed pages, and `encodeWholePages`
  * stores them whole.
  *
- * Memory: two megabytes to compare; to encode, `EncodeOptions.indexBytesMax` and the index over that, together at most
- * 58 MiB by default. Independent of the size of the database, but for one bit (with checksums: 16 bytes) per page.
+ * Memory: two megabytes to compare; to encode, `EncodeOptions.indexBytesMax`, 28 MiB by default. Independent of the size of the database, but for one bit (with checksums: 16 bytes) per page.
  *
  * @module
  */
@@ -57,8 +56,7 @@ export interface CompareOptions {
 /** Options of `encodeChanges` and `encodeWholePages`. */
 export interface EncodeOptions {
   /**
-   * Memory for the old contents of changed pages, in bytes. Default 32 MiB; the index over them adds
-   * half as much, and a quarter more if it must number millions of pages.
+   * Memory for the old contents of changed pages and the index over them, in bytes. Default 28 MiB.
    * Past it, what moved is found by fewer anchors (stretches shorter than the distance between two are stored again)
    * and is read again from the base as needed.
    */
@@ -142,7 +140,7 @@ export function* encodeChanges(
   options: EncodeOptions = {},
 ): Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large"> {
   const { pageBytes } = changes;
-  const index = new MoveIndex(base, changes, options.indexBytesMax ?? 32 * 1024 * 1024);
+  const index = new MoveIndex(base, changes, options.indexBytesMax ?? 28 * 1024 * 1024);
   const parser = new RegionParser(index);
   const now = new Uint8Array(REGION_BYTES);
   const old = new Uint8Array(REGION_BYTES);
@@ -373,10 +371,11 @@ class MoveIndex {
     const { pageBytes } = changes;
     this.#base = base;
     this.#pageBytes = pageBytes;
-    const blocksMax = Math.max(1, Math.floor(bytesMax / 16));
+    // Four parts of seven for the table, which is two thirds full; pages that are not held are cheap to read again.
+    const blocksMax = Math.max(1, Math.floor(2 ** Math.floor(Math.log2(bytesMax / 7)) / 1.5));
     this.#slotPages = changedBasePages(changes, blocksMax);
     const slots = this.#slotPages.length;
-    const lines = Math.max(1, Math.min(slots, Math.floor(bytesMax / pageBytes)));
+    const lines = Math.max(1, Math.min(slots, Math.floor(bytesMax * 3 / 7 / pageBytes)));
     this.#lines = new Uint8Array(lines * pageBytes);
     this.#lineSlots = new Uint32Array(lines);
 

@@ -47,7 +47,7 @@ const BUFFER_BYTES = 1024 * 1024;
 const BRIDGE_BYTES = 4096;
 /** The old bytes that moved come in short pieces, mostly of a few pages, so they are read through a cache of such lines. */
 const LINE_BYTES = 4096;
-const LINES = 2048;
+const LINES = 1024;
 
 /** Turns a delta into a journal, leaving the image untouched. */
 export class DeltaJournal {

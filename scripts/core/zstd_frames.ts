@@ -117,7 +117,9 @@ export class FrameDecompressor {
   #append(bytes: Uint8Array): void {
     const needed = this.#used + bytes.length;
     if (needed > this.#pending.length) {
-      const larger = new Uint8Array(Math.max(needed, 2 * this.#pending.length));
+      const larger = new Uint8Array(
+        Math.max(needed, Math.min(2 * this.#pending.length, storedBytesMax(FRAME_BYTES_MAX) + bytes.length)),
+      );
       larger.set(this.#pending.subarray(0, this.#used));
       this.#pending = larger;
     }

@@ -6,10 +6,10 @@
  */
 
 /** Bytes that may pass before buffers are collected. */
-const COLLECT_EVERY_BYTES = 8 << 20;
+const COLLECT_EVERY_BYTES = 4 << 20;
 
 /** V8's own, there under `--expose-gc` (`nix/verbs.json`); what `node:vm` gives in its place collects everything. */
-const { gc } = globalThis as { gc?: (options: { type: "minor" }) => void };
+const { gc } = globalThis as { gc?: (options: { type: "minor" | "major" }) => void };
 
 let passed = 0;
 
@@ -19,4 +19,9 @@ export function noteGarbage(bytes: number): void {
   if (passed < COLLECT_EVERY_BYTES) return;
   passed = 0;
   gc?.({ type: "minor" });
+}
+
+/** Collects everything that is dead: some 10 ms, for after the use of large tables. */
+export function collectGarbage(): void {
+  gc?.({ type: "major" });
 }

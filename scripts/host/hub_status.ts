@@ -13,7 +13,8 @@ import { isGood, type Seal, sealedBytes } from "../core/seal.ts";
 import { type Drill, readDrills } from "./drill_log.ts";
 import { readKeptReceipt } from "./far_receipt.ts";
 import type { Host } from "./host.ts";
-import { readMemory, setFolder } from "./memory.ts";
+import { readMemory } from "./memory.ts";
+import { setFolder } from "./state_folders.ts";
 import { readShipRecords, shipFolder } from "./ship_records.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
 

@@ -16,7 +16,7 @@ import type { GateReference } from "../core/gate.ts";
 import type { Manifest } from "../core/manifest.ts";
 import { isSnapshotId, type SnapshotId } from "../core/names.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
-import { makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
 /** The last snapshot, as its hub remembers it. */
@@ -33,15 +33,6 @@ export interface Memory {
   /** What the last good snapshot held of each database, by source: what the gate compares with. */
   readonly good: Readonly<Record<string, GateReference & { readonly snapshot: SnapshotId }>>;
 }
-
-/** The folder of a set's memory, staging and lock. */
-export const setFolder = (stateFolder: string, set: string): string => `${stateFolder}/${set}`;
-/** The folder that a snapshot is staged in: plaintext images, mode 0700. */
-export const stagingFolder = (folder: string): string => `${folder}/staging`;
-/** The image that the next increment is compared with, named by its SHA-256. */
-export const baseImage = (folder: string, sha256: string): string => `${folder}/base/${sha256}.image`;
-/** The page checksums that stand for it where `keepBase` is false. */
-export const baseChecksums = (folder: string, sha256: string): string => `${folder}/base/${sha256}.sums`;
 
 const shape = z.looseObject({
   version: z.literal(1),
@@ -86,8 +77,3 @@ export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
 }
 
 const sha256Of = (text: string): string => createHash("sha256").update(text).digest("hex");
-
-/** Makes the folders of a set, for their owner only. */
-export function makeSetFolders(fs: Fs, folder: string): void {
-  for (const path of [`${folder}/base`, stagingFolder(folder)]) makeFolderDurably(fs, path, 0o700);
-}

@@ -13,7 +13,7 @@ import { FrameCompressor } from "../core/zstd_frames.ts";
 import { type AgeEncrypter, createEncrypter } from "./age.ts";
 import { diskError } from "./fs.ts";
 import { noteGarbage } from "./garbage.ts";
-import type { Fs, OpenFile } from "./host.ts";
+import type { Fs, Host, OpenFile } from "./host.ts";
 
 /** How a part is compressed. */
 export interface Compression {
@@ -21,6 +21,32 @@ export interface Compression {
   readonly level: number;
   /** Content of one frame, in bytes. */
   readonly frameBytes: number;
+}
+
+/** A full is large, and most of it blobs that no level makes smaller: small frames keep memory low. */
+export const FOR_FULLS: Compression = { level: 3, frameBytes: 1 << 20 };
+/** All else is small, and worth the effort. */
+export const FOR_THE_REST: Compression = { level: 9, frameBytes: 4 << 20 };
+
+/**
+ * Writes the part `name` of the snapshot in `target.incoming`.
+ *
+ * @param fill Writes its plaintext.
+ * @throws {BackupError} (config) If a recipient is unusable; (disk) if the file cannot be written.
+ */
+export async function writePart(
+  target: {
+    readonly host: Pick<Host, "fs">;
+    readonly incoming: string;
+    readonly recipients: readonly string[];
+  },
+  name: PartName,
+  compression: Compression,
+  fill: (part: PartWriter) => void | Promise<void>,
+): Promise<SealedPart> {
+  using part = await PartWriter.create(target.host.fs, target.incoming, name, target.recipients, compression);
+  await fill(part);
+  return part.finish();
 }
 
 /** A part being written. Dispose of it when it is not finished: that closes its file. */

@@ -12,6 +12,7 @@ import type { SavedDatabase } from "../core/manifest.ts";
 import type { PartName } from "../core/names.ts";
 import { DeltaJournal, replayJournal } from "../core/patch.ts";
 import { diskError, parentOf, removeIfThere } from "./fs.ts";
+import { collectGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Opening, openSeal, readPartSaying, type TrustedSnapshot } from "./open_snapshot.ts";
 
@@ -48,6 +49,8 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
         journalPath,
       );
       bytes = link.bytes;
+      // Each takes some 20 MB of buffers, which no collection would come for by itself.
+      collectGarbage();
     }
     const sha256 = onlyFull ? fullHash.digest("hex") : hashOf(host, image, bytes);
     if (bytes !== saved.bytes || sha256 !== saved.sha256) {

@@ -14,7 +14,7 @@ import type { Place } from "../core/place.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
 import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs } from "./host.ts";
-import { stagingFolder } from "./memory.ts";
+import { stagingFolder } from "./state_folders.ts";
 import type { DatabaseFacts } from "./sqlite.ts";
 
 /** A database as it was found. */

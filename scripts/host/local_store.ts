@@ -1,0 +1,48 @@
+/**
+ * The set's folder in the hub's own store: where snapshots appear whole, and where old ones are let go of.
+ *
+ * @module
+ */
+
+import { prunable } from "../core/chain.ts";
+import type { Config } from "../core/config.ts";
+import type { SetName } from "../core/names.ts";
+import { diskError, makeFolderDurably, parentOf, removeIfThere } from "./fs.ts";
+import type { Fs, Host } from "./host.ts";
+import { confirmedIds } from "./ship_records.ts";
+import { INCOMING_PREFIX, isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";
+
+/** Makes the folder if need be, and removes what a run that did not finish left there. */
+export function prepareStore(fs: Fs, { folder }: StoredSet): void {
+  makeFolderDurably(fs, folder, 0o750);
+  for (const { name } of fs.readDir(folder)) {
+    if (name.startsWith(INCOMING_PREFIX)) removeIfThere(fs, `${folder}/${name}`);
+  }
+}
+
+/** Makes the snapshot that is whole in `incoming` appear under its name, in one rename. */
+export function publish(fs: Fs, incoming: string, final: string): void {
+  try {
+    fs.syncFolder(incoming);
+    fs.rename(incoming, final);
+    fs.syncFolder(parentOf(final));
+  } catch (error) {
+    throw diskError(`publish ${final}`, error);
+  }
+}
+
+/**
+ * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
+ * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
+ */
+export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): void {
+  const confirmed = confirmedIds(host, config, set);
+  if (confirmed.size === 0) return;
+  const seals = snapshotIds(host.fs, stored).map((id) => readSnapshot(host.fs, stored, id)).filter(isSealed)
+    .map(({ sealed }) => sealed.seal);
+  for (const id of prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse()) {
+    const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
+    host.fs.rename(`${stored.folder}/${id}`, removing);
+    removeIfThere(host.fs, removing);
+  }
+}
