@@ -13,7 +13,7 @@ import type { ReportData, ReportDestination, ReportSet } from "./core/report_dat
 import { reportPage } from "./core/report_page.ts";
 import { sealedBytes } from "./core/seal.ts";
 import { PROGRAM } from "./core/version.ts";
-import { makeZone, type Zone } from "./core/zone.ts";
+import { type Day, firstOfMonth, makeZone, type Zone } from "./core/zone.ts";
 import { readDrills } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { type SetStatus, status } from "./host/hub_status.ts";
@@ -23,8 +23,8 @@ import { readRuns } from "./host/run_log.ts";
 import { serveStep } from "./host/step.ts";
 import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
 
-/** Days that a calendar goes back: half a year. */
-const DAYS_MAX = 184;
+/** Months before this one that calendars show. */
+const MONTHS_BACK = 5;
 
 /** Makes the page. @param timeZone Whose days and times it shows; that of this machine where left out. */
 export function report(
@@ -50,7 +50,7 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
     problems: readView(host, config).problems,
     sets: sets.map((set) => readSet(host, config, set, zone)),
     destinations: config.destinations.map(({ name, kind }) => ({ name, kind, sets: heldBy(name, sets) })),
-    shipping: calendarOf(shipping, Infinity, at, zone, DAYS_MAX),
+    shipping: calendarOf(shipping, Infinity, at, zone, earliestOf(at, zone)),
     drills: readDrills(fs, config.stateFolder).map(({ at, set, snapshot, store, ok, seconds }) => ({
       time: new Date(at),
       set,
@@ -81,6 +81,7 @@ function readSet(
     .map(({ sealed }) => sealed.seal);
   const runs = readRuns(host, config, { verb: "backup", set });
   const moments = historyOf(seals, runs);
+  const at = host.now();
   const bytesOf = (isFull: boolean) =>
     seals.filter(({ kind }) => (kind === "full") === isFull).reduce(
       (sum, seal) => sum + sealedBytes(seal),
@@ -93,9 +94,11 @@ function readSet(
     maxAgeHours,
     local: { snapshots: seals.length, fullBytes: bytesOf(true), otherBytes: bytesOf(false) },
     moments,
-    days: calendarOf(eventsOfSnapshots(moments, runs), maxAgeHours, host.now(), zone, DAYS_MAX),
+    days: calendarOf(eventsOfSnapshots(moments, runs), maxAgeHours, at, zone, earliestOf(at, zone)),
   };
 }
+
+const earliestOf = (at: Date, zone: Zone): Day => firstOfMonth(zone.dayOf(at), MONTHS_BACK);
 
 /** What a destination holds of the sets of which anything was taken. */
 function heldBy(name: string, sets: readonly SetStatus[]): ReportDestination["sets"] {

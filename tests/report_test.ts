@@ -7,7 +7,7 @@ import { historyOf } from "../scripts/core/history.ts";
 import { markup } from "../scripts/core/html.ts";
 import { snapshotIdAt } from "../scripts/core/names.ts";
 import { reportPage } from "../scripts/core/report_page.ts";
-import { addDays, makeZone } from "../scripts/core/zone.ts";
+import { addDays, firstOfMonth, makeZone } from "../scripts/core/zone.ts";
 import { writeReport } from "../scripts/host/report_file.ts";
 import { makeHost } from "../scripts/host/step.ts";
 import { report } from "../scripts/report.ts";
@@ -285,8 +285,9 @@ Deno.test("what a storage host says of itself is shown, problems and all", () =>
     freeBytes: undefined,
   });
   const words = page.replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
-  assert.match(words, /up to 24 Nov 2026, 06:00 said on 24 Nov 2026, 07:00 hapi\.db &#60;is&#62; damaged/);
-  assert.match(words, /disk folder, set state 24 Nov 2026, 06:00 none does not say/);
+  assert.match(words, /storage rsync, set state 24 Nov 2026, 06:00 verified there up to 24 Nov 2026, 06:00 /);
+  assert.match(words, /, as it said on 24 Nov 2026, 07:00 hapi\.db &#60;is&#62; damaged none/);
+  assert.match(words, /disk folder, set state 24 Nov 2026, 06:00 none/);
 });
 
 Deno.test("markup escapes every piece but markup", () => {
@@ -331,12 +332,17 @@ Deno.test("a day is missing only when something was due by its end, and today on
   const zone = makeZone(BERLIN);
   const taken = events("good", "2026-11-20T05:00:00Z", "2026-11-20T17:00:00Z", "2026-11-22T22:30:00Z");
   const states = (maxAgeHours: number, now: string) =>
-    calendarOf(taken, maxAgeHours, new Date(now), zone, 100).map(({ state }) => state);
+    calendarOf(taken, maxAgeHours, new Date(now), zone, "2026-01-01").map(({ state }) => state);
   assert.deepEqual(states(26, "2026-11-23T12:00:00Z"), ["good", "missing", "good", "quiet"]);
   assert.deepEqual(states(26, "2026-11-24T00:31:00Z"), ["good", "missing", "good", "quiet", "missing"]);
   assert.deepEqual(states(8 * 24, "2026-11-24T00:31:00Z"), ["good", "quiet", "good", "quiet", "quiet"]);
-  assert.deepEqual(calendarOf([], 26, new Date(), zone, 100), []);
-  assert.equal(calendarOf(taken, 26, new Date("2026-11-23T12:00:00Z"), zone, 2)[0]!.day, "2026-11-22");
+  assert.deepEqual(calendarOf([], 26, new Date(), zone, "2026-01-01"), []);
+  const late = calendarOf(taken, 26, new Date("2026-11-23T12:00:00Z"), zone, "2026-11-21");
+  assert.deepEqual(
+    [late[0]!.day, late[0]!.state],
+    ["2026-11-21", "missing"],
+    "what came before still counts",
+  );
 });
 
 Deno.test("a suspect snapshot marks its day though another was good, and does not count as new", () => {
@@ -346,7 +352,7 @@ Deno.test("a suspect snapshot marks its day though another was good, and does no
     ...events("suspect", "2026-11-20T18:00:00Z", "2026-11-21T18:00:00Z"),
     ...events("failed", "2026-11-23T06:00:00Z", "2026-11-24T18:00:00Z"),
   ];
-  const days = calendarOf(runs, 36, new Date("2026-11-24T20:00:00Z"), zone, 100);
+  const days = calendarOf(runs, 36, new Date("2026-11-24T20:00:00Z"), zone, "2026-01-01");
   assert.deepEqual(days.map(({ state }) => state), ["suspect", "suspect", "missing", "failed", "good"]);
   assert.deepEqual(
     badDays(days).map(({ first, last, state }) => [first, last, state]),
@@ -367,6 +373,7 @@ Deno.test("days begin where the zone's clock says so, across every change of it"
       assert.equal(zone.dayOf(start), day, name);
       assert.notEqual(zone.dayOf(new Date(start.getTime() - 1)), day, name);
     }
+    assert.equal(firstOfMonth("2026-03-31", 5), "2025-10-01");
   }
 });
 

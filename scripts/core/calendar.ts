@@ -61,14 +61,14 @@ export function eventsOfRuns(runs: readonly RunRecord[]): CalendarEvent[] {
  * The days from the first that anything is known of to today; none if nothing is known.
  *
  * @param maxAgeHours Something is due when the last good event is older.
- * @param daysMax Days to go back at most.
+ * @param earliest What was before this day is not told, but counts.
  */
 export function calendarOf(
   events: readonly CalendarEvent[],
   maxAgeHours: number,
   now: Date,
   zone: Zone,
-  daysMax: number,
+  earliest: Day,
 ): CalendarDay[] {
   const today = zone.dayOf(now);
   const byDay = Map.groupBy(events, ({ time }) => zone.dayOf(time));
@@ -90,7 +90,7 @@ export function calendarOf(
       counts,
       troubles: [...new Set(ofDay.flatMap(({ troubles }) => troubles))],
     };
-  }).slice(-daysMax);
+  }).filter(({ day }) => day >= earliest);
 }
 
 function stateOf(counts: CalendarDay["counts"], isDue: boolean): DayState {

@@ -55,11 +55,13 @@ export function growth({ at, zone }: ReportData, { name, moments }: ReportSet): 
   const spanMs = Math.max(1, days.at(-1)!.time.getTime() - fromMs);
   const place = ({ time }: { readonly time: Date }) =>
     days.length === 1 ? 0.5 : (time.getTime() - fromMs) / spanMs;
-  const marks = marksFor(
-    [...lasts.keys()].map((day) => formatDay(day)),
-    (index) => place(days[index]!),
-    MARKS_MAX,
-  );
+  const hasYears = spanMs > 300 * 86_400_000;
+  const count = Math.min(hasYears ? MARKS_MAX - 1 : MARKS_MAX, days.length);
+  const marks = Array.from({ length: count }, (_, n) => {
+    const part = count === 1 ? 0 : n / (count - 1);
+    const text = formatDay(zone.dayOf(new Date(fromMs + part * spanMs)), { year: hasYears });
+    return { at: count === 1 ? 0.5 : part, text };
+  });
   const before = days.find(({ time }) => at.getTime() - time.getTime() <= MONTH_MS) ?? days.at(-1)!;
   const since = formatDay(zone.dayOf(before.time));
 

@@ -10,7 +10,7 @@ import { timeOfSnapshotId } from "./names.ts";
 import { calendar, SHIPPING_DAYS } from "./report_calendar.ts";
 import type { ReportData, ReportReceipt } from "./report_data.ts";
 import { MONTH_MS } from "./report_growth.ts";
-import { cell, outcome, table } from "./report_table.ts";
+import { cell, moment, outcome, table } from "./report_table.ts";
 import type { Zone } from "./zone.ts";
 
 const ROWS_MAX = 12;
@@ -19,16 +19,13 @@ const ROWS_MAX = 12;
 export function shippingSection({ destinations, shipping, at, zone }: ReportData): Html {
   const names = destinations.map(({ name }) => name).join(", ");
   const held = destinations.flatMap(({ name, kind, sets }) => sets.map((set) => ({ name, kind, ...set })));
-  const hasReceipts = held.some(({ receipt }) => receipt);
   const rows = held.map(({ name, kind, set, newest, waiting, receipt }) => [
     cell(name, `${kind}, set ${set}`),
-    newest ? zone.minute(timeOfSnapshotId(newest)) : outcome(false, "nothing"),
+    markup`${newest ? moment(zone, timeOfSnapshotId(newest)) : outcome(false, "nothing")}${
+      receipt && receiptLines(zone, receipt)
+    }`,
     outcome(waiting === 0, waiting === 0 ? "none" : formatCount(waiting)),
-    ...hasReceipts
-      ? [receipt ? receiptCell(zone, receipt) : markup`<span class="soft">does not say</span>`]
-      : [],
   ]);
-  const heads = ["Destination", "Newest held", "Waiting", ...hasReceipts ? ["Verified there"] : []];
   return markup`<section aria-labelledby="shipping">
 <h2 id="shipping">Off this machine</h2>
 ${
@@ -36,15 +33,21 @@ ${
       ? markup`<p>${outcome(false, "Nothing is off this machine: no destination is configured.")}</p>`
       : held.length === 0
       ? markup`<p class="soft">${names}: there is nothing to hold yet.</p>`
-      : markup`<div class="card">${table("What each destination holds", heads, rows)}</div>`
+      : markup`<div class="card">${
+        table("What each destination holds", ["Destination", "Newest held", "Waiting"], rows)
+      }</div>`
   }
 ${shipping.length > 0 && calendar("Days of shipping", shipping, zone.dayOf(at), SHIPPING_DAYS)}
 </section>`;
 }
 
-function receiptCell(zone: Zone, { time, verified, problems }: ReportReceipt): Html {
-  const said = verified ? `up to ${zone.minute(timeOfSnapshotId(verified))}` : "nothing";
-  return markup`${cell(outcome(verified !== undefined, said), `said on ${zone.minute(time)}`)}${
+function receiptLines(zone: Zone, { time, verified, problems }: ReportReceipt): Html {
+  const said = verified
+    ? `verified there up to ${zone.minute(timeOfSnapshotId(verified))}`
+    : "nothing verified there";
+  return markup`<br><span class="small">${
+    outcome(verified !== undefined, said)
+  }<span class="soft">, as it said on ${zone.minute(time)}</span></span>${
     problems.map((problem) => markup`<br>${outcome(false, problem)}`)
   }`;
 }
@@ -54,13 +57,13 @@ export function proofSection({ drills, proofs, zone }: ReportData): Html {
   const none = (title: string, command: string) =>
     markup`<h3>${title}</h3><p class="soft small">None was ever made. <code>${command}</code> makes one.</p>`;
   const drillRows = drills.slice(-ROWS_MAX).reverse().map(({ time, set, snapshot, from, seconds, ok }) => [
-    zone.minute(time),
+    moment(zone, time),
     cell(`${set}, ${zone.minute(timeOfSnapshotId(snapshot))}`, `from ${from}`),
     cell(outcome(ok, ok ? "proven" : "FAILED"), `in ${formatDuration(seconds)}`),
   ]);
   const proofRows = proofs.slice(-ROWS_MAX).reverse().map(({ time, of, chains, failed, ok }) => [
-    zone.minute(time),
-    of,
+    moment(zone, time),
+    markup`<span class="small">${of}</span>`,
     outcome(
       ok,
       ok

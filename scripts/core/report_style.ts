@@ -63,14 +63,14 @@ section > * + * { margin-top: 1rem; }
 .tiles .bad dd:first-of-type::before { content: "! "; }
 
 .beside { display: flex; flex-wrap: wrap; gap: 1.1rem 2.5rem; }
-.months { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.1rem 1.7rem; }
+.months { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.1rem 1.05rem; }
 table { border-collapse: collapse; }
 .month { font-size: 0.75rem; line-height: 1; }
 .month caption { text-align: left; white-space: nowrap; font-weight: 600; padding: 0 0 0.4rem 1px; }
 .month th { position: relative; font-weight: 400; color: var(--soft); height: 1.1rem; padding: 0; }
 .month td { padding: 1px; }
 .day {
-  position: relative; display: grid; place-items: center; width: 1.4rem; height: 1.4rem;
+  position: relative; display: grid; place-items: center; width: 1.3rem; height: 1.3rem;
   border: 1px solid transparent; border-radius: 4px; color: var(--soft);
 }
 .day.unknown { background: var(--faint); }
@@ -89,8 +89,8 @@ table { border-collapse: collapse; }
 .legend .day { flex: none; font-size: 0.75rem; line-height: 1; width: 1.25rem; height: 1.25rem; }
 .look { flex: 1 1 20rem; min-width: 0; }
 .look h4 { margin: 0; font-size: 0.83rem; font-weight: 600; }
-.look ul { list-style: none; }
-.look li { margin-top: 0.45rem; }
+.look ul { list-style: none; columns: 20rem; column-gap: 2.5rem; }
+.look li { padding-top: 0.45rem; break-inside: avoid; }
 .look b { font-weight: 600; }
 .look p { margin-top: 0.45rem; }
 
@@ -133,6 +133,8 @@ details td { white-space: nowrap; }
 .rows th { text-align: left; font-weight: 400; color: var(--soft); font-size: 0.8rem; vertical-align: bottom; }
 .rows th, .rows td { padding: 0.35rem 1.1rem 0.35rem 0; border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 .rows td { vertical-align: top; }
+.rows td .small { overflow-wrap: anywhere; }
+.rows time { white-space: nowrap; }
 .rows tr > :last-child { padding-right: 0; }
 .rows tbody tr:last-child > * { border-bottom: 0; }
 .rows .number { text-align: right; white-space: nowrap; }

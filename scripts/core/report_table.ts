@@ -6,6 +6,7 @@
 
 import { formatDuration } from "./format.ts";
 import { type Html, markup } from "./html.ts";
+import type { Zone } from "./zone.ts";
 
 /** A table that scrolls by itself where it is too wide. @param numbers The columns that are set to the right. */
 export function table(
@@ -31,6 +32,10 @@ export function table(
 /** A cell's text, and what is less important under it. */
 export const cell = (text: string | Html, under: string): Html =>
   markup`${text}<br><span class="soft small">${under}</span>`;
+
+/** A time that is not broken over lines. */
+export const moment = (zone: Zone, time: Date): Html =>
+  markup`<time datetime="${time.toISOString()}">${zone.minute(time)}</time>`;
 
 /** Words that say that something is right, or wrong: with a sign, since colour alone does not tell. */
 export const outcome = (isRight: boolean, words: string): Html =>

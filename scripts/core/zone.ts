@@ -73,6 +73,12 @@ export function addDays(day: Day, count: number): Day {
   return new Date(Date.parse(`${day}T00:00:00Z`) + count * DAY_MS).toISOString().slice(0, 10);
 }
 
+/** The first of the month so many months before a day's. */
+export function firstOfMonth(day: Day, monthsBack: number): Day {
+  const [year, month] = day.split("-").map(Number);
+  return new Date(Date.UTC(year!, month! - 1 - monthsBack, 1)).toISOString().slice(0, 10);
+}
+
 /** All days from one to another, both included. */
 export function daysBetween(first: Day, last: Day): Day[] {
   const days: Day[] = [];
