@@ -11,6 +11,9 @@ import { filesBelow } from "./sealed_folder.ts";
 
 const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
 const KILLS = 9;
+/** Makes a run take long enough to be hit in the middle. */
+const MANY_MESSAGES = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+  INSERT INTO messages (session, body) SELECT 'a', randomblob(1200) FROM n`;
 
 /**
  * What only a run that is under way may have: snapshots that are not whole, staged plaintext, journals. Half uploads
@@ -24,9 +27,9 @@ function unfinished(home: string): Promise<string[]> {
   );
 }
 
-/** Runs `backup` and ends it after `afterMs`, unless it is done before. */
-async function killed(home: Home, signal: Deno.Signal, afterMs: number): Promise<string> {
-  const child = home.spawn(["backup"], { under: ["setsid"] });
+/** Runs a command and ends it after `afterMs`, unless it is done before. */
+async function killed(home: Home, args: string[], signal: Deno.Signal, afterMs: number): Promise<string> {
+  const child = home.spawn(args, { under: ["setsid"] });
   // As a terminal does on Ctrl-C, to the programs that it has started too.
   const timer = setTimeout(() => Deno.kill(signal === "SIGINT" ? -child.pid : child.pid, signal), afterMs);
   await child.stdin.close();
@@ -40,8 +43,9 @@ async function killed(home: Home, signal: Deno.Signal, afterMs: number): Promise
   return `${signal} heeded`;
 }
 
+const seed = Number(Deno.env.get("KILL_SEED") ?? Math.floor(Math.random() * 2 ** 31));
+
 Deno.test("killed at random moments, a backup leaves whole snapshots only, and the next run goes on and ships them", async () => {
-  const seed = Number(Deno.env.get("KILL_SEED") ?? Math.floor(Math.random() * 2 ** 31));
   const random = makeRandom(seed);
   using home = await makeHome();
   const far = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "far-" }));
@@ -57,8 +61,7 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
         knownHostsFile: sshd.knownHostsFile,
       }],
     });
-    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
-      INSERT INTO messages (session, body) SELECT 'a', randomblob(1200) FROM n`);
+    home.sql(MANY_MESSAGES);
     const backUp = async () => {
       const started = performance.now();
       const { code, stderr } = await home.cli(["backup"]);
@@ -74,7 +77,7 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
       home.sql(`UPDATE messages SET body = randomblob(1200) WHERE id % 40 = ${kill}`);
       const live = Deno.readFileSync(home.database);
       const signal = SIGNALS[kill % SIGNALS.length]!;
-      ended.push(await killed(home, signal, wholeMs * (0.1 + 0.9 * random.next())));
+      ended.push(await killed(home, ["backup"], signal, wholeMs * (0.1 + 0.9 * random.next())));
       assert.deepEqual(Deno.readFileSync(home.database), live, `seed ${seed}: the live database was touched`);
       if (signal !== "SIGKILL") assert.deepEqual(await unfinished(home.home), [], `seed ${seed}`);
       for (const set of [opening.set, farSet]) {
@@ -106,4 +109,61 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
   } finally {
     Deno.removeSync(far, { recursive: true });
   }
+});
+
+Deno.test("killed at random moments, verify and restore leave all or nothing, and the next run ends what they began", async () => {
+  const random = makeRandom(seed, "restore");
+  using home = await makeHome();
+  home.sql(MANY_MESSAGES);
+  await home.backup();
+  const out = `${home.dir}/out`;
+  const hapi = `${home.home}/.hapi`;
+  const saved = await filesBelow(hapi);
+  const identity = ["--identity", home.identityFile];
+  const live = async () => (await filesBelow(hapi)).filter(([path]) => !path.includes(".before-restore-"));
+
+  const commands = {
+    verify: ["verify", ...identity],
+    restore: ["restore", "--to", out, ...identity],
+    inPlace: ["restore", "--in-place", ...identity],
+  };
+  const ended: string[] = [];
+  for (const [name, args] of Object.entries(commands)) {
+    const run = async () => {
+      const started = performance.now();
+      const { code, stderr } = await home.cli(args);
+      assert.equal(code, 0, `seed ${seed}: ${stderr}`);
+      if (args === commands.verify) {
+        assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], []);
+      } else {assert.deepEqual(
+          args === commands.restore ? await filesBelow(`${out}/home/.hapi`) : await live(),
+          saved,
+        );}
+      await Deno.remove(out, { recursive: true }).catch(() => {});
+      return performance.now() - started;
+    };
+    const wholeMs = await run();
+    for (const signal of SIGNALS) {
+      if (args === commands.inPlace) {
+        home.sql("DELETE FROM messages WHERE id > 10");
+        home.write(".hapi/hub.env", "KEY=changed-since\n");
+      }
+      const before = await live();
+      ended.push(`${name}: ${await killed(home, args, signal, wholeMs * (0.3 + 0.7 * random.next()))}`);
+      // What is there under its name is whole. (That no rename of many is half done: power_loss_test.ts.)
+      const restored = await filesBelow(`${out}/home`).catch(() => undefined);
+      if (restored) assert.equal(restored.length, saved.length, `seed ${seed}`);
+      if (signal !== "SIGKILL") {
+        const now = await live();
+        if (ended.at(-1)!.endsWith("done")) assert.deepEqual(now, args === commands.inPlace ? saved : before);
+        else assert.deepEqual(now, before, `seed ${seed}`);
+        if (!restored) assert.throws(() => Deno.lstatSync(out), Deno.errors.NotFound, `seed ${seed}`);
+        const scratch = `${home.stateFolder}/scratch`;
+        assert.deepEqual([...Deno.readDirSync(scratch)], [], `seed ${seed}`);
+      }
+      if (restored) Deno.removeSync(out, { recursive: true });
+      await run();
+    }
+  }
+  console.log(`seed ${seed}: ${ended.join(", ")}`);
 });
