@@ -21,15 +21,13 @@ import { isPlace, pathOfPlace, placeOf } from "../scripts/core/place.ts";
 import { parseSeal, type Seal, SEAL_NAMESPACE, sealChecksum, serializeSeal } from "../scripts/core/seal.ts";
 import { signSsh } from "../scripts/core/sshsig.ts";
 import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/zstd_frames.ts";
-import { readIdentities } from "../scripts/host/identity.ts";
 import { type Opening, openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
 import { PartWriter } from "../scripts/host/part_writer.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
-import { parseTrust, signersIn } from "../scripts/core/trust.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
+import { copySync, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const NOT_MORE = { numRuns: 200 };
@@ -644,35 +642,4 @@ Deno.test("a manifest of a real snapshot is read as it was written, with its row
 Deno.test("the command table is whole: an example of each verb parses, and no two verbs are the same", () => {
   assert.equal(new Set(COMMANDS.map(({ verb }) => verb)).size, COMMANDS.length);
   for (const { verb, example } of COMMANDS) assert.ok(example.startsWith(`hapi-backup ${verb}`), verb);
-});
-
-const VECTOR = new URL("./vectors/format-1/", import.meta.url).pathname;
-
-Deno.test("a store of format version 1 restores for ever", async () => {
-  using home = await makeHome();
-  const identity = Deno.readTextFileSync(`${VECTOR}identity.txt`);
-  const opening: Opening = {
-    host: home.host,
-    set: { hub: "home" as never, set: "state" as never, folder: `${VECTOR}store/home/state` },
-    identities: readIdentities(identity),
-    trust: parseTrust(signersIn(identity)),
-  };
-  const snapshots = readSetIfThere(home.host.fs, opening.set).filter(isSealed);
-  assert.deepEqual(snapshots.map(({ sealed }) => sealed.seal.kind), [
-    "full",
-    "increment",
-    "unchanged",
-    "full",
-  ]);
-  const expected = JSON.parse(Deno.readTextFileSync(`${VECTOR}expected.json`));
-  for (const { id } of snapshots) {
-    const to = `${home.dir}/${id}`;
-    await restore(opening, id, to);
-    assert.deepEqual(await filesBelow(to), expected[id], id);
-    Deno.mkdirSync(`${home.dir}/scratch`);
-    const checks = await verify(opening, snapshots, id, `${home.dir}/scratch`);
-    Deno.removeSync(`${home.dir}/scratch`, { recursive: true });
-    assert.deepEqual(checks.filter(({ ok }) => !ok), [], id);
-  }
-  assert.equal(countMessages(`${home.dir}/${snapshots[1]!.id}/home/.hapi/hapi.db`), 60);
 });

@@ -284,7 +284,7 @@ Deno.test("a hub's memory that rotted never makes a snapshot that counts as good
   const { now } = home;
   const kinds = new Set<string>();
   await fuzz({
-    ...{ name: "a backup", real: [Deno.readTextFileSync(memory)], isText: true, share: 0.15 },
+    ...{ name: "a backup", real: [Deno.readTextFileSync(memory)], isText: true, share: 0.05 },
     kinds: ["source", "integrity", "disk", "clock"],
     async read(bytes) {
       for (const name of ["store", "state"]) {
