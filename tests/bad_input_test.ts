@@ -178,7 +178,7 @@ async function foldersBelow(folder: string): Promise<string[]> {
   return (await output("find", [folder, "-type", "d"])).trim().split("\n");
 }
 
-Deno.test("a full disk under the store, or under the state folder, stops the run: exit 1, and nothing half-made", async () => {
+Deno.test("a full disk under whatever is written stops the run: exit 1, and nothing half-made", async () => {
   if (Deno.uid() !== 0) return;
   using home = await makeHome();
   // Incompressible, and more than the disk holds.
@@ -213,6 +213,21 @@ Deno.test("a full disk under the store, or under the state folder, stops the run
   }
   home.configure({});
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
+  try {
+    const identity = ["--identity", home.identityFile];
+    for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
+      assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
+      assert.deepEqual([...Deno.readDirSync(disk)], []);
+    }
+    assert.throws(
+      () => Deno.statSync(`${home.stateFolder}/drills.jsonl`),
+      Deno.errors.NotFound,
+      "a full disk is no verdict on a snapshot",
+    );
+  } finally {
+    await output("umount", [disk]);
+  }
 });
 
 Deno.test("a copy over its time, or under which the WAL grows too much, is given up, and leaves nothing", async () => {
