@@ -62,7 +62,10 @@ Deno.test("a recipient is added, opens what comes from then on, is proven, and i
   assert.match(added.stdout, /will open every snapshot from the next one on/);
   assert.match(added.stdout, /of the 2 snapshots that are here it opens none/);
   const after = Deno.readTextFileSync(place.config);
-  assert.equal(after, before.replace(/("recipients": \["age1[a-z0-9]+")/, `$1, "${second.recipient}"`));
+  assert.equal(
+    after,
+    before.replace(/("recipients": \[\s*"age1[a-z0-9]+")/, `$1,\n    "${second.recipient}"`),
+  );
   assert.equal(Deno.statSync(place.config).mode! & 0o777, 0o600);
 
   const changed = await backup();
@@ -159,7 +162,7 @@ Deno.test("a forged chain and a damaged header do not count as proven", async ()
   Deno.writeFileSync(part, good);
   const text = Deno.readTextFileSync(place.config);
   const other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
-  Deno.writeTextFileSync(place.config, text.replace(/"signers": \[.*\]/, `"signers": ["${other}"]`));
+  Deno.writeTextFileSync(place.config, text.replace(/"signers": \[[^\]]*\]/, `"signers": ["${other}"]`));
   const identity = Deno.readTextFileSync(`${home}/.config/hapi-backup/identity.txt`).replace(
     /# signer.*/,
     "",

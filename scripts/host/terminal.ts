@@ -2,7 +2,8 @@
  * The terminal: progress and words on standard error, data on standard output.
  *
  * Under systemd each line carries its journal priority (`<4>` for a warning; sd-daemon(3)), and progress is left out.
- * With `--json` the words are events, one JSON object a line.
+ * With `--json` the words are events, one JSON object a line; an error is words all the same, as it is data on standard
+ * output.
  *
  * @module
  */
@@ -29,7 +30,7 @@ export interface FullTerminal extends Terminal {
 }
 
 /** What is said, by its journal priority. */
-const EVENTS = { 3: "error", 4: "warning", 6: "info", 7: "detail" } as const;
+const EVENTS = { 4: "warning", 6: "info", 7: "detail" } as const;
 /** Progress is shown of what takes longer than this. */
 const QUICK_MS = 500;
 const DRAW_EVERY_MS = 250;
@@ -47,11 +48,13 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
     if (isDrawn) write(Deno.stderr, "\r\x1b[K");
     isDrawn = false;
   };
-  const say = (priority: keyof typeof EVENTS, text: string) => {
+  const writeLines = (priority: number, text: string) => {
     clear();
-    const lines = json ? [JSON.stringify({ event: EVENTS[priority], text })] : text.split("\n");
-    write(Deno.stderr, lines.map((line) => `${journal ? `<${priority}>` : ""}${line}\n`).join(""));
+    const prefix = journal ? `<${priority}>` : "";
+    write(Deno.stderr, text.split("\n").map((line) => `${prefix}${line}\n`).join(""));
   };
+  const say = (priority: keyof typeof EVENTS, text: string) =>
+    writeLines(priority, json ? JSON.stringify({ event: EVENTS[priority], text }) : text);
   const draw = () => {
     const now = performance.now();
     const slow = [...underWay].filter(([, { beganAt }]) => now - beganAt > QUICK_MS);
@@ -98,7 +101,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
       if (!quiet) say(4, journal || json ? text : `warning: ${text}`);
     },
     error(text) {
-      say(3, text);
+      writeLines(3, text);
     },
     print(text) {
       clear();
