@@ -106,7 +106,7 @@ Deno.test("a database with damaged pages is stored, called suspect, and does not
   bytes.fill(0xa5, 60 * 4096, 62 * 4096);
   Deno.writeFileSync(home.database, bytes);
   const ran = await home.cli(["backup", "--no-ship", "--json"]);
-  assertError(ran, 3, /as good: \d{8}T\d{6}Z: hapi\.db: integrity_check/, /--accept/);
+  assertError(ran, 3, /as good: \d{8}T\d{6}Z: hapi\.db: integrity_check/, /the database is damaged/);
   const [report] = JSON.parse(ran.stdout).snapshots;
   assert.equal(report.suspicions[0].code, "integrity");
   assert.match((await home.cli(["list"])).stdout, /SUSPECT: hapi\.db integrity/);
