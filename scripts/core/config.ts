@@ -391,6 +391,8 @@ function defaultSets(hapiHome: string, dbPath: string | undefined): Record<strin
     voice: set.parse({
       sources: [{ kind: "folder", path: "~/voice-test-output" }],
       maxAgeHours: 8 * 24,
+      // Taken weekly: with a full every week there would be nothing but fulls.
+      fullEveryDays: 56,
     }),
   };
 }
