@@ -47,7 +47,7 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
     at,
     zone,
     program: PROGRAM,
-    problems: readView(host, config).problems,
+    problems: readView(host, config, sets).problems,
     sets: sets.map((set) => readSet(host, config, set, zone)),
     destinations: config.destinations.map(({ name, kind }) => ({ name, kind, sets: heldBy(name, sets) })),
     shipping: calendarOf(shipping, Infinity, at, zone, earliestOf(at, zone)),

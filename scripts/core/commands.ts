@@ -329,7 +329,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary:
       "write one page to look at: calendar, growth, what runs stored, proofs, what is off this machine",
     details:
-      "The page loads nothing and runs nothing, and shows numbers only: it may be copied to a phone.\n" +
+      "The page loads nothing and runs nothing, and holds nothing of what is backed up but counts and sizes.\n" +
       "An earlier report is replaced; nothing else is.",
     config: "hub",
     options: [{ flags: "--html <file>", text: "where to write it; - prints it" }],

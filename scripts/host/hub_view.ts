@@ -15,9 +15,8 @@ import { readRuns } from "./run_log.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
 
 /** How this hub stands now. */
-export function readView(host: Host, config: Config): HubView {
+export function readView(host: Host, config: Config, sets = status(host, config)): HubView {
   const now = host.now();
-  const sets = status(host, config);
   const proofs = readProofs(host.fs, config.stateFolder);
   const problems: Problem[] = [];
   for (const set of sets) {
