@@ -37,7 +37,14 @@ import {
   missingInFolder,
   requireMounted,
 } from "./host/folder_destination.ts";
-import { exists, makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import {
+  exists,
+  knownError,
+  makeFolderDurably,
+  readTextIfThere,
+  removeIfThere,
+  writeFileDurably,
+} from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { copySnapshotByRclone, describeRemote, isRemoteOnDevices, missingAtRemote } from "./host/rclone.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
@@ -109,6 +116,7 @@ interface Driver {
 
 class ShipRun {
   readonly local: readonly Local[];
+  readonly #unusable: ShipReport["damaged"];
   readonly #folder: string;
   readonly #problems = new Map<string, string | undefined>();
   readonly #fullWanted = new Map<SetName, string>();
@@ -121,7 +129,9 @@ class ShipRun {
     private readonly settings: ShipSettings,
   ) {
     this.#folder = `${options.stateFolder}/ship`;
-    this.local = readLocal(host, options, settings.sets);
+    const { local, unusable } = readLocal(host, options, settings.sets);
+    this.local = local;
+    this.#unusable = unusable;
     makeFolderDurably(host.fs, this.#folder, 0o700);
   }
 
@@ -211,10 +221,11 @@ class ShipRun {
 
   /** Snapshots that were found damaged here. */
   damaged(): ShipReport["damaged"] {
-    return this.local.flatMap(({ set, id }) => {
+    const damaged = this.local.flatMap(({ set, id }) => {
       const problem = this.#problems.get(keyOf({ set, id }));
       return problem === undefined ? [] : [{ set, id, problem }];
     });
+    return [...this.#unusable, ...damaged];
   }
 
   /** Leaves a marker for each set whose newest chain cannot be completed somewhere, and clears the others. */
@@ -377,10 +388,15 @@ class Book {
   }
 }
 
-/** The sealed snapshots of this hub. Folders without a valid seal are told of and left alone. */
-function readLocal(host: Host, { store, hub }: ShipOptions, sets: readonly SetName[] | undefined): Local[] {
-  if (!exists(host.fs, store)) return [];
+/** The sealed snapshots of this hub, and those whose seal cannot be used. A folder without a seal is left alone. */
+function readLocal(
+  host: Host,
+  { store, hub }: ShipOptions,
+  sets: readonly SetName[] | undefined,
+): { local: Local[]; unusable: ShipReport["damaged"][number][] } {
   const local: Local[] = [];
+  const unusable: ShipReport["damaged"][number][] = [];
+  if (!exists(host.fs, store)) return { local, unusable };
   for (const set of findSets(host.fs, store)) {
     if (set.hub !== hub || (sets && !sets.includes(set.set))) continue;
     for (const snapshot of readSet(host.fs, set)) {
@@ -389,12 +405,13 @@ function readLocal(host: Host, { store, hub }: ShipOptions, sets: readonly SetNa
         const { seal, checksum } = snapshot.sealed;
         local.push({ set: set.set, id: snapshot.id, sealSha256: checksum, needs: seal.needs, snapshot });
       } else {
-        const { problem } = snapshot.sealed as { problem: string };
+        const { state, problem } = snapshot.sealed as { state: string; problem: string };
         host.report.warn(`${keyOf(snapshot)} is not shipped: ${problem}`);
+        if (state === "unreadable") unusable.push({ set: set.set, id: snapshot.id, problem });
       }
     }
   }
-  return local;
+  return { local, unusable };
 }
 
 function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport["receipt"]> {
@@ -402,8 +419,9 @@ function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport
 }
 
 function problemOf(error: unknown): Problem {
-  if (!(error instanceof BackupError)) return { kind: "internal", message: reasonOf(error) };
-  return { kind: error.kind, message: error.message, ...(error.hint ? { hint: error.hint } : {}) };
+  const known = knownError(error);
+  if (!known) return { kind: "internal", message: reasonOf(error) };
+  return { kind: known.kind, message: known.message, ...(known.hint ? { hint: known.hint } : {}) };
 }
 
 serveStep<{ config: ShipOptions; settings: ShipSettings }>(

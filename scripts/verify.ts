@@ -18,6 +18,7 @@ import { askHubForSessions } from "./host/hub.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";
 import { fileShows, needlesIn } from "./host/needles.ts";
 import { chooseStored, type Opening, openManifest, openSeal, partOf } from "./host/open_snapshot.ts";
+import { knownError } from "./host/fs.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
@@ -151,9 +152,8 @@ export async function verify(
 
 /** An interruption says nothing of the snapshot, nor does a wrong key or a full disk while all else was right. */
 function isNoVerdict(error: unknown, checks: readonly Check[]): boolean {
-  if (!(error instanceof BackupError)) return false;
-  if (error.kind === "cancelled") return true;
-  return (error.kind === "key" || error.kind === "disk") && checks.every(({ ok }) => ok);
+  const kind = knownError(error)?.kind;
+  return kind === "cancelled" || (kind === "key" || kind === "disk") && checks.every(({ ok }) => ok);
 }
 
 type RunCheck = <T>(

@@ -11,7 +11,7 @@ import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
 import { BackupError, EXIT_CODES, exitCodeOf, reasonOf } from "../core/errors.ts";
 import { VERSION } from "../core/version.ts";
-import { readTextIfThere } from "./fs.ts";
+import { knownError, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { cancelSteps, makeHost } from "./step.ts";
 import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
@@ -76,7 +76,7 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
 }
 
 function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: boolean): number {
-  const known = error instanceof BackupError ? error : new BackupError(reasonOf(error), {
+  const known = knownError(error) ?? new BackupError(reasonOf(error), {
     kind: "internal",
     hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
     cause: error,

@@ -227,6 +227,15 @@ export function parentOf(path: string): string {
   return cut <= 0 ? "/" : path.slice(0, cut);
 }
 
+/**
+ * What a person can be told of an error: itself, or what the system said where nobody closer by had more to say.
+ * Undefined for anything else, which is a fault of ours.
+ */
+export function knownError(error: unknown): BackupError | undefined {
+  if (error instanceof BackupError) return error;
+  return /\(os error \d+\)/.test(reasonOf(error)) ? diskError("go on", error) : undefined;
+}
+
 /** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */
 export function diskError(action: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;

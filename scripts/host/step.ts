@@ -9,7 +9,7 @@
 
 import { BackupError, type ErrorKind } from "../core/errors.ts";
 import type { StepPermissions } from "../core/permissions.ts";
-import { realFs } from "./fs.ts";
+import { knownError, realFs } from "./fs.ts";
 import type { Host, Report, Run } from "./host.ts";
 import { makeRun } from "./process.ts";
 
@@ -206,8 +206,8 @@ export function serveStep<Job>(
 }
 
 function flatten(error: unknown): ThrownError {
-  const known = error instanceof BackupError ? error : undefined;
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const known = knownError(error);
+  const { message, stack } = known ?? (error instanceof Error ? error : new Error(String(error)));
   return { message, kind: known?.kind, hint: known?.hint, stack };
 }
 

@@ -323,7 +323,7 @@ export class Recording {
 
 /** Makes what is below `root` what `tree` says, and leaves alone what is so already. */
 export function writeTree(root: string, tree: Tree): void {
-  const there = treeOf(readDisk(root));
+  const there = readTree(root);
   for (const path of [...there.keys()].reverse()) {
     if (!tree.has(path)) Deno.removeSync(`${root}/${path.split(" -> ")[0]}`);
   }
@@ -340,6 +340,9 @@ export function writeTree(root: string, tree: Tree): void {
     else Deno.writeFileSync(full, content, { mode });
   }
 }
+
+/** What is below a folder now. */
+export const readTree = (root: string): Tree => treeOf(readDisk(root));
 
 function readDisk(root: string): Disk {
   const disk: Disk = new Map();

@@ -1,0 +1,105 @@
+/**
+ * The steps as the fault matrix runs them: each on a folder that holds all it needs, in this process or in a child's.
+ *
+ * @module
+ */
+
+import { check } from "../../scripts/check.ts";
+import { type Config, parseConfig } from "../../scripts/core/config.ts";
+import { BackupError } from "../../scripts/core/errors.ts";
+import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
+import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
+import { encrypt } from "../../scripts/encrypt.ts";
+import type { Host } from "../../scripts/host/host.ts";
+import { readKeys } from "../../scripts/host/keys.ts";
+import type { Opening } from "../../scripts/host/open_snapshot.ts";
+import { makeScratch } from "../../scripts/host/scratch.ts";
+import { readStagedChecks } from "../../scripts/host/staging.ts";
+import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
+import { restore, restoreInPlace } from "../../scripts/restore.ts";
+import { retain } from "../../scripts/retain.ts";
+import { scrub } from "../../scripts/scrub.ts";
+import { ship } from "../../scripts/ship.ts";
+import { snapshot } from "../../scripts/snapshot.ts";
+import { verify } from "../../scripts/verify.ts";
+
+export const STATE = "state" as SetName;
+
+/** A step: it throws when it fails, also where the program would report a failure and end with its exit code. */
+export type Step = (host: Host, dir: string) => Promise<void>;
+
+/** The configuration of the home in `dir` (see real/home.ts). */
+export function configIn(dir: string): Config {
+  const path = `${dir}/op/.config/hapi-backup/config.json`;
+  return parseConfig(Deno.readTextFileSync(path), path, { home: `${dir}/op`, hostname: "home", env: {} });
+}
+
+/** The configuration of the storage host in `dir`. */
+export const storageConfigIn = (dir: string) =>
+  parseStorageConfig(Deno.readTextFileSync(`${dir}/storage.json`), `${dir}/storage.json`);
+
+async function openingIn(host: Host, dir: string): Promise<Opening> {
+  const config = configIn(dir);
+  const keys = await readKeys(host, config, { identity: `${dir}/identity.txt` });
+  return { host, set: setIn(config.store, config.hub, STATE), ...keys };
+}
+
+/** The oldest snapshot of the store. */
+const oldestIn = ({ set }: Opening): SnapshotId =>
+  [...Deno.readDirSync(set.folder)].map(({ name }) => name).sort()[0] as SnapshotId;
+
+export const STEPS = {
+  async snapshot(host, dir) {
+    const config = configIn(dir);
+    await snapshot(host, config, { set: STATE });
+    await check(host, config, STATE);
+  },
+  async encrypt(host, dir) {
+    const config = configIn(dir);
+    const checks = readStagedChecks(host.fs, `${config.stateFolder}/${STATE}`) ?? {};
+    const { suspicions } = await encrypt(host, config, { set: STATE }, Promise.resolve(checks));
+    if (suspicions.length > 0) throw new BackupError(suspicions[0]!.detail, { kind: "source" });
+  },
+  async ship(host, dir) {
+    const retry = () => ({ attempts: 1, random: () => 0, sleep: () => Promise.resolve() });
+    const shipped = await ship(host, configIn(dir), { retry });
+    const [report] = shipped.destinations;
+    const [problem] = report!.errors;
+    if (problem) throw new BackupError(problem.message, problem as { kind: "disk" });
+    const damaged = shipped.damaged[0];
+    if (damaged) throw new BackupError(`Cannot ship: ${damaged.problem}`, { kind: "integrity" });
+    if (report!.waiting.length > 0) throw new Error("something waits, and nothing is said of it");
+  },
+  async "restore in place"(host, dir) {
+    const opening = await openingIn(host, dir);
+    await restoreInPlace(opening, configIn(dir), oldestIn(opening));
+  },
+  async "restore to a folder"(host, dir) {
+    const opening = await openingIn(host, dir);
+    await restore(opening, oldestIn(opening), `${dir}/out`);
+  },
+  async verify(host, dir) {
+    const opening = await openingIn(host, dir);
+    const seals = readSet(host.fs, opening.set).filter(isSealed);
+    using scratch = makeScratch(host, `${dir}/scratch`);
+    const checks = await verify(opening, seals, seals.at(-1)?.id ?? oldestIn(opening), scratch.path);
+    const failed = checks.find(({ ok }) => !ok);
+    if (failed) throw new BackupError(`Cannot vouch: ${failed.detail}`, { kind: "integrity" });
+  },
+  async retain(host, dir) {
+    const { sets, clockDoubt } = await retain(host, storageConfigIn(dir), { apply: true });
+    const [set] = sets;
+    if (clockDoubt) throw new BackupError(`Cannot remove: ${clockDoubt}`, { kind: "clock" });
+    if (set?.problem) throw new BackupError(`Cannot remove: ${set.problem}`, { kind: "disk" });
+    if (set?.refused[0]) throw new BackupError(`Cannot remove: ${set.refused[0]}`, { kind: "integrity" });
+  },
+  async scrub(host, dir) {
+    const report = await scrub(host, storageConfigIn(dir));
+    if (report.ok) return;
+    const [damage] = report.damage.items;
+    const problem = damage?.problem ?? report.unreadable[0]?.reason;
+    throw new BackupError(`Cannot call it whole: ${problem}`, { kind: "integrity" });
+  },
+} as const satisfies Record<string, Step>;
+
+export type StepName = keyof typeof STEPS;
