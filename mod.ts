@@ -12,10 +12,8 @@ import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
 import { BackupError } from "./scripts/core/errors.ts";
-import { formatBytes, formatCount, formatTime } from "./scripts/core/format.ts";
-import { gateHint } from "./scripts/core/gate.ts";
 import { manPage } from "./scripts/core/man_page.ts";
-import { type SetName, timeOfSnapshotId } from "./scripts/core/names.ts";
+import type { SetName } from "./scripts/core/names.ts";
 import {
   checkPermissions,
   doctorPermissions,
@@ -31,13 +29,21 @@ import {
   systemdPermissions,
   verifyPermissions,
 } from "./scripts/core/permissions.ts";
+import {
+  describeRestore,
+  describeShip,
+  describeSnapshot,
+  describeVerify,
+  type EncryptReport,
+  localTime,
+  type RestoreReport,
+  suspectError,
+  type VerifyReport,
+} from "./scripts/core/reports.ts";
 import { factsOf } from "./scripts/core/run_record.ts";
-import { setNamed } from "./scripts/core/set_named.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
-import type { EncryptReport } from "./scripts/encrypt.ts";
-import type { ChoiceJob } from "./scripts/host/chosen_snapshot.ts";
 import {
   absolutePath,
   main,
@@ -46,13 +52,11 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { lstatIfThere, makeFolderDurably, parentOf, readTextIfThere } from "./scripts/host/fs.ts";
+import { lstatIfThere, makeFolderDurably, parentOf } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { initVerb } from "./scripts/host/init_verb.ts";
-import type { KeyOptions } from "./scripts/host/keys.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/state_folders.ts";
-import { askSecret } from "./scripts/host/questions.ts";
 import { writeReport } from "./scripts/host/report_file.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
@@ -60,16 +64,24 @@ import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/sta
 import { runStep } from "./scripts/host/step.ts";
 import { sessionVerbs } from "./scripts/host/session_verbs.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";
-import type { StoreOptions } from "./scripts/host/store_option.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
+import {
+  choiceOf,
+  chosenSets,
+  configOrDefaults,
+  keyOptions,
+  realPath,
+  requireConfig,
+  storeOptions,
+} from "./scripts/host/verb_options.ts";
 import { takesColor } from "./scripts/host/terminal.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
-import type { RestoreJob, RestoreReport } from "./scripts/restore.ts";
+import type { RestoreJob } from "./scripts/restore.ts";
 import type { SetupJob, SetupReport } from "./scripts/setup.ts";
 import type { StatusJob } from "./scripts/status.ts";
 import type { SystemdJob } from "./scripts/systemd.ts";
-import type { VerifyJob, VerifyReport } from "./scripts/verify.ts";
+import type { VerifyJob } from "./scripts/verify.ts";
 
 const script = (name: string): string => import.meta.resolve(`./scripts/${name}.ts`);
 
@@ -77,15 +89,11 @@ const VERBS: Readonly<Record<string, Verb>> = {
   ...storageVerbs(script),
   ...sessionVerbs({
     script,
-    requireConfig,
-    configOrDefaults,
-    choiceOf,
     takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
     async restoreOnly({ terminal }, choice, what) {
       const job: RestoreJob = { ...choice, ...what, inPlace: false, dryRun: false };
       await runStep(script("restore"), job, restorePermissions(choice.config, job), terminal);
     },
-    realPath: (context) => realPath(context),
   }),
 
   init: initVerb({
@@ -470,88 +478,6 @@ function encryptOptions({ options }: VerbContext, set: SetName) {
   return { set, full: options.full === true, accept: options.accept === true };
 }
 
-/** A snapshot that is stored but suspect ends the run with an error, after all else was done. */
-function suspectError(reports: readonly EncryptReport[]): BackupError | undefined {
-  const why = reports.flatMap(({ id, suspicions }) =>
-    suspicions.map(({ source, detail }) => `${id}: ${source}: ${detail}`)
-  );
-  if (why.length === 0) return undefined;
-  return new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
-    kind: "source",
-    hint: gateHint(reports.flatMap(({ suspicions }) => suspicions)),
-  });
-}
-
-function describeSnapshot(report: EncryptReport): string {
-  const rows = Object.entries(report.rows).map(([source, tables]) => {
-    const { sessions, messages, ...others } = tables;
-    const total = Object.values(tables).reduce((sum, count) => sum + count, 0);
-    const named = sessions === undefined ? [] : [`${formatCount(sessions)} sessions`];
-    if (sessions !== undefined && messages !== undefined) named.push(`${formatCount(messages)} messages`);
-    const left = named.length > 0 ? Object.keys(others).length : Object.keys(tables).length;
-    return `${source}: ${
-      [...named, `${formatCount(total)} rows in all`, `${left}${named.length > 0 ? " more" : ""} tables`]
-        .join(", ")
-    }`;
-  });
-  const why = report.reason ? ` (${report.reason})` : "";
-  return [
-    `${report.set} ${report.id}  ${localTime(report.id)}  ${report.kind}${why}  ${
-      formatBytes(report.bytes)
-    } stored`,
-    ...rows.map((line) => `  ${line}`),
-    `  ${formatCount(report.files)} files`,
-    ...report.suspicions.map(({ source, detail }) => `  SUSPECT ${source}: ${detail}`),
-  ].join("\n");
-}
-
-function describeShip(report: ShipReport): string {
-  return report.destinations.map(({ name, offBox, shipped, bytes, waiting }) => {
-    const where = offBox ? "" : " (on this machine)";
-    const left = waiting.length > 0 ? `, ${waiting.length} waiting` : "";
-    return `${name}${where}: ${shipped.length} snapshots shipped, ${formatBytes(bytes)}${left}`;
-  }).join("\n") || "nothing is off this machine: no destination is configured";
-}
-
-function describeVerify({ checks, set, snapshot, store, ok, seconds }: VerifyReport): string {
-  return [
-    `${set} ${snapshot}, ${localTime(snapshot)}, from ${store}`,
-    ...checks.map((check) => `  ${check.ok ? "ok  " : "FAIL"}  ${check.name}: ${check.detail}`),
-    ok ? `proven restorable in ${seconds} s` : "NOT PROVEN",
-  ].join("\n");
-}
-
-function describeRestore(report: RestoreReport, job: RestoreJob): string {
-  const what = [
-    ...report.databases.map(({ place, bytes, rows }) => {
-      const sessions = rows.sessions === undefined ? "" : `${formatCount(rows.sessions)} sessions, `;
-      const total = Object.values(rows).reduce((sum, count) => sum + count, 0);
-      return `  ${place}: ${sessions}${formatCount(total)} rows, ${formatBytes(bytes)}`;
-    }),
-    ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${place}: ${formatBytes(bytes)}`) : []),
-    `  ${formatCount(report.files.filter(({ type }) => type === "file").length)} files`,
-  ];
-  const from = `${report.manifest.set} ${report.snapshot}, ${localTime(report.snapshot)}`;
-  if (job.dryRun) return [`would restore ${from}:`, ...what].join("\n");
-  if (!job.inPlace) return [`restored ${from} to ${job.to}:`, ...what].join("\n");
-  return [
-    `restored ${from} in place:`,
-    ...what,
-    ...report.placed!.map((path) => `  put in place: ${path}`),
-    ...report.setAside!.map(({ from, to }) => `  set aside: ${from} is now ${to}`),
-    `  as they should be already: ${report.kept!.length}`,
-    `to undo it: sh ${report.undoScript}`,
-  ].join("\n");
-}
-
-const localTime = (id: EncryptReport["id"]): string => formatTime(timeOfSnapshotId(id));
-
-/** The sets that `--set` names. */
-function chosenSets(config: Config, { options }: VerbContext): SetName[] {
-  const name = String(options.set);
-  return name === "all" ? [...config.sets.keys()] : [setNamed(config, name).name];
-}
-
 async function locked<T>(
   context: VerbContext,
   config: Config,
@@ -562,78 +488,6 @@ async function locked<T>(
   makeFolderDurably(context.host.fs, `${config.store}/${config.hub}`, 0o750);
   const lock = `${setFolder(config.stateFolder, set)}/lock`;
   return await withLock(context.host, lock, numberOption(context.options, "wait"), work);
-}
-
-/** Resolves links where there is something; a source that is missing is for its step to report. */
-const realPath = ({ host }: VerbContext) => (path: string): string => {
-  try {
-    return host.fs.realPath(path);
-  } catch {
-    return path;
-  }
-};
-
-function requireConfig(context: VerbContext): Config {
-  const config = readConfig(context);
-  if (config) return config;
-  throw new BackupError(`Cannot ${context.verb}: there is no configuration at ${context.configFile}`, {
-    kind: "config",
-    hint: "`hapi-backup backup` makes one; --config names another",
-  });
-}
-
-/** A restore on a new machine has no configuration, only a store and an identity. */
-function configOrDefaults(context: VerbContext): Config {
-  return readConfig(context) ?? parseConfig("{}", "(defaults)", context.around);
-}
-
-function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
-  const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
-  const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
-  const store = text("store");
-  const isDestination = config.destinations.some(({ name }) => name === store);
-  const isPath = store !== undefined && !isDestination && !/^[^/]+:/.test(store);
-  const given = {
-    store: isPath ? absolutePath(store).replace(/(?<=.)\/+$/, "") : store,
-    hubName: text("hubName"),
-    sshKey: file("sshKey"),
-    knownHosts: file("knownHosts"),
-    port: options.port === undefined ? undefined : numberOption(options, "port"),
-  };
-  const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
-  return { ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)), scratch };
-}
-
-/** What names and opens snapshots. */
-async function choiceOf(context: VerbContext, config: Config): Promise<ChoiceJob> {
-  return {
-    config,
-    keys: await keyOptions(context, config),
-    store: storeOptions(context, config),
-    set: String(context.options.set),
-  };
-}
-
-/** Where the identity comes from: a file, or standard input; a passphrase is asked for on the terminal. */
-async function keyOptions({ options, host, around }: VerbContext, config: Config): Promise<KeyOptions> {
-  const given = typeof options.identity === "string" ? options.identity : undefined;
-  const signer = ((options.signer ?? []) as string[]).map((text) =>
-    /^(ssh-|SHA256:)/.test(text) ? text : absolutePath(text.replace(/^~(?=\/)/, around.home))
-  );
-  const identityText = given === "-" ? await new Response(Deno.stdin.readable).text() : undefined;
-  const identity = given === undefined || given === "-" ? undefined : absolutePath(given);
-  const path = identity ?? config.identityFile;
-  const start = identityText ?? (path === undefined ? "" : readTextIfThere(host.fs, path) ?? "");
-  const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(start);
-  const passphrase = isEncrypted && Deno.stdin.isTerminal()
-    ? await askSecret("Passphrase of the identity file")
-    : undefined;
-  return {
-    ...(identity === undefined ? {} : { identity }),
-    ...(identityText === undefined ? {} : { identityText }),
-    ...(passphrase === undefined ? {} : { passphrase }),
-    signer,
-  };
 }
 
 /** The configuration; where there is none, a new one with new keys, and a loud word about them. */

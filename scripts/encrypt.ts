@@ -35,6 +35,7 @@ import {
   type SealedPart,
   serializeSeal,
 } from "./core/seal.ts";
+import type { EncryptReport } from "./core/reports.ts";
 import { setNamed } from "./core/set_named.ts";
 import { signSsh } from "./core/sshsig.ts";
 import { PROGRAM } from "./core/version.ts";
@@ -68,24 +69,6 @@ export interface EncryptOptions {
   readonly full?: boolean;
   /** Take lost rows for intended. */
   readonly accept?: boolean;
-}
-
-/** What was made. */
-export interface EncryptReport {
-  readonly set: SetName;
-  readonly id: SnapshotId;
-  readonly kind: Seal["kind"];
-  /** Why it is a full, where it is one. */
-  readonly reason: string | undefined;
-  /** Bytes that it takes in the store, seal and all. */
-  readonly bytes: number;
-  /** Rows by table, by database. */
-  readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  /** Size of the databases' images together. */
-  readonly databaseBytes: number;
-  readonly files: number;
-  readonly suspicions: readonly DetailedSuspicion[];
-  readonly notes: readonly string[];
 }
 
 /**

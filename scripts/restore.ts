@@ -13,9 +13,10 @@ import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { placeMatcher } from "./core/globs.ts";
-import type { Manifest, SavedDatabase, SavedFile } from "./core/manifest.ts";
+import type { SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
+import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
 import { newestSuspect } from "./core/select.ts";
 import { shellQuote as quote } from "./core/shell.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
@@ -35,14 +36,6 @@ import { type Opening, openManifest, openSeal, readPartSaying } from "./host/ope
 import { rebuildDatabase } from "./host/rebuild.ts";
 import { serveStep } from "./host/step.ts";
 import { finishTree, unpackFiles } from "./host/tar.ts";
-
-/** What was restored. */
-export interface Restored {
-  readonly snapshot: SnapshotId;
-  readonly manifest: Manifest;
-  readonly databases: readonly SavedDatabase[];
-  readonly files: readonly SavedFile[];
-}
 
 /** Holds what is being restored until it is whole. */
 const PARTIAL = ".hapi-backup-restore";
@@ -147,18 +140,6 @@ function bySnapshot(files: readonly SavedFile[]): Map<SnapshotId, Map<Place, Sav
     members.set(file.stored.member, [...members.get(file.stored.member) ?? [], file]);
   }
   return wanted;
-}
-
-/** What a restore in place did. */
-export interface RestoredInPlace extends Restored {
-  /** Paths that were put in place. */
-  readonly placed: readonly string[];
-  /** Paths that were as they should be. */
-  readonly kept: readonly string[];
-  /** What was there before, and where it is now. */
-  readonly setAside: readonly { readonly from: string; readonly to: string }[];
-  /** A shell script that undoes it. */
-  readonly undoScript: string;
 }
 
 /**
@@ -482,11 +463,6 @@ export interface RestoreJob extends ChoiceJob {
   readonly dryRun: boolean;
   readonly only?: readonly string[];
 }
-
-/** What the restore step found or did. */
-export type RestoreReport =
-  & Pick<Restored, "snapshot" | "manifest" | "databases" | "files">
-  & Partial<Pick<RestoredInPlace, "placed" | "kept" | "setAside" | "undoScript">>;
 
 serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport> => {
   const { config, only } = job;

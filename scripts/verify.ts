@@ -12,6 +12,7 @@ import { formatBytes, formatCount } from "./core/format.ts";
 import { partsRead, type SavedDatabase } from "./core/manifest.ts";
 import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
+import type { Check, Restored, VerifyReport } from "./core/reports.ts";
 import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
@@ -24,24 +25,7 @@ import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
 import { isSealed, problemWithPart, readSetIfThere, type SealedSnapshot } from "./host/store.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
-import { restore, type Restored } from "./restore.ts";
-
-/** One line of the checklist. */
-export interface Check {
-  readonly name: string;
-  readonly ok: boolean;
-  readonly detail: string;
-}
-
-/** The checklist. */
-export interface VerifyReport {
-  readonly ok: boolean;
-  readonly store: string;
-  readonly set: string;
-  readonly snapshot: SnapshotId;
-  readonly checks: readonly Check[];
-  readonly seconds: number;
-}
+import { restore } from "./restore.ts";
 
 /** What else to look at. */
 export interface VerifyExtras {

@@ -12,7 +12,7 @@ import {
   type SnapshotId,
 } from "../scripts/core/names.ts";
 import { parseStorageConfig } from "../scripts/core/storage_config.ts";
-import type { EncryptReport } from "../scripts/encrypt.ts";
+import type { EncryptReport } from "../scripts/core/reports.ts";
 import type { Fs, OpenOptions } from "../scripts/host/host.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store.ts";

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { chooseSnapshot } from "../scripts/core/select.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
 import type { Fs } from "../scripts/host/host.ts";
-import { restore, type RestoredInPlace, restoreInPlace } from "../scripts/restore.ts";
+import type { RestoredInPlace } from "../scripts/core/reports.ts";
+import { restore, restoreInPlace } from "../scripts/restore.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 

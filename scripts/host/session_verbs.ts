@@ -19,15 +19,12 @@ import type { ChoiceJob } from "./chosen_snapshot.ts";
 import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
 import type { LookJob, LookReport, SessionJob, SessionReport } from "./session_jobs.ts";
 import { runStep } from "./step.ts";
+import { choiceOf, configOrDefaults, realPath, requireConfig } from "./verb_options.ts";
 
 /** What these verbs share with the others. */
 export interface SharedVerbParts {
   /** The URL of a script. */
   readonly script: (name: string) => string;
-  readonly requireConfig: (context: VerbContext) => Config;
-  readonly configOrDefaults: (context: VerbContext) => Config;
-  /** What names and opens snapshots. */
-  readonly choiceOf: (context: VerbContext, config: Config) => Promise<ChoiceJob>;
   /** Takes a snapshot of a set into the local store. */
   readonly takeSnapshot: (context: VerbContext, config: Config, set: SetName) => Promise<SnapshotId>;
   /** Restores some places of a snapshot into a folder. */
@@ -36,11 +33,10 @@ export interface SharedVerbParts {
     choice: ChoiceJob,
     what: { readonly which: SnapshotId; readonly to: string; readonly only: readonly string[] },
   ) => Promise<void>;
-  readonly realPath: (context: VerbContext) => (path: string) => string;
 }
 
 export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
-  const { script, configOrDefaults, choiceOf } = shared;
+  const { script } = shared;
 
   const look = async ({ terminal }: VerbContext, choice: ChoiceJob, which: readonly string[]) => {
     const job: LookJob = { ...choice, which };
@@ -112,8 +108,8 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
     throw usage("Cannot export a session: --keep and --replace belong to a restore into the hub's database");
   }
   // A snapshot is taken before the database is changed: only a configured hub can.
-  const config = isExport ? shared.configOrDefaults(context) : shared.requireConfig(context);
-  const choice = await shared.choiceOf(context, config);
+  const config = isExport ? configOrDefaults(context) : requireConfig(context);
+  const choice = await choiceOf(context, config);
   const databases = (config.sets.get(choice.set as SetName)?.sources ?? []).flatMap(({ kind, path }) =>
     kind === "sqlite" ? [path] : []
   );
@@ -127,7 +123,7 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
       ? { kind: "stdout" }
       : { kind: "file", path: absolutePath(String(options.export)) },
   };
-  const live = [...new Set(databases.flatMap((path) => [path, shared.realPath(context)(path)]))];
+  const live = [...new Set(databases.flatMap((path) => [path, realPath(context)(path)]))];
   const report = await runStep<SessionReport>(
     shared.script("session"),
     job,

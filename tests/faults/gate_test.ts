@@ -9,7 +9,7 @@ import { gateHint } from "../../scripts/core/gate.ts";
 import type { SetName } from "../../scripts/core/names.ts";
 import type { SuspicionCode } from "../../scripts/core/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/select.ts";
-import type { EncryptReport } from "../../scripts/encrypt.ts";
+import type { EncryptReport } from "../../scripts/core/reports.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { generateHubDatabase } from "../bench/generate.ts";

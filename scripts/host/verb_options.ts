@@ -1,0 +1,99 @@
+/**
+ * What the options of a verb come to: which configuration, sets, store and keys.
+ *
+ * @module
+ */
+
+import { type Config, parseConfig } from "../core/config.ts";
+import { BackupError } from "../core/errors.ts";
+import type { SetName } from "../core/names.ts";
+import { setNamed } from "../core/set_named.ts";
+import type { ChoiceJob } from "./chosen_snapshot.ts";
+import { absolutePath, numberOption, readConfig, type VerbContext } from "./cli.ts";
+import { readTextIfThere } from "./fs.ts";
+import type { KeyOptions } from "./keys.ts";
+import { askSecret } from "./questions.ts";
+import type { StoreOptions } from "./store_option.ts";
+
+/** The sets that `--set` names. */
+export function chosenSets(config: Config, { options }: VerbContext): SetName[] {
+  const name = String(options.set);
+  return name === "all" ? [...config.sets.keys()] : [setNamed(config, name).name];
+}
+
+/** Resolves links where there is something; a source that is missing is for its step to report. */
+export const realPath = ({ host }: VerbContext) => (path: string): string => {
+  try {
+    return host.fs.realPath(path);
+  } catch {
+    return path;
+  }
+};
+
+/** The configuration. @throws {BackupError} (config) If there is none. */
+export function requireConfig(context: VerbContext): Config {
+  const config = readConfig(context);
+  if (config) return config;
+  throw new BackupError(`Cannot ${context.verb}: there is no configuration at ${context.configFile}`, {
+    kind: "config",
+    hint: "`hapi-backup backup` makes one; --config names another",
+  });
+}
+
+/** A restore on a new machine has no configuration, only a store and an identity. */
+export function configOrDefaults(context: VerbContext): Config {
+  return readConfig(context) ?? parseConfig("{}", "(defaults)", context.around);
+}
+
+/** Which store is looked into, and how it is reached. */
+export function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
+  const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
+  const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
+  const store = text("store");
+  const isDestination = config.destinations.some(({ name }) => name === store);
+  const isPath = store !== undefined && !isDestination && !/^[^/]+:/.test(store);
+  const given = {
+    store: isPath ? absolutePath(store).replace(/(?<=.)\/+$/, "") : store,
+    hubName: text("hubName"),
+    sshKey: file("sshKey"),
+    knownHosts: file("knownHosts"),
+    port: options.port === undefined ? undefined : numberOption(options, "port"),
+  };
+  const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
+  return { ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)), scratch };
+}
+
+/** What names and opens snapshots. */
+export async function choiceOf(context: VerbContext, config: Config): Promise<ChoiceJob> {
+  return {
+    config,
+    keys: await keyOptions(context, config),
+    store: storeOptions(context, config),
+    set: String(context.options.set),
+  };
+}
+
+/** Where the identity comes from: a file, or standard input; a passphrase is asked for on the terminal. */
+export async function keyOptions(
+  { options, host, around }: VerbContext,
+  config: Config,
+): Promise<KeyOptions> {
+  const given = typeof options.identity === "string" ? options.identity : undefined;
+  const signer = ((options.signer ?? []) as string[]).map((text) =>
+    /^(ssh-|SHA256:)/.test(text) ? text : absolutePath(text.replace(/^~(?=\/)/, around.home))
+  );
+  const identityText = given === "-" ? await new Response(Deno.stdin.readable).text() : undefined;
+  const identity = given === undefined || given === "-" ? undefined : absolutePath(given);
+  const path = identity ?? config.identityFile;
+  const start = identityText ?? (path === undefined ? "" : readTextIfThere(host.fs, path) ?? "");
+  const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(start);
+  const passphrase = isEncrypted && Deno.stdin.isTerminal()
+    ? await askSecret("Passphrase of the identity file")
+    : undefined;
+  return {
+    ...(identity === undefined ? {} : { identity }),
+    ...(identityText === undefined ? {} : { identityText }),
+    ...(passphrase === undefined ? {} : { passphrase }),
+    signer,
+  };
+}
