@@ -1,10 +1,13 @@
 /** A backup that is killed at a random moment: what is there afterwards is whole, and the next run goes on. */
 
 import assert from "node:assert/strict";
+import { BackupError } from "../scripts/core/errors.ts";
 import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store.ts";
 import { openSeal } from "../scripts/host/open_snapshot.ts";
+import { restore, restoreInPlace } from "../scripts/restore.ts";
+import { ship } from "../scripts/ship.ts";
 import { verify } from "../scripts/verify.ts";
-import { countMessages, type Home, makeHome } from "./real/home.ts";
+import { countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { makeRandom } from "./real/random.ts";
 import { startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
@@ -166,4 +169,56 @@ Deno.test("killed at random moments, verify and restore leave all or nothing, an
     }
   }
   console.log(`seed ${seed}: ${ended.join(", ")}`);
+});
+
+Deno.test("interrupted wherever they look whether they are, all steps say so, call nothing damaged, and leave nothing", async () => {
+  using home = await makeHome();
+  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
+  Deno.mkdirSync(`${home.dir}/disk`);
+  await home.backup();
+  home.sql(insertMessages(50));
+  const { id } = await home.backup();
+  // All but what is staged, which a run of `backup` clears, and what was shipped whole.
+  const everything = async () =>
+    (await filesBelow(home.dir)).filter(([path]) =>
+      !/^op\/state\/(ship\/|state\/staging\/)|^disk\/home\/state\/\d/.test(path)
+    );
+
+  let left = 0;
+  const checkpoint = () => {
+    if (left-- <= 0) throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  };
+  const host = { ...home.host, checkpoint };
+  const opening = { ...await home.opening(), host };
+  const config = home.config();
+  const scratch = `${home.dir}/scratch`;
+  const seals = readSetIfThere(home.host.fs, opening.set).filter(isSealed);
+  const steps: Record<string, [work: () => Promise<unknown>, undo: () => void]> = {
+    backup: [() => home.backup({ host }), () => {}],
+    restore: [() => restore(opening, id, scratch), () => Deno.removeSync(scratch, { recursive: true })],
+    "restore in place": [() => restoreInPlace(opening, config, id), () => {}],
+    verify: [() => {
+      Deno.mkdirSync(scratch);
+      return verify(opening, seals, id, scratch)
+        .then((checks) => assert.ok(checks.every(({ ok }) => ok), JSON.stringify(checks)))
+        .finally(() => Deno.removeSync(scratch, { recursive: true }));
+    }, () => {}],
+    ship: [
+      () => ship(host, config).then(({ destinations }) => assert.deepEqual(destinations[0]!.errors, [])),
+      () => {},
+    ],
+  };
+  for (const [name, [work, undo]] of Object.entries(steps)) {
+    const before = await everything();
+    let looks = 0;
+    for (;; looks++) {
+      left = looks;
+      const ended = await work().then(() => "done", (error) => error.kind ?? String(error));
+      if (ended === "done") break;
+      assert.equal(ended, "cancelled", `${name}, interrupted at its look number ${looks}`);
+      assert.deepEqual(await everything(), before, `${name}, interrupted at its look number ${looks}`);
+    }
+    assert.ok(looks > 2, `${name} looked ${looks} times`);
+    undo();
+  }
 });
