@@ -14,6 +14,9 @@ import { pause } from "./life.ts";
 import type { Interval, Oracle } from "./oracle.ts";
 import type { Tally } from "./tally.ts";
 
+/** Runs one work at a time, in the order in which they came. */
+export type OneAtATime = <T>(work: () => Promise<T>) => Promise<T>;
+
 /** A place that holds snapshots. */
 export interface Place {
   readonly name: string;
@@ -52,7 +55,9 @@ export class Backups {
     private readonly random: Random,
     private readonly tally: Tally,
     /** Keeps retention from removing what is being restored. */
-    private readonly undisturbed: <T>(work: () => Promise<T>) => Promise<T>,
+    private readonly undisturbed: OneAtATime,
+    /** Keeps a backup and a restore in place apart. */
+    private readonly alone: OneAtATime,
   ) {}
 
   /** Snapshots that were taken, and are still in the local store. */
@@ -64,7 +69,7 @@ export class Backups {
     const { random } = this;
     for (let round = 1; !isOver(); round++) {
       const isKilled = random.chance(0.12);
-      const fresh = await this.#backup(isKilled);
+      const fresh = await this.alone(() => this.#backup(isKilled));
       for (const id of fresh) await this.#restoreFromAnywhere(id);
       if (random.chance(0.4) && this.#taken.size > 0) await this.#restoreFromAnywhere(random.pick(this.ids));
       if (round % 12 === 3) await this.#drill();
@@ -84,6 +89,30 @@ export class Backups {
     }
     const residue = [...Deno.readDirSync(this.home.stored)].filter(({ name }) => name.startsWith("."));
     for (const { name } of residue) this.tally.violation("the end", `${name} is left in the store`);
+  }
+
+  /** The hub's home is lost, with the hub stopped: the newest good snapshot is put in its place. */
+  async recover(): Promise<void> {
+    if (this.#taken.size === 0) return;
+    await this.alone(async () => {
+      const hapi = `${this.home.home}/.hapi`;
+      await Deno.remove(hapi, { recursive: true });
+      await Deno.mkdir(hapi);
+      const ran = await this.home.cli([
+        "restore",
+        "--in-place",
+        "--identity",
+        this.home.identityFile,
+        "--json",
+      ]);
+      if (!this.#expect(ran, [0], "restore in place")) return;
+      const id: string = JSON.parse(ran.stdout).snapshot;
+      const files = await this.#noted(hapi);
+      for (const wrong of this.#judge(hapi, files, this.#taken.get(id)!)) {
+        this.tally.violation(`${id} in place`, wrong);
+      }
+      this.oracle.takeForAsked(this.home.database, files);
+    });
   }
 
   /** Takes a snapshot and ships it, and gives the ids that came into the store. */
@@ -160,8 +189,16 @@ export class Backups {
     const { random, link } = this;
     link.budget = Infinity;
     if (!random.chance(0.4)) return false;
-    link.budget = random.int(0, 400_000);
-    setTimeout(() => link.budget = Infinity, random.int(500, 12_000));
+    link.budget = random.pick([
+      0,
+      random.int(1, 5_000),
+      random.int(5_000, 60_000),
+      random.int(60_000, 400_000),
+    ]);
+    setTimeout(() => {
+      if (link.budget <= 0) this.tally.count("link failures");
+      link.budget = Infinity;
+    }, random.int(500, 20_000));
     return true;
   }
 
@@ -203,19 +240,26 @@ export class Backups {
       if (!this.#expect(await this.home.cli([...args, ...place.options]), [0], `restore of ${where}`)) return;
       this.tally.count(`restored from ${place.name}`);
       this.#restored.add(`${place.name} ${id}`);
-      for (const wrong of await this.#judge(to, interval)) this.tally.violation(where, wrong);
+      const hapi = `${to}/home/.hapi`;
+      for (const wrong of this.#judge(hapi, await this.#noted(hapi), interval)) {
+        this.tally.violation(where, wrong);
+      }
       await Deno.remove(to, { recursive: true });
     });
   }
 
-  async #judge(folder: string, interval: Interval): Promise<string[]> {
-    const hapi = `${folder}/home/.hapi`;
+  /** The files of a hub's home that the oracle knows of. */
+  async #noted(hapi: string): Promise<Map<string, string>> {
     const files = new Map<string, string>();
     for (const [path] of await filesBelow(hapi)) {
       if (path === "hub.env" || path.startsWith("scratchlist-attachments/")) {
         files.set(path, await Deno.readTextFile(`${hapi}/${path}`));
       }
     }
+    return files;
+  }
+
+  #judge(hapi: string, files: ReadonlyMap<string, string>, interval: Interval): string[] {
     return [
       ...this.oracle.judgeDatabase(`${hapi}/hapi.db`, interval),
       ...this.oracle.judgeFiles(files, interval),

@@ -1,6 +1,6 @@
 /**
  * The life of a hub: clients that open sessions, write and delete, files that change beside it, and what befalls it:
- * restarts, SIGKILLs in the middle of writing, VACUUMs, clean-ups and migrations.
+ * restarts, SIGKILLs in the middle of writing, VACUUMs, clean-ups, migrations, and the loss of it all.
  *
  * Only one version of the hub can be had, so a migration is made as operators go back a version: by hand, with SQL and
  * a VACUUM, on a stopped hub. The hub then migrates forward by itself when it starts.
@@ -34,11 +34,11 @@ const MISHAPS = [
   "restart",
   "kill",
   "kill",
-  "kill",
   "vacuum",
   "vacuum",
   "migration",
   "clean-up",
+  "disaster",
 ] as const;
 type Mishap = typeof MISHAPS[number];
 
@@ -53,6 +53,8 @@ export class Life {
     private readonly oracle: Oracle,
     private readonly random: Random,
     private readonly tally: Tally,
+    /** Loses the hub's home, and gets it back from a snapshot. */
+    private readonly recover: () => Promise<void>,
   ) {}
 
   /** Starts the hub, with some sessions in it. */
@@ -60,7 +62,7 @@ export class Life {
     await this.#start();
     this.#writeFile("hub.env", `ANTHROPIC_API_KEY=sk-ant-${crypto.randomUUID()}\n`);
     for (let i = 0; i < SESSIONS_MIN; i++) await this.#open();
-    for (const session of this.#here()) await this.#write(session, 40);
+    for (const session of this.oracle.sessions) await this.#write(session, 40);
   }
 
   /** Lives until `isOver`; the hub runs on. */
@@ -90,7 +92,7 @@ export class Life {
   /** Something that clients do on a usual day. */
   async #act(): Promise<void> {
     const { random } = this;
-    const open = this.#here();
+    const open = this.oracle.sessions;
     const dice = random.next();
     if (open.length < SESSIONS_MIN || (dice < 0.08 && open.length < SESSIONS_MAX)) await this.#open();
     else if (dice < 0.12) await this.#remove(random.pick(open));
@@ -107,7 +109,7 @@ export class Life {
         await pause(random.int(0, 1500));
         return await this.#start();
       case "kill": {
-        const writing = this.#write(random.pick(this.#here()), 300);
+        const writing = this.#write(random.pick(this.oracle.sessions), 300);
         await pause(random.int(0, 60));
         await this.#hub!.kill();
         await writing;
@@ -128,8 +130,12 @@ export class Life {
         }
         return;
       }
+      case "disaster":
+        await this.#hub!.kill();
+        await this.recover();
+        return await this.#start();
       case "clean-up": {
-        const open = random.shuffled(this.#here());
+        const open = random.shuffled(this.oracle.sessions);
         for (const session of open.slice(0, Math.ceil(open.length * 0.7))) await this.#remove(session);
       }
     }
@@ -139,35 +145,30 @@ export class Life {
     this.#hub = await startHub({ home: `${this.home.home}/.hapi` });
   }
 
-  /** Sessions that are there, as far as the hub told. */
-  #here(): SoakSession[] {
-    return [...this.oracle.sessions.values()].filter(({ id, removal }) => id !== undefined && !removal);
-  }
-
   async #open(): Promise<void> {
-    const session = this.oracle.askSession(`soak-${++this.#opened}`);
+    const { session, acknowledge } = this.oracle.askSession(`soak-${++this.#opened}`);
     await this.#asking(async (hub) => {
       session.id = await hub.createSession(session.tag);
-      this.oracle.acknowledge(session);
+      acknowledge();
       this.tally.count("sessions");
     });
   }
 
   async #remove(session: SoakSession): Promise<void> {
-    const removal = this.oracle.askRemoval(session);
+    const acknowledge = this.oracle.askRemoval(session);
     await this.#asking(async (hub) => {
       await hub.deleteSession(session.id!);
-      this.oracle.acknowledge(removal);
+      acknowledge();
       this.tally.count("deleted sessions");
     });
   }
 
   async #write(session: SoakSession, count: number): Promise<void> {
     const contents = Array.from({ length: count }, () => this.#content());
-    const messages = this.oracle.askMessages(session, contents);
+    const acknowledge = this.oracle.askMessages(session, contents);
     await this.#asking(async (hub) => {
       await hub.sendMessages(session.id!, contents);
-      for (const message of messages) this.oracle.acknowledge(message);
+      acknowledge();
       this.tally.count("messages", count);
     });
   }
@@ -203,7 +204,7 @@ export class Life {
   /** As a careful program does it: the file is the old one or the new one. */
   #writeFile(name: string, content: string | undefined): void {
     const path = `${this.home.home}/.hapi/${name}`;
-    const asked = this.oracle.askFile(name, content);
+    const acknowledge = this.oracle.askFile(name, content);
     if (content === undefined) {
       try {
         Deno.removeSync(path);
@@ -216,7 +217,7 @@ export class Life {
       Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
       Deno.renameSync(beside, path);
     }
-    this.oracle.acknowledge(asked);
+    acknowledge();
   }
 }
 

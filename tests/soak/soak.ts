@@ -10,7 +10,7 @@ import { startCuttingProxy } from "../real/cutting_proxy.ts";
 import { makeHome } from "../real/home.ts";
 import { makeRandom } from "../real/random.ts";
 import { startSshd } from "../real/sshd.ts";
-import { Backups, type Place } from "./backups.ts";
+import { Backups, type OneAtATime, type Place } from "./backups.ts";
 import { Life } from "./life.ts";
 import { Oracle } from "./oracle.ts";
 import { KEEP_GOOD_MIN, Storage } from "./storage.ts";
@@ -98,8 +98,17 @@ export async function soak({ minutes, seed, say }: SoakOptions): Promise<Tally> 
 
     const oracle = new Oracle();
     const undisturbed = oneAtATime();
-    const life = new Life(home, oracle, makeRandom(seed, "life"), tally);
-    const backups = new Backups(home, places, link, oracle, makeRandom(seed, "backups"), tally, undisturbed);
+    const backups = new Backups(
+      home,
+      places,
+      link,
+      oracle,
+      makeRandom(seed, "backups"),
+      tally,
+      undisturbed,
+      oneAtATime(),
+    );
+    const life = new Life(home, oracle, makeRandom(seed, "life"), tally, () => backups.recover());
     const storage = new Storage(home, storageConfig, makeRandom(seed, "storage"), tally, undisturbed);
     await life.begin();
     const end = performance.now() + minutes * MINUTE_MS;
@@ -126,8 +135,7 @@ export async function soak({ minutes, seed, say }: SoakOptions): Promise<Tally> 
   return tally;
 }
 
-/** Lets one work run at a time, in the order in which they came. */
-function oneAtATime(): <T>(work: () => Promise<T>) => Promise<T> {
+function oneAtATime(): OneAtATime {
   let last: Promise<unknown> = Promise.resolve();
   return (work) => {
     const next = last.then(work);

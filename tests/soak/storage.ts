@@ -2,6 +2,7 @@
 
 import type { Home } from "../real/home.ts";
 import type { Random } from "../real/random.ts";
+import type { OneAtATime } from "./backups.ts";
 import { pause } from "./life.ts";
 import type { Tally } from "./tally.ts";
 
@@ -22,7 +23,7 @@ export class Storage {
     private readonly configFile: string,
     private readonly random: Random,
     private readonly tally: Tally,
-    private readonly undisturbed: <T>(work: () => Promise<T>) => Promise<T>,
+    private readonly undisturbed: OneAtATime,
   ) {}
 
   async run(isOver: () => boolean): Promise<void> {
