@@ -55,7 +55,7 @@ in
           unitConfig = removeAttrs unit topLevel;
           # A rebuild neither takes a snapshot nor cuts one short.
           restartIfChanged = false;
-          serviceConfig = filled fill (sections ++ [ spec.service ]) // { ExecStart = command (lib.concatMap (fillIn fill) spec.command); };
+          serviceConfig = filled fill (sections ++ [ spec.service (spec."service@254" or { }) ]) // { ExecStart = command (lib.concatMap (fillIn fill) spec.command); };
         }
         more
       ];

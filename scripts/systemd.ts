@@ -12,6 +12,7 @@ import { denoArguments } from "./core/verbs.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/step.ts";
+import { readSystemdVersion } from "./host/systemd_version.ts";
 
 /** What units are made for. */
 export interface SystemdJob {
@@ -35,10 +36,12 @@ export interface SystemdJob {
 }
 
 /** Makes the units. @throws {BackupError} (usage, config) If an option or the configuration does not fit in a unit. */
-export function systemd(host: Pick<Host, "fs">, job: SystemdJob): UnitFiles {
+export async function systemd(host: Pick<Host, "fs" | "run">, job: SystemdJob): Promise<UnitFiles> {
   const { program } = job;
   const common = {
     scope: job.scope,
+    // Where there is no systemd, the units are for another machine.
+    systemdVersion: await readSystemdVersion(host) ?? Number.POSITIVE_INFINITY,
     user: job.user,
     configFile: job.configFile,
     program: (verb: string) =>
@@ -113,8 +116,7 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
 }
 
 serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
-  await Promise.resolve();
-  const files = systemd(host, job);
+  const files = await systemd(host, job);
   const { to } = job;
   if (to === undefined) {
     print([...files].map(([name, text]) => `# ---- ${name}\n${text}`).join("\n").trimEnd());

@@ -19,6 +19,8 @@ export type Scope = "system" | "user";
 /** What both sides need to know. */
 interface Surroundings {
   readonly scope: Scope;
+  /** Which systemd reads the units, such as 252: older ones complain of settings that they do not know. */
+  readonly systemdVersion: number;
   /** The user that the units run as. */
   readonly user: string;
   readonly configFile: string;
@@ -69,6 +71,7 @@ interface Service {
   readonly unit: Section;
   readonly "unit@system"?: Section;
   readonly service: Section;
+  readonly "service@254"?: Section;
   readonly install?: Section;
 }
 
@@ -252,7 +255,7 @@ const folderOf = (destination: Destination): string[] =>
 
 function addService(
   files: Map<string, string>,
-  { scope, program, configFile }: Surroundings,
+  { scope, systemdVersion, program, configFile }: Surroundings,
   kind: string,
   fill: Fill,
   more: readonly string[],
@@ -261,12 +264,13 @@ function addService(
   const fills = (text: string) => fillIn(text, fill);
   const [verb, ...args] = command.flatMap(fills);
   const exec = [...program(verb!), ...args, "--config", configFile, ...more].map(execArgument).join(" ");
+  const since254 = systemdVersion >= 254 ? service["service@254"] : undefined;
   const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${scope}`]]);
   files.set(
     `${fills(name)[0]}.service`,
     text([
       ["Unit", filled([unit, scope === "system" ? service["unit@system"] : undefined], fill)],
-      ["Service", new Map([["ExecStart", exec], ...filled([...sections, service.service], fill)])],
+      ["Service", new Map([["ExecStart", exec], ...filled([...sections, service.service, since254], fill)])],
       ["Install", filled([install], fill)],
     ]),
   );

@@ -79,6 +79,7 @@ function plainHub(nix: Told): UnitFiles {
   );
   return hubUnits({
     scope: "system",
+    systemdVersion: 259,
     user: "op",
     config,
     configFile: configPathIn(nix),
@@ -96,6 +97,7 @@ function plainHub(nix: Told): UnitFiles {
 function plainStorage(nix: Told): UnitFiles {
   return storageUnits({
     scope: "system",
+    systemdVersion: 259,
     user: STORAGE_USER,
     config: storageConfig(),
     configFile: configPathIn(nix),

@@ -10,7 +10,11 @@ const AROUND = { home: "/home/op", hostname: "home", env: {} };
 const SIGNER =
   "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh signing@home";
 
-function unitsFor(scope: "system" | "user", more: Record<string, unknown> = {}): UnitFiles {
+function unitsFor(
+  scope: "system" | "user",
+  more: Record<string, unknown> = {},
+  systemdVersion = 252,
+): UnitFiles {
   const config = parseConfig(
     JSON.stringify({
       hub: "home",
@@ -28,6 +32,7 @@ function unitsFor(scope: "system" | "user", more: Record<string, unknown> = {}):
   );
   return hubUnits({
     scope,
+    systemdVersion,
     user: "root", // systemd-analyze looks the user up
     config,
     configFile: "/home/op/.config/hapi-backup/config.json",
@@ -45,6 +50,7 @@ function unitsFor(scope: "system" | "user", more: Record<string, unknown> = {}):
 const storage = (): UnitFiles =>
   storageUnits({
     scope: "system",
+    systemdVersion: 252,
     user: "root",
     config: parseStorageConfig(
       JSON.stringify({
@@ -108,6 +114,12 @@ for (
     });
   });
 }
+
+Deno.test("a ship that is tried again raises no alarm each time: from systemd 254 on that has to be said", () => {
+  const ship = (version: number) => unitsFor("system", {}, version).get("hapi-backup-ship.service")!;
+  assert.doesNotMatch(ship(253), /RestartMode/);
+  assert.match(ship(254), /^Restart=on-failure$[^]*^RestartMode=direct$/m);
+});
 
 Deno.test("systemd-analyze does speak of a setting or a value that is not one", async () => {
   for (
