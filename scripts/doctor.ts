@@ -11,13 +11,14 @@ import { BackupError, type ErrorKind, exitCodeOf, reasonOf } from "./core/errors
 import { formatBytes, formatDuration } from "./core/format.ts";
 import { SEAL_FILE, type SetName } from "./core/names.ts";
 import { fingerprintOf } from "./core/openssh_key.ts";
+import { isPinned } from "./core/host_keys.ts";
 import { readableRoot } from "./core/permissions.ts";
-import { listArgs, parseRsyncTarget, targetArgument } from "./core/rsync_args.ts";
+import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "./core/rsync_args.ts";
 import { parseTrust } from "./core/trust.ts";
 import { createEncrypter } from "./host/age.ts";
 import { DRILL_DAYS_MAX } from "./host/drill_log.ts";
 import { isOnDevices, requireMounted } from "./host/folder_destination.ts";
-import { lstatIfThere, readTextIfThere } from "./host/fs.ts";
+import { lstatIfThere, parentOf, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type SetStatus, status } from "./host/hub_status.ts";
 import { readIdentities, recipientOf } from "./host/identity.ts";
@@ -528,17 +529,36 @@ async function checkDestination(
       await describeRemote(host, destination, `reach ${destination.name}`, realRetry(host, 1));
       return [{ ...about, state: "ok", detail: destination.remote }];
     case "rsync": {
-      if (offline) return [];
+      const pinned = checkPinned(host, destination);
+      if (offline || pinned.state === "fail") return [pinned];
       const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
       const held = record && lastConfirmed(record);
       const scratch = `${shipFolder(config.stateFolder)}/doctor`;
       const probed = await probeRsync(host, destination, scratch, held?.key);
       return [
+        pinned,
         ...probed.map(findingOf),
-        ...probed[0]?.ok && held ? await checkClock(host, destination, held) : [],
+        ...probed[0]?.ok && held ? await checkClock(host, config, destination, held) : [],
       ];
     }
   }
+}
+
+/** Nothing is sent to a host whose key was not pinned. */
+function checkPinned(host: Host, { name, target, port, knownHostsFile }: RsyncDestination): Finding {
+  const about = { group: "Destinations" as const, name: `${name}: host key` };
+  const pinned = readTextIfThere(host.fs, knownHostsFile) ?? "";
+  // A name may be hashed (ssh-keygen -H): then only ssh can tell.
+  if (isPinned(pinned, parseRsyncTarget(target).host, port) || pinned.includes("|1|")) {
+    return { ...about, state: "ok", detail: `pinned in ${knownHostsFile}` };
+  }
+  return {
+    ...about,
+    state: "fail",
+    detail: `none is pinned in ${knownHostsFile}`,
+    remedy: "`hapi-backup init` shows its fingerprint and pins it",
+    kind: "key",
+  };
 }
 
 function findingOf({ name, ok, detail, remedy, kind }: Probed): Finding {
@@ -552,43 +572,49 @@ function findingOf({ name, ok, detail, remedy, kind }: Probed): Finding {
   };
 }
 
-/** What was sent last has the storage host's time on it there, and ours in the record of its confirmation. */
+/**
+ * What was sent last has the storage host's time on it there, and ours in the record of its confirmation. Whether they
+ * agree can be asked without a key that may read.
+ */
 async function checkClock(
   host: Host,
+  config: Config,
   destination: RsyncDestination,
   { key: { set, id }, confirmedAt }: Confirmed,
 ): Promise<Finding[]> {
   const about = { group: "Destinations" as const, name: `${destination.name}: clock` };
-  if (destination.readIdentityFile === undefined) {
-    return [{ ...about, state: "ok", detail: "not compared: there is no key that may read" }];
+  const seal = `${set}/${id}/${SEAL_FILE}`;
+  const text = readTextIfThere(host.fs, `${config.store}/${config.hub}/${seal}`);
+  if (text === undefined) {
+    return [{ ...about, state: "ok", detail: "not compared: nothing sent lately is here" }];
   }
-  const target = parseRsyncTarget(destination.readTarget ?? destination.target);
-  const access = {
-    ...destination,
-    identityFile: destination.readIdentityFile,
-    target: targetArgument(target, `${set}/${id}/`),
-  };
-  const { stdout } = await runRsync(host, access, `read the clock of ${destination.name}`, [
-    ...listArgs(access, 1, [SEAL_FILE]),
-  ], { secondsMax: 60 });
-  const match = /(\d{4})\/(\d\d)\/(\d\d) (\d\d):(\d\d):(\d\d) seal\.json/.exec(stdout)?.slice(1).map(Number);
-  if (!match) return [{ ...about, state: "warn", detail: `${set}/${id} is not listed there` }];
-  const [year, month, day, hour, minute, second] = match as [number, number, number, number, number, number];
-  const there = new Date(year, month - 1, day, hour, minute, second).getTime();
-  const ahead = (there - confirmedAt.getTime()) / 1000;
-  return [
-    Math.abs(ahead) <= CLOCK_SECONDS_MAX
-      ? { ...about, state: "ok", detail: "the two clocks agree, as of the last shipping" }
-      : {
-        ...about,
-        state: "fail",
-        detail: `the storage host's clock was ${formatDuration(Math.abs(ahead))} ${
-          ahead > 0 ? "ahead" : "behind"
-        } at the last shipping`,
-        remedy: "set both by NTP (timedatectl): snapshots are named and kept by these clocks",
-        kind: "clock",
-      },
-  ];
+  const scratch = `${shipFolder(config.stateFolder)}/doctor`;
+  try {
+    host.fs.mkdir(parentOf(`${scratch}/${seal}`), { recursive: true, mode: 0o700 });
+    writeFileDurably(host.fs, `${scratch}/${seal}`, text);
+    host.fs.utime(`${scratch}/${seal}`, confirmedAt.getTime());
+    const args = compareTimesArgs(destination, scratch, CLOCK_SECONDS_MAX);
+    const what = `compare the clock of ${destination.name}`;
+    const { stdout } = await runRsync(host, destination, what, args, { names: [seal], secondsMax: 60 });
+    switch (isTimeSame(stdout, seal)) {
+      case true:
+        return [{ ...about, state: "ok", detail: "the two clocks agree, as of the last shipping" }];
+      case false:
+        return [{
+          ...about,
+          state: "fail",
+          detail: `the storage host's clock was off by more than ${
+            formatDuration(CLOCK_SECONDS_MAX)
+          } at the last shipping`,
+          remedy: "set both by NTP (timedatectl): snapshots are named and kept by these clocks",
+          kind: "clock",
+        }];
+      case undefined:
+        return [{ ...about, state: "warn", detail: `${set}/${id} cannot be asked about there` }];
+    }
+  } finally {
+    removeIfThere(host.fs, scratch);
+  }
 }
 
 function checkProof(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {

@@ -223,6 +223,21 @@ export function compareArgs(access: RsyncAccess, source: string, by: "checksum" 
   ];
 }
 
+/**
+ * Arguments that compare the times of files, without changing anything: a file that is there is told apart where its
+ * time differs from ours by more than `seconds`. It needs no key that may read.
+ */
+export function compareTimesArgs(access: RsyncAccess, source: string, seconds: number): string[] {
+  return ["--times", `--modify-window=${seconds}`, ...compareArgs(access, source, "size")];
+}
+
+/** Whether a file's time there is ours, by the answer to {@linkcode compareTimesArgs}; undefined if it does not tell. */
+export function isTimeSame(stdout: string, name: string): boolean | undefined {
+  const match = stdout.split("\n").map((line) => /^(.+) exists \((uptodate|attr change)\)$/.exec(line))
+    .find((match) => match?.[1] === name);
+  return match ? match[2] === "uptodate" : undefined;
+}
+
 /** Arguments that list `depthMax` levels of folders at the target with the files whose names are `fileNames`. */
 export function listArgs(access: RsyncAccess, depthMax: number, fileNames: readonly string[]): string[] {
   const levels = Array.from({ length: depthMax }, (_, depth) => `--include=${"/*".repeat(depth + 1)}/`);
