@@ -24,6 +24,7 @@ import {
   parseRsyncTarget,
   parseStats,
   parseVerdicts,
+  pushArgs,
   type RsyncAccess,
 } from "../scripts/core/rsync_args.ts";
 import { parseRunLog } from "../scripts/core/run_record.ts";
@@ -35,13 +36,19 @@ import { parseStorageConfig } from "../scripts/core/storage_config.ts";
 import { parseTrust, signersIn } from "../scripts/core/trust.ts";
 import { FrameDecompressor } from "../scripts/core/zstd_frames.ts";
 import { main, numberOption, type VerbContext } from "../scripts/host/cli.ts";
-import { createDecrypter, isEncryptedIdentityFile, readIdentities } from "../scripts/host/identity.ts";
+import { createEncrypter } from "../scripts/host/age.ts";
+import {
+  createDecrypter,
+  generateIdentity,
+  isEncryptedIdentityFile,
+  readIdentities,
+} from "../scripts/host/identity.ts";
 import { readMemory } from "../scripts/host/memory.ts";
 import { openManifest, openSeal, partOf } from "../scripts/host/open_snapshot.ts";
 import { readPart } from "../scripts/host/part_reader.ts";
 import { explain } from "../scripts/host/rclone.ts";
 import { fuzz, SEED, type Subject } from "./fuzz/fuzz.ts";
-import { type Home, insertMessages, makeHome } from "./real/home.ts";
+import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
 
 const AROUND = { home: "/home/op", hostname: "x", env: {} };
 const ACCESS: RsyncAccess = {
@@ -69,18 +76,24 @@ const CONFIG = `{
   "notify": [{ "kind": "ntfy", "url": "https://ntfy.sh/topic" }, { "kind": "command", "command": ["/bin/tell", "x"] }],
 }`;
 
-const RSYNC_OUTPUT = `.f          state/20260301T120000Z/seal.json
-<f+++++++++ state/20260301T120000Z/hapi.db.full.zst.age
-cd+++++++++ state/20260302T120000Z/
-<fc........ state/a => b
-state/20260301T120000Z/files.tar.zst.age exists (uptodate)
-state/20260301T120000Z/manifest.json.zst.age exists (sum change)
-      6,684,672  11%    9.77MB/s    0:00:05
-
-Number of files: 3 (reg: 2, dir: 1)
-Literal data: 33,321 bytes
-Matched data: 1,024 bytes
-`;
+/** What rsync prints that pushes a snapshot's files, of which one is there and one is there with other bytes. */
+async function rsyncOutput(home: Home): Promise<string> {
+  const [source, far] = [`${home.dir}/source`, `${home.dir}/far`];
+  for (const name of ["sent", "é same", "different", "a => b"]) {
+    home.write(`${source}/state/${name}`, name.repeat(500));
+  }
+  for (const name of ["é same", "different"]) home.write(`${far}/state/${name}`, name.repeat(500));
+  Deno.writeTextFileSync(`${far}/state/different`, "x".repeat(4_500));
+  const files = `${home.dir}/files`;
+  Deno.writeTextFileSync(
+    files,
+    ["sent", "é same", "different", "a => b"].map((name) => `state/${name}\0`).join(""),
+  );
+  const plan = { source, into: "", basis: [], keepPartial: true };
+  // The same arguments as over ssh, but for the target and where the names come from.
+  const args = pushArgs(ACCESS, plan).map((arg) => arg === "--files-from=-" ? `--files-from=${files}` : arg);
+  return await output("rsync", [...args.slice(0, -1), far]);
+}
 
 const STDERR = [
   `@@@@@@@@@@@@@@@@
@@ -126,6 +139,9 @@ async function openChain(home: Home) {
     delta: await plain("hapi.db.delta.zst.age" as PartName),
     baseBytes: database!.chain[0]!.bytes,
     nextBytes: database!.bytes,
+    rsync: await rsyncOutput(home),
+    header: (await createEncrypter([home.recipient])).header,
+    quantumHeader: (await createEncrypter([(await generateIdentity("hybrid")).recipient])).header,
   };
 }
 
@@ -262,6 +278,15 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       },
     },
     {
+      ...{
+        name: "an age header",
+        real: [chain.header, chain.quantumHeader],
+        isText: false,
+        kinds: ["integrity", "key"],
+      },
+      read: (bytes) => createDecrypter(bytes, opening.identities),
+    },
+    {
       ...{ name: "zstd frames", real: [zstdCompressSync(chain.delta)], isText: false },
       kinds: ["integrity"],
       read(bytes) {
@@ -287,7 +312,14 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
         assert.equal(made, chain.nextBytes);
       },
     },
-    text("what rsync prints", [RSYNC_OUTPUT], [], (text) => {
+    text("what rsync prints", [chain.rsync], [], (text) => {
+      if (text === chain.rsync) {
+        assert.deepEqual(
+          [...parseVerdicts(text).values()].sort(),
+          ["different", "same", "sent", "sent"],
+          text,
+        );
+      }
       for (const [name] of parseVerdicts(text)) assert.ok(isIn(name, text));
       for (const line of text.split("\n")) parseProgress(line);
       parseStats(text);
