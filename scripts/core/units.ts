@@ -360,10 +360,13 @@ function execArgument(argument: string): string {
   return JSON.stringify(argument).replaceAll("%", "%%").replaceAll("$", "$$$$");
 }
 
-/** Escapes a path for the lists of paths in a unit. */
+/** Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and no quote in quotes. */
 function bindable(path: string): string {
-  if (!path.includes("\n")) return path.replaceAll("%", "%%").replace(/[\\ \t:'"]/g, "\\$&");
-  throw unusable(path, "a source", "rename it: a line end cannot stand in a unit");
+  if (/["\n]/.test(path)) {
+    throw unusable(path, "a source", "rename it: a line end or a double quote cannot stand in a unit");
+  }
+  const escaped = path.replaceAll("%", "%%").replace(/[\\:]/g, "\\$&");
+  return /[\\ \t:']/.test(path) ? `"${escaped}"` : escaped;
 }
 
 /** A path that needs no escaping anywhere in a unit. */

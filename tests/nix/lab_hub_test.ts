@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { startHub } from "../real/hub.ts";
-import { give, makeHubLab, MAY, prepare, probe, sessionsIn, tried, verified } from "./lab/hub_lab.ts";
+import {
+  give,
+  makeHubLab,
+  MAY,
+  ODD_FOLDER,
+  prepare,
+  probe,
+  sessionsIn,
+  tried,
+  verified,
+} from "./lab/hub_lab.ts";
 import { UNTIL_IDLE } from "./lab/lab.ts";
 import { output } from "./nix.ts";
 
@@ -37,7 +47,7 @@ Deno.test("units, for real: a live hub is backed up by the operator's user, then
   assert.equal(sessionsIn(checks), `${known}, as saved`);
 });
 
-Deno.test("units, for real: a stopped and a killed hub are backed up from a home that is read-only", async () => {
+Deno.test("units, for real: a stopped and a killed hub are backed up from a home that is read-only, and a folder of any name", async () => {
   await using machine = await makeHubLab();
   const { lab } = machine;
   for (const end of ["stop", "kill"] as const) {
@@ -52,6 +62,12 @@ Deno.test("units, for real: a stopped and a killed hub are backed up from a home
   }
   const checks = await verified(`${lab.lib}/hapi-backup/store`, machine.identityFile);
   assert.equal(sessionsIn(checks), "2, as saved");
+  const odd = `${lab.folder}${ODD_FOLDER}`;
+  await Deno.mkdir(odd);
+  await Deno.writeTextFile(`${odd}/note`, "kept");
+  const out = await lab.run(`${prepare(lab)}
+    systemctl start hapi-backup-notes.service; cat /var/lib/log/hapi-backup-notes.service`);
+  assert.match(out, /^ {2}1 files$/m, out);
 });
 
 Deno.test("units, for real: what takes snapshots reaches no network, what ships sees no home, and neither writes elsewhere", async () => {

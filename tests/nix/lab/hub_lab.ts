@@ -5,11 +5,15 @@
  */
 
 import assert from "node:assert/strict";
+import defaultSets from "../../../nix/default-sets.json" with { type: "json" };
 import { generateIdentity } from "../../../scripts/host/identity.ts";
 import { cli } from "../../real/cli.ts";
 import { newKey, type Sshd, startSshd } from "../../real/sshd.ts";
 import { output } from "../nix.ts";
 import { type Lab, makeLab, OWN_PROGRAM, PROGRAM, USERS } from "./lab.ts";
+
+/** A folder of the operator whose name needs all the quoting that a unit can do; the set `notes` has it. */
+export const ODD_FOLDER = "/home/op/my notes: 100% d'accord, \\o";
 
 /** The hub's machine, and what lies off it. */
 export interface HubLab extends AsyncDisposable {
@@ -60,6 +64,7 @@ export async function makeHubLab(scope: "system" | "user" = "system"): Promise<H
     }],
     store,
     stateFolder: state,
+    sets: { ...defaultSets, notes: { sources: [{ kind: "folder", path: ODD_FOLDER }] } },
   };
   await Deno.writeTextFile(`${outside}/config.json`, JSON.stringify(config));
   await Deno.mkdir(`${lab.home}/.ssh`);
