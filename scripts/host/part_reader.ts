@@ -47,12 +47,24 @@ export async function* readPart(
 
   using file: OpenFile = host.fs.open(path, { read: true });
   const hash = createHash("sha256");
+  const requireSealed = () => {
+    const sha256 = hash.digest("hex");
+    if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
+  };
   const frames = new FrameDecompressor(path);
   const start = readUpTo(file, new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes)));
   hash.update(start);
-  const decrypter = await createDecrypter(start, identities);
-  for (const chunk of decrypter.push(start.subarray(decrypter.headerBytes))) yield* frames.push(chunk);
   const buffer = new Uint8Array(READ_BYTES);
+  const decrypter = await createDecrypter(start, identities).catch((error) => {
+    // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
+    for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
+      host.checkpoint();
+      hash.update(buffer.subarray(0, count));
+    }
+    requireSealed();
+    throw error;
+  });
+  for (const chunk of decrypter.push(start.subarray(decrypter.headerBytes))) yield* frames.push(chunk);
   let done = start.length;
   for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
     host.checkpoint();
@@ -70,8 +82,7 @@ export async function* readPart(
   }
   for (const chunk of decrypter.finish()) yield* frames.push(chunk);
   frames.finish();
-  const sha256 = hash.digest("hex");
-  if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
+  requireSealed();
 }
 
 function readUpTo(file: OpenFile, buffer: Uint8Array): Uint8Array {
