@@ -27,6 +27,7 @@ import { serveStep } from "./host/step.ts";
 import {
   isSealed,
   readSetIfThere,
+  readSignature,
   type SealedSnapshot,
   type StoredSet,
   type StoredSnapshot,
@@ -53,69 +54,68 @@ export interface Listed {
 }
 
 /**
- * Lists the snapshots of sets, oldest first.
+ * Lists the snapshots of a set, oldest first.
  *
  * @param partsAreHere Whether parts can be looked for; of a far store only seals are here.
  * @param own This hub and its signers: of other hubs, and where none is named, signatures are not looked at.
  */
 export function list(
   host: Host,
-  sets: readonly StoredSet[],
+  set: StoredSet,
   drills: readonly Drill[],
   partsAreHere: boolean,
   own: Pick<Config, "hub" | "signers">,
 ): Listed[] {
-  return sets.flatMap((set) => {
-    const snapshots = readSetIfThere(host.fs, set);
-    const sealed = snapshots.filter(isSealed);
-    const seals = sealed.map(({ sealed }) => sealed.seal);
-    const trust = parseTrust(set.hub === own.hub ? own.signers : []);
-    const untrusted = new Map(sealed.map((snapshot) => [snapshot.id, whyUntrusted(snapshot, trust)]));
-    const missing = new Map(
-      partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingParts(host, snapshot)]) : [],
-    );
-    // Nobody reads another's manifest. Which of the other parts one needs is not known without a key: any may be.
-    const usable = new Set(
-      seals.map(({ id }) => id).filter((id) =>
-        untrusted.get(id) === undefined &&
-        (missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true)
-      ),
-    );
-    const neededBy = new Map<SnapshotId, number>();
-    for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
-    const lastDrills = new Map(
-      drills.filter((drill) => drill.set === set.set).map((drill) => [drill.snapshot, drill]),
-    );
-    return snapshots.map(({ hub, set, id, sealed }): Listed => {
-      const drill = lastDrills.get(id);
-      const seal = sealed.seal;
-      const faults = seal?.needs.filter((needed) => !usable.has(needed)) ?? [];
-      const problem = sealed.seal
-        ? untrusted.get(id) ?? missing.get(id)?.[0]?.problem ??
-          (faults.length > 0 ? `needs ${faults.join(", ")}, which is missing or incomplete` : undefined)
-        : sealed.problem;
-      return {
-        hub,
-        set,
-        id,
-        state: sealed.seal ? (isGood(sealed.seal) ? "good" : "suspect") : sealed.state,
-        problem,
-        kind: seal?.kind,
-        bytes: seal ? sealedBytes(seal) : 0,
-        needs: seal?.needs ?? [],
-        neededBy: neededBy.get(id) ?? 0,
-        suspicions: seal?.suspicions ?? [],
-        drill: drill && { at: drill.at, ok: drill.ok },
-      };
-    });
+  const snapshots = readSetIfThere(host.fs, set);
+  const sealed = snapshots.filter(isSealed);
+  const seals = sealed.map(({ sealed }) => sealed.seal);
+  const trust = parseTrust(set.hub === own.hub ? own.signers : []);
+  const untrusted = new Map(sealed.map((snapshot) => [snapshot.id, whyUntrusted(host, snapshot, trust)]));
+  const missing = new Map(
+    partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingParts(host, snapshot)]) : [],
+  );
+  // Nobody reads another's manifest. Which of the other parts one needs is not known without a key: any may be.
+  const usable = new Set(
+    seals.map(({ id }) => id).filter((id) =>
+      untrusted.get(id) === undefined &&
+      (missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true)
+    ),
+  );
+  const neededBy = new Map<SnapshotId, number>();
+  for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
+  const lastDrills = new Map(
+    drills.filter((drill) => drill.set === set.set).map((drill) => [drill.snapshot, drill]),
+  );
+  return snapshots.map(({ hub, set, id, sealed }): Listed => {
+    const drill = lastDrills.get(id);
+    const seal = sealed.seal;
+    const faults = seal?.needs.filter((needed) => !usable.has(needed)) ?? [];
+    const problem = sealed.seal
+      ? untrusted.get(id) ?? missing.get(id)?.[0]?.problem ??
+        (faults.length > 0 ? `needs ${faults.join(", ")}, which is missing or incomplete` : undefined)
+      : sealed.problem;
+    return {
+      hub,
+      set,
+      id,
+      state: sealed.seal ? (isGood(sealed.seal) ? "good" : "suspect") : sealed.state,
+      problem,
+      kind: seal?.kind,
+      bytes: seal ? sealedBytes(seal) : 0,
+      needs: seal?.needs ?? [],
+      neededBy: neededBy.get(id) ?? 0,
+      suspicions: seal?.suspicions ?? [],
+      drill: drill && { at: drill.at, ok: drill.ok },
+    };
   });
 }
 
 /** Why a seal is not taken for its hub's. */
-function whyUntrusted({ hub, set, id, sealed }: SealedSnapshot, trust: Trust): string | undefined {
+function whyUntrusted({ fs }: Host, snapshot: SealedSnapshot, trust: Trust): string | undefined {
   if (trust.size === 0) return undefined;
+  const { hub, set, id, sealed } = snapshot;
   try {
-    const { publicKey } = verifySsh(sealed.signature, SEAL_NAMESPACE, sealed.bytes);
+    const { publicKey } = verifySsh(readSignature(fs, snapshot), SEAL_NAMESPACE, sealed.bytes);
     requireTrusted(trust, publicKey, `${hub}/${set}/${id}`);
     return undefined;
   } catch (error) {
@@ -133,25 +133,23 @@ function missingParts(host: Host, { folder, sealed }: StoredSnapshot): { name: P
   });
 }
 
-/** The list as a table, oldest first. */
-export function describeList(listed: readonly Listed[]): string {
-  if (listed.length === 0) return "no snapshots yet";
-  const sets = new Set(listed.map(({ hub, set }) => `${hub}/${set}`));
-  return [...sets].map((name) => {
-    const here = listed.filter(({ hub, set }) => `${hub}/${set}` === name);
-    const total = here.reduce((sum, { bytes }) => sum + bytes, 0);
-    const rows = here.map((snapshot) => [
-      snapshot.id,
-      formatTime(timeOfSnapshotId(snapshot.id)),
-      snapshot.kind ?? "-",
-      formatBytes(snapshot.bytes),
-      chainOf(snapshot),
-      snapshot.drill ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${snapshot.drill.at.slice(0, 10)}` : "",
-      describeState(snapshot),
-    ]);
-    const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];
-    return `${name}: ${here.length} snapshots, ${formatBytes(total)}\n${formatTable([header, ...rows])}`;
-  }).join("\n\n");
+/** A set's list as a table, oldest first. */
+function describeSet(listed: readonly Listed[]): string {
+  const { hub, set } = listed[0]!;
+  const total = listed.reduce((sum, { bytes }) => sum + bytes, 0);
+  const rows = listed.map((snapshot) => [
+    snapshot.id,
+    formatTime(timeOfSnapshotId(snapshot.id)),
+    snapshot.kind ?? "-",
+    formatBytes(snapshot.bytes),
+    chainOf(snapshot),
+    snapshot.drill ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${snapshot.drill.at.slice(0, 10)}` : "",
+    describeState(snapshot),
+  ]);
+  const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];
+  return `${hub}/${set}: ${listed.length} snapshots, ${formatBytes(total)}\n${
+    formatTable([header, ...rows])
+  }`;
 }
 
 function chainOf({ needs, neededBy }: Listed): string {
@@ -182,6 +180,19 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   const sets = store.sets.filter(({ hub, set }) =>
     (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
   );
-  const listed = list(host, sets, readDrills(host.fs, job.config.stateFolder), store.isLocal, job.config);
-  print(job.json ? JSON.stringify({ ok: true, store: store.name, snapshots: listed }) : describeList(listed));
+  const drills = readDrills(host.fs, job.config.stateFolder);
+  // A set at a time: a large store is never there as a whole.
+  let count = 0;
+  if (job.json) print(`{"ok":true,"store":${JSON.stringify(store.name)},"snapshots":[`);
+  for (const set of sets) {
+    host.checkpoint();
+    const listed = list(host, set, drills, store.isLocal, job.config);
+    if (listed.length === 0) continue;
+    const comma = count > 0 ? "," : "";
+    if (job.json) print(comma + listed.map((snapshot) => JSON.stringify(snapshot)).join(",\n"));
+    else print(`${count > 0 ? "\n" : ""}${describeSet(listed)}`);
+    count += listed.length;
+  }
+  if (job.json) print("]}");
+  else if (count === 0) print("no snapshots yet");
 });

@@ -200,7 +200,7 @@ class Reading {
       this.ledger.recordSealed(setKey, seenOf(fs, snapshot, stamp), undefined);
       return true;
     }
-    const { signer, signatureProblem } = signerOf(snapshot);
+    const { signer, signatureProblem } = signerOf(fs, snapshot);
     this.#recordSeal(key, () => this.ledger.recordSignature(key, signer, signatureProblem));
 
     const parts = new Map(seal.parts.map((part) => [part.name as string, part]));

@@ -10,6 +10,7 @@ import { configJsonSchema, parseConfig } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { type Manifest, neededBy, parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
 import {
+  isSnapshotId,
   MANIFEST_PART,
   SEAL_FILE,
   SIGNATURE_FILE,
@@ -540,6 +541,31 @@ Deno.test("an absolute path and its place are the same thing, and no place leave
 
 Deno.test("an id is its second", () => {
   fc.assert(fc.property(ids, (id) => assert.equal(snapshotIdAt(timeOfSnapshotId(id)), id)), NOT_MORE);
+  const two = fc.integer({ min: 0, max: 99 }).map((number) => String(number).padStart(2, "0"));
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1900, max: 2100 }),
+      fc.array(two, { minLength: 5, maxLength: 5 }),
+      (year, twos) => {
+        const [month, day, hour, minute, second] = twos.map((text, index) =>
+          index < 2 ? String(+text % 33).padStart(2, "0") : text
+        );
+        const iso = `${year}-${month}-${day}T${hour}:${minute}:${second}.000Z`;
+        const time = new Date(iso);
+        const exists = !Number.isNaN(time.getTime()) && time.toISOString() === iso;
+        assert.equal(isSnapshotId(`${year}${month}${day}T${hour}${minute}${second}Z`), exists, iso);
+      },
+    ),
+    { numRuns: 5_000 },
+  );
+  for (
+    const [text, exists] of [["20240229", true], ["20250229", false], ["19000229", false], [
+      "20260431",
+      false,
+    ]] as const
+  ) {
+    assert.equal(isSnapshotId(`${text}T235959Z`), exists, text);
+  }
 });
 
 const checks = fc.record({

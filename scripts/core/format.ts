@@ -32,17 +32,9 @@ export function formatDuration(seconds: number): string {
 
 /** A time in the zone of the machine (or the one given), with the zone: `2026-11-22 06:00:00 GMT+1`. */
 export function formatTime(time: Date, timeZone?: string): string {
-  const parts = new Intl.DateTimeFormat("en-CA", {
-    year: "numeric",
-    month: "2-digit",
-    day: "2-digit",
-    hour: "2-digit",
-    minute: "2-digit",
-    second: "2-digit",
-    hourCycle: "h23",
-    timeZoneName: "short",
-    ...(timeZone ? { timeZone } : {}),
-  }).formatToParts(time);
+  let formatter = formatters.get(timeZone);
+  if (!formatter) formatters.set(timeZone, formatter = makeFormatter(timeZone));
+  const parts = formatter.formatToParts(time);
   const part = (type: string) => parts.find((candidate) => candidate.type === type)!.value;
   return `${part("year")}-${part("month")}-${part("day")} ${part("hour")}:${part("minute")}:${
     part("second")
@@ -59,6 +51,23 @@ export function cleanText(text: string, lengthMax = 80): string {
     .replace(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, " ").trim();
   const characters = [...clean];
   return characters.length <= lengthMax ? clean : `${characters.slice(0, lengthMax - 1).join("")}…`;
+}
+
+/** By time zone: to make one takes twenty times as long as to use it. */
+const formatters = new Map<string | undefined, Intl.DateTimeFormat>();
+
+function makeFormatter(timeZone: string | undefined): Intl.DateTimeFormat {
+  return new Intl.DateTimeFormat("en-CA", {
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
+    timeZoneName: "short",
+    ...(timeZone ? { timeZone } : {}),
+  });
 }
 
 /** Lines of cells as columns; numbers (cells that start with a digit) to the right. */

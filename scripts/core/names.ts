@@ -22,7 +22,7 @@ export type SourceName = Branded<"SourceName">;
 /** The file name of a part inside a snapshot's folder. */
 export type PartName = Branded<"PartName">;
 
-const SNAPSHOT_ID = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/;
+const SNAPSHOT_ID = /^(\d{4})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])([0-5]\d)([0-5]\d)Z$/;
 
 /** Reads a snapshot id. @throws {BackupError} (usage) If `text` is not a UTC time of the form `20261122T060000Z`. */
 export function parseSnapshotId(text: string): SnapshotId {
@@ -37,10 +37,9 @@ export function parseSnapshotId(text: string): SnapshotId {
 export function isSnapshotId(text: string): text is SnapshotId {
   const match = SNAPSHOT_ID.exec(text);
   if (!match) return false;
-  const [, year, month, day, hour, minute, second] = match;
-  const iso = `${year}-${month}-${day}T${hour}:${minute}:${second}.000Z`;
-  const time = new Date(iso);
-  return !Number.isNaN(time.getTime()) && time.toISOString() === iso;
+  const [year, month, day] = match.slice(1, 4).map(Number) as [number, number, number];
+  // Day 0 of the next month is this one's last.
+  return day <= 28 || day <= new Date(Date.UTC(year, month, 0)).getUTCDate();
 }
 
 /** The id of a snapshot taken at `time` (cut to the second). Inverse of {@linkcode timeOfSnapshotId}. */

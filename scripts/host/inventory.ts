@@ -27,7 +27,14 @@ import type { StorageConfig } from "../core/storage_config.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
 import type { Ledger, LedgerSet, SealSeen, Stamped } from "./ledger.ts";
-import { type Foreign, isSealed, readSnapshot, type SealedSnapshot, type StoredSet } from "./store.ts";
+import {
+  type Foreign,
+  isSealed,
+  readSignature,
+  readSnapshot,
+  type SealedSnapshot,
+  type StoredSet,
+} from "./store.ts";
 
 /** New snapshots read per set and run; the rest waits for the next run. */
 const NEW_PER_SET_MAX = 10_000;
@@ -317,7 +324,7 @@ export function stampOf({ bytes, mtimeMs, ctimeMs, inode }: Stat): string {
 
 /** A readable seal as the ledger wants it. */
 export function seenOf(fs: Fs, snapshot: SealedSnapshot, stamp: string): SealSeen {
-  const { seal, checksum } = snapshot.sealed as SealedSnapshot["sealed"] & { checksum: string };
+  const { seal, checksum } = snapshot.sealed;
   let bytes = 0;
   for (const { name } of seal.parts) {
     try {
@@ -325,16 +332,16 @@ export function seenOf(fs: Fs, snapshot: SealedSnapshot, stamp: string): SealSee
       if (stat?.type === "file") bytes += stat.bytes;
     } catch { /* Scrub tells what is wrong with it. */ }
   }
-  return { seal, checksum, stamp, bytes, ...signerOf(snapshot) };
+  return { seal, checksum, stamp, bytes, ...signerOf(fs, snapshot) };
 }
 
 /** Who signed a snapshot's seal. Whether that key may is for the caller to say. */
 export function signerOf(
-  { sealed }: SealedSnapshot,
+  fs: Fs,
+  snapshot: SealedSnapshot,
 ): { signer: string | undefined; signatureProblem: string | undefined } {
   try {
-    const { signature, bytes } = sealed as Extract<typeof sealed, { bytes: Uint8Array }>;
-    const { publicKey } = verifySsh(signature, SEAL_NAMESPACE, bytes);
+    const { publicKey } = verifySsh(readSignature(fs, snapshot), SEAL_NAMESPACE, snapshot.sealed.bytes);
     return { signer: fingerprintOf(publicKey), signatureProblem: undefined };
   } catch (error) {
     if (!(error instanceof BackupError)) throw error;

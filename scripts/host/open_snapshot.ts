@@ -14,7 +14,14 @@ import { requireTrusted, type Trust } from "../core/trust.ts";
 import type { Host } from "./host.ts";
 import type { Identity } from "./identity.ts";
 import { readPart } from "./part_reader.ts";
-import { isSealed, readSnapshot, type SealedSnapshot, type StoredSet, type StoredSnapshot } from "./store.ts";
+import {
+  isSealed,
+  readSignature,
+  readSnapshot,
+  type SealedSnapshot,
+  type StoredSet,
+  type StoredSnapshot,
+} from "./store.ts";
 
 /** Everything that opens the snapshots of one set. */
 export interface Opening {
@@ -39,8 +46,9 @@ export function openSeal(
   { host, set, trust }: Pick<Opening, "host" | "set" | "trust">,
   id: SnapshotId,
 ): TrustedSnapshot {
-  const { folder, sealed: { seal, bytes, signature } } = requireSealed(readSnapshot(host.fs, set, id));
-  const { publicKey } = verifySsh(signature, SEAL_NAMESPACE, bytes);
+  const snapshot = requireSealed(readSnapshot(host.fs, set, id));
+  const { folder, sealed: { seal, bytes } } = snapshot;
+  const { publicKey } = verifySsh(readSignature(host.fs, snapshot), SEAL_NAMESPACE, bytes);
   requireTrusted(trust, publicKey, `${set.hub}/${set.set}/${id}`);
   return { seal, folder };
 }

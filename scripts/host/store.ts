@@ -43,7 +43,6 @@ export interface SealedSnapshot extends SnapshotFolder {
   readonly sealed: {
     readonly seal: Seal;
     readonly bytes: Uint8Array;
-    readonly signature: string;
     readonly checksum: string;
   };
 }
@@ -137,7 +136,7 @@ export function snapshotIds(
   return ids.sort();
 }
 
-/** Reads one snapshot's seal. Problems are returned, not thrown. */
+/** Reads one snapshot's seal, and sees that it has a signature. Problems are returned, not thrown. */
 export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: SnapshotId): StoredSnapshot {
   const found = { hub, set, id, folder: `${folder}/${id}` };
   const path = `${found.folder}/${SEAL_FILE}`;
@@ -158,15 +157,7 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
     if (signature.type !== "file" || signature.bytes > 65_536) {
       return bad("unreadable", `${signaturePath} is no signature`);
     }
-    return {
-      ...found,
-      sealed: {
-        seal,
-        bytes,
-        signature: new TextDecoder().decode(fs.readFile(signaturePath)),
-        checksum: sealChecksum(bytes),
-      },
-    };
+    return { ...found, sealed: { seal, bytes, checksum: sealChecksum(bytes) } };
   } catch (error) {
     if (isMissing(error)) return bad("incomplete", "it has no seal: its upload or its run did not finish");
     return bad("unreadable", reasonOf(error));
@@ -174,6 +165,18 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
 
   function bad(state: "incomplete" | "unreadable", problem: string): UnsealedSnapshot {
     return { ...found, sealed: { seal: undefined, state, problem } };
+  }
+}
+
+/** Reads the signature of a seal. @throws {BackupError} (integrity) If it cannot be read. */
+export function readSignature(fs: Fs, { folder }: SealedSnapshot): string {
+  try {
+    return new TextDecoder().decode(fs.readFile(`${folder}/${SIGNATURE_FILE}`));
+  } catch (error) {
+    throw new BackupError(`Cannot read ${folder}/${SIGNATURE_FILE}: ${reasonOf(error)}`, {
+      kind: "integrity",
+      cause: error,
+    });
   }
 }
 
@@ -213,7 +216,8 @@ export function problemWithPart(
     if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
     using file = fs.open(path, { read: true });
     const hash = createHash("sha256");
-    const buffer = new Uint8Array(READ_BYTES);
+    // Most parts are small, and there may be 100,000 of them.
+    const buffer = new Uint8Array(Math.min(READ_BYTES, part.bytes + 1));
     for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
       hash.update(buffer.subarray(0, count));
       onBytes(count);

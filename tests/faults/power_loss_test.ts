@@ -10,7 +10,7 @@ import { encrypt } from "../../scripts/encrypt.ts";
 import { exists, removeIfThere } from "../../scripts/host/fs.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
 import { readStagedChecks } from "../../scripts/host/staging.ts";
-import { isSealed, problemWithPart, readSetIfThere, setIn } from "../../scripts/host/store.ts";
+import { isSealed, problemWithPart, readSetIfThere, readSignature, setIn } from "../../scripts/host/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { retain } from "../../scripts/retain.ts";
 import { scrub } from "../../scripts/scrub.ts";
@@ -68,12 +68,13 @@ async function forEveryState(
 function wholeIds({ host: { fs } }: Pick<Home, "host">, store: string): SnapshotId[] {
   const sealed = readSetIfThere(fs, setIn(store, "home" as never, STATE)).filter(isSealed);
   const ids = sealed.map(({ id }) => id);
-  for (const { id, folder, sealed: { seal, signature } } of sealed) {
+  for (const snapshot of sealed) {
+    const { id, folder, sealed: { seal } } = snapshot;
     for (const part of seal.parts) {
       assert.equal(problemWithPart(fs, folder, part), undefined, `${id}: ${part.name}`);
     }
     for (const needed of seal.needs) assert.ok(ids.includes(needed), `${id} needs ${needed}`);
-    assert.match(signature, /END SSH SIGNATURE/);
+    assert.match(readSignature(fs, snapshot), /END SSH SIGNATURE/);
   }
   return ids;
 }
