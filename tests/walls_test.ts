@@ -1,6 +1,7 @@
 /** What a step cannot do with the very permissions that it is given, and what it cannot import. */
 
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import type { SetName } from "../scripts/core/names.ts";
 import {
   checkPermissions,
@@ -20,7 +21,7 @@ import {
 import { COMMANDS } from "../scripts/core/commands.ts";
 import { permissionFlags } from "../scripts/core/verbs.ts";
 import { runStep } from "../scripts/host/step.ts";
-import { makeHome } from "./real/home.ts";
+import { insertMessages, makeHome } from "./real/home.ts";
 import type { Attempt } from "./real/probe.ts";
 
 const STATE = "state" as SetName;
@@ -199,6 +200,31 @@ Deno.test("no step can do what its table does not grant, and each can do what it
     const others = answers.filter((answer) => answer !== "ok");
     assert.deepEqual([...new Set(others)], [DENIED], `why ${step} cannot do the rest`);
   }
+});
+
+Deno.test("what a hub keeps of its databases is for its owner only", async () => {
+  using home = await makeHome();
+  const source = { kind: "sqlite", path: "~/.hapi/hapi.db" };
+  home.configure({ sets: { state: { sources: [source] }, sums: { keepBase: false, sources: [source] } } });
+  // A hub is running: its database is copied by SQLite itself.
+  using live = new DatabaseSync(home.database);
+  for (const set of ["state", "sums"]) {
+    live.exec(insertMessages(1));
+    await home.backup({ set });
+  }
+  live.exec(insertMessages(1));
+  const { code, stderr } = await home.cli(["snapshot"]);
+  assert.equal(code, 0, stderr);
+  const files = [...Deno.readDirSync(home.stateFolder)].flatMap(({ name: set }) =>
+    ["base", "staging"].flatMap((folder) => {
+      const path = `${home.stateFolder}/${set}/${folder}`;
+      assert.equal(Deno.statSync(path).mode! & 0o777, 0o700, path);
+      return [...Deno.readDirSync(path)].map(({ name }) => `${path}/${name}`);
+    })
+  );
+  assert.equal(files.filter((file) => file.endsWith(".image")).length, 2, files.join());
+  assert.equal(files.filter((file) => file.endsWith(".sums")).length, 1, files.join());
+  for (const file of files) assert.equal(Deno.statSync(file).mode! & 0o077, 0, file);
 });
 
 Deno.test("with --hub, verify may start that program and reach loopback only", async () => {

@@ -211,6 +211,8 @@ async function copyLive(
     }
     let stopped: unknown;
     try {
+      // SQLite would make it with the mode that the umask leaves.
+      host.fs.open(image, { write: true, create: true, truncate: true, mode: 0o600 }).close();
       await backup(db, image, {
         rate: PAGES_PER_STEP,
         progress: ({ totalPages, remainingPages }: { totalPages: number; remainingPages: number }) => {
