@@ -1,0 +1,110 @@
+/**
+ * What may import what: `mod.ts` → `scripts/` → `scripts/host/` (effects) → `scripts/core/` (pure).
+ *
+ * Types count too, so that a folder can be read without the ones above it.
+ */
+
+import assert from "node:assert/strict";
+import { STORAGE_VERBS } from "../scripts/core/storage_permissions.ts";
+
+const ROOT = new URL("../", import.meta.url);
+
+/** A module of ours. Paths are those below the checkout. */
+interface Module {
+  /** Its text without comments. */
+  readonly text: string;
+  /** Our modules that run when this one is imported. */
+  readonly code: readonly string[];
+  /** Those of which it takes types only, which vanish at run time. */
+  readonly types: readonly string[];
+  /** What it imports of others, such as `node:zlib`. */
+  readonly outside: readonly string[];
+}
+
+const MODULES = readModules();
+const SCRIPTS = [...MODULES.keys()].filter((path) => layerOf(path) === "scripts");
+
+function readModules(): Map<string, Module> {
+  const paths = ["mod.ts", ...filesOf("scripts/")];
+  return new Map(paths.map((path) => {
+    const text = Deno.readTextFileSync(new URL(path, ROOT))
+      .replace(/\/\*[^]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "");
+    const statements = [
+      ...text.matchAll(/^(?:import|export)\s+(type\s)?(?:[^"'`;]*?\sfrom\s+)?["']([^"']+)["']/gm),
+      ...text.matchAll(/\bimport(\s*)\(\s*["']([^"']+)["']\s*\)/g),
+    ].map(([, type, specifier]) => ({ isType: type?.startsWith("type") ?? false, specifier: specifier! }));
+    const ours = (isType: boolean) =>
+      statements.filter((each) => each.specifier.startsWith(".") && each.isType === isType)
+        .map(({ specifier }) => new URL(specifier, new URL(path, ROOT)).href.slice(ROOT.href.length));
+    const outside = statements.map(({ specifier }) => specifier).filter((name) => !name.startsWith("."));
+    return [path, { text, code: ours(false), types: ours(true), outside }];
+  }));
+}
+
+function filesOf(folder: string): string[] {
+  return [...Deno.readDirSync(new URL(folder, ROOT))].flatMap(({ name, isDirectory }) =>
+    isDirectory ? filesOf(`${folder}${name}/`) : name.endsWith(".ts") ? [`${folder}${name}`] : []
+  ).sort();
+}
+
+function layerOf(path: string): "mod" | "scripts" | "host" | "core" {
+  if (path.startsWith("scripts/core/")) return "core";
+  if (path.startsWith("scripts/host/")) return "host";
+  return path.startsWith("scripts/") ? "scripts" : "mod";
+}
+
+/** The scripts that cannot run without `module`, by their names; and `mod`, where that is one of them. */
+function thatReach(module: string): string[] {
+  assert.ok(MODULES.has(module), module);
+  return ["mod.ts", ...SCRIPTS].filter((path) => {
+    const found = new Set([path]);
+    for (const next of found) for (const code of MODULES.get(next)?.code ?? []) found.add(code);
+    return found.has(module);
+  }).map((path) => path.replace(/^scripts\/|\.ts$/g, ""));
+}
+
+Deno.test("imports point one way: mod, scripts, host, core; of scripts, only verify imports another", () => {
+  const below = {
+    mod: ["scripts", "host", "core"],
+    scripts: ["host", "core"],
+    host: ["host", "core"],
+    core: ["core"],
+  };
+  const wrong: string[] = [];
+  for (const [path, { code, types }] of MODULES) {
+    for (const imported of [...code, ...types].filter((name) => name.endsWith(".ts"))) {
+      assert.ok(MODULES.has(imported), `${path} imports ${imported}, which is none of ours`);
+      if (!below[layerOf(path)].includes(layerOf(imported))) wrong.push(`${path} imports ${imported}`);
+    }
+  }
+  assert.deepEqual(wrong, ["scripts/verify.ts imports scripts/restore.ts"]);
+});
+
+Deno.test("core is pure: no Deno, no clock, no randomness, no file, no network", () => {
+  const allowed = ["node:crypto", "node:zlib", "node:buffer", "node:util"];
+  const impure =
+    /\bDeno\b|\bDate\.now\b|\bnew Date(?!\()|\bnew Date\(\s*\)|\bMath\.random\b|\bgetRandomValues\b|\brandomUUID\b|\brandomBytes\b|\bperformance\.|\bfetch\(|\bsetTimeout\b|\bsetInterval\b|\bconsole\./;
+  for (const [path, { text, outside }] of MODULES) {
+    if (layerOf(path) !== "core") continue;
+    assert.doesNotMatch(text, impure, path);
+    for (const name of outside.filter((name) => name.startsWith("node:"))) {
+      assert.ok(allowed.includes(name), `${path} imports ${name}`);
+    }
+  }
+});
+
+Deno.test("what needs no key cannot even import the code that reads one", () => {
+  const ofIdentities = ["doctor", "keys", "look", "restore", "session", "setup", "verify"];
+  assert.deepEqual(thatReach("scripts/host/identity.ts"), ofIdentities);
+  // The storage host signs its receipts.
+  assert.deepEqual(thatReach("scripts/host/signing_key.ts"), ["doctor", "encrypt", "scrub", "setup"]);
+});
+
+Deno.test("every script is a step that some verb starts", () => {
+  const callers = [...MODULES].filter(([path]) => layerOf(path) === "mod" || layerOf(path) === "host");
+  const started = callers.flatMap(([, { text }]) => [...text.matchAll(/\bscript\("(\w+)"\)/g)])
+    .map(([, name]) => name!);
+  const steps = new Set([...started, ...STORAGE_VERBS].map((name) => `scripts/${name}.ts`));
+  assert.deepEqual([...steps].sort(), SCRIPTS);
+  for (const path of SCRIPTS) assert.match(MODULES.get(path)!.text, /^serveStep[<(]/m, path);
+});
