@@ -190,7 +190,12 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const run = () => runStep<RestoreReport>(script("restore"), job, permissions, context.terminal);
     // In place, no snapshot may be taken of a half-restored home.
     const report = job.inPlace && !job.dryRun
-      ? await withLock(context.host, `${setFolder(config.stateFolder, job.set)}/lock`, 0, run)
+      ? await withLock(
+        context.host,
+        `${setFolder(config.stateFolder, job.set)}/lock`,
+        numberOption(options, "wait"),
+        run,
+      )
       : await run();
     context.terminal.print(
       context.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job),

@@ -393,7 +393,7 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
 Deno.test("a second run is told that another holds the lock, exit 6; with --wait it waits", async () => {
   using home = await makeHome();
   const lock = `${home.stateFolder}/state/lock`;
-  Deno.mkdirSync(`${home.stateFolder}/state`, { recursive: true });
+  await home.backup();
   const holder = new Deno.Command("flock", {
     args: [lock, "sh", "-c", "echo held; read -r done || true"],
     stdin: "piped",
@@ -403,6 +403,10 @@ Deno.test("a second run is told that another holds the lock, exit 6; with --wait
   await reader.read();
   const refused = await home.cli(["backup", "--no-ship"]);
   assertError(refused, 6, /another run holds the lock/, /--wait SECONDS/);
+  const identity = ["--identity", home.identityFile];
+  const inPlace = await home.cli(["restore", "--in-place", ...identity]);
+  assertError(inPlace, 6, /another run holds the lock/, /--wait SECONDS/);
+  assert.equal((await home.cli(["verify", ...identity])).code, 0, "who only reads the store need not wait");
   const waiting = home.spawn(["backup", "--no-ship", "--wait", "60"]);
   while (!await hasOpen(waiting.pid, lock));
   await holder.stdin.close();

@@ -228,6 +228,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       HUB,
       ...OPENING,
       ...REMOTE,
+      WAIT,
     ],
     example: 'hapi-backup restore --to ~/restored --snapshot "2026-11-20 06:00"',
   },

@@ -38,7 +38,8 @@ export async function withLock<T>(
       throw new BackupError(`Cannot start: another run holds the lock ${path}`, {
         kind: "busy",
         hint:
-          "wait for it to end, or give --wait SECONDS; the lock goes with its process, nothing has to be removed",
+          "wait for it to end (backup and restore do with --wait SECONDS); the lock goes with its process, nothing " +
+          "has to be removed",
       });
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
