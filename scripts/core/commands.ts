@@ -93,10 +93,10 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "init",
     group: "On the hub",
     summary: "set it all up: keys, storage host, first backup, and the proof that it can be restored",
-    details:
-      "Asks what it must know on a terminal; without one, options say it. A new identity is handed over once, and\n" +
-      "only where it is asked for: it does not stay on the hub. Where the storage host is not ready yet, it prints\n" +
-      "what to paste there; run again, it goes on where it stopped. What is there already is kept as it is.",
+    details: "Asks what it must know on a terminal; without one, options say it.\n" +
+      "A new identity is handed over once, and only where it is asked for: it does not\n" +
+      "stay on the hub. Where the storage host is not ready yet, it prints what to paste\n" +
+      "there; run again, it goes on where it stopped. What is there is kept as it is.",
     config: "hub",
     options: [
       {
