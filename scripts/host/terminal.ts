@@ -38,7 +38,8 @@ const EVENT_EVERY_MS = 1000;
 
 /** Makes the terminal of this process. */
 export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions): FullTerminal {
-  const draws = !quiet && !journal && !json && Deno.stderr.isTerminal();
+  const tellsEvents = json && !quiet && !journal;
+  const draws = !json && !quiet && !journal && Deno.stderr.isTerminal();
   const underWay = new Map<string, { done: number; total: number; beganAt: number; toldAt: number }>();
   let ticking: ReturnType<typeof setInterval> | undefined;
   let isDrawn = false;
@@ -77,10 +78,10 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
 
   return {
     progress(what, done, total) {
-      if (quiet || journal || !(draws || json)) return;
+      if (!draws && !tellsEvents) return;
       const before = underWay.get(what);
       underWay.set(what, { beganAt: performance.now(), toldAt: 0, ...before, done, total });
-      if (json && done > 0) tellEvent({ what, done, total });
+      if (tellsEvents && done > 0) tellEvent({ what, done, total });
       if (done >= total) underWay.delete(what);
       if (!draws) return;
       // A clock of its own, for what cannot tell how far it is.
