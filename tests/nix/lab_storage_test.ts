@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { generateIdentity } from "../../scripts/host/identity.ts";
 import { cli } from "../real/cli.ts";
 import { newKey } from "../real/sshd.ts";
-import { type Lab, makeLab, PROGRAM, UNTIL_IDLE, USERS } from "./lab/lab.ts";
+import { type Lab, makeLab, PROGRAM, USERS, WAITING } from "./lab/lab.ts";
 import { output } from "./nix.ts";
 
 const VERBS = ["scrub", "retain", "watch"] as const;
@@ -59,7 +59,7 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
     }),
   );
   await Deno.writeTextFile(`${lab.lib}/probe.sh`, PROBE);
-  const out = await lab.run(`${PROGRAM}${UNTIL_IDLE}
+  const out = await lab.run(`${PROGRAM}${WAITING}
     chmod 600 /var/lib/keys/*; install -d -o hapi-backup-storage /var/lib/metrics
     HOME=/root program systemd --system --storage --config /var/lib/storage.json \
       --prometheus /var/lib/metrics/hapi.prom --on-failure alarm@%N.service --to ${lab.folder}/units
@@ -74,7 +74,7 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
     for verb in ${VERBS.join(" ")}; do systemctl start probe-$verb.service; done
     echo x >> $(echo /var/lib/store/home/state/*/hapi.db.full.zst.age)
     systemctl start hapi-backup-scrub.service; echo "damaged: $?"
-    idle alarm@hapi-backup-scrub.service; cat /var/lib/log/alarms`);
+    said alarms hapi-backup-scrub; cat /var/lib/log/alarms`);
 
   for (const verb of VERBS) {
     assert.match(

@@ -23,9 +23,13 @@ mkdir -p /home/op/program; touch /home/op/deno
 mount --bind ${ROOT} /home/op/program; mount --bind ${Deno.execPath()} /home/op/deno
 ${calling("/home/op/deno", "/home/op/program")}`;
 
-/** In the lab's scripts: `idle UNIT` waits until a unit has ended; its restarts are part of it. */
-export const UNTIL_IDLE = `
-idle() { for i in $(seq 200); do case $(systemctl show -p ActiveState --value $1) in inactive|failed) return;; esac; sleep 0.1; done; echo "$1 does not end"; }
+/**
+ * In the lab's scripts: `said LOG TEXT [TIMES]` waits until a log holds a text that often, `ended UNIT` until a unit that
+ * has begun has ended; its restarts are part of it.
+ */
+export const WAITING = `
+said() { for i in $(seq 600); do n=$(grep -c -- "$2" /var/lib/log/$1); [ "\${n:-0}" -ge "\${3-1}" ] && return; sleep 0.1; done; echo "$1 does not say: $2"; } 2>/dev/null
+ended() { for i in $(seq 600); do case $(systemctl show -p ActiveState --value $1) in inactive|failed) return;; esac; sleep 0.1; done; echo "$1 does not end"; }
 `;
 
 /** A machine in a folder: `/home`, `/var/lib`, single files of `/etc`, and its units. */
