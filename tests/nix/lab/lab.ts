@@ -75,7 +75,9 @@ export async function makeLab(): Promise<Lab> {
     writeUnit: (unit, text) => Deno.writeTextFile(`${folder}/units/${unit}`, text),
     log: (unit) => Deno.readTextFile(`${folder}/lib/log/${unit}`).catch(() => ""),
     async run(script) {
-      await Deno.writeTextFile(`${folder}/driver.sh`, `set -u\n${script}\n`);
+      // What still runs is stopped, which takes its folders in /tmp away.
+      const end = "command systemctl stop 'hapi-backup-*'";
+      await Deno.writeTextFile(`${folder}/driver.sh`, `set -u\n${script}\n${end}\n`);
       await Deno.remove(`${folder}/out`).catch(() => {});
       const { stderr } = await ending("bash", [`${HERE}boot.sh`, folder]);
       const out = await Deno.readTextFile(`${folder}/out`).catch(() => "");
