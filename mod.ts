@@ -54,15 +54,12 @@ import {
 } from "./scripts/host/cli.ts";
 import { lstatIfThere, makeFolderDurably, parentOf } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
-import { initVerb } from "./scripts/host/init_verb.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/state_folders.ts";
-import { writeReport } from "./scripts/host/report_file.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { shipFolder } from "./scripts/host/ship_records.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
 import { runStep } from "./scripts/host/step.ts";
-import { sessionVerbs } from "./scripts/host/session_verbs.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
 import {
@@ -87,28 +84,34 @@ const script = (name: string): string => import.meta.resolve(`./scripts/${name}.
 
 const VERBS: Readonly<Record<string, Verb>> = {
   ...storageVerbs(script),
-  ...sessionVerbs({
-    script,
-    takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
-    async restoreOnly({ terminal }, choice, what) {
-      const job: RestoreJob = { ...choice, ...what, inPlace: false, dryRun: false };
-      await runStep(script("restore"), job, restorePermissions(choice.config, job), terminal);
-    },
-  }),
+  ...lazily(
+    ["session", "compare", "browse"],
+    async () =>
+      (await import("./scripts/host/session_verbs.ts")).sessionVerbs({
+        script,
+        takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
+        async restoreOnly({ terminal }, choice, what) {
+          const job: RestoreJob = { ...choice, ...what, inPlace: false, dryRun: false };
+          await runStep(script("restore"), job, restorePermissions(choice.config, job), terminal);
+        },
+      }),
+  ),
 
-  init: initVerb({
-    script,
-    backup: async (context, config) => {
-      const [first] = config.sets.keys();
-      await backUp({ ...context, options: { ...context.options, wait: "0" } }, config, [first!]);
-    },
-    prove: async (context, config, keys) => {
-      const [set] = config.sets.keys();
-      const store = { scratch: `${config.stateFolder}/scratch` };
-      await prove(context, { config, keys, store, set: set!, which: "latest" });
-    },
-    identity: (context) => keyOptions(context, configOrDefaults(context)),
-  }),
+  ...lazily(["init"], async () => ({
+    init: (await import("./scripts/host/init_verb.ts")).initVerb({
+      script,
+      backup: async (context, config) => {
+        const [first] = config.sets.keys();
+        await backUp({ ...context, options: { ...context.options, wait: "0" } }, config, [first!]);
+      },
+      prove: async (context, config, keys) => {
+        const [set] = config.sets.keys();
+        const store = { scratch: `${config.stateFolder}/scratch` };
+        await prove(context, { config, keys, store, set: set!, which: "latest" });
+      },
+      identity: (context) => keyOptions(context, configOrDefaults(context)),
+    }),
+  })),
 
   async backup(context) {
     const config = await configOrSetup(context);
@@ -232,6 +235,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     );
     if (html === "-") return context.terminal.print(page);
     const file = absolutePath(html);
+    const { writeReport } = await import("./scripts/host/report_file.ts");
     writeReport(context.host.fs, file, page);
     context.terminal.print(context.json ? JSON.stringify({ ok: true, file }) : `wrote ${file}`);
   },
@@ -349,6 +353,12 @@ const VERBS: Readonly<Record<string, Verb>> = {
     return Promise.resolve();
   },
 };
+
+/** Verbs whose modules are loaded when one of them is called: all others start sooner, and in less memory. */
+function lazily(names: readonly string[], load: () => Promise<Record<string, Verb>>): Record<string, Verb> {
+  const calling = (name: string): Verb => async (context) => await (await load())[name]!(context);
+  return Object.fromEntries(names.map((name) => [name, calling(name)]));
+}
 
 /** Takes a snapshot of each set and ships them. @throws {BackupError} If one is suspect, or not off this machine. */
 async function backUp(context: VerbContext, config: Config, sets: readonly SetName[]): Promise<void> {
