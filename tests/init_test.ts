@@ -201,6 +201,24 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   Deno.removeSync(`${keys}/config.json`);
   const over = await cli({ home }, "init", "--local-only", "--identity-out", stick);
   assert.deepEqual([over.code, Deno.readTextFileSync(stick)], [2, "precious"], over.stderr);
+
+  // With an identity of one's own, no other is made; and nothing off this machine is no success.
+  const own = await generateIdentity();
+  const args = ["--local-only", "--identity", "-", "--json"];
+  const local = await cli({ home, stdin: `${own.identity}\n` }, "init", ...args);
+  assert.equal(local.code, 4, local.stderr);
+  const { ok, recipients, proven } = JSON.parse(local.stdout);
+  assert.deepEqual([ok, recipients, proven], [false, [own.recipient], true]);
+
+  // On a terminal it asks for what the configuration lacks, and for the identity that it does not know.
+  await using terminal = startPty([Deno.execPath(), ...cliArgs(["init"])], { cwd: home, env: cliEnv(home) });
+  await terminal.until(/Which host stores the backups/);
+  await terminal.type("\r");
+  await terminal.until(/Prove it: paste the identity/);
+  await terminal.type(`${own.identity}\r`);
+  await terminal.until(/proven restorable[^]*NOTHING IS OFF THIS MACHINE/);
+  const { code: unsafe, text } = await terminal.end();
+  assert.deepEqual([unsafe, text.includes(own.identity)], [4, false]);
 });
 
 Deno.test("init on a terminal asks, shows the identity once on a screen of its own, and waits for the storage host", async () => {

@@ -181,12 +181,14 @@ async function handOver(context: InitContext, identityText: string, files: Ident
 async function goOn(context: InitContext, config: Config): Promise<void> {
   const { around, configFile, terminal } = context;
   context.say(`${configFile} is there, and stays as it is`);
-  const wanted = destinationGiven(context, config.hub);
+  const wanted = config.destinations.length === 0 && context.asks
+    ? await whichDestination(context, config.hub)
+    : destinationGiven(context, config.hub);
   if (!wanted || config.destinations.some((destination) => isSame(destination, wanted))) return;
   if (config.destinations.some(({ name }) => name === wanted.name)) {
     throw new BackupError(`Cannot add a destination: there is another one named ${wanted.name}`, {
       kind: "config",
-      hint: `add it to "destinations" in ${configFile}, with a name of its own`,
+      hint: `correct that one in ${configFile}, or add yours to "destinations" there, with a name of its own`,
     });
   }
   const folder = parentOf(configFile);

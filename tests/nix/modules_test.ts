@@ -3,6 +3,8 @@ import { STORAGE_USER } from "../../scripts/core/authorize.ts";
 import { parseConfig } from "../../scripts/core/config.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { authorizeText } from "../../scripts/core/authorize.ts";
+import type { HubName } from "../../scripts/core/names.ts";
+import { debianText, nixosText } from "../../scripts/core/storage_text.ts";
 import { hubUnits, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
 import { evaluate, evaluateHosts, ROOT, type Told } from "./nix.ts";
 
@@ -347,6 +349,20 @@ Deno.test("a drill on the hub's own machine is off by default, and warned of whe
     `({ lib, ... }: { imports = [ (${HUB}) ]; services.hapi-backup.verify.enable = lib.mkForce false; })`,
   );
   assert.equal(units["hapi-backup-verify.service"], undefined);
+});
+
+Deno.test("what `init` says to paste on a storage host lets the hub in, on NixOS as on Debian", async () => {
+  for (const store of ["/var/lib/hapi-backup-store", "/tank/backups"]) {
+    const hub = { hub: "home" as HubName, user: "hapi-home", writeKey: HUB_KEY, signer: SIGNER, store };
+    const { failed, users, etc } = await evaluate("storage", `{ ${nixosText(hub)} }`);
+    assert.deepEqual(failed, []);
+    const [line] = users["hapi-home"]!.keys;
+    const debian = debianText(hub).split("\n").find((line) => line.startsWith("restrict,"))!;
+    const plain = (text: string) => text.replace(/"\S*\/rrsync/, '"rrsync').replace(/,from="[^"]*"/, "");
+    assert.equal(plain(line!), plain(debian));
+    assert.ok(line!.includes(` ${store}/home"`), line);
+    assert.ok("hapi-backup/storage.json" in etc);
+  }
 });
 
 Deno.test("a hub's user can add to its own folder and nothing else, with the very line that `storage authorize` prints", async () => {
