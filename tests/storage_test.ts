@@ -929,7 +929,11 @@ Deno.test("authorize() prints a line that confines the key, and refuses what wou
     `restrict,command="/usr/bin/rrsync -ro ${folder}",from="100.64.0.0/10" ${key}`,
     "",
   ]);
-  assert.match(text, /setquota -u hapi-home 0 1048576 0 200000/);
+  assert.match(text, /setquota -u hapi-home 0 1048576 0 200000 .*\n.*needs user quotas/);
+  assert.match(
+    authorize(host, storage.withConfig({}), options),
+    /no quotaBytes is configured: a hub can fill the disk/,
+  );
   assert.throws(() => authorize(host, config, { ...options, from: '1.2.3.4" x' }), { kind: "usage" });
   assert.throws(() => authorize(host, { ...config, store: '/a b"' }, options), { kind: "usage" });
   assert.throws(() => authorize(host, config, { ...options, hub: "who" }), { kind: "usage" });

@@ -49,6 +49,7 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
     `#   useradd --system --user-group --home-dir ${home} --no-create-home --shell /bin/sh --password '*' ${hub.user}`,
     `#   install -d -o ${hub.user} -g ${STORAGE_USER} -m 2770 ${folder}`,
     quota.replace("USER", hub.user),
+    "#     (needs user quotas: mounted with usrquota, XFS with uquota; on Btrfs and ZFS limit a subvolume or dataset instead)",
     `# Then this file goes to ${home}/.ssh/authorized_keys, owner root, mode 0644.`,
     `# scrub, retain and watch run as ${STORAGE_USER}: scrub and watch with CAP_DAC_READ_SEARCH, retain with`,
     "# CAP_DAC_OVERRIDE, because a hub sets the modes of what it sends.",
