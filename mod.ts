@@ -11,9 +11,11 @@ import { type Config, configJsonSchema, parseConfig, type Surroundings } from ".
 import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
+import { defined } from "./scripts/core/defined.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
+import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
   checkPermissions,
   doctorPermissions,
@@ -52,7 +54,7 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { lstatIfThere, makeFolderDurably, parentOf } from "./scripts/host/fs.ts";
+import { lstatIfThere, makeFolderDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { setFolder } from "./scripts/host/state_folders.ts";
@@ -317,13 +319,13 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const job: SystemdJob = {
       configFile: absolutePath(configFile),
       scope: options.user === true ? "user" : "system",
-      user: text("runAs") ?? (isStorage ? STORAGE_USER : around.home.slice(around.home.lastIndexOf("/") + 1)),
+      user: text("runAs") ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
       program: file("program") ?? { deno: Deno.execPath(), entry },
       onFailure: many("onFailure"),
       before: many("before"),
       calendars: many("calendar"),
       environment: unitEnvironment(around),
-      ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+      ...defined(given),
     };
     await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
   },

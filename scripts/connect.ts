@@ -9,8 +9,9 @@
 import type { Config, RsyncDestination } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { type HostKey, parseKeyScan } from "./core/host_keys.ts";
+import { parentOf } from "./core/paths.ts";
 import { parseRsyncTarget } from "./core/rsync_args.ts";
-import { parentOf, readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Probed, probeRsync } from "./host/probe.ts";
 import { lastConfirmed, readShipRecords, shipFolder } from "./host/ship_records.ts";

@@ -12,13 +12,15 @@ import { formatBytes, formatDuration } from "./core/format.ts";
 import { SEAL_FILE, type SetName } from "./core/names.ts";
 import { fingerprintOf } from "./core/openssh_key.ts";
 import { isPinned } from "./core/host_keys.ts";
+import { parentOf } from "./core/paths.ts";
 import { readableRoot } from "./core/permissions.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "./core/rsync_args.ts";
+import { DAY_MS } from "./core/time.ts";
 import { parseTrust } from "./core/trust.ts";
 import { createEncrypter } from "./host/age.ts";
 import { DRILL_DAYS_MAX } from "./host/drill_log.ts";
 import { isOnDevices, requireMounted } from "./host/folder_destination.ts";
-import { lstatIfThere, parentOf, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import { lstatIfThere, readTextIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type SetStatus, status } from "./host/hub_status.ts";
 import { readIdentities, recipientOf } from "./host/identity.ts";
@@ -620,7 +622,7 @@ async function checkClock(
 function checkProof(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
   const group = "Proof" as const;
   const now = host.now().getTime();
-  const days = (at: string) => (now - Date.parse(at)) / 86_400_000;
+  const days = (at: string) => (now - Date.parse(at)) / DAY_MS;
   const findings: Finding[] = [];
   const main = sets.find(({ newest }) => newest !== undefined);
   if (main) {

@@ -15,17 +15,17 @@ import { BackupError, reasonOf } from "./core/errors.ts";
 import { placeMatcher } from "./core/globs.ts";
 import type { SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
+import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
 import { newestSuspect } from "./core/select.ts";
 import { shellQuote as quote } from "./core/shell.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import {
-  diskError,
+  attempt,
   exists,
   lstatIfThere,
   makeFolderDurably,
-  parentOf,
   removeIfThere,
   syncTree,
   writeFileDurably,
@@ -446,14 +446,6 @@ ${lines.join("\n")}
 }
 
 const moving = (from: string, to: string): string => `mv -T -- ${quote(from)} ${quote(to)}`;
-
-function attempt<T>(action: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw diskError(action, error);
-  }
-}
 
 /** The restore step's job. */
 export interface RestoreJob extends ChoiceJob {

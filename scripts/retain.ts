@@ -20,10 +20,12 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "./core/names.ts";
+import { nameOf, parentOf } from "./core/paths.ts";
 import { type Decision, planRetention, type RetentionPlan } from "./core/retention.ts";
 import { isDoubt, type KnownSnapshot } from "./core/standing.ts";
 import { policyOf, type StorageConfig } from "./core/storage_config.ts";
-import { exists, parentOf } from "./host/fs.ts";
+import { DAY_MS } from "./core/time.ts";
+import { exists } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import {
   chosenSets,
@@ -39,7 +41,6 @@ import { serveStep } from "./host/step.ts";
 import { type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
 import { floodOf, judge } from "./host/survey.ts";
 
-const DAY_MS = 86_400_000;
 /** How many doubts of a set are told; all count. */
 const DOUBTS_TOLD_MAX = 5;
 
@@ -259,7 +260,7 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   );
   if (odd) return `${odd.name} in it is not part of an upload`;
   // Out of the way first: should the hub finish it at this very moment, it is put back.
-  const aside = `${parentOf(path)}/.incoming-old-${path.split("/").at(-1)!.replace(/^\./, "")}`;
+  const aside = `${parentOf(path)}/.incoming-old-${nameOf(path).replace(/^\./, "")}`;
   fs.rename(path, aside);
   if (exists(fs, `${aside}/${SEAL_FILE}`)) {
     fs.rename(aside, path);

@@ -13,8 +13,9 @@ import { defaultConfigFile, hubNameFor, parseConfig, type Surroundings } from ".
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { identityFileText, identitySheet, type KeptIdentity } from "./core/identity_file.ts";
 import { ED25519_KEY_BYTES, formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "./core/openssh_key.ts";
+import { parentOf } from "./core/paths.ts";
 import { createEncrypter } from "./host/age.ts";
-import { exists, lstatIfThere, parentOf, readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import { exists, lstatIfThere, readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { generateIdentity, recipientOf } from "./host/identity.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";

@@ -6,6 +6,7 @@
 
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
+import { parentOf } from "./core/paths.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
 import { hubUnits, type Scope, storageUnits, type UnitFiles } from "./core/units.ts";
 import { denoArguments } from "./core/verbs.ts";
@@ -46,9 +47,7 @@ export async function systemd(host: Pick<Host, "fs" | "run">, job: SystemdJob): 
     configFile: job.configFile,
     program: (verb: string) =>
       typeof program === "string" ? [program, verb] : [program.deno, ...denoArguments(verb, program.entry)],
-    programPaths: typeof program === "string"
-      ? [program]
-      : [program.deno, program.entry.slice(0, program.entry.lastIndexOf("/"))],
+    programPaths: typeof program === "string" ? [program] : [program.deno, parentOf(program.entry)],
     onFailure: job.onFailure,
     calendars: new Map(job.calendars.map(parseCalendar)),
   };

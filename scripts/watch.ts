@@ -10,6 +10,7 @@ import type { HubName, SetName } from "./core/names.ts";
 import { formatMetrics, type Metric } from "./core/prometheus.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
+import { DAY_MS, HOUR_MS } from "./core/time.ts";
 import { writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Inventory, refreshInventory } from "./host/inventory.ts";
@@ -18,7 +19,6 @@ import { serveStep } from "./host/step.ts";
 import { type StorageJob, textOf } from "./host/storage_job.ts";
 import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/survey.ts";
 
-const DAY_MS = 86_400_000;
 /** How many faults of a set are told one by one. */
 const FAULTS_TOLD_MAX = 5;
 
@@ -82,7 +82,7 @@ function stalenessOf(
 ): string | undefined {
   if (!set?.newestGood) return "no good snapshot has ever come";
   const ageMs = nowMs - set.newestGood.timeMs;
-  if (ageMs <= hours * 3_600_000) return undefined;
+  if (ageMs <= hours * HOUR_MS) return undefined;
   return `the newest good snapshot, ${set.newestGood.id}, is ${
     formatDuration(ageMs / 1000)
   } old; the limit is ${hours} h`;

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
-import { type Config, normalizePath, parseConfig, type Surroundings } from "../scripts/core/config.ts";
+import { type Config, parseConfig, type Surroundings } from "../scripts/core/config.ts";
+import { normalizePath } from "../scripts/core/paths.ts";
 
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
   !/[/\0]/.test(text)

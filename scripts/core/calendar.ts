@@ -7,6 +7,7 @@
 import type { Moment } from "./history.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import type { RunRecord } from "./run_record.ts";
+import { HOUR_MS } from "./time.ts";
 import { addDays, type Day, daysBetween, type Zone } from "./zone.ts";
 
 /** How a run ended. */
@@ -83,7 +84,7 @@ export function calendarOf(
       if (outcome === "good") lastGoodMs = Math.max(lastGoodMs, time.getTime());
     }
     const endMs = Math.min(now.getTime(), zone.startOf(addDays(day, 1)).getTime());
-    const isDue = endMs - lastGoodMs > maxAgeHours * 3_600_000;
+    const isDue = endMs - lastGoodMs > maxAgeHours * HOUR_MS;
     return {
       day,
       state: stateOf(counts, isDue),

@@ -7,8 +7,7 @@
 import type { SetConfig } from "./config.ts";
 import { type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./names.ts";
 import type { Seal } from "./seal.ts";
-
-const DAY_MS = 24 * 60 * 60 * 1000;
+import { DAY_MS } from "./time.ts";
 
 /**
  * Says why the next snapshot has to be a full, or undefined if an increment on `parent` will do.

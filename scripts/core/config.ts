@@ -18,6 +18,7 @@ import {
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "./names.ts";
+import { normalizePath } from "./paths.ts";
 
 /** What of the environment the defaults depend on. */
 export interface Surroundings {
@@ -408,17 +409,6 @@ export function hubNameFor(hostname: string): HubName {
   const name = hostname.toLowerCase().split(".")[0]!.replace(/[^a-z0-9-]+/g, "-").replace(/^-+|-+$/g, "")
     .slice(0, 63);
   return (isHubName(name) ? name : "hub") as HubName;
-}
-
-/** Removes `//`, `/./`, `..` and a trailing slash from an absolute path, without looking at the disk. */
-export function normalizePath(path: string): string {
-  const names: string[] = [];
-  for (const name of path.split("/")) {
-    if (name === "" || name === ".") continue;
-    if (name === "..") names.pop();
-    else names.push(name);
-  }
-  return "/" + names.join("/");
 }
 
 /** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */

@@ -10,6 +10,7 @@
 import { z } from "zod";
 import type { NoticeEvent, Notifier } from "./config.ts";
 import { BackupError } from "./errors.ts";
+import { DAY_MS, HOUR_MS } from "./time.ts";
 
 /** Something that is wrong now. */
 export interface Problem {
@@ -104,7 +105,7 @@ export function dueNotices(
   const news = view.problems.filter((problem) => {
     const before = state.problems[problem.topic];
     return !before || before.mark !== markOf(problem) ||
-      now.getTime() - Date.parse(before.at) >= notifier.remindHours * 3_600_000;
+      now.getTime() - Date.parse(before.at) >= notifier.remindHours * HOUR_MS;
   });
   if (news.length > 0) {
     const problems = Object.fromEntries(
@@ -133,7 +134,7 @@ export function dueNotices(
     );
   }
 
-  if (now.getTime() - Date.parse(state.digestAt) >= notifier.digestDays * 86_400_000) {
+  if (now.getTime() - Date.parse(state.digestAt) >= notifier.digestDays * DAY_MS) {
     say("digest", { ...state, digestAt: at }, digestTitle(view), view.digest);
   }
   return { due, told: state };

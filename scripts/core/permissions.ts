@@ -29,6 +29,7 @@
 
 import type { Config, Destination, Notifier, Source } from "./config.ts";
 import type { SetName } from "./names.ts";
+import { parentOf } from "./paths.ts";
 
 /** The permissions of a worker, as Deno takes them. */
 export interface StepPermissions {
@@ -367,9 +368,7 @@ export function setupPermissions(
   given: string | undefined,
 ): StepPermissions {
   // A file is written beside its final name and then renamed, so its folder is what is needed.
-  const folders = handedOver.flatMap((path) =>
-    path === undefined ? [] : [path.replace(/\/[^/]*$/, "") || "/"]
-  );
+  const folders = handedOver.flatMap((path) => path === undefined ? [] : [parentOf(path)]);
   return {
     read: [folder, ...folders, ...given === undefined ? [] : [given]],
     write: [folder, ...folders],
@@ -381,7 +380,7 @@ export function connectPermissions(
   destination: Extract<Destination, { kind: "rsync" }>,
 ): StepPermissions {
   const ship = `${stateFolder}/ship`;
-  const pinned = destination.knownHostsFile.replace(/\/[^/]*$/, "") || "/";
+  const pinned = parentOf(destination.knownHostsFile);
   return {
     read: [ship, pinned, ...keyFiles(destination), ...readKeyFiles(destination)],
     write: [ship, pinned],

@@ -12,10 +12,11 @@ import { timeOfSnapshotId } from "./names.ts";
 import type { ReportData, ReportSet } from "./report_data.ts";
 import { outcome, table } from "./report_table.ts";
 import type { RunContent } from "./run_record.ts";
+import { DAY_MS } from "./time.ts";
 import { formatDay, type Zone } from "./zone.ts";
 
 /** Growth is told over so long. */
-export const MONTH_MS = 30 * 86_400_000;
+export const MONTH_MS = 30 * DAY_MS;
 /** Bars of a chart, and rows of its table. */
 const RUNS_MAX = 60;
 const ROWS_MAX = 12;
@@ -55,7 +56,7 @@ export function growth({ at, zone }: ReportData, { name, moments }: ReportSet): 
   const spanMs = Math.max(1, days.at(-1)!.time.getTime() - fromMs);
   const place = ({ time }: { readonly time: Date }) =>
     days.length === 1 ? 0.5 : (time.getTime() - fromMs) / spanMs;
-  const hasYears = spanMs > 300 * 86_400_000;
+  const hasYears = spanMs > 300 * DAY_MS;
   const count = Math.min(hasYears ? MARKS_MAX - 1 : MARKS_MAX, days.length);
   const marks = Array.from({ length: count }, (_, n) => {
     const part = count === 1 ? 0 : n / (count - 1);

@@ -16,6 +16,7 @@ import { growth, stored } from "./report_growth.ts";
 import { proofSection, shippingSection, storageSection } from "./report_safety.ts";
 import { REPORT_STYLE } from "./report_style.ts";
 import { ago } from "./report_table.ts";
+import { DAY_MS } from "./time.ts";
 import { formatDay } from "./zone.ts";
 
 /** Stands at the start of every report, so that a file is known for one before it is replaced. */
@@ -128,7 +129,7 @@ function tiles(data: ReportData): Html {
   const newest = main?.newest && timeOfSnapshotId(main.newest);
   const drill = drills.at(-1);
   const proof = proofs.findLast(({ ok }) => ok);
-  const isProofOld = !proof || at.getTime() - proof.time.getTime() > proofMaxAgeDays * 86_400_000;
+  const isProofOld = !proof || at.getTime() - proof.time.getTime() > proofMaxAgeDays * DAY_MS;
   const waiting = mostWaiting(data);
   const holdsNothing = destinations.every(({ sets }) => sets.every(({ newest }) => newest === undefined));
   return markup`<dl class="tiles">

@@ -15,6 +15,7 @@
  */
 
 import { type SnapshotId, timeOfSnapshotId } from "./names.ts";
+import { DAY_MS, HOUR_MS } from "./time.ts";
 
 /** What to keep. A count of 0 turns a rule off. */
 export interface RetentionPolicy {
@@ -59,8 +60,6 @@ export interface RetentionPlan {
   readonly remove: readonly Decision[];
 }
 
-const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
 /** How far ahead of this host's clock a hub's clock may be. */
 const AHEAD_MS_MAX = 2 * HOUR_MS;
 

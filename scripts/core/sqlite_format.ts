@@ -71,7 +71,7 @@ export interface Fingerprint {
 
 /** The change counter (bytes 24-27) and the version-valid-for number (bytes 92-95) of a header, in hex. */
 export function countersOf(header: Uint8Array): string {
-  return hex(header.subarray(24, 28)) + hex(header.subarray(92, 96));
+  return header.subarray(24, 28).toHex() + header.subarray(92, 96).toHex();
 }
 
 /**
@@ -82,16 +82,12 @@ export function countersOf(header: Uint8Array): string {
  */
 export function walIndexState(bytes: Uint8Array): string | undefined {
   if (bytes.length < 2 * WAL_INDEX_HEADER_BYTES) return undefined;
-  const first = hex(bytes.subarray(0, WAL_INDEX_HEADER_BYTES));
-  if (first !== hex(bytes.subarray(WAL_INDEX_HEADER_BYTES, 2 * WAL_INDEX_HEADER_BYTES))) return undefined;
+  const first = bytes.subarray(0, WAL_INDEX_HEADER_BYTES).toHex();
+  if (first !== bytes.subarray(WAL_INDEX_HEADER_BYTES, 2 * WAL_INDEX_HEADER_BYTES).toHex()) return undefined;
   if (bytes[12] !== 1) return undefined;
   return first;
 }
 
 export function sameFingerprint(a: Fingerprint, b: Fingerprint): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
-}
-
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -11,6 +11,7 @@ import type { SnapshotId } from "./names.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import { isTimely, type Standing } from "./retention.ts";
 import type { Seal, Suspicion } from "./seal.ts";
+import { HOUR_MS } from "./time.ts";
 
 /**
  * - `present`: its seal could be read.
@@ -199,7 +200,7 @@ function datingFaults(known: readonly KnownSnapshot[], lateHoursMax: number): Fa
     if (state !== "present" || firstSeenMs === undefined) return [];
     const aheadMs = timeOfSnapshotId(id).getTime() - firstSeenMs;
     if (aheadMs <= 0 || isTimely(id, firstSeenMs, lateHoursMax)) return [];
-    const problem = `it is dated ${Math.round(aheadMs / 3_600_000)} hours after it came`;
+    const problem = `it is dated ${Math.round(aheadMs / HOUR_MS)} hours after it came`;
     return [{ id, kind: "future", problem }];
   });
 }

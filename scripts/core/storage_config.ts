@@ -7,10 +7,12 @@
  */
 
 import { z } from "zod";
-import { normalizePath, parseJsonc, placeInText } from "./config.ts";
+import { parseJsonc, placeInText } from "./config.ts";
+import { defined } from "./defined.ts";
 import { BackupError } from "./errors.ts";
 import { type HubName, isHubName, isSetName, type SetName } from "./names.ts";
 import { fingerprintOf, parsePublicKeyLine } from "./openssh_key.ts";
+import { normalizePath } from "./paths.ts";
 import type { FloodLimits, RetentionPolicy } from "./retention.ts";
 
 /** Where the configuration is when `--config` does not say. */
@@ -236,13 +238,6 @@ export function hubNamed(config: StorageConfig, name: string): HubConfig {
     kind: "usage",
     hint: `hubs there: ${[...config.hubs.keys()].join(", ") || "none"}`,
   });
-}
-
-/** Without the keys that are there but undefined. */
-function defined<Value extends object>(
-  value: Value,
-): { [Key in keyof Value]: Exclude<Value[Key], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, part]) => part !== undefined)) as never;
 }
 
 function isTimeZone(name: string): boolean {

@@ -12,6 +12,7 @@
  * @module
  */
 
+import { parentOf } from "./paths.ts";
 import type { StepPermissions } from "./permissions.ts";
 import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "./receipt.ts";
 import type { StorageConfig } from "./storage_config.ts";
@@ -50,7 +51,7 @@ export function storagePermissions(
     case "watch": {
       const written = files("prometheus");
       return {
-        read: [store, stateFolder, ...drills, ...written.map(folderOf), ...written],
+        read: [store, stateFolder, ...drills, ...written.map(parentOf), ...written],
         write: [stateFolder, ...written.flatMap(withBeside)],
         sys: FREE_SPACE,
       };
@@ -74,4 +75,3 @@ function receiptFiles({ store, hubs }: StorageConfig): string[] {
 
 /** A file that is written beside and renamed. */
 const withBeside = (path: string): string[] => [path, `${path}.tmp`];
-const folderOf = (path: string): string => path.slice(0, Math.max(1, path.lastIndexOf("/")));

@@ -10,6 +10,7 @@
 import description from "../../nix/units.json" with { type: "json" };
 import type { Config, Destination, Notifier, Source } from "./config.ts";
 import { BackupError } from "./errors.ts";
+import { parentOf } from "./paths.ts";
 import { readableRoot } from "./permissions.ts";
 import type { StorageConfig } from "./storage_config.ts";
 
@@ -179,7 +180,7 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
       credential: config.receiptKeyFile === undefined
         ? []
         : [{ name: "receipt-key", file: plain(config.receiptKeyFile, "receiptKeyFile") }],
-      metrics: metrics.map((file) => ({ folder: file.slice(0, file.lastIndexOf("/")) })),
+      metrics: metrics.map((file) => ({ folder: parentOf(file) })),
       peer: [...config.hubs.values()].map(({ name, user }) => ({ name, user })),
     },
   };
@@ -203,9 +204,7 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
  */
 export function sourcePaths(sources: readonly Source[]): string[] {
   const paths = sources.map((source) =>
-    source.kind === "sqlite"
-      ? source.path.slice(0, source.path.lastIndexOf("/")) || "/"
-      : readableRoot(source)
+    source.kind === "sqlite" ? parentOf(source.path) : readableRoot(source)
   );
   const inside = (path: string, other: string) =>
     path !== other && path.startsWith(other === "/" ? "/" : `${other}/`);

@@ -4,10 +4,10 @@
  * @module
  */
 
+import { DAY_MS } from "./time.ts";
+
 /** A day of the calendar, `2026-11-25`. Days sort by time as text. */
 export type Day = string;
-
-const DAY_MS = 86_400_000;
 
 /** A time zone. */
 export interface Zone {

@@ -10,9 +10,10 @@
 import type { FolderDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { type HubName, SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
+import { nameOf, parentOf } from "../core/paths.ts";
 import { sealChecksum } from "../core/seal.ts";
 import type { Expected, ExpectedFile } from "../core/shipping.ts";
-import { diskError, exists, lstatIfThere, parentOf, removeIfThere } from "./fs.ts";
+import { diskError, exists, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import type { Pushed } from "./rsync.ts";
 import { INCOMING_PREFIX, problemWithPart, READ_BYTES, type SealedSnapshot } from "./store.ts";
@@ -129,7 +130,7 @@ function differs(what: string, path: string, problem: string): BackupError {
 /** Copies a file in pieces to a name beside, syncs it and renames it, so that no name ever holds half a file. */
 function copyFile(host: Host, from: string, to: string, onBytes: (count: number) => void): void {
   const { fs } = host;
-  const beside = `${parentOf(to)}/${INCOMING_PREFIX}${to.slice(parentOf(to).length + 1)}`;
+  const beside = `${parentOf(to)}/${INCOMING_PREFIX}${nameOf(to)}`;
   removeIfThere(fs, beside);
   try {
     using source = fs.open(from, { read: true });

@@ -6,6 +6,7 @@
 
 import type { Fs, OpenFile, OpenOptions, Stat } from "./host.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
+import { parentOf } from "../core/paths.ts";
 import { statfsSync } from "node:fs";
 
 /** The real file system. */
@@ -221,12 +222,6 @@ export function removeIfThere(fs: Fs, path: string): void {
   }
 }
 
-/** The folder that `path` lies in. */
-export function parentOf(path: string): string {
-  const cut = path.lastIndexOf("/");
-  return cut <= 0 ? "/" : path.slice(0, cut);
-}
-
 /**
  * What a person can be told of an error: itself, or what the system said where nobody closer by had more to say.
  * Undefined for anything else, which is a fault of ours.
@@ -234,6 +229,15 @@ export function parentOf(path: string): string {
 export function knownError(error: unknown): BackupError | undefined {
   if (error instanceof BackupError) return error;
   return /\(os error \d+\)/.test(reasonOf(error)) ? diskError("go on", error) : undefined;
+}
+
+/** Does something with the file system. @throws {BackupError} (disk) "Cannot <action>", if that fails. */
+export function attempt<T>(action: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw diskError(action, error);
+  }
 }
 
 /** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */

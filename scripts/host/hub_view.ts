@@ -8,6 +8,7 @@ import type { Config } from "../core/config.ts";
 import { formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
+import { DAY_MS } from "../core/time.ts";
 import type { Host } from "./host.ts";
 import { type SetStatus, status } from "./hub_status.ts";
 import { isProofDue, readProofs } from "./proof_log.ts";
@@ -93,7 +94,7 @@ export function readView(host: Host, config: Config, sets = status(host, config)
 
 function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string[] {
   const runs = readRuns(host, config, { verb: "backup", set: set.set })
-    .filter(({ at }) => now.getTime() - Date.parse(at) < 7 * 86_400_000);
+    .filter(({ at }) => now.getTime() - Date.parse(at) < 7 * DAY_MS);
   if (set.newest === undefined && runs.length === 0 && !set.stale) return [];
   const failed = runs.filter(({ ok }) => !ok).length;
   const rows = Object.values(set.rows).flatMap((tables) => Object.entries(tables));

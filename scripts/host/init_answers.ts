@@ -6,11 +6,12 @@
 
 import type { NewDestination } from "../core/config_text.ts";
 import { BackupError } from "../core/errors.ts";
+import { parentOf } from "../core/paths.ts";
 import { parseRsyncTarget } from "../core/rsync_args.ts";
 import { STORAGE_STORE } from "../core/storage_text.ts";
 import { absolutePath, numberOption, type VerbContext } from "./cli.ts";
 import { findHubs, type FoundHub } from "./find_hub.ts";
-import { lstatIfThere, parentOf } from "./fs.ts";
+import { lstatIfThere } from "./fs.ts";
 import { askText, askWhich } from "./questions.ts";
 
 /** What the parts of `init` are given. */

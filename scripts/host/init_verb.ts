@@ -11,10 +11,10 @@ import type { NewDestination } from "../core/config_text.ts";
 import { type Config, type Destination, hubNameFor } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { isHubName } from "../core/names.ts";
+import { parentOf } from "../core/paths.ts";
 import { setupPermissions } from "../core/permissions.ts";
 import { absolutePath, readConfig, type Verb, type VerbContext } from "./cli.ts";
 import type { FoundHub } from "./find_hub.ts";
-import { parentOf } from "./fs.ts";
 import {
   destinationGiven,
   type IdentityFiles,

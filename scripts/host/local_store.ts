@@ -7,7 +7,8 @@
 import { prunable } from "../core/chain.ts";
 import type { Config } from "../core/config.ts";
 import type { SetName } from "../core/names.ts";
-import { diskError, makeFolderDurably, parentOf, removeIfThere } from "./fs.ts";
+import { parentOf } from "../core/paths.ts";
+import { diskError, makeFolderDurably, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { confirmedIds } from "./ship_records.ts";
 import { INCOMING_PREFIX, isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";

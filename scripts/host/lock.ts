@@ -5,7 +5,8 @@
  */
 
 import { BackupError } from "../core/errors.ts";
-import { diskError, makeFolderDurably, parentOf } from "./fs.ts";
+import { parentOf } from "../core/paths.ts";
+import { diskError, makeFolderDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 
 /** How often a held lock is tried again, in milliseconds. */

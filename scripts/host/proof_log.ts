@@ -5,6 +5,7 @@
  */
 
 import { z } from "zod";
+import { DAY_MS } from "../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
 
@@ -53,5 +54,5 @@ export function isProofDue(
   now: Date,
 ): boolean {
   const last = proofs.findLast(({ ok }) => ok)?.at ?? since?.toISOString();
-  return last !== undefined && now.getTime() - Date.parse(last) > maxAgeDays * 86_400_000;
+  return last !== undefined && now.getTime() - Date.parse(last) > maxAgeDays * DAY_MS;
 }

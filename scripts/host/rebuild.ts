@@ -11,7 +11,8 @@ import { BackupError } from "../core/errors.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
 import type { PartName } from "../core/names.ts";
 import { DeltaJournal, replayJournal } from "../core/patch.ts";
-import { diskError, parentOf, removeIfThere } from "./fs.ts";
+import { parentOf } from "../core/paths.ts";
+import { attempt, removeIfThere } from "./fs.ts";
 import { collectGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Opening, openSeal, readPartSaying, type TrustedSnapshot } from "./open_snapshot.ts";
@@ -145,14 +146,6 @@ function openNew(host: Host, path: string): OpenFile {
     `make ${path}`,
     () => host.fs.open(path, { read: true, write: true, createNew: true, mode: 0o600 }),
   );
-}
-
-function attempt<T>(action: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw diskError(action, error);
-  }
 }
 
 function wrongSize(part: PartName, { seal }: TrustedSnapshot, bytes: number): BackupError {

@@ -19,9 +19,10 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../core/names.ts";
+import { nameOf, parentOf } from "../core/paths.ts";
 import { listArgs, parseProgress, parseRsyncTarget, pullArgs, type RsyncAccess } from "../core/rsync_args.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../core/seal.ts";
-import { exists, lstatIfThere, parentOf, removeIfThere } from "./fs.ts";
+import { exists, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { below, rclone, type RcloneAccess } from "./rclone.ts";
 import { realRetry, type Retry, withRetries } from "./retry.ts";
@@ -292,7 +293,7 @@ function layOut(
   found: readonly string[],
 ): { readonly root: string; readonly hubFolder: string } {
   if (found[0]!.split("/").length === 3) return { root: pulled, hubFolder: pulled };
-  const byAge = found.toSorted((a, b) => idIn(a) < idIn(b) ? 1 : -1);
+  const byAge = found.toSorted((a, b) => nameOf(a) < nameOf(b) ? 1 : -1);
   for (const path of byAge) {
     const seal = sealIn(host, `${pulled}/${path}`);
     if (!seal) continue;
@@ -308,7 +309,6 @@ function layOut(
 }
 
 /** The id at the end of a snapshot's path. */
-const idIn = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 
 function sealIn(host: Host, folder: string): Seal | undefined {
   const path = `${folder}/${SEAL_FILE}`;

@@ -17,6 +17,7 @@
 import type { RsyncDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
+import { parentOf } from "../core/paths.ts";
 import {
   compareArgs,
   explainFailure,
@@ -32,7 +33,7 @@ import {
   type Verdict,
 } from "../core/rsync_args.ts";
 import type { Expected, ExpectedFile } from "../core/shipping.ts";
-import { parentOf, removeIfThere } from "./fs.ts";
+import { removeIfThere } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
 import { type Retry, Retryable, withRetries } from "./retry.ts";
 import type { SealedSnapshot } from "./store.ts";

@@ -10,8 +10,9 @@
 import type { Config } from "../core/config.ts";
 import type { SetName } from "../core/names.ts";
 import { reasonOf } from "../core/errors.ts";
+import { parentOf } from "../core/paths.ts";
 import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../core/run_record.ts";
-import { appendLineDurably, makeFolderDurably, parentOf, readTextIfThere, writeFileDurably } from "./fs.ts";
+import { appendLineDurably, makeFolderDurably, readTextIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { shipFolder } from "./ship_records.ts";
 

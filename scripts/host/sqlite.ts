@@ -13,6 +13,7 @@ import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import type { DatabaseChecks } from "../core/manifest.ts";
+import { parentOf } from "../core/paths.ts";
 import {
   countersOf,
   type FileMark,
@@ -196,7 +197,7 @@ async function copyLive(
   const started = performance.now();
   const walBytes = () => lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
   const walBytesAtStart = walBytes();
-  const imageFolder = image.slice(0, image.lastIndexOf("/"));
+  const imageFolder = parentOf(image);
   const overBudget = (state: string, hint: string) =>
     new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
 
@@ -437,7 +438,7 @@ export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
     const counters = countersOf(readStart(fs, path, HEADER_BYTES));
     const walStat = lstatIfThere(fs, `${path}-wal`);
     if (!walStat) return lstatIfThere(fs, `${path}-journal`) ? undefined : { main, counters, wal: null };
-    const header = hexOf(readStart(fs, `${path}-wal`, WAL_HEADER_BYTES));
+    const header = readStart(fs, `${path}-wal`, WAL_HEADER_BYTES).toHex();
     // An empty WAL holds nothing, whatever the index says.
     const index = walStat.bytes === 0
       ? ""
@@ -458,6 +459,3 @@ function readStart(fs: Fs, path: string, bytes: number): Uint8Array {
   const buffer = new Uint8Array(bytes);
   return buffer.subarray(0, file.readAt(buffer, 0));
 }
-
-const hexOf = (bytes: Uint8Array): string =>
-  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

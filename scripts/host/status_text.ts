@@ -11,6 +11,7 @@ import type { Paint } from "../core/paint.ts";
 import type { SetReceipt } from "../core/receipt.ts";
 import type { RunRecord } from "../core/run_record.ts";
 import { type Sample, sparkline } from "../core/sparkline.ts";
+import { DAY_MS } from "../core/time.ts";
 import { DRILL_DAYS_MAX } from "./drill_log.ts";
 import type { SetStatus } from "./hub_status.ts";
 
@@ -33,7 +34,6 @@ export interface SetPast {
 
 /** Most columns and days of a chart. */
 const CHART = { columns: 40, daysMax: 90 };
-const DAY_MS = 86_400_000;
 
 /** The page, a line each. */
 export function statusText(page: StatusPage, paint: Paint): string {

@@ -8,6 +8,7 @@
  */
 
 import { BackupError, type ErrorKind } from "../core/errors.ts";
+import { nameOf } from "../core/paths.ts";
 import type { StepPermissions } from "../core/permissions.ts";
 import { knownError, realFs } from "./fs.ts";
 import type { Host, Report, Run } from "./host.ts";
@@ -153,7 +154,7 @@ export function runStep<Result>(
     worker.terminate();
     // However it ended, nothing of it is under way any more.
     for (const what of underWay) terminal.progress(what, 0, 0);
-    const name = script.slice(script.lastIndexOf("/") + 1).replace(/\.ts$/, "");
+    const name = nameOf(script).replace(/\.ts$/, "");
     terminal.detail?.(`step ${name}: ${((performance.now() - began) / 1000).toFixed(1)} s`);
   });
 }

@@ -15,12 +15,12 @@ import {
   wantsFull,
 } from "../core/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../core/storage_config.ts";
+import { DAY_MS } from "../core/time.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import type { Inventory, InventorySet } from "./inventory.ts";
 import type { Ledger } from "./ledger.ts";
 
-const DAY_MS = 86_400_000;
 /** Growth is measured over so many days. */
 const RATE_DAYS = 30;
 /** A drill log larger than this is read from its end only (bytes). */

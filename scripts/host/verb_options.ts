@@ -5,6 +5,7 @@
  */
 
 import { type Config, parseConfig } from "../core/config.ts";
+import { defined } from "../core/defined.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SetName } from "../core/names.ts";
 import { setNamed } from "../core/set_named.ts";
@@ -60,7 +61,7 @@ export function storeOptions({ options }: VerbContext, config: Config): StoreOpt
     port: options.port === undefined ? undefined : numberOption(options, "port"),
   };
   const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
-  return { ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)), scratch };
+  return { ...defined(given), scratch };
 }
 
 /** What names and opens snapshots. */
@@ -90,10 +91,5 @@ export async function keyOptions(
   const passphrase = isEncrypted && Deno.stdin.isTerminal()
     ? await askSecret("Passphrase of the identity file")
     : undefined;
-  return {
-    ...(identity === undefined ? {} : { identity }),
-    ...(identityText === undefined ? {} : { identityText }),
-    ...(passphrase === undefined ? {} : { passphrase }),
-    signer,
-  };
+  return { ...defined({ identity, identityText, passphrase }), signer };
 }

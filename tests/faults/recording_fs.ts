@@ -10,8 +10,8 @@
  */
 
 import { createHash } from "node:crypto";
-import { parentOf } from "../../scripts/host/fs.ts";
 import type { Fs, OpenFile, OpenOptions } from "../../scripts/host/host.ts";
+import { parentOf } from "../../scripts/core/paths.ts";
 
 /** A file, folder or link, whatever its names are. */
 interface Node {

@@ -1,0 +1,27 @@
+/**
+ * Absolute paths as text, without looking at the disk.
+ *
+ * @module
+ */
+
+/** The folder that `path` lies in; `/` of what lies there, and of `/` itself. */
+export function parentOf(path: string): string {
+  const cut = path.lastIndexOf("/");
+  return cut <= 0 ? "/" : path.slice(0, cut);
+}
+
+/** The last name of a path. */
+export function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+/** Removes `//`, `/./`, `..` and a trailing slash. */
+export function normalizePath(path: string): string {
+  const names: string[] = [];
+  for (const name of path.split("/")) {
+    if (name === "" || name === ".") continue;
+    if (name === "..") names.pop();
+    else names.push(name);
+  }
+  return "/" + names.join("/");
+}
