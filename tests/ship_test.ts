@@ -717,7 +717,7 @@ Deno.test("parseRsyncTarget() refuses a daemon's module and a bare host", () => 
 });
 
 Deno.test("sshCommand() takes nothing from the user's own configuration, agent or known hosts", () => {
-  const command = sshCommand({ identityFile: "/k", knownHostsFile: "/h", port: 22 });
+  const command = sshCommand({ identityFile: "/k", knownHostsFile: "/h", port: 22, timeoutSeconds: 120 });
   for (
     const option of [
       "-F none",

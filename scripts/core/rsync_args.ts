@@ -31,10 +31,10 @@ export interface RsyncAccess {
   readonly bandwidthLimitKiBps?: number | undefined;
 }
 
-/** Seconds for a connection to come about. */
-const CONNECT_SECONDS = 30;
+/** Seconds for a connection to come about, if a transfer waits no shorter. */
+const CONNECT_SECONDS_MAX = 30;
 /** Seconds between ssh's own signs of life; three unanswered ones end it. */
-const ALIVE_SECONDS = 15;
+const ALIVE_SECONDS_MAX = 15;
 /** Folders are readable by the storage side's group and inherit it; files too. Nothing is for others. */
 const FAR_MODES = "D2750,F0640";
 /** rsync takes at most this many folders to compare with. */
@@ -94,13 +94,13 @@ export function sshCommand(access: SshAccess): string {
 }
 
 /** What ssh needs of an access. */
-export type SshAccess = Pick<RsyncAccess, "identityFile" | "knownHostsFile" | "port">;
+export type SshAccess = Pick<RsyncAccess, "identityFile" | "knownHostsFile" | "port" | "timeoutSeconds">;
 
 /** The same command as its words, `ssh` first. */
 export function sshWords(access: SshAccess): string[] {
   const options = {
     BatchMode: "yes",
-    ConnectTimeout: `${CONNECT_SECONDS}`,
+    ConnectTimeout: `${Math.min(CONNECT_SECONDS_MAX, access.timeoutSeconds)}`,
     ControlMaster: "no",
     ControlPath: "none",
     GlobalKnownHostsFile: "/dev/null",
@@ -111,7 +111,8 @@ export function sshWords(access: SshAccess): string[] {
     PasswordAuthentication: "no",
     PreferredAuthentications: "publickey",
     ServerAliveCountMax: "3",
-    ServerAliveInterval: `${ALIVE_SECONDS}`,
+    // On a dead line ssh would else outlive the rsync that gave up.
+    ServerAliveInterval: `${Math.min(ALIVE_SECONDS_MAX, Math.ceil(access.timeoutSeconds / 3))}`,
     StrictHostKeyChecking: "yes",
     UpdateHostKeys: "no",
     UserKnownHostsFile: quoteForSsh(access.knownHostsFile),
@@ -364,6 +365,7 @@ const EXIT_MEANINGS: Readonly<
   3: { text: "a file or folder could not be selected", kind: "config", retry: false },
   4: { text: "an option is not supported there", kind: "config", retry: false },
   5: { text: "the protocol could not be started", kind: "network", retry: true },
+  6: { text: "the far side's daemon cannot write its log", kind: "config", retry: false },
   10: { text: "the socket failed", kind: "network", retry: true },
   11: { text: "reading or writing a file failed", kind: "disk", retry: false },
   12: { text: "the connection was cut", kind: "network", retry: true },

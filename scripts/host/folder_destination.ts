@@ -67,7 +67,7 @@ export function copySnapshot(host: Host, destination: FolderDestination, snapsho
     const fresh = !exists(fs, final);
     const folder = fresh ? incoming : final;
     if (fresh) fs.mkdir(incoming, { mode: 0o750 });
-    const bytes = fillFolder(host, what, snapshot, folder);
+    const bytes = fillFolder(host, what, snapshot, folder, fresh ? lostAgain : differs);
     fs.syncFolder(folder);
     if (fresh) fs.rename(incoming, final);
     fs.syncFolder(setFolder);
@@ -92,8 +92,18 @@ function makeFolders(fs: Fs, root: string, names: readonly string[]): void {
   }
 }
 
-/** Brings every file of the snapshot into `folder`, the seal last. Returns the bytes copied. */
-function fillFolder(host: Host, what: string, snapshot: SealedSnapshot, folder: string): number {
+/**
+ * Brings every file of the snapshot into `folder`, the seal last. Returns the bytes copied.
+ *
+ * @param wrong Makes the error for a file that is not what the seal says.
+ */
+function fillFolder(
+  host: Host,
+  what: string,
+  snapshot: SealedSnapshot,
+  folder: string,
+  wrong: typeof differs,
+): number {
   const { fs, report } = host;
   const { seal, bytes: sealBytes } = snapshot.sealed;
   const total = seal.parts.reduce((sum, part) => sum + part.bytes, 0);
@@ -107,17 +117,25 @@ function fillFolder(host: Host, what: string, snapshot: SealedSnapshot, folder: 
       });
     }
     const problem = problemWithPart(fs, folder, part, () => host.checkpoint());
-    if (problem) throw differs(what, path, problem);
+    if (problem) throw wrong(what, path, problem);
   }
   for (const name of [SIGNATURE_FILE, SEAL_FILE]) {
     const path = `${folder}/${name}`;
     if (!exists(fs, path)) copyFile(host, `${snapshot.folder}/${name}`, path, () => {});
     const wanted = name === SEAL_FILE ? sealBytes : fs.readFile(`${snapshot.folder}/${name}`);
     if (sealChecksum(fs.readFile(path)) !== sealChecksum(wanted)) {
-      throw differs(what, path, "it differs from ours");
+      throw wrong(what, path, "it differs from ours");
     }
   }
   return copied;
+}
+
+/** What was written a moment ago is wrong: the disk is failing, or no longer there. */
+function lostAgain(what: string, path: string, problem: string): BackupError {
+  return new BackupError(`Cannot ${what}: ${path} was just written, and yet ${problem}`, {
+    kind: "disk",
+    hint: "is that disk still mounted? look at the system's log for errors of it",
+  });
 }
 
 function differs(what: string, path: string, problem: string): BackupError {

@@ -13,6 +13,8 @@ import { BackupError } from "../core/errors.ts";
 const OUTPUT_BYTES_MAX = 8 * 1024 * 1024;
 /** Milliseconds between SIGTERM and SIGKILL. */
 const KILL_AFTER_MS = 5_000;
+/** How long output is waited for once the program has ended, in milliseconds. */
+const OUTPUT_AFTER_MS = 5_000;
 /** How often a cancellation is looked for, in milliseconds. */
 const POLL_MS = 100;
 
@@ -64,18 +66,27 @@ export function makeRun(checkpoint: () => void): Run {
       }
     }, POLL_MS);
 
+    const stdout = collect(child.stdout, options.onLine);
+    const stderr = collect(child.stderr);
+    let graceTimer: ReturnType<typeof setTimeout> | undefined;
     try {
-      const [stdout, stderr, status] = await Promise.all([
-        collect(child.stdout, options.onLine),
-        collect(child.stderr),
-        child.status,
-        feed(child, options.stdin),
-      ]);
+      const [status] = await Promise.all([child.status, feed(child, options.stdin)]);
+      // What it started may outlive it and hold its output open, as ssh does on a dead line.
+      const grace = new Promise((resolve) => graceTimer = setTimeout(resolve, OUTPUT_AFTER_MS));
+      await Promise.race([Promise.all([stdout.ended, stderr.ended]), grace]);
       if (stopped !== undefined) throw stopped;
       // Ctrl-C reaches the program too: how it ended then says nothing of its work.
       checkpoint();
-      return { code: status.code, ...(status.signal ? { signal: status.signal } : {}), stdout, stderr };
+      return {
+        code: status.code,
+        ...(status.signal ? { signal: status.signal } : {}),
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+      };
     } finally {
+      stdout.stop();
+      stderr.stop();
+      clearTimeout(graceTimer);
       clearInterval(poll);
       clearTimeout(killTimer);
     }
@@ -100,8 +111,18 @@ async function feed(child: Deno.ChildProcess, text: string | undefined): Promise
   } catch { /* It ended without reading its input; its exit code says so. */ }
 }
 
-async function collect(stream: ReadableStream<Uint8Array>, onLine?: (line: string) => void): Promise<string> {
+/** A program's output as it comes. */
+interface Collected {
+  /** Resolves at its end. */
+  readonly ended: Promise<void>;
+  /** What has come so far. */
+  readonly text: () => string;
+  readonly stop: () => void;
+}
+
+function collect(stream: ReadableStream<Uint8Array>, onLine?: (line: string) => void): Collected {
   const decoder = new TextDecoder();
+  const reader = stream.getReader();
   let kept = "";
   let line = "";
   const take = (text: string) => {
@@ -111,8 +132,15 @@ async function collect(stream: ReadableStream<Uint8Array>, onLine?: (line: strin
     line = lines.pop()!.slice(-OUTPUT_BYTES_MAX);
     for (const whole of lines) onLine(whole);
   };
-  for await (const chunk of stream) take(decoder.decode(chunk, { stream: true }));
-  take(decoder.decode());
-  if (onLine && line !== "") onLine(line);
-  return kept;
+  const read = async () => {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      take(decoder.decode(next.value, { stream: true }));
+    }
+    take(decoder.decode());
+    if (onLine && line !== "") onLine(line);
+  };
+  const ended = read();
+  // Waited for later, if at all.
+  ended.catch(() => {});
+  return { ended, text: () => kept, stop: () => void reader.cancel().catch(() => {}) };
 }
