@@ -37,8 +37,18 @@ export interface SystemdJob {
 }
 
 /** Makes the units. @throws {BackupError} (usage, config) If an option or the configuration does not fit in a unit. */
-export async function systemd(host: Pick<Host, "fs" | "run">, job: SystemdJob): Promise<UnitFiles> {
+export async function systemd(
+  host: Pick<Host, "fs" | "run" | "report">,
+  job: SystemdJob,
+): Promise<UnitFiles> {
   const { program } = job;
+  const programPaths = typeof program === "string" ? [program] : [program.deno, parentOf(program.entry)];
+  const closed = programPaths.find((path) => path.startsWith("/root/"));
+  if (closed !== undefined && job.user !== "root") {
+    host.report.warn(
+      `${closed} lies in root's home, which ${job.user} may not enter: move it, for example to /usr/local`,
+    );
+  }
   const common = {
     scope: job.scope,
     // Where there is no systemd, the units are for another machine.
@@ -47,7 +57,7 @@ export async function systemd(host: Pick<Host, "fs" | "run">, job: SystemdJob): 
     configFile: job.configFile,
     program: (verb: string) =>
       typeof program === "string" ? [program, verb] : [program.deno, ...denoArguments(verb, program.entry)],
-    programPaths: typeof program === "string" ? [program] : [program.deno, parentOf(program.entry)],
+    programPaths,
     onFailure: job.onFailure,
     calendars: new Map(job.calendars.map(parseCalendar)),
   };

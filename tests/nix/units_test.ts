@@ -4,6 +4,7 @@ import { COMMANDS } from "../../scripts/core/commands.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
 import { permissionFlags } from "../../scripts/core/verbs.ts";
+import { cli } from "../real/cli.ts";
 import { ending, output, ROOT } from "./nix.ts";
 
 const AROUND = { home: "/home/op", hostname: "home", env: {} };
@@ -211,6 +212,27 @@ Deno.test("nix/verbs.json grants something to every verb, and everything to none
     const flags = permissionFlags(verb);
     assert.ok(flags.includes("--no-prompt"), verb);
     assert.ok(!flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-env)$/.test(flag)), verb);
+  }
+});
+
+Deno.test("`systemd` warns of a program that the units' user cannot reach", async () => {
+  const home = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${home}/config.json`, JSON.stringify({ hub: "home", recipients: ["age1one"] }));
+    const make = (program: string) =>
+      cli(
+        { home },
+        ...["systemd", "--system", "--config", `${home}/config.json`, "--run-as", "op", "--program", program],
+      );
+    const warned = await make("/root/bin/hapi-backup");
+    assert.equal(warned.code, 0, warned.stderr);
+    assert.match(
+      warned.stderr,
+      /\/root\/bin\/hapi-backup lies in root's home, which op may not enter: move it/,
+    );
+    assert.doesNotMatch((await make("/usr/local/bin/hapi-backup")).stderr, /may not enter/);
+  } finally {
+    await Deno.remove(home, { recursive: true });
   }
 });
 

@@ -73,7 +73,7 @@ export async function makeHubLab(scope: "system" | "user" = "system"): Promise<H
   const made = await lab.run(`${scope === "system" ? PROGRAM : OWN_PROGRAM}
     HOME=/home/op program systemd --${scope} --config ${seen}/config.json \
       --before hapi-hub.service --on-failure alarm@%N.service --to ${lab.folder}/units`);
-  assert.match(made, /^wrote \d+ files/);
+  assert.match(made, /^wrote \d+ files/m);
   // What is a matter of minutes is a matter of seconds here.
   await Deno.mkdir(`${lab.folder}/units/hapi-backup-ship.service.d`);
   await lab.writeUnit("hapi-backup-ship.service.d/fast.conf", "[Service]\nRestartSec=1s\n");
