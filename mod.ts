@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Config, configJsonSchema, parseConfig, type Surroundings } from "./scripts/core/config.ts";
+import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config.ts";
 import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
@@ -122,16 +122,18 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async snapshot(context) {
     const config = requireConfig(context);
+    const staged: Staged[] = [];
     for (const set of chosenSets(config, context)) {
-      const staged = await locked(context, config, set, async () => {
-        const result = await snapshotStep(context, config, set);
-        await checkStep(context, config, set);
-        return result;
-      });
-      context.terminal.print(
-        context.json ? JSON.stringify({ ok: true, staged }) : `staged ${set} as of ${localTime(staged.id)}`,
+      staged.push(
+        await locked(context, config, set, async () => {
+          const result = await snapshotStep(context, config, set);
+          await checkStep(context, config, set);
+          return result;
+        }),
       );
+      if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(staged.at(-1)!.id)}`);
     }
+    if (context.json) context.terminal.result(JSON.stringify({ ok: true, staged }));
   },
 
   async encrypt(context) {
@@ -142,11 +144,11 @@ const VERBS: Readonly<Record<string, Verb>> = {
       const permissions = encryptPermissions(config, set, realPath(context));
       const run = () => runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal);
       reports.push(await locked(context, config, set, run));
-      if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
+      if (!context.json) context.terminal.result(describeSnapshot(reports.at(-1)!));
     }
     const error = suspectError(reports);
     if (context.json) {
-      context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports }));
+      context.terminal.result(JSON.stringify({ ok: error === undefined, snapshots: reports }));
     }
     if (error) throw error;
   },
@@ -156,7 +158,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     await using _telling = telling(context, config);
     const report = await shipAll(context, config);
     const error = unshippedError(report);
-    context.terminal.print(
+    context.terminal.result(
       context.json ? JSON.stringify({ ok: error === undefined, ship: report }) : describeShip(report),
     );
     if (error) throw error;
@@ -202,7 +204,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
         run,
       )
       : await run();
-    context.terminal.print(
+    context.terminal.result(
       context.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job),
     );
   },
@@ -235,11 +237,11 @@ const VERBS: Readonly<Record<string, Verb>> = {
       reportPermissions(config),
       context.terminal,
     );
-    if (html === "-") return context.terminal.print(page);
+    if (html === "-") return printText(context, page);
     const file = absolutePath(html);
     const { writeReport } = await import("./scripts/host/report_file.ts");
     writeReport(context.host.fs, file, page);
-    context.terminal.print(context.json ? JSON.stringify({ ok: true, file }) : `wrote ${file}`);
+    context.terminal.result(context.json ? JSON.stringify({ ok: true, file }) : `wrote ${file}`);
   },
 
   async doctor(context) {
@@ -284,7 +286,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const said = report.sent.map(({ name, event }) => `${name}: ${event} sent`).join("\n") ||
       (config.notify.length === 0 ? "no notifier is configured" : "nothing is due");
     const ok = report.failed.length === 0;
-    context.terminal.print(context.json ? JSON.stringify({ ok, ...report }) : said);
+    context.terminal.result(context.json ? JSON.stringify({ ok, ...report }) : said);
     if (ok) return;
     throw new BackupError(`Cannot notify ${report.failed.map(({ name }) => name).join(", ")}: see above`, {
       kind: "network",
@@ -324,6 +326,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       onFailure: many("onFailure"),
       before: many("before"),
       calendars: many("calendar"),
+      json: context.json,
       environment: unitEnvironment(around),
       ...defined(given),
     };
@@ -335,23 +338,26 @@ const VERBS: Readonly<Record<string, Verb>> = {
       context.terminal.print(JSON.stringify(configJsonSchema(), null, 2));
       return Promise.resolve();
     }
-    const config = readConfig(context) ?? parseConfig("{}", "(defaults)", context.around);
+    const config = configOrDefaults(context);
+    const isThere = lstatIfThere(context.host.fs, context.configFile) !== undefined;
     const shown = { ...config, sets: Object.fromEntries(config.sets) };
     context.terminal.print(
       context.json
         ? JSON.stringify({ ok: true, config: shown })
-        : `${context.configFile} is in order:\n${JSON.stringify(shown, null, 2)}`,
+        : `${context.configFile} ${isThere ? "is in order" : "is not there; these are the defaults"}:\n${
+          JSON.stringify(shown, null, 2)
+        }`,
     );
     return Promise.resolve();
   },
 
   completions(context) {
-    context.terminal.print(completions(context.options.shell as Shell));
+    printText(context, completions(context.options.shell as Shell));
     return Promise.resolve();
   },
 
   man(context) {
-    context.terminal.print(manPage());
+    printText(context, manPage());
     return Promise.resolve();
   },
 };
@@ -362,6 +368,11 @@ function lazily(names: readonly string[], load: () => Promise<Record<string, Ver
   return Object.fromEntries(names.map((name) => [name, calling(name)]));
 }
 
+/** Prints what is a text by itself, such as a page. */
+function printText({ terminal, json }: VerbContext, text: string): void {
+  terminal.print(json ? JSON.stringify({ ok: true, text }) : text);
+}
+
 /** Takes a snapshot of each set and ships them. @throws {BackupError} If one is suspect, or not off this machine. */
 async function backUp(context: VerbContext, config: Config, sets: readonly SetName[]): Promise<void> {
   const ships = context.options.ship !== false;
@@ -370,13 +381,13 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
   const reports: EncryptReport[] = [];
   for (const set of sets) {
     reports.push(await loggedSnapshot(context, config, set));
-    if (!context.json) context.terminal.print(describeSnapshot(reports.at(-1)!));
+    if (!context.json) context.terminal.result(describeSnapshot(reports.at(-1)!));
   }
   const shipped = ships ? await shipAll(context, config) : undefined;
-  if (shipped && !context.json) context.terminal.print(describeShip(shipped));
+  if (shipped && !context.json) context.terminal.result(describeShip(shipped));
   const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
   if (context.json) {
-    context.terminal.print(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
+    context.terminal.result(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
   }
   if (error) throw error;
 }
@@ -388,7 +399,7 @@ async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
   context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
   const permissions = verifyPermissions(config, job, realPath(context));
   const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
-  context.terminal.print(context.json ? JSON.stringify(report) : describeVerify(report));
+  context.terminal.result(context.json ? JSON.stringify(report) : describeVerify(report));
   if (report.ok) return;
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
   throw new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {

@@ -726,9 +726,9 @@ export interface DoctorJob {
   readonly json: boolean;
 }
 
-serveStep<DoctorJob>(import.meta, async ({ config, options, json }, { host, print }) => {
+serveStep<DoctorJob>(import.meta, async ({ config, options, json }, { host, result }) => {
   const findings = await doctor(host, config, options);
   const error = doctorError(findings);
-  print(json ? JSON.stringify({ ok: error === undefined, checks: findings }) : describeFindings(findings));
+  result(json ? JSON.stringify({ ok: error === undefined, checks: findings }) : describeFindings(findings));
   if (error) throw error;
 });

@@ -283,9 +283,9 @@ export type KeysJob =
     readonly json: boolean;
   };
 
-serveStep<KeysJob>(import.meta, async (job, { host, print }) => {
+serveStep<KeysJob>(import.meta, async (job, { host, print, result }) => {
   const { config } = job;
-  if (job.action === "prove") return await proveAndLog(host, job, print);
+  if (job.action === "prove") return await proveAndLog(host, job, result);
   await using store = await openStoreOf(host, config, job.store);
   const known = listKeys(host, store.sets, config.recipients, readProofs(host.fs, config.stateFolder) ?? []);
   if (job.action === "list") {
@@ -307,7 +307,7 @@ serveStep<KeysJob>(import.meta, async (job, { host, print }) => {
       } ];`,
     });
   }
-  print(
+  result(
     job.json ? JSON.stringify({ ok: true, recipients: change.recipients }) : change.said.join("\n"),
   );
 });
@@ -319,7 +319,7 @@ function readText(host: Host, path: string): string {
 async function proveAndLog(
   host: Host,
   { config, keys: options, store: where, json }: Extract<KeysJob, { action: "prove" }>,
-  print: (text: string) => void,
+  tell: (text: string) => void,
 ): Promise<void> {
   const keys = await readKeys(host, config, options);
   const recipients = await Promise.all(keys.identities.map((identity: Identity) => recipientOf(identity)));
@@ -343,7 +343,7 @@ async function proveAndLog(
     chains: chains.length,
     failed: failed.map(({ hub, set, full }) => `${hub}/${set}/${full}`),
   });
-  print(json ? JSON.stringify({ ok, recipients, chains }) : describeProof(chains, recipients, store.name));
+  tell(json ? JSON.stringify({ ok, recipients, chains }) : describeProof(chains, recipients, store.name));
   if (ok) return;
   throw new BackupError(
     `Cannot open ${failed.length} of ${chains.length} chains: ${failed[0]!.set}/${failed[0]!.full}: ${

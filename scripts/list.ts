@@ -32,7 +32,7 @@ import {
   type StoredSet,
   type StoredSnapshot,
 } from "./host/store.ts";
-import { openStoreOf, type StoreOptions } from "./host/store_option.ts";
+import { noSuchSet, openStoreOf, type StoreOptions } from "./host/store_option.ts";
 
 /** One snapshot of a store. */
 export interface Listed {
@@ -180,6 +180,10 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   const sets = store.sets.filter(({ hub, set }) =>
     (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
   );
+  // A new store has none yet; a name that others do not have is a slip.
+  if (sets.length === 0 && store.sets.length > 0) {
+    throw noSuchSet(store, job.set === "all" ? `${job.store.hubName}/*` : job.set);
+  }
   const drills = readDrills(host.fs, job.config.stateFolder);
   // A set at a time: a large store is never there as a whole.
   let count = 0;
@@ -194,5 +198,5 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
     count += listed.length;
   }
   if (job.json) print("]}");
-  else if (count === 0) print("no snapshots yet");
+  else if (count === 0) print(`no snapshots yet in ${store.name}`);
 });

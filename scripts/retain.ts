@@ -296,7 +296,7 @@ function describeRest({ applied, givenUp }: Omit<RetainReport, "sets">): string[
   ];
 }
 
-serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
+serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   const { config, options } = job;
   const asked = {
     ...scopeOf(options),
@@ -308,14 +308,14 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
   let failed: SetRetention | undefined;
   let refused: SetRetention | undefined;
   let count = 0;
-  if (json) print('{"sets":[');
+  if (json) result('{"sets":[');
   const report = await retainEach(host, config, asked, (set) => {
     if (set.problem !== null) failed ??= set;
     if (set.refused.length > 0) refused ??= set;
-    print(json ? `${count++ > 0 ? "," : ""}${JSON.stringify(set)}` : describeSet(set, asked.apply));
+    result(json ? `${count++ > 0 ? "," : ""}${JSON.stringify(set)}` : describeSet(set, asked.apply));
   });
-  if (json) print(`],${JSON.stringify(report).slice(1)}`);
-  else for (const line of describeRest(report)) print(line);
+  if (json) result(`],${JSON.stringify(report).slice(1)}`);
+  else for (const line of describeRest(report)) result(line);
   if (failed) {
     throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
       kind: "disk",

@@ -299,7 +299,7 @@ function describe(report: ScrubReport, timeZone: string | undefined): string {
 
 const tellForeign = ({ path, reason }: Foreign): string => `${path}: ${reason}`;
 
-serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
+serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   const { config, options } = job;
   const report = await scrub(host, config, {
     ...scopeOf(options),
@@ -307,7 +307,7 @@ serveStep<StorageJob>(import.meta, async (job, { host, print }) => {
     maxBytes: amountOf(options, "maxBytes", ["k", "M", "G", "T"]),
     idle: options.idle === true,
   });
-  print(options.json === true ? JSON.stringify(report) : describe(report, config.timeZone));
+  result(options.json === true ? JSON.stringify(report) : describe(report, config.timeZone));
   if (!report.ok) {
     const first = report.damage.items[0];
     const what = first

@@ -34,6 +34,7 @@ export interface SystemdJob {
   readonly prometheus?: string;
   /** Write the files here instead of printing them. */
   readonly to?: string;
+  readonly json: boolean;
 }
 
 /** Makes the units. @throws {BackupError} (usage, config) If an option or the configuration does not fit in a unit. */
@@ -126,12 +127,14 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
 
 serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
   const files = await systemd(host, job);
-  const { to } = job;
+  const { to, json } = job;
+  if (to === undefined && json) return print(JSON.stringify({ ok: true, files: Object.fromEntries(files) }));
   if (to === undefined) {
     print([...files].map(([name, text]) => `# ---- ${name}\n${text}`).join("\n").trimEnd());
     return;
   }
   host.fs.mkdir(to, { recursive: true });
   for (const [name, text] of files) writeFileDurably(host.fs, `${to}/${name}`, text, 0o644);
+  if (json) return print(JSON.stringify({ ok: true, to, files: [...files.keys()] }));
   print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.scope, to)}`);
 });

@@ -264,12 +264,12 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
   disk: "add space, or keep less (retention in the storage configuration)",
 };
 
-serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
+serveStep<StorageJob>(import.meta, async ({ config, options }, { host, result }) => {
   await Promise.resolve();
   const report = watch(host, config, { prometheus: textOf(options.prometheus) });
   const tell = ({ kind, hub, set, problem }: Alarm) =>
     `${kind.toUpperCase()} ${[hub, set].filter((name) => name !== undefined).join("/")}: ${problem}`;
-  if (options.json === true) print(JSON.stringify(report));
-  else print(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
+  if (options.json === true) result(JSON.stringify(report));
+  else result(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
   if (!report.ok) throw alarmError(report.alarms);
 });

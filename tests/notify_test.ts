@@ -308,7 +308,7 @@ Deno.test("the notify step reaches its own hosts only, and cannot read a source,
   using hub = makeHub([{ kind: "webhook", url: server.base }]);
   await hub.run(LOCKED);
   const script = import.meta.resolve("../scripts/notify.ts");
-  const terminal = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {} };
+  const terminal = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {}, result: () => {} };
   const step = (config: Config, granted: Config) =>
     runStep<{ failed: { reason: string }[] }>(
       script,
@@ -345,6 +345,7 @@ Deno.test("a run's outcome does not change when telling fails, and the failure i
     info: () => {},
     warn: (text: string) => void warnings.push(text),
     print: () => {},
+    result: () => {},
   };
   const script = import.meta.resolve("../scripts/notify.ts");
   await hub.run(LOCKED);

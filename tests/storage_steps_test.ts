@@ -32,11 +32,13 @@ async function step(
   permissions: StepPermissions = storagePermissions(verb, config, options),
 ): Promise<Outcome> {
   let printed = "";
+  const print = (text: string) => void (printed += text);
   const terminal = {
     progress: () => {},
     info: () => {},
     warn: () => {},
-    print: (text: string) => void (printed += text),
+    print,
+    result: print,
   };
   const script = import.meta.resolve(`../scripts/${verb}.ts`);
   try {

@@ -75,8 +75,35 @@ Deno.test("the journal gets each line with its priority; --quiet leaves errors a
   const inherited = await home.cli(failing, { env: { JOURNAL_STREAM: "8:1234" } });
   assert.match(inherited.stderr, /^error: Cannot find set/);
   const quiet = await home.cli(["backup", "--no-ship", "--quiet"]);
-  assert.deepEqual([quiet.code, quiet.stderr], [0, ""]);
+  assert.deepEqual(quiet, { code: 0, stdout: "", stderr: "" });
+  const quietJson = await home.cli(["verify", "--identity", home.identityFile, "--quiet", "--json"]);
+  assert.equal(JSON.parse(quietJson.stdout).ok, true, "data that is asked for is no talk");
   assert.match((await home.cli([...failing, "--quiet"])).stderr, /^error: Cannot find set/);
+});
+
+Deno.test("a slip of the operator is named, with what was meant, and is JSON where that is asked for", async () => {
+  using home = await makeHome();
+  const option = await home.cli(["backup", "--json", "--no-shipp"]);
+  assert.deepEqual([option.code, JSON.parse(option.stdout).error], [2, {
+    message: "Cannot run backup: unknown option '--no-shipp'",
+    kind: "usage",
+    hint: "did you mean --no-ship? `hapi-backup backup --help` says what there is",
+  }]);
+  await home.backup();
+  const set = await home.cli(["list", "--set", "stat"]);
+  assert.equal(set.code, 2);
+  assert.match(set.stderr, /^error: Cannot find set stat in .*\nhint: sets there: home\/state/);
+  Deno.removeSync(home.configFile);
+  const none = await home.cli(["config", "check"]);
+  assert.match(none.stdout, /config\.json is not there; these are the defaults:/);
+});
+
+Deno.test("a reader that has read enough ends nothing", async () => {
+  using home = await makeHome();
+  const closed = 'set -o pipefail; "$@" | true';
+  const run = await home.cli(["backup", "--no-ship"], { under: ["bash", "-c", closed, "bash"] });
+  assert.equal(run.code, 0, run.stderr);
+  assert.doesNotMatch(run.stderr, /Broken pipe/);
 });
 
 Deno.test("the passphrase of an identity is asked for on the terminal, unseen, and nowhere else", async () => {

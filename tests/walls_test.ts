@@ -29,7 +29,7 @@ const DENIED = "NotCapable";
 
 /** Tries things in a worker with these permissions: `read /path` to what came of it. */
 async function tryWith(permissions: StepPermissions, attempts: readonly Attempt[]): Promise<string[]> {
-  const silent = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {} };
+  const silent = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {}, result: () => {} };
   const probe = import.meta.resolve("./real/probe.ts");
   return await runStep<string[]>(probe, attempts, permissions, silent);
 }

@@ -67,8 +67,15 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
     await program.parseAsync([...args], { from: "user" });
     return 0;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodeOf("usage");
-    return tell(error, terminal, wantsJson, args.includes("--verbose"));
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    // Without any argument the help is what is said.
+    if (error instanceof CommanderError && error.code === "commander.help") return exitCodeOf("usage");
+    return tell(
+      error instanceof CommanderError ? usageError(error, args) : error,
+      terminal,
+      wantsJson,
+      args.includes("--verbose"),
+    );
   } finally {
     Deno.removeSignalListener("SIGINT", stop);
     Deno.removeSignalListener("SIGTERM", stop);
@@ -96,6 +103,17 @@ function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: bo
   return code;
 }
 
+/** What is wrong with the arguments, in our words: commander's end in `(Did you mean ...?)` where it has a guess. */
+function usageError({ message }: CommanderError, args: readonly string[]): BackupError {
+  const verb = args.find((arg) => COMMANDS.some((command) => command.verb === arg));
+  const [wrong, guess] = message.replace(/^error: /, "").split("\n");
+  const help = `\`hapi-backup ${verb === undefined ? "" : `${verb} `}--help\` says what there is`;
+  return new BackupError(`Cannot run ${verb ?? "hapi-backup"}: ${wrong}`, {
+    kind: "usage",
+    hint: guess === undefined ? help : `${guess.replace(/^\(D(.*)\)$/, "d$1")} ${help}`,
+  });
+}
+
 function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>): Command {
   const codes = Object.entries(EXIT_CODES).map(([code, text]) => `  ${code}  ${text}`).join("\n");
   const program = new Command("hapi-backup")
@@ -103,6 +121,8 @@ function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) 
     .version(VERSION, "--version", "print the version")
     .helpOption("--help", "print this help")
     .helpCommand(false)
+    // `tell` says what is wrong, as data too where that is asked for.
+    .configureOutput({ outputError: () => {} })
     .addHelpText("after", `\nExit codes:\n${codes}\n\nExample:\n  hapi-backup backup`)
     .exitOverride();
   for (const spec of COMMANDS) {
@@ -179,7 +199,7 @@ export function readConfig({ host, configFile, around, options }: VerbContext): 
   if (text === undefined && options.config !== undefined) {
     throw new BackupError(`Cannot read configuration ${configFile}: there is no such file`, {
       kind: "config",
-      hint: "check --config; without it, `hapi-backup backup` makes a configuration",
+      hint: "check --config; `hapi-backup init` makes a configuration",
     });
   }
   return text === undefined ? undefined : parseConfig(text, configFile, around);

@@ -54,7 +54,7 @@ export function initVerb(parts: InitParts): Verb {
       ...given,
       options: withPaths(given.options),
       asks: canAsk() && !given.json,
-      say: given.json ? given.terminal.info : given.terminal.print,
+      say: given.json ? given.terminal.info : given.terminal.result,
       script: parts.script,
     };
     const known = readConfig({ ...context, options: {} });
@@ -64,7 +64,7 @@ export function initVerb(parts: InitParts): Verb {
     const stores = config.destinations.filter((destination) => destination.kind === "rsync");
     for (const destination of stores) await connect(context, config, destination);
     // What the verbs print are words of the set-up here.
-    const within = { ...context, json: false, terminal: { ...context.terminal, print: context.say } };
+    const within = { ...context, json: false, terminal: { ...context.terminal, result: context.say } };
     const unshipped = await backUp(within, parts, config);
     // With something there to overwrite, that is tried too.
     for (const destination of stores) await requireAppendOnly(context, config, destination);
@@ -235,7 +235,7 @@ function finish(context: InitContext, config: Config): void {
   }
   if (json) {
     const { hub, recipients, destinations } = config;
-    return terminal.print(JSON.stringify({
+    return terminal.result(JSON.stringify({
       ok: config.destinations.length > 0,
       configFile,
       hub,
@@ -244,7 +244,7 @@ function finish(context: InitContext, config: Config): void {
       proven: true,
     }));
   }
-  terminal.print([
+  terminal.result([
     `set up: ${config.hub} is backed up${
       where === "" ? "" : `, is on ${where}`
     }, and was restored with the identity`,

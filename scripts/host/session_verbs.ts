@@ -132,7 +132,7 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
     () => shared.takeSnapshot(context, config, choice.set as SetName),
   );
   if (job.target.kind === "stdout") return;
-  terminal.print(json ? JSON.stringify({ ok: true, ...report }) : describeReport(report));
+  terminal.result(json ? JSON.stringify({ ok: true, ...report }) : describeReport(report));
 }
 
 function describeReport({ session, snapshot, rows, target, database, folders }: SessionReport): string {

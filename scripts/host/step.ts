@@ -16,15 +16,17 @@ import { makeRun } from "./process.ts";
 
 /** Where a step's words go. */
 export interface Terminal extends Report {
-  /** Data for standard output. */
+  /** What was asked for, for standard output. */
   print(text: string): void;
+  /** What was done or found, for standard output: with `--quiet` only where it is JSON. */
+  result(text: string): void;
 }
 
 /** What a step is given beside its job. */
 export interface StepTools {
   readonly host: Host;
-  /** Writes to standard output. */
-  readonly print: (text: string) => void;
+  readonly print: Terminal["print"];
+  readonly result: Terminal["result"];
   /** Comes later than the job: what another step, running at the same time, found out, or why it could not. */
   readonly later: Promise<unknown>;
   /** Says that this step has come to where it needs `later`, and waits for it. */
@@ -38,7 +40,7 @@ type ToWorker =
 type FromWorker =
   | { readonly type: "ready" | "asked" }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
-  | { readonly type: "detail" | "info" | "warn" | "print"; readonly text: string }
+  | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "failed"; readonly error: ThrownError };
 
@@ -139,6 +141,7 @@ export function runStep<Result>(
         case "info":
         case "warn":
         case "print":
+        case "result":
           return terminal[data.type](data.text);
         case "done":
           return resolve(data.result as Result);
@@ -197,7 +200,13 @@ export function serveStep<Job>(
       say({ type: "asked" });
       return later;
     };
-    const tools: StepTools = { host, print: (text) => say({ type: "print", text }), later, ask };
+    const tools: StepTools = {
+      host,
+      print: (text) => say({ type: "print", text }),
+      result: (text) => say({ type: "result", text }),
+      later,
+      ask,
+    };
     Promise.try(step, data.job as Job, tools).then(
       (result) => say({ type: "done", result }),
       (error) => say({ type: "failed", error: flatten(error) }),

@@ -29,11 +29,11 @@ export function storageVerbs(script: (name: string) => string): Record<string, V
 }
 
 /** @throws {BackupError} (config) If there is none, or it cannot be used. */
-function readStorageConfig({ host, verb, options, configFile }: VerbContext): StorageConfig {
+function readStorageConfig({ host, options, configFile }: VerbContext): StorageConfig {
   const path = options.config === undefined ? STORAGE_CONFIG_FILE : configFile;
   const text = readTextIfThere(host.fs, path);
   if (text !== undefined) return parseStorageConfig(text, path);
-  throw new BackupError(`Cannot ${verb}: there is no configuration at ${path}`, {
+  throw new BackupError(`Cannot read configuration ${path}: there is no such file`, {
     kind: "config",
     hint: "`hapi-backup storage schema` lists its keys; --config names another file",
   });

@@ -105,15 +105,17 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
   );
   if (found.length === 1) return found[0]!;
   const hubs = [...new Set(store.sets.map(({ hub }) => hub))].filter(isHubName);
+  if (found.length === 0) throw noSuchSet(store, set);
   throw new BackupError(
-    found.length === 0
-      ? `Cannot find set ${set} in ${store.name}: it is not there`
-      : `Cannot tell which set ${set} of ${store.name} is meant: ${found.length} hubs have one`,
-    {
-      kind: "usage",
-      hint: found.length === 0
-        ? `sets there: ${store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ") || "none"}`
-        : `give --hub-name with one of: ${hubs.join(", ")}`,
-    },
+    `Cannot tell which set ${set} of ${store.name} is meant: ${found.length} hubs have one`,
+    { kind: "usage", hint: `give --hub-name with one of: ${hubs.join(", ")}` },
   );
+}
+
+/** That a store has no set of this name, with those that it has. */
+export function noSuchSet(store: OpenedStore, set: string): BackupError {
+  return new BackupError(`Cannot find set ${set} in ${store.name}: it is not there`, {
+    kind: "usage",
+    hint: `sets there: ${store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ") || "none"}`,
+  });
 }

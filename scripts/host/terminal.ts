@@ -76,6 +76,12 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
     write(Deno.stderr, JSON.stringify({ event: "progress", ...progress }) + "\n");
   };
 
+  const print = (text: string) => {
+    clear();
+    hasPrinted = true;
+    write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
+  };
+
   return {
     progress(what, done, total) {
       if (!draws && !tellsEvents) return;
@@ -104,18 +110,22 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
     error(text) {
       writeLines(3, text);
     },
-    print(text) {
-      clear();
-      hasPrinted = true;
-      write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
+    print,
+    result(text) {
+      if (!quiet || json) print(text);
     },
     printed: () => hasPrinted,
   };
 }
 
+/** Writes all of it, or what its reader takes: `| head` has read enough, and must not end a backup. */
 function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
   const bytes = new TextEncoder().encode(text);
-  for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+  try {
+    for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
 }
 
 /**

@@ -35,9 +35,9 @@ export const realPath = ({ host }: VerbContext) => (path: string): string => {
 export function requireConfig(context: VerbContext): Config {
   const config = readConfig(context);
   if (config) return config;
-  throw new BackupError(`Cannot ${context.verb}: there is no configuration at ${context.configFile}`, {
+  throw new BackupError(`Cannot read configuration ${context.configFile}: there is no such file`, {
     kind: "config",
-    hint: "`hapi-backup backup` makes one; --config names another",
+    hint: "`hapi-backup init` makes one; --config names another",
   });
 }
 
