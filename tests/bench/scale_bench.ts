@@ -52,7 +52,9 @@ async function main(hubs: number, snapshots: number, folder: string | undefined)
     for (const [index, command] of COMMANDS.entries()) {
       const isFirst = COMMANDS.findIndex((other) => other.join() === command.join()) === index;
       const title = command.join(" ") + (index < 2 && isFirst ? ", first time" : "");
-      rows.push([title, ...await run(root, command)]);
+      const row = [title, ...await run(root, command)];
+      console.error(row.join("  "));
+      rows.push(row);
       if (command.join() === "scrub") dateByIds(`${root}/ledger/ledger.db`);
     }
     console.log(formatTable(rows));
