@@ -9,9 +9,8 @@
 import type { Config, RsyncDestination } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { type HostKey, parseKeyScan } from "./core/host_keys.ts";
-import { parentOf } from "./core/paths.ts";
 import { parseRsyncTarget } from "./core/rsync_args.ts";
-import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import { appendLineDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Probed, probeRsync } from "./host/probe.ts";
 import { lastConfirmed, readShipRecords, shipFolder } from "./host/ship_records.ts";
@@ -48,10 +47,7 @@ export async function scanHostKeys(host: Host, { target, port }: RsyncDestinatio
 
 /** Adds a host key to the destination's `known_hosts` file. */
 export function pinHostKey({ fs }: Host, { knownHostsFile }: RsyncDestination, { line }: HostKey): void {
-  const before = readTextIfThere(fs, knownHostsFile) ?? "";
-  const ended = before === "" || before.endsWith("\n") ? before : `${before}\n`;
-  fs.mkdir(parentOf(knownHostsFile), { recursive: true, mode: 0o700 });
-  writeFileDurably(fs, knownHostsFile, `${ended}${line}\n`);
+  appendLineDurably(fs, knownHostsFile, line);
 }
 
 /** Tries what the key may do. @returns What was tried; what could not be told counts as not allowed to rely on. */

@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
+import type { RsyncDestination } from "../scripts/core/config.ts";
 import type { SetName } from "../scripts/core/names.ts";
 import {
   checkPermissions,
+  connectPermissions,
   encryptPermissions,
   listPermissions,
   lookPermissions,
@@ -12,6 +14,7 @@ import {
   reportPermissions,
   restorePermissions,
   sessionPermissions,
+  setupPermissions,
   shipPermissions,
   snapshotPermissions,
   statusPermissions,
@@ -88,7 +91,20 @@ Deno.test("no step can do what its table does not grant, and each can do what it
     `${what} ${what === "connect" ? "" : subject}`.replaceAll(home.dir, "").trim();
 
   const own = "/op/state";
+  const [storage] = config.destinations;
   const steps: Record<string, { permissions: StepPermissions; can: string[] }> = {
+    setup: {
+      permissions: setupPermissions(`${at}/.config/hapi-backup`, [`${at}/elsewhere/identity.txt`], undefined),
+      can: [
+        "read /op/.config/hapi-backup/signing_ed25519",
+        "read /op/elsewhere/x",
+        "write /op/elsewhere",
+      ],
+    },
+    connect: {
+      permissions: connectPermissions(config, storage as RsyncDestination),
+      can: [`read ${own}/ship/x`, "read /op/ship_key", `write ${own}/ship`, "run rsync"],
+    },
     snapshot: {
       permissions: snapshotPermissions(config, STATE, realPath),
       can: [

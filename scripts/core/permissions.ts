@@ -380,10 +380,9 @@ export function connectPermissions(
   destination: Extract<Destination, { kind: "rsync" }>,
 ): StepPermissions {
   const ship = `${stateFolder}/ship`;
-  const pinned = parentOf(destination.knownHostsFile);
   return {
-    read: [ship, pinned, ...keyFiles(destination), ...readKeyFiles(destination)],
-    write: [ship, pinned],
+    read: [ship, ...keyFiles(destination), ...readKeyFiles(destination)],
+    write: [ship, destination.knownHostsFile],
     run: ["ssh-keyscan", "ssh", "rsync"],
   };
 }
