@@ -5,6 +5,7 @@
  */
 
 import { renderSVG } from "uqr";
+import { markup, raw } from "./html.ts";
 
 /** What is to be kept off the hub. */
 export interface KeptIdentity {
@@ -57,19 +58,41 @@ const STEPS: readonly (readonly [what: string, commands: readonly string[]])[] =
 /** The sheet: one page of HTML that is printed and kept like money. Nothing in it is loaded from elsewhere. */
 export function identitySheet(kept: KeptIdentity): string {
   const { hub, made, identity, recipient, signer, places } = kept;
-  const code = renderSVG(identityFileText(kept), { ecc: "M", border: 4, pixelSize: 4 });
+  const code = renderSVG(identityFileText(kept), { ecc: "M", border: 4, pixelSize: 4 })
+    .replace("<svg ", '<svg role="img" aria-label="QR code of the whole identity file" ');
   const steps = STEPS.map(([what, commands]) => {
-    const lines = commands.map((command) => escape(command.replaceAll("HUB", hub))).join("\n");
-    return `<li>${escape(what)}${lines === "" ? "" : `<pre>${lines}</pre>`}</li>`;
-  }).join("\n");
-  return `<!doctype html>
+    const lines = commands.map((command) => command.replaceAll("HUB", hub)).join("\n");
+    return markup`<li>${what}${lines !== "" && markup`<pre>${lines}</pre>`}</li>\n`;
+  });
+  return markup`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>Backup key of ${escape(hub)}</title>
-<style>
+<title>Backup key of ${hub}</title>
+<style>${raw(STYLE)}</style>
+</head>
+<body>
+<h1>Backup key of the hub ${hub}</h1>
+<p>Whoever has this sheet can read every backup of ${hub}; without it, or a copy, nobody can. Keep it off the
+machine that it is about, like money. Destroy the file that it was printed from.</p>
+<p class="key">${identity}</p>
+${raw(code)}
+<dl>
+<dt>Made</dt><dd>${made}</dd>
+<dt>Public key</dt><dd><code>${recipient}</code></dd>
+<dt>Signed by</dt><dd><code>${signer}</code></dd>
+${places.map((place) => markup`<dt>Backups are at</dt><dd><code>${place}</code></dd>\n`)}</dl>
+<h2>To restore from nothing</h2>
+<ol>
+${steps}</ol>
+</body>
+</html>
+`.text;
+}
+
+const STYLE = `
   @page { size: A4; margin: 15mm }
   body { font: 11pt/1.45 system-ui, sans-serif; color: #111; background: #fff; max-width: 180mm; margin: 0 auto; padding: 6mm }
   h1 { font-size: 18pt; margin: 0 } h2 { font-size: 12pt; margin: 5mm 0 1mm } p, ol { margin: 1mm 0 }
@@ -77,30 +100,4 @@ export function identitySheet(kept: KeptIdentity): string {
   pre, code { font: 9.5pt/1.4 monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 1mm 0 }
   svg { display: block; width: 80mm; height: 80mm; margin: 0 auto }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 4mm; margin: 1mm 0 } dd { margin: 0 }
-</style>
-</head>
-<body>
-<h1>Backup key of the hub ${escape(hub)}</h1>
-<p>Whoever has this sheet can read every backup of ${
-    escape(hub)
-  }; without it, or a copy, nobody can. Keep it off the
-machine that it is about, like money. Destroy the file that it was printed from.</p>
-<p class="key">${escape(identity)}</p>
-${code.replace("<svg ", '<svg role="img" aria-label="QR code of the whole identity file" ')}
-<dl>
-<dt>Made</dt><dd>${escape(made)}</dd>
-<dt>Public key</dt><dd><code>${escape(recipient)}</code></dd>
-<dt>Signed by</dt><dd><code>${escape(signer)}</code></dd>
-${places.map((place) => `<dt>Backups are at</dt><dd><code>${escape(place)}</code></dd>`).join("\n")}
-</dl>
-<h2>To restore from nothing</h2>
-<ol>
-${steps}
-</ol>
-</body>
-</html>
 `;
-}
-
-const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => ENTITIES[character]!);
