@@ -13,6 +13,8 @@ const ROOT = new URL("../", import.meta.url);
 interface Module {
   /** Its text without comments. */
   readonly text: string;
+  /** How long it is with them. */
+  readonly lines: number;
   /** Our modules that run when this one is imported. */
   readonly code: readonly string[];
   /** Those of which it takes types only, which vanish at run time. */
@@ -21,13 +23,17 @@ interface Module {
   readonly outside: readonly string[];
 }
 
+/** A file longer than this holds more than one thing. */
+const LINES_MAX = 700;
+
 const MODULES = readModules();
 const SCRIPTS = [...MODULES.keys()].filter((path) => layerOf(path) === "scripts");
 
 function readModules(): Map<string, Module> {
   const paths = ["mod.ts", ...filesOf("scripts/")];
   return new Map(paths.map((path) => {
-    const text = Deno.readTextFileSync(new URL(path, ROOT))
+    const whole = Deno.readTextFileSync(new URL(path, ROOT));
+    const text = whole
       .replace(/\/\*[^]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "");
     const statements = [
       ...text.matchAll(/^(?:import|export)\s+(type\s)?(?:[^"'`;]*?\sfrom\s+)?["']([^"']+)["']/gm),
@@ -37,7 +43,13 @@ function readModules(): Map<string, Module> {
       statements.filter((each) => each.specifier.startsWith(".") && each.isType === isType)
         .map(({ specifier }) => new URL(specifier, new URL(path, ROOT)).href.slice(ROOT.href.length));
     const outside = statements.map(({ specifier }) => specifier).filter((name) => !name.startsWith("."));
-    return [path, { text, code: ours(false), types: ours(true), outside }];
+    return [path, {
+      text,
+      lines: whole.split("\n").length - 1,
+      code: ours(false),
+      types: ours(true),
+      outside,
+    }];
   }));
 }
 
@@ -107,4 +119,9 @@ Deno.test("every script is a step that some verb starts", () => {
   const steps = new Set([...started, ...STORAGE_VERBS].map((name) => `scripts/${name}.ts`));
   assert.deepEqual([...steps].sort(), SCRIPTS);
   for (const path of SCRIPTS) assert.match(MODULES.get(path)!.text, /^serveStep[<(]/m, path);
+});
+
+Deno.test("no file is longer than a reader holds in mind", () => {
+  const lengths = [...MODULES].map(([path, { lines }]) => ({ path, lines }));
+  assert.deepEqual(lengths.filter(({ lines }) => lines > LINES_MAX), []);
 });

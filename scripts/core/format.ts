@@ -30,6 +30,11 @@ export function formatDuration(seconds: number): string {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+/** Permissions of a file as `chmod` takes them: `0600`. */
+export function formatMode(mode: number): string {
+  return (mode & 0o7777).toString(8).padStart(4, "0");
+}
+
 /** A time in the zone of the machine (or the one given), with the zone: `2026-11-22 06:00:00 GMT+1`. */
 export function formatTime(time: Date, timeZone?: string): string {
   let formatter = formatters.get(timeZone);

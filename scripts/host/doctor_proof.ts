@@ -1,0 +1,83 @@
+/**
+ * The doctor's looks at proof: a restore, a scrub on the storage host, an identity that opens what is made.
+ *
+ * @module
+ */
+
+import type { Config } from "../core/config.ts";
+import type { Finding } from "../core/finding.ts";
+import { formatDuration } from "../core/format.ts";
+import { DAY_MS } from "../core/time.ts";
+import { DRILL_DAYS_MAX } from "./drill_log.ts";
+import type { Host } from "./host.ts";
+import type { SetStatus } from "./hub_status.ts";
+import { isProofDue, readProofs } from "./proof_log.ts";
+
+const group = "Proof";
+
+/** What was proven, and how long ago. */
+export function checkProof(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
+  const main = sets.find(({ newest }) => newest !== undefined);
+  return [
+    ...main ? [drillOf(main, host.now())] : [],
+    ...sets.flatMap((set) => scrubsOf(set, host.now())),
+    ...keysOf(host, config, main !== undefined),
+  ];
+}
+
+function drillOf({ set, drill }: SetStatus, now: Date): Finding {
+  const name = `${set}: drill`;
+  const remedy = "bring the identity: hapi-backup verify --identity FILE --snapshot random";
+  if (!drill) return { group, name, state: "warn", detail: "no restore was ever proven", remedy };
+  if (!drill.ok) {
+    const detail = `the last one failed, on ${drill.snapshot}`;
+    return { group, name, state: "fail", detail, remedy, kind: "integrity" };
+  }
+  const detail = `${formatDuration(secondsSince(drill.at, now))} ago`;
+  return secondsSince(drill.at, now) * 1000 > DRILL_DAYS_MAX * DAY_MS
+    ? { group, name, state: "warn", detail, remedy }
+    : { group, name, state: "ok", detail };
+}
+
+/** What each storage host said of the set when it last read it. */
+function scrubsOf({ set, destinations }: SetStatus, now: Date): Finding[] {
+  return destinations.flatMap(({ name: destination, receipt }): Finding[] => {
+    if (!receipt) return [];
+    const name = `${set}: scrub on ${destination}`;
+    const { problems } = receipt.set;
+    if (problems.length === 0) {
+      const age = formatDuration((now.getTime() - receipt.time.getTime()) / 1000);
+      return [{ group, name, state: "ok", detail: `no damage, as of ${age} ago` }];
+    }
+    return [{
+      group,
+      name,
+      state: "fail",
+      detail: problems.join("; "),
+      remedy: "run `hapi-backup scrub` on the storage host; the next backup starts over by itself",
+      kind: "integrity",
+    }];
+  });
+}
+
+/** @param hasSnapshots Whether there is anything that an identity could be proven to open. */
+function keysOf(host: Host, config: Config, hasSnapshots: boolean): Finding[] {
+  const about = { group, name: "keys" } as const;
+  const remedy = "bring the identity: hapi-backup keys prove --identity FILE";
+  const proofs = readProofs(host.fs, config.stateFolder) ?? [];
+  const last = proofs.findLast(({ ok }) => ok);
+  if (!last) {
+    return hasSnapshots
+      ? [{ ...about, state: "warn", detail: "never proven to open the backups", remedy }]
+      : [];
+  }
+  const seconds = secondsSince(last.at, host.now());
+  if (!isProofDue(proofs, config.proofMaxAgeDays, undefined, host.now())) {
+    return [{ ...about, state: "ok", detail: `proven ${formatDuration(seconds)} ago` }];
+  }
+  const days = Math.floor(seconds * 1000 / DAY_MS);
+  const detail = `last proven ${days} days ago, limit ${config.proofMaxAgeDays}`;
+  return [{ ...about, state: "fail", detail, remedy, kind: "stale" }];
+}
+
+const secondsSince = (at: string, now: Date): number => (now.getTime() - Date.parse(at)) / 1000;
