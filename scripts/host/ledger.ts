@@ -1,69 +1,20 @@
 /**
  * The ledger: what the storage host itself has seen and done, in a SQLite database that no hub can reach.
  *
- * Invariants: every change is on the disk before the call returns (save what was read when: see `relax`); when a snapshot was first
- * seen and with which seal is written once and never changed; a removed snapshot stays as a tombstone, so that a gap
- * that this host made is told apart from one that somebody else made, and a snapshot sent again is not new.
+ * Invariants: every change is on the disk before the call returns (save what was read when: see `relax`); when a
+ * snapshot was first seen and with which seal is written once and never changed; a removed snapshot stays as a
+ * tombstone, so that a gap that this host made is told apart from one that somebody else made, and a snapshot sent
+ * again is not new.
  *
  * @module
  */
 
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import { BackupError, reasonOf } from "../core/errors.ts";
 import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "../core/names.ts";
 import type { Arrival } from "../core/retention.ts";
 import type { Seal, Suspicion } from "../core/seal.ts";
 import type { KnownSnapshot, SnapshotState } from "../core/standing.ts";
-import { makeFolderDurably } from "./fs.ts";
 import type { Fs } from "./host.ts";
-
-/** The version of the ledger's tables that this program reads and writes. */
-const LEDGER_VERSION = 1;
-/** How long to wait for another run's transaction, in milliseconds. */
-const BUSY_MS_MAX = 30_000;
-
-const TABLES = `
-  CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-  CREATE TABLE sets (
-    key INTEGER PRIMARY KEY, hub TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (hub, name)
-  ) STRICT;
-  CREATE TABLE hubs (name TEXT PRIMARY KEY, flood_accepted_ms INTEGER NOT NULL) STRICT;
-  CREATE TABLE snapshots (
-    key INTEGER PRIMARY KEY,
-    set_key INTEGER NOT NULL REFERENCES sets,
-    id TEXT NOT NULL,
-    state TEXT NOT NULL,
-    first_seen_ms INTEGER,
-    stamp TEXT,            -- size, times and inode of the seal's file when it was last read
-    checksum TEXT,
-    kind TEXT,
-    needs TEXT NOT NULL,   -- ids, separated by commas
-    previous_id TEXT,
-    previous_sha256 TEXT,
-    suspicions TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    signer TEXT,
-    seal_problem TEXT,
-    read_ms INTEGER,
-    damage TEXT,
-    pin TEXT,
-    removed_ms INTEGER,
-    removed_why TEXT,
-    UNIQUE (set_key, id)
-  ) STRICT;
-  CREATE INDEX snapshots_by_reading ON snapshots (state, read_ms);
-  CREATE TABLE parts (
-    snapshot_key INTEGER NOT NULL REFERENCES snapshots,
-    name TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    read_ms INTEGER,
-    damage TEXT,
-    PRIMARY KEY (snapshot_key, name)
-  ) STRICT, WITHOUT ROWID;
-  CREATE TABLE runs (
-    key INTEGER PRIMARY KEY, verb TEXT NOT NULL, ended_ms INTEGER NOT NULL, outcome TEXT NOT NULL
-  ) STRICT;
-`;
+import { LedgerDatabase } from "./ledger_database.ts";
 
 /** A set that the ledger knows. */
 export interface LedgerSet {
@@ -111,72 +62,24 @@ export interface SetWeight {
  * @throws {BackupError} (disk) If it cannot be opened or is damaged; (usage) If a newer program wrote it.
  */
 export function openLedger(fs: Fs, stateFolder: string): Ledger {
-  return orExplain(() => {
-    makeFolderDurably(fs, stateFolder, 0o700);
-    const db = new DatabaseSync(`${stateFolder}/ledger.db`);
-    try {
-      return new Ledger(db);
-    } catch (error) {
-      db.close();
-      throw error;
-    }
-  });
+  return new Ledger(LedgerDatabase.open(fs, stateFolder));
 }
 
-function orExplain<Result>(work: () => Result): Result {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof BackupError) throw error;
-    throw new BackupError(`Cannot use the ledger: ${reasonOf(error)}`, {
-      kind: "disk",
-      hint:
-        "check the disk, the owner and the mode of the state folder; if ledger.db is damaged, put back a copy: " +
-        "without it every snapshot counts as seen for the first time now",
-      cause: error,
-    });
-  }
-}
-
+/** What the storage host has seen and done. Opened by {@linkcode openLedger}. */
 export class Ledger implements Disposable {
-  readonly #db: DatabaseSync;
-  readonly #statements = new Map<string, StatementSync>();
+  readonly #db: LedgerDatabase;
 
-  constructor(db: DatabaseSync) {
+  constructor(db: LedgerDatabase) {
     this.#db = db;
-    db.exec(`PRAGMA busy_timeout=${BUSY_MS_MAX}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`);
-    const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
-    if (version > LEDGER_VERSION) {
-      throw new BackupError(
-        `Cannot use the ledger: its version is ${version}, and this program knows ${LEDGER_VERSION}`,
-        { kind: "usage", hint: "use the newer hapi-backup that wrote it" },
-      );
-    }
-    this.transaction(() => {
-      // Looked at again inside: another run may have made the tables meanwhile.
-      const { user_version: now } = db.prepare("PRAGMA user_version").get() as { user_version: number };
-      if (now === 0) db.exec(`${TABLES}; PRAGMA user_version=${LEDGER_VERSION}`);
-    });
   }
 
   [Symbol.dispose](): void {
-    this.#statements.clear();
-    this.#db.close();
+    this.#db[Symbol.dispose]();
   }
 
   /** Does all of `work` or, if it throws, none of it. */
   transaction<Result>(work: () => Result): Result {
-    orExplain(() => this.#db.exec("BEGIN IMMEDIATE"));
-    try {
-      const result = work();
-      orExplain(() => this.#db.exec("COMMIT"));
-      return result;
-    } catch (error) {
-      try {
-        this.#db.exec("ROLLBACK");
-      } catch { /* SQLite has rolled back by itself, as on a full disk. */ }
-      throw error;
-    }
+    return this.#db.transaction(work);
   }
 
   /**
@@ -184,16 +87,17 @@ export class Ledger implements Disposable {
    * made again, which would else wait for the disk thousands of times.
    */
   relax(): void {
-    this.#db.exec("PRAGMA synchronous=NORMAL");
+    this.#db.relax();
   }
 
   /** The highest time that a run with an undoubted clock has seen, in milliseconds. */
   clockMark(): number | undefined {
-    return this.#get<{ value: number }>("SELECT value FROM marks WHERE name = 'clock'")?.value;
+    return this.#db.get<{ value: number }>("SELECT value FROM marks WHERE name = 'clock'")?.value;
   }
 
+  /** Sets {@linkcode clockMark}. */
   setClockMark(timeMs: number): void {
-    this.#run(
+    this.#db.run(
       "INSERT INTO marks VALUES ('clock', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
       timeMs,
     );
@@ -203,20 +107,20 @@ export class Ledger implements Disposable {
   trustClock(nowMs: number): void {
     this.transaction(() => {
       this.setClockMark(nowMs);
-      this.#run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms > ?", nowMs, nowMs);
-      this.#run("UPDATE snapshots SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
-      this.#run("UPDATE parts SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
+      this.#db.run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms > ?", nowMs, nowMs);
+      this.#db.run("UPDATE snapshots SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
+      this.#db.run("UPDATE parts SET read_ms = ? WHERE read_ms > ?", nowMs, nowMs);
     });
   }
 
   /** Dates what came while the clock was in doubt. */
   dateUndated(nowMs: number): void {
-    this.#run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms IS NULL", nowMs);
+    this.#db.run("UPDATE snapshots SET first_seen_ms = ? WHERE first_seen_ms IS NULL", nowMs);
   }
 
   /** All sets, by hub and name. */
   sets(): LedgerSet[] {
-    return this.#all<{ key: number; hub: HubName; set: SetName }>(
+    return this.#db.all<{ key: number; hub: HubName; set: SetName }>(
       "SELECT key, hub, name AS 'set' FROM sets ORDER BY hub, name",
     );
   }
@@ -224,20 +128,22 @@ export class Ledger implements Disposable {
   /** The key of a set, which is made if it is new. */
   setKey(hub: HubName, set: SetName): number {
     const find = () =>
-      this.#get<{ key: number }>("SELECT key FROM sets WHERE hub = ? AND name = ?", hub, set)?.key;
+      this.#db.get<{ key: number }>("SELECT key FROM sets WHERE hub = ? AND name = ?", hub, set)?.key;
     const known = find();
     if (known !== undefined) return known;
-    this.#run("INSERT INTO sets (hub, name) VALUES (?, ?) ON CONFLICT DO NOTHING", hub, set);
+    this.#db.run("INSERT INTO sets (hub, name) VALUES (?, ?) ON CONFLICT DO NOTHING", hub, set);
     return find()!;
   }
 
   /** Up to when someone looked at a hub's arrivals and found them right; 0 for never. */
   floodAcceptedMs(hub: HubName): number {
-    return this.#get<{ at: number }>("SELECT flood_accepted_ms AS at FROM hubs WHERE name = ?", hub)?.at ?? 0;
+    return this.#db.get<{ at: number }>("SELECT flood_accepted_ms AS at FROM hubs WHERE name = ?", hub)?.at ??
+      0;
   }
 
+  /** Notes that a hub's arrivals up to now were looked at, and are right. */
   acceptFlood(hub: HubName, nowMs: number): void {
-    this.#run(
+    this.#db.run(
       "INSERT INTO hubs VALUES (?, ?) ON CONFLICT DO UPDATE SET flood_accepted_ms = excluded.flood_accepted_ms",
       hub,
       nowMs,
@@ -246,7 +152,7 @@ export class Ledger implements Disposable {
 
   /** All arrivals of a hub since a time, removed ones included. */
   arrivals(hub: HubName, sinceMs: number): Arrival[] {
-    return this.#all<{ firstSeenMs: number; bytes: number }>(
+    return this.#db.all<{ firstSeenMs: number; bytes: number }>(
       `SELECT first_seen_ms AS firstSeenMs, bytes FROM snapshots JOIN sets ON sets.key = set_key
        WHERE hub = ? AND first_seen_ms >= ?`,
       hub,
@@ -257,7 +163,7 @@ export class Ledger implements Disposable {
   /** Key, state and stamp of every snapshot of a set. */
   stamps(setKey: number): Map<SnapshotId, Stamped> {
     const stamps = new Map<SnapshotId, Stamped>();
-    this.#each<{ id: SnapshotId; key: number; state: SnapshotState; stamp: string | null }>(
+    this.#db.each<{ id: SnapshotId; key: number; state: SnapshotState; stamp: string | null }>(
       "SELECT id, key, state, stamp FROM snapshots WHERE set_key = ?",
       ({ id, key, state, stamp }) => stamps.set(id, { key, state, stamp: stamp ?? undefined }),
       setKey,
@@ -268,7 +174,7 @@ export class Ledger implements Disposable {
   /** All that is known of a set's snapshots, oldest id first. */
   snapshots(setKey: number): KnownSnapshot[] {
     const known: KnownSnapshot[] = [];
-    this.#each<SnapshotRow>(
+    this.#db.each<SnapshotRow>(
       `SELECT ${SNAPSHOT_COLUMNS} FROM snapshots WHERE set_key = ? ORDER BY id`,
       (row) => known.push(toKnown(row)),
       setKey,
@@ -278,7 +184,7 @@ export class Ledger implements Disposable {
 
   /** One snapshot and its set. */
   snapshot(key: number): (KnownSnapshot & Pick<LedgerSet, "hub" | "set">) | undefined {
-    const row = this.#get<SnapshotRow & { hub: HubName; name: SetName }>(
+    const row = this.#db.get<SnapshotRow & { hub: HubName; name: SetName }>(
       `SELECT ${SNAPSHOT_COLUMNS}, hub, sets.name FROM snapshots JOIN sets ON sets.key = set_key WHERE snapshots.key = ?`,
       key,
     );
@@ -293,7 +199,7 @@ export class Ledger implements Disposable {
    */
   recordSealed(setKey: number, seen: SealSeen, nowMs: number | undefined): void {
     const { seal, checksum, stamp } = seen;
-    const old = this.#get<
+    const old = this.#db.get<
       Pick<SnapshotRow, "key" | "checksum" | "signer" | "first_seen_ms" | "pin"> & { stamp: string | null }
     >(
       "SELECT key, checksum, signer, first_seen_ms, pin, stamp FROM snapshots WHERE set_key = ? AND id = ?",
@@ -304,7 +210,7 @@ export class Ledger implements Disposable {
       const isSame = old.checksum === checksum;
       const changed =
         `its seal was changed: its SHA-256 was ${old.checksum} when it was first seen, and is ${checksum}`;
-      this.#run(
+      this.#db.run(
         `UPDATE snapshots SET state = 'present', stamp = ?, seal_problem = ?, signer = ?, removed_ms = NULL,
          removed_why = NULL WHERE key = ?`,
         stamp,
@@ -314,17 +220,17 @@ export class Ledger implements Disposable {
       );
       // Another file, as on another disk: what was read of the old one says nothing about the parts beside this one.
       if (old.stamp !== stamp) {
-        this.#run("UPDATE snapshots SET read_ms = NULL WHERE key = ?", old.key);
-        this.#run("UPDATE parts SET read_ms = NULL WHERE snapshot_key = ?", old.key);
+        this.#db.run("UPDATE snapshots SET read_ms = NULL WHERE key = ?", old.key);
+        this.#db.run("UPDATE parts SET read_ms = NULL WHERE snapshot_key = ?", old.key);
       }
       if (isSame) this.#addParts(old.key, seal);
       return;
     }
     if (old) {
-      this.#run("DELETE FROM parts WHERE snapshot_key = ?", old.key);
-      this.#run("DELETE FROM snapshots WHERE key = ?", old.key);
+      this.#db.run("DELETE FROM parts WHERE snapshot_key = ?", old.key);
+      this.#db.run("DELETE FROM snapshots WHERE key = ?", old.key);
     }
-    this.#run(
+    this.#db.run(
       `INSERT INTO snapshots (set_key, id, state, first_seen_ms, stamp, checksum, kind, needs, previous_id,
          previous_sha256, suspicions, bytes, signer, seal_problem, pin)
        VALUES (?, ?, 'present', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -343,7 +249,7 @@ export class Ledger implements Disposable {
       seen.signatureProblem ?? null,
       old?.pin ?? null,
     );
-    const { key } = this.#get<{ key: number }>(
+    const { key } = this.#db.get<{ key: number }>(
       "SELECT key FROM snapshots WHERE set_key = ? AND id = ?",
       setKey,
       seal.id,
@@ -353,7 +259,7 @@ export class Ledger implements Disposable {
 
   #addParts(key: number, { parts }: Seal): void {
     for (const { name, bytes } of parts) {
-      this.#run(
+      this.#db.run(
         "INSERT INTO parts (snapshot_key, name, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         key,
         name,
@@ -370,7 +276,7 @@ export class Ledger implements Disposable {
     stamp: string,
     nowMs: number | undefined,
   ): void {
-    this.#run(
+    this.#db.run(
       `INSERT INTO snapshots (set_key, id, state, first_seen_ms, stamp, needs, suspicions, bytes, seal_problem)
        VALUES (?, ?, 'unreadable', ?, ?, '', '[]', 0, ?)
        ON CONFLICT DO UPDATE SET stamp = excluded.stamp, seal_problem = excluded.seal_problem,
@@ -385,13 +291,13 @@ export class Ledger implements Disposable {
 
   /** Notes that a snapshot is no longer there. What was never readable is simply forgotten. */
   recordMissing(key: number): void {
-    this.#run("DELETE FROM snapshots WHERE key = ? AND checksum IS NULL", key);
-    this.#run("UPDATE snapshots SET state = 'gone' WHERE key = ? AND state IN ('present', 'gone')", key);
+    this.#db.run("DELETE FROM snapshots WHERE key = ? AND checksum IS NULL", key);
+    this.#db.run("UPDATE snapshots SET state = 'gone' WHERE key = ? AND state IN ('present', 'gone')", key);
   }
 
   /** Notes that a snapshot is about to be removed, before anything happens to it. */
   beginRemoval(key: number, why: string, nowMs: number): void {
-    this.#run(
+    this.#db.run(
       "UPDATE snapshots SET state = 'removing', removed_ms = ?, removed_why = ? WHERE key = ?",
       nowMs,
       why,
@@ -401,13 +307,13 @@ export class Ledger implements Disposable {
 
   /** Notes that a snapshot's removal is complete: only its tombstone is left. */
   endRemoval(key: number): void {
-    this.#run("DELETE FROM parts WHERE snapshot_key = ?", key);
-    this.#run("UPDATE snapshots SET state = 'removed', stamp = NULL, pin = NULL WHERE key = ?", key);
+    this.#db.run("DELETE FROM parts WHERE snapshot_key = ?", key);
+    this.#db.run("UPDATE snapshots SET state = 'removed', stamp = NULL, pin = NULL WHERE key = ?", key);
   }
 
   /** Takes back {@linkcode beginRemoval}: nothing has happened to the snapshot. */
   cancelRemoval(key: number): void {
-    this.#run(
+    this.#db.run(
       "UPDATE snapshots SET state = 'present', removed_ms = NULL, removed_why = NULL WHERE key = ?",
       key,
     );
@@ -415,7 +321,7 @@ export class Ledger implements Disposable {
 
   /** Makes a tombstone for a snapshot that is lost for good, or never came. */
   forget(setKey: number, id: SnapshotId, why: string, nowMs: number): void {
-    this.#run(
+    this.#db.run(
       `INSERT INTO snapshots (set_key, id, state, first_seen_ms, needs, suspicions, bytes, removed_ms, removed_why)
        VALUES (?, ?, 'removed', ?, '', '[]', 0, ?, ?)
        ON CONFLICT DO UPDATE SET state = 'removed', removed_ms = excluded.removed_ms,
@@ -428,13 +334,14 @@ export class Ledger implements Disposable {
     );
   }
 
+  /** Pins a snapshot, so that it is kept whatever the policy says; without a reason, takes the pin back. */
   setPin(key: number, why: string | undefined): void {
-    this.#run("UPDATE snapshots SET pin = ? WHERE key = ?", why ?? null, key);
+    this.#db.run("UPDATE snapshots SET pin = ? WHERE key = ?", why ?? null, key);
   }
 
   /** Notes what a seal's signature says now. */
   recordSignature(key: number, signer: string | undefined, problem: string | undefined): void {
-    this.#run(
+    this.#db.run(
       "UPDATE snapshots SET signer = ?, seal_problem = ? WHERE key = ?",
       signer ?? null,
       problem ?? null,
@@ -442,8 +349,9 @@ export class Ledger implements Disposable {
     );
   }
 
+  /** The parts of a snapshot, those that were never read first. */
   parts(key: number): KnownPart[] {
-    return this.#all<{ name: string; bytes: number; read_ms: number | null; damage: string | null }>(
+    return this.#db.all<{ name: string; bytes: number; read_ms: number | null; damage: string | null }>(
       "SELECT name, bytes, read_ms, damage FROM parts WHERE snapshot_key = ? ORDER BY read_ms, name",
       key,
     ).map(({ name, bytes, read_ms, damage }) => ({
@@ -457,7 +365,7 @@ export class Ledger implements Disposable {
   /** Notes that a part was read whole, and what was wrong with it. */
   recordPart(key: number, name: string, nowMs: number, damage: string | undefined): void {
     this.transaction(() => {
-      this.#run(
+      this.#db.run(
         "UPDATE parts SET read_ms = ?, damage = ? WHERE snapshot_key = ? AND name = ?",
         nowMs,
         damage ?? null,
@@ -465,7 +373,7 @@ export class Ledger implements Disposable {
         name,
       );
       // A snapshot was read when the last of its parts was; min() of the dates is unknown while one is.
-      this.#run(
+      this.#db.run(
         `UPDATE snapshots SET
            read_ms = (SELECT CASE WHEN count(*) = count(read_ms) THEN min(read_ms) END FROM parts WHERE snapshot_key = ?1),
            damage = (SELECT name || ': ' || damage FROM parts WHERE snapshot_key = ?1 AND damage IS NOT NULL LIMIT 1)
@@ -481,7 +389,7 @@ export class Ledger implements Disposable {
    */
   scrubOrder(hub: HubName | undefined, set: SetName | undefined): number[] {
     const order: number[] = [];
-    this.#each<{ key: number }>(
+    this.#db.each<{ key: number }>(
       `SELECT key FROM (
          SELECT snapshots.key AS key, read_ms IS NULL OR damage IS NOT NULL AS due, read_ms,
            row_number() OVER (PARTITION BY set_key ORDER BY read_ms IS NULL DESC, first_seen_ms DESC, id) AS turn
@@ -497,7 +405,7 @@ export class Ledger implements Disposable {
 
   /** What a set weighs, and by how much it has grown since a time. */
   weight(setKey: number, sinceMs: number): SetWeight {
-    const row = this.#get<{ bytes: number | null; came: number | null; went: number | null }>(
+    const row = this.#db.get<{ bytes: number | null; came: number | null; went: number | null }>(
       `SELECT sum(CASE WHEN state = 'present' THEN bytes END) AS bytes,
               sum(CASE WHEN first_seen_ms >= ?2 THEN bytes END) AS came,
               sum(CASE WHEN removed_ms >= ?2 THEN bytes END) AS went
@@ -510,47 +418,23 @@ export class Ledger implements Disposable {
 
   /** When the first snapshot of all was seen, in milliseconds. */
   beginningMs(): number | undefined {
-    return this.#get<{ first: number | null }>("SELECT min(first_seen_ms) AS first FROM snapshots")?.first ??
+    return this.#db.get<{ first: number | null }>("SELECT min(first_seen_ms) AS first FROM snapshots")
+      ?.first ??
       undefined;
   }
 
   /** Notes how a run ended. Keeps the last 1000. */
   recordRun(verb: string, nowMs: number, outcome: string): void {
-    this.#run("INSERT INTO runs (verb, ended_ms, outcome) VALUES (?, ?, ?)", verb, nowMs, outcome);
-    this.#run("DELETE FROM runs WHERE key <= (SELECT max(key) FROM runs) - 1000");
+    this.#db.run("INSERT INTO runs (verb, ended_ms, outcome) VALUES (?, ?, ?)", verb, nowMs, outcome);
+    this.#db.run("DELETE FROM runs WHERE key <= (SELECT max(key) FROM runs) - 1000");
   }
 
   /** The last run of a verb. */
   lastRun(verb: string): { readonly endedMs: number; readonly outcome: string } | undefined {
-    return this.#get<{ endedMs: number; outcome: string }>(
+    return this.#db.get<{ endedMs: number; outcome: string }>(
       "SELECT ended_ms AS endedMs, outcome FROM runs WHERE verb = ? ORDER BY key DESC LIMIT 1",
       verb,
     );
-  }
-
-  #prepare(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (!statement) this.#statements.set(sql, statement = this.#db.prepare(sql));
-    return statement;
-  }
-
-  #run(sql: string, ...values: SQLInputValue[]): void {
-    orExplain(() => this.#prepare(sql).run(...values));
-  }
-
-  #get<Row>(sql: string, ...values: SQLInputValue[]): Row | undefined {
-    return orExplain(() => this.#prepare(sql).get(...values)) as Row | undefined;
-  }
-
-  /** Row by row, so that a long answer is never there as a whole. */
-  #each<Row>(sql: string, take: (row: Row) => void, ...values: SQLInputValue[]): void {
-    orExplain(() => {
-      for (const row of this.#prepare(sql).iterate(...values)) take(row as Row);
-    });
-  }
-
-  #all<Row>(sql: string, ...values: SQLInputValue[]): Row[] {
-    return orExplain(() => this.#prepare(sql).all(...values)) as Row[];
   }
 }
 
