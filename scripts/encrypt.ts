@@ -45,6 +45,7 @@ import type { Host } from "./host/host.ts";
 import { openImage } from "./host/image.ts";
 import { prepareStore, pruneStore, publish } from "./host/local_store.ts";
 import { type Memory, readMemory, writeMemory } from "./host/memory.ts";
+import { packFiles } from "./host/pack.ts";
 import { FOR_THE_REST, PartWriter, writePart } from "./host/part_writer.ts";
 import { confirmedIds, fullWantedSince } from "./host/ship_records.ts";
 import { readSigningKey } from "./host/signing_key.ts";
@@ -60,7 +61,6 @@ import {
 import { baseImage, makeSetFolders, setFolder } from "./host/state_folders.ts";
 import { serveStep } from "./host/step.ts";
 import { INCOMING_PREFIX, isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
-import { packFiles } from "./host/tar.ts";
 
 /** What to make of a staged set. */
 export interface EncryptOptions {

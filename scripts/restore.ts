@@ -35,7 +35,7 @@ import { refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";
 import { serveStep } from "./host/step.ts";
-import { finishTree, unpackFiles } from "./host/tar.ts";
+import { finishTree, unpackFiles } from "./host/unpack.ts";
 
 /** Holds what is being restored until it is whole. */
 const PARTIAL = ".hapi-backup-restore";

@@ -19,7 +19,8 @@ import type { Place } from "../scripts/core/place.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
 import { type FileSource, findFiles } from "../scripts/host/sources.ts";
-import { finishTree, type Packed, packFiles, unpackFiles } from "../scripts/host/tar.ts";
+import { type Packed, packFiles } from "../scripts/host/pack.ts";
+import { finishTree, unpackFiles } from "../scripts/host/unpack.ts";
 
 // These tests run as root or not: what root may read anyway is refused by a wrapping Fs instead.
 

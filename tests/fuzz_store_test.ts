@@ -15,7 +15,7 @@ import { describeRemote, missingAtRemote } from "../scripts/host/rclone.ts";
 import { openStore } from "../scripts/host/remote.ts";
 import { realRetry } from "../scripts/host/retry.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
-import { finishTree, unpackFiles } from "../scripts/host/tar.ts";
+import { finishTree, unpackFiles } from "../scripts/host/unpack.ts";
 import { retain } from "../scripts/retain.ts";
 import { restore } from "../scripts/restore.ts";
 import { scrub } from "../scripts/scrub.ts";
