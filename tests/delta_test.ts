@@ -9,12 +9,14 @@ import { BackupError } from "../scripts/core/errors.ts";
 import {
   compareChecksums,
   comparePages,
+  type ImageReader,
+  pageChecksums,
+} from "../scripts/core/page_changes.ts";
+import {
   type DeltaStats,
   encodeChanges,
   type EncodeOptions,
   encodeWholePages,
-  type ImageReader,
-  pageChecksums,
 } from "../scripts/core/page_diff.ts";
 import { DeltaJournal, type Image, isJournalWhole, replayJournal } from "../scripts/core/patch.ts";
 

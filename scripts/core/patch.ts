@@ -24,7 +24,7 @@
 import { crc32 } from "node:zlib";
 import { DeltaDecoder } from "./delta.ts";
 import { BackupError } from "./errors.ts";
-import type { ImageReader } from "./page_diff.ts";
+import type { ImageReader } from "./page_changes.ts";
 
 /** An image that can be changed in place. */
 export interface Image extends ImageReader {

@@ -11,15 +11,8 @@ import { createHash } from "node:crypto";
 import type { SetConfig } from "../core/config.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
 import { databasePart, type SourceName } from "../core/names.ts";
-import {
-  compareChecksums,
-  comparePages,
-  type DeltaStats,
-  encodeChanges,
-  encodeWholePages,
-  type PageChanges,
-  pageChecksums,
-} from "../core/page_diff.ts";
+import { compareChecksums, comparePages, type PageChanges, pageChecksums } from "../core/page_changes.ts";
+import { type DeltaStats, encodeChanges, encodeWholePages } from "../core/page_diff.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import { collectGarbage } from "./garbage.ts";

@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "../core/errors.ts";
-import type { ImageReader } from "../core/page_diff.ts";
+import type { ImageReader } from "../core/page_changes.ts";
 import type { Fs, OpenFile } from "./host.ts";
 
 /** An image that is open. */

@@ -8,7 +8,8 @@
 
 import { createHash } from "node:crypto";
 import { constants, zstdCompressSync } from "node:zlib";
-import { comparePages, encodeChanges, type ImageReader } from "../../scripts/core/page_diff.ts";
+import { comparePages, type ImageReader } from "../../scripts/core/page_changes.ts";
+import { encodeChanges } from "../../scripts/core/page_diff.ts";
 import { DeltaJournal } from "../../scripts/core/patch.ts";
 
 function openImage(path: string): ImageReader {
