@@ -19,7 +19,6 @@ import { parseAllowedSigners, parsePrivateKey, parsePublicKeyLine } from "../scr
 import type { Place } from "../scripts/core/place.ts";
 import { parseReceipt, RECEIPT_NAMESPACE, verifyReceipt } from "../scripts/core/receipt.ts";
 import {
-  explainFailure,
   parseProgress,
   parseRsyncTarget,
   parseStats,
@@ -27,6 +26,7 @@ import {
   pushArgs,
   type RsyncAccess,
 } from "../scripts/core/rsync_args.ts";
+import { explainFailure } from "../scripts/core/rsync_failure.ts";
 import { parseRunLog } from "../scripts/core/run_record.ts";
 import { parseSeal, SEAL_NAMESPACE } from "../scripts/core/seal.ts";
 import { chooseSnapshot } from "../scripts/core/select.ts";

@@ -4,13 +4,13 @@ import {
   RECEIPT_SIGNATURE_FILE,
   serializeReceipt,
 } from "../scripts/core/receipt.ts";
+import { explainFailure } from "../scripts/core/rsync_failure.ts";
 import { signSsh } from "../scripts/core/sshsig.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import assert from "node:assert/strict";
 import type { Destination } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { parseRsyncTarget, parseVerdicts, quoteForRsync, sshCommand } from "../scripts/core/rsync_args.ts";
-import { explainFailure } from "../scripts/core/rsync_args.ts";
 import type { HubName, SetName } from "../scripts/core/names.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";

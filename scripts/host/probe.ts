@@ -12,7 +12,6 @@ import { BackupError, reasonOf } from "../core/errors.ts";
 import { SEAL_FILE } from "../core/names.ts";
 import {
   compareArgs,
-  explainFailure,
   namesInput,
   parseRsyncTarget,
   probeArgs,
@@ -20,6 +19,7 @@ import {
   type RsyncAccess,
   sshWords,
 } from "../core/rsync_args.ts";
+import { explainFailure } from "../core/rsync_failure.ts";
 import type { SnapshotKey } from "../core/shipping.ts";
 import { removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";

@@ -20,7 +20,6 @@ import { SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
 import {
   compareArgs,
-  explainFailure,
   incomingFolder,
   namesInput,
   parseProgress,
@@ -32,6 +31,7 @@ import {
   type RsyncAccess,
   type Verdict,
 } from "../core/rsync_args.ts";
+import { explainFailure } from "../core/rsync_failure.ts";
 import type { Expected, ExpectedFile } from "../core/shipping.ts";
 import { removeIfThere } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
