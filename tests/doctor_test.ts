@@ -10,6 +10,10 @@ import type { Host, RunResult } from "../scripts/host/host.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
 import { identityPlaces } from "../scripts/host/identity_places.ts";
 import { makeHost } from "../scripts/host/step.ts";
+import type { SetName } from "../scripts/core/names.ts";
+import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/receipt.ts";
+import { signSsh } from "../scripts/core/sshsig.ts";
+import { makeSigner } from "./real/signed_store.ts";
 import { filesBelow } from "./sealed_folder.ts";
 import { cli } from "./real/cli.ts";
 import { type Sshd, startSshd } from "./real/sshd.ts";
@@ -210,6 +214,26 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   const modes = named(await look(), /file modes/);
   assert.match(modes.remedy!, /^chmod go= .*signing_ed25519$/);
   Deno.chmodSync(hub.config().signingKeyFile, 0o600);
+
+  // What the storage host said of itself, and when.
+  const storage = makeSigner();
+  const heard = async (daysAgo: number, problems: string[]) => {
+    const set = { newestVerified: null, problems, fullWanted: false };
+    const time = new Date(Date.now() - daysAgo * 86_400_000);
+    const text = serializeReceipt({
+      hub: hub.config().hub,
+      time,
+      sets: new Map([["state" as SetName, set]]),
+    });
+    const signature = signSsh(storage.seed, RECEIPT_NAMESPACE, new TextEncoder().encode(text));
+    const { stateFolder } = hub.config();
+    Deno.mkdirSync(`${stateFolder}/ship`, { recursive: true });
+    Deno.writeTextFileSync(`${stateFolder}/ship/storage.receipt`, JSON.stringify({ text, signature }));
+    const destination = { ...hub.text.destinations[0]!, receiptSigners: [storage.publicKey] };
+    return named(await look({ destinations: [destination] }), /state: scrub on storage/);
+  };
+  assert.equal((await heard(1, [])).state, "ok");
+  assert.deepEqual([(await heard(20, [])).state, (await heard(1, ["rotten"])).kind], ["warn", "integrity"]);
 
   // Sources.
   const db = `${home}/.hapi/hapi.db`;

@@ -14,6 +14,8 @@ import type { SetStatus } from "./hub_status.ts";
 import { isProofDue, readProofs } from "./proof_log.ts";
 
 const group = "Proof";
+/** A storage host reads a part of its store every night, and says so each time. */
+const RECEIPT_DAYS_MAX = 15;
 
 /** What was proven, and how long ago. */
 export function checkProof(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
@@ -45,18 +47,23 @@ function scrubsOf({ set, destinations }: SetStatus, now: Date): Finding[] {
     if (!receipt) return [];
     const name = `${set}: scrub on ${destination}`;
     const { problems } = receipt.set;
-    if (problems.length === 0) {
-      const age = formatDuration((now.getTime() - receipt.time.getTime()) / 1000);
-      return [{ group, name, state: "ok", detail: `no damage, as of ${age} ago` }];
+    if (problems.length > 0) {
+      const detail = problems.join("; ");
+      const remedy = "run `hapi-backup scrub` on the storage host; the next backup starts over by itself";
+      return [{ group, name, state: "fail", detail, remedy, kind: "integrity" }];
     }
-    return [{
-      group,
-      name,
-      state: "fail",
-      detail: problems.join("; "),
-      remedy: "run `hapi-backup scrub` on the storage host; the next backup starts over by itself",
-      kind: "integrity",
-    }];
+    const age = now.getTime() - receipt.time.getTime();
+    if (age > RECEIPT_DAYS_MAX * DAY_MS) {
+      const detail = `it was last heard of ${formatDuration(age / 1000)} ago`;
+      return [{
+        group,
+        name,
+        state: "warn",
+        detail,
+        remedy: "look at hapi-backup-scrub.timer on the storage host",
+      }];
+    }
+    return [{ group, name, state: "ok", detail: `no damage, as of ${formatDuration(age / 1000)} ago` }];
   });
 }
 
