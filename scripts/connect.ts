@@ -29,7 +29,7 @@ const SCAN_SECONDS = 15;
  *
  * @throws {BackupError} (network) If it shows none.
  */
-export async function scanHostKeys(host: Host, { target, port }: RsyncDestination): Promise<HostKey[]> {
+async function scanHostKeys(host: Host, { target, port }: RsyncDestination): Promise<HostKey[]> {
   const name = parseRsyncTarget(target).host;
   const args = ["-T", `${SCAN_SECONDS}`, "-p", `${port}`, "-t", "ed25519,ecdsa,rsa", "--", name];
   const { stdout, stderr } = await host.run("ssh-keyscan", args, { secondsMax: 4 * SCAN_SECONDS });

@@ -86,7 +86,7 @@ export async function restore(
 }
 
 /** Says what a restore would bring back, without reading more than the manifest. */
-export async function planRestore(
+async function planRestore(
   opening: Opening,
   id: SnapshotId,
   only?: readonly string[],

@@ -5,7 +5,7 @@
  */
 
 /** Shells that completions are made for. */
-export const SHELLS = ["bash", "zsh", "fish"] as const;
+const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = typeof SHELLS[number];
 
 /** One option. `flags` in commander's form; its long name in camel case is the key in the parsed options. */

@@ -120,7 +120,7 @@ const destination = z.discriminatedUnion("kind", [
 ]);
 
 /** What can be told; `start` and `success` are for services that miss a run, the others for people. */
-export const NOTICE_EVENTS = ["start", "success", "failure", "suspect", "recovery", "digest"] as const;
+const NOTICE_EVENTS = ["start", "success", "failure", "suspect", "recovery", "digest"] as const;
 export type NoticeEvent = typeof NOTICE_EVENTS[number];
 
 const notifierCommon = {
@@ -170,7 +170,7 @@ const limits = z.strictObject({
   freeBytesMin: z.number().int().min(0).default(256 * 2 ** 20).describe("free space that a run must leave"),
 });
 
-export const configSchema = z.strictObject({
+const configSchema = z.strictObject({
   $schema: z.string().optional(),
   hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
     .optional(),

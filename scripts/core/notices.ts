@@ -70,7 +70,7 @@ export interface DueNotice {
 }
 
 /** Which events a notifier gets. */
-export function eventsOf({ kind, on }: Notifier): ReadonlySet<NoticeEvent> {
+function eventsOf({ kind, on }: Notifier): ReadonlySet<NoticeEvent> {
   return new Set(
     on ??
       (kind === "ping"

@@ -323,7 +323,7 @@ export function concatBytes(...pieces: readonly Uint8Array[]): Uint8Array<ArrayB
 }
 
 /** Whether two runs of bytes are the same. Not for secrets: it stops at the first difference. */
-export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 

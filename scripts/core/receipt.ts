@@ -23,7 +23,7 @@ export const RECEIPT_BYTES_MAX = 1 << 20;
 const FORMAT = "hapi-backup-receipt";
 const VERSION = 1;
 /** The most problems that a set's receipt lists, and their longest text. */
-export const RECEIPT_PROBLEMS_MAX = 20;
+const RECEIPT_PROBLEMS_MAX = 20;
 const PROBLEM_LENGTH_MAX = 500;
 
 /** What was verified of one set. */

@@ -79,7 +79,7 @@ export function parseRsyncTarget(text: string): RsyncTarget {
 }
 
 /** The target as rsync wants it, at `below` the folder. */
-export function targetArgument({ user, host, path }: RsyncTarget, below = ""): string {
+function targetArgument({ user, host, path }: RsyncTarget, below = ""): string {
   const name = host.includes(":") ? `[${host}]` : host;
   const folder = path === "" || path.endsWith("/") ? path : `${path}/`;
   return `${user}@${name}:${folder}${below}`;

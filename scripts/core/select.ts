@@ -55,7 +55,7 @@ export function newestSuspect(seals: readonly Seal[]): Seal | undefined {
 }
 
 /** Reads a local time such as `2026-11-20 06:00` (or with seconds, or only the day), or an ISO time with its zone. */
-export function parseTime(text: string): Date | undefined {
+function parseTime(text: string): Date | undefined {
   const match = /^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?$/.exec(text.trim());
   if (match) {
     const [year, month, day, hour, minute, second] = match.slice(1).map((part) =>

@@ -117,7 +117,7 @@ export function waitingFor<T extends Candidate>(ledger: Ledger, local: readonly 
 }
 
 /** The newest snapshot of each set with everything that it needs, oldest first. */
-export function newestChains(local: readonly Candidate[]): SnapshotKey[] {
+function newestChains(local: readonly Candidate[]): SnapshotKey[] {
   return newestPerSet(local).flatMap(({ set, id, needs }) => [...needs, id].map((id) => ({ set, id })));
 }
 

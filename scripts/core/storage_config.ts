@@ -69,7 +69,7 @@ const hub = z.strictObject({
   drillLogFile: path.optional().describe("a copy of the log that `hapi-backup verify` writes for this hub"),
 });
 
-export const storageConfigSchema = z.strictObject({
+const storageConfigSchema = z.strictObject({
   $schema: z.string().optional(),
   store: path.describe("the folder that holds the hubs' folders"),
   stateFolder: path.default("/var/lib/hapi-backup-storage").describe("the ledger; not inside the store"),

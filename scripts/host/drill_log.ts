@@ -23,7 +23,7 @@ export type Drill = z.infer<typeof drill>;
 /** A drill is due after so many days. */
 export const DRILL_DAYS_MAX = 15;
 
-export const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
+const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
 
 /** @param stateFolder Must be there: who may write the log may write nothing else in it. */
 export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {

@@ -22,7 +22,7 @@ export async function refuseWhileOpen(host: Pick<Host, "run">, databases: readon
 }
 
 /** The other processes that have the database at `path`, its `-wal` or its `-shm` open: `hapi (1234)`. */
-export async function usersOf({ run }: Pick<Host, "run">, path: string): Promise<string[]> {
+async function usersOf({ run }: Pick<Host, "run">, path: string): Promise<string[]> {
   const pattern = path.replace(/[\\*?[\]]/g, "\\$&");
   const names = ["", "-wal", "-shm"].flatMap((end) => ["-o", "-lname", pattern + end]).slice(1);
   // find exits with 1 when a process ends while it looks, or belongs to somebody else.

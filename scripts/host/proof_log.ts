@@ -22,7 +22,7 @@ const proof = z.object({
 });
 export type Proof = z.infer<typeof proof>;
 
-export const proofLog = (stateFolder: string): string => `${stateFolder}/proofs.jsonl`;
+const proofLog = (stateFolder: string): string => `${stateFolder}/proofs.jsonl`;
 
 export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
   fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
