@@ -9,8 +9,9 @@
 
 import { z } from "zod";
 import type { Manifest, SavedFile } from "./manifest.ts";
-import { isSnapshotId, type SnapshotId, type SourceName } from "./names.ts";
+import type { SnapshotId, SourceName } from "./names.ts";
 import { isPlace, type Place } from "./place.ts";
+import { snapshotId } from "./text_schemas.ts";
 
 /**
  * A file read within this time of its last change may have changed again without a trace: Deno tells ctime in whole
@@ -27,7 +28,7 @@ const fileIdentity = z.strictObject({
 });
 const rememberedFiles = z.strictObject({
   version: z.literal(1),
-  snapshot: z.string().refine(isSnapshotId),
+  snapshot: snapshotId,
   files: z.record(
     z.string().refine(isPlace),
     // The clock's time, in milliseconds, when reading the file began.

@@ -30,6 +30,11 @@ export function formatDuration(seconds: number): string {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+/** How long before `now`: `3 days ago`. A time ahead of this clock counts as now. */
+export function formatAgo(then: Date, now: Date): string {
+  return `${formatDuration(Math.max(0, (now.getTime() - then.getTime()) / 1000))} ago`;
+}
+
 /** Permissions of a file as `chmod` takes them: `0600`. */
 export function formatMode(mode: number): string {
   return (mode & 0o7777).toString(8).padStart(4, "0");

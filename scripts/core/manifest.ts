@@ -8,25 +8,14 @@
 
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
-import {
-  FILES_PART,
-  type HubName,
-  isHubName,
-  isPartName,
-  isSetName,
-  isSnapshotId,
-  type PartName,
-  type SetName,
-  type SnapshotId,
-} from "./names.ts";
+import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "./names.ts";
 import { isPlace, type Place } from "./place.ts";
-import { describeIssue, FORMAT_VERSION, sha256Text, SUSPICION_CODES } from "./seal.ts";
+import { describeIssue, FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
+import { count, hubName, partName, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** A manifest larger than this is not read (bytes of JSON): about a million files. */
 export const MANIFEST_BYTES_MAX = 256 * 1024 * 1024;
 
-const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id");
-const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const place = z.string().refine(isPlace, "is not a place");
 const mode = z.number().int().min(0).max(0o7777);
 /** Not one of zod's records: those leave out `__proto__`, which may be a table's name too. */
@@ -55,19 +44,19 @@ const database = z.strictObject({
   /** Size of the image in bytes. */
   bytes: count,
   /** SHA-256 of the image. */
-  sha256: sha256Text,
+  sha256,
   /** Where its bytes are: the full first, then each delta in order. The last may be an earlier snapshot. */
   chain: z.array(z.strictObject({
     snapshot: snapshotId,
-    part: z.string().refine(isPartName, "is not a part's name"),
+    part: partName,
     /** Image after this link: size in bytes and SHA-256. */
     bytes: count,
-    sha256: sha256Text,
+    sha256,
   })).min(1).max(100_000),
   /** Rows by table, counted in the read transaction that the image was copied in. */
   rows: rowCounts,
   /** SHA-256 over `sqlite_schema`, and the two version numbers that applications keep in the header. */
-  schemaSha256: sha256Text,
+  schemaSha256: sha256,
   userVersion: z.number().int(),
   applicationId: z.number().int(),
   checks,
@@ -81,7 +70,7 @@ const file = z.strictObject({
   mtimeMs: z.number(),
   bytes: count,
   /** Of a file's content; absent for folders and links. */
-  sha256: sha256Text.optional(),
+  sha256: sha256.optional(),
   /** Which snapshot's tar holds the bytes, under which name. Absent for folders and links. */
   stored: z.strictObject({ snapshot: snapshotId, member: place }).optional(),
   /** What a link points to. */
@@ -90,8 +79,8 @@ const file = z.strictObject({
 
 const manifestSchema = z.strictObject({
   version: z.literal(FORMAT_VERSION),
-  hub: z.string().refine(isHubName, "is not a hub's name"),
-  set: z.string().refine(isSetName, "is not a set's name"),
+  hub: hubName,
+  set: setName,
   id: snapshotId,
   parent: snapshotId.nullable(),
   /** What became of each configured source. */

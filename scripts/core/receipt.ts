@@ -8,10 +8,11 @@
 
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
-import { type HubName, isHubName, isSetName, isSnapshotId, type SetName, type SnapshotId } from "./names.ts";
+import type { HubName, SetName, SnapshotId } from "./names.ts";
 import { fingerprintOf } from "./openssh_key.ts";
-import { describeIssue, sha256Text } from "./seal.ts";
+import { describeIssue } from "./seal.ts";
 import { verifySsh } from "./sshsig.ts";
+import { hubName, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** Names in the hub's folder of a store. They start with a dot, so that no one takes them for a set. */
 export const RECEIPT_FILE = ".receipt.json";
@@ -46,14 +47,14 @@ export interface Receipt {
 const receiptSchema = z.strictObject({
   format: z.literal(FORMAT),
   version: z.literal(VERSION),
-  hub: z.string().refine(isHubName, "is not a hub's name"),
+  hub: hubName,
   time: z.iso.datetime(),
   sets: z.record(
-    z.string().refine(isSetName, "is not a set's name"),
+    setName,
     z.strictObject({
       newestVerified: z.strictObject({
-        id: z.string().refine(isSnapshotId, "is not a snapshot id"),
-        sealSha256: sha256Text,
+        id: snapshotId,
+        sealSha256: sha256,
       }).nullable(),
       problems: z.array(z.string().max(PROBLEM_LENGTH_MAX)).max(RECEIPT_PROBLEMS_MAX),
       fullWanted: z.boolean(),

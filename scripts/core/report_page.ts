@@ -6,7 +6,7 @@
  * @module
  */
 
-import { formatCount, formatDuration } from "./format.ts";
+import { formatAgo, formatCount, formatDuration } from "./format.ts";
 import { type Html, markup, raw } from "./html.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import type { Problem } from "./notices.ts";
@@ -15,7 +15,6 @@ import type { ReportData, ReportSet } from "./report_data.ts";
 import { growth, stored } from "./report_growth.ts";
 import { proofSection, shippingSection, storageSection } from "./report_safety.ts";
 import { REPORT_STYLE } from "./report_style.ts";
-import { ago } from "./report_table.ts";
 import { DAY_MS } from "./time.ts";
 import { formatDay } from "./zone.ts";
 
@@ -135,7 +134,12 @@ function tiles(data: ReportData): Html {
   return markup`<dl class="tiles">
 ${
     newest
-      ? tile("Newest good snapshot", ago(at, newest), `${main!.name}, ${zone.minute(newest)}`, !main!.stale)
+      ? tile(
+        "Newest good snapshot",
+        formatAgo(newest, at),
+        `${main!.name}, ${zone.minute(newest)}`,
+        !main!.stale,
+      )
       : tile("Newest good snapshot", "none", "there is nothing to restore", false)
   }
 ${
@@ -150,7 +154,7 @@ ${
     drill
       ? tile(
         "Last restore drill",
-        ago(at, drill.time),
+        formatAgo(drill.time, at),
         `${drill.set}, ${drill.ok ? "proven restorable" : "FAILED"}`,
         drill.ok,
       )
@@ -160,7 +164,7 @@ ${
     proof
       ? tile(
         "Keys last proven",
-        ago(at, proof.time),
+        formatAgo(proof.time, at),
         `due every ${formatCount(proofMaxAgeDays)} days`,
         !isProofOld,
       )
@@ -177,7 +181,7 @@ function setSection(data: ReportData, set: ReportSet): Html {
   const { name, newest, moments, days, maxAgeHours } = set;
   const newestAt = newest && timeOfSnapshotId(newest);
   const state = newestAt
-    ? `Newest good snapshot ${zone.minute(newestAt)}, ${ago(at, newestAt)} (limit ${
+    ? `Newest good snapshot ${zone.minute(newestAt)}, ${formatAgo(newestAt, at)} (limit ${
       formatDuration(maxAgeHours * 3600)
     }).`
     : moments.length > 0

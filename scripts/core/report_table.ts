@@ -4,7 +4,6 @@
  * @module
  */
 
-import { formatDuration } from "./format.ts";
 import { type Html, markup } from "./html.ts";
 import type { Zone } from "./zone.ts";
 
@@ -40,7 +39,3 @@ export const moment = (zone: Zone, time: Date): Html =>
 /** Words that say that something is right, or wrong: with a sign, since colour alone does not tell. */
 export const outcome = (isRight: boolean, words: string): Html =>
   markup`<span class="${isRight ? "fine" : "wrong"}">${words}</span>`;
-
-/** `3 days ago`. */
-export const ago = (now: Date, then: Date): string =>
-  `${formatDuration(Math.max(0, (now.getTime() - then.getTime()) / 1000))} ago`;

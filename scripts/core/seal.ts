@@ -10,16 +10,8 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
-import {
-  type HubName,
-  isHubName,
-  isPartName,
-  isSetName,
-  isSnapshotId,
-  type PartName,
-  type SetName,
-  type SnapshotId,
-} from "./names.ts";
+import type { HubName, PartName, SetName, SnapshotId } from "./names.ts";
+import { count, hubName, partName, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** The newest version of the store's format that this program reads and writes. */
 export const FORMAT_VERSION = 1;
@@ -70,26 +62,22 @@ export interface Seal {
   readonly writer: string;
 }
 
-const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id");
-export const sha256Text = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex");
-const byteCount = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-
 const sealSchema = z.strictObject({
   format: z.literal(FORMAT_NAME),
   version: z.literal(FORMAT_VERSION),
-  hub: z.string().refine(isHubName, "is not a hub's name"),
-  set: z.string().refine(isSetName, "is not a set's name"),
+  hub: hubName,
+  set: setName,
   id: snapshotId,
   kind: z.enum(["full", "increment", "unchanged"]),
   parent: snapshotId.nullable(),
   needs: z.array(snapshotId).max(100_000),
   parts: z.array(z.strictObject({
-    name: z.string().refine(isPartName, "is not a part's name"),
-    bytes: byteCount,
-    sha256: sha256Text,
+    name: partName,
+    bytes: count,
+    sha256,
   })).min(1).max(1_000),
   recipients: z.array(z.string().max(4_096)).min(1).max(100),
-  previous: z.strictObject({ id: snapshotId, sha256: sha256Text }).nullable(),
+  previous: z.strictObject({ id: snapshotId, sha256 }).nullable(),
   suspicions: z.array(z.strictObject({ code: z.enum(SUSPICION_CODES), source: z.string().max(100) })).max(
     1_000,
   ),

@@ -10,7 +10,7 @@ import type { SetReceipt } from "./receipt.ts";
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "./errors.ts";
 import type { SetName, SnapshotId } from "./names.ts";
-import { sha256Text } from "./seal.ts";
+import { count, sha256 } from "./text_schemas.ts";
 
 /** A snapshot, named. */
 export interface SnapshotKey {
@@ -61,12 +61,12 @@ const ledgerSchema = z.strictObject({
   confirmed: z.record(
     z.string(),
     z.strictObject({
-      sealSha256: sha256Text,
+      sealSha256: sha256,
       confirmedAt: z.string(),
-      files: z.array(z.strictObject({ name: z.string(), bytes: z.number().int().min(0) })),
+      files: z.array(z.strictObject({ name: z.string(), bytes: count })),
     }),
   ),
-  uploads: z.record(z.string(), z.number().int().min(0)),
+  uploads: z.record(z.string(), count),
 });
 
 /** The ledger as text. Inverse of {@linkcode parseLedger}. */
@@ -221,7 +221,7 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
     new BackupError(`Cannot call it off this machine: ${state}`, { kind: "unshipped", hint });
   if (destinations.length === 0) {
     return fail(
-      `${count(report.snapshots)} stored here, and no destination is configured`,
+      `${counted(report.snapshots)} stored here, and no destination is configured`,
       'add one under "destinations": rsync to a storage host, a folder on another disk, or an rclone remote',
     );
   }
@@ -256,5 +256,5 @@ function listKeys(keys: readonly SnapshotKey[]): string {
   return keys.length > 3 ? `${shown} and ${keys.length - 3} more` : shown;
 }
 
-const count = (snapshots: number): string =>
+const counted = (snapshots: number): string =>
   snapshots === 0 ? "nothing is" : `${snapshots} snapshot${snapshots === 1 ? " is" : "s are"}`;

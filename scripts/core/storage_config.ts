@@ -10,10 +10,11 @@ import { z } from "zod";
 import { parseJsonc, placeInText } from "./config.ts";
 import { defined } from "./defined.ts";
 import { BackupError } from "./errors.ts";
-import { type HubName, isHubName, isSetName, type SetName } from "./names.ts";
+import type { HubName, SetName } from "./names.ts";
 import { fingerprintOf, parsePublicKeyLine } from "./openssh_key.ts";
 import { normalizePath } from "./paths.ts";
 import type { FloodLimits, RetentionPolicy } from "./retention.ts";
+import { hubName, setName } from "./text_schemas.ts";
 
 /** Where the configuration is when `--config` does not say. */
 export const STORAGE_CONFIG_FILE = "/etc/hapi-backup/storage.json";
@@ -47,7 +48,6 @@ export const DEFAULT_POLICY: RetentionPolicy = {
   lateHoursMax: 72,
 };
 
-const setName = z.string().refine(isSetName, "is not a set's name");
 const maxAgeHours = z.record(setName, z.number().positive());
 const hub = z.strictObject({
   signers: z.array(z.string()).min(1).describe("ssh-ed25519 public keys that may sign this hub's snapshots"),
@@ -94,7 +94,7 @@ const storageConfigSchema = z.strictObject({
   ),
   diskDaysMin: z.number().min(0).max(3650).default(14).describe("warn when the disk is full sooner"),
   retention: retention.default({}),
-  hubs: z.record(z.string().refine(isHubName, "is not a hub's name"), hub),
+  hubs: z.record(hubName, hub),
 });
 
 /** What the storage host knows of a hub. */

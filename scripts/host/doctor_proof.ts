@@ -6,7 +6,7 @@
 
 import type { Config } from "../core/config.ts";
 import type { Finding } from "../core/finding.ts";
-import { formatDuration } from "../core/format.ts";
+import { formatAgo } from "../core/format.ts";
 import { DAY_MS } from "../core/time.ts";
 import { DRILL_DAYS_MAX } from "./drill_log.ts";
 import type { Host } from "./host.ts";
@@ -35,8 +35,8 @@ function drillOf({ set, drill }: SetStatus, now: Date): Finding {
     const detail = `the last one failed, on ${drill.snapshot}`;
     return { group, name, state: "fail", detail, remedy, kind: "integrity" };
   }
-  const detail = `${formatDuration(secondsSince(drill.at, now))} ago`;
-  return secondsSince(drill.at, now) * 1000 > DRILL_DAYS_MAX * DAY_MS
+  const detail = formatAgo(new Date(drill.at), now);
+  return daysSince(drill.at, now) > DRILL_DAYS_MAX
     ? { group, name, state: "warn", detail, remedy }
     : { group, name, state: "ok", detail };
 }
@@ -54,7 +54,7 @@ function scrubsOf({ set, destinations }: SetStatus, now: Date): Finding[] {
     }
     const age = now.getTime() - receipt.time.getTime();
     if (age > RECEIPT_DAYS_MAX * DAY_MS) {
-      const detail = `it was last heard of ${formatDuration(age / 1000)} ago`;
+      const detail = `it was last heard of ${formatAgo(receipt.time, now)}`;
       return [{
         group,
         name,
@@ -63,7 +63,7 @@ function scrubsOf({ set, destinations }: SetStatus, now: Date): Finding[] {
         remedy: "look at hapi-backup-scrub.timer on the storage host",
       }];
     }
-    return [{ group, name, state: "ok", detail: `no damage, as of ${formatDuration(age / 1000)} ago` }];
+    return [{ group, name, state: "ok", detail: `no damage, as of ${formatAgo(receipt.time, now)}` }];
   });
 }
 
@@ -78,13 +78,12 @@ function keysOf(host: Host, config: Config, hasSnapshots: boolean): Finding[] {
       ? [{ ...about, state: "warn", detail: "never proven to open the backups", remedy }]
       : [];
   }
-  const seconds = secondsSince(last.at, host.now());
   if (!isProofDue(proofs, config.proofMaxAgeDays, undefined, host.now())) {
-    return [{ ...about, state: "ok", detail: `proven ${formatDuration(seconds)} ago` }];
+    return [{ ...about, state: "ok", detail: `proven ${formatAgo(new Date(last.at), host.now())}` }];
   }
-  const days = Math.floor(seconds * 1000 / DAY_MS);
+  const days = Math.floor(daysSince(last.at, host.now()));
   const detail = `last proven ${days} days ago, limit ${config.proofMaxAgeDays}`;
   return [{ ...about, state: "fail", detail, remedy, kind: "stale" }];
 }
 
-const secondsSince = (at: string, now: Date): number => (now.getTime() - Date.parse(at)) / 1000;
+const daysSince = (at: string, now: Date): number => (now.getTime() - Date.parse(at)) / DAY_MS;

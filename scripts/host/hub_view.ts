@@ -5,7 +5,7 @@
  */
 
 import type { Config } from "../core/config.ts";
-import { formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import { formatAgo, formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
@@ -85,9 +85,7 @@ export function readView(host: Host, config: Config, sets = status(host, config)
     problems,
     digest: [
       ...sets.flatMap((set) => digestOf(host, config, set, now)),
-      `keys last proven: ${
-        proof ? `${since(Date.parse(proof), now)} ago` : "never (hapi-backup keys prove)"
-      }`,
+      `keys last proven: ${proof ? formatAgo(new Date(proof), now) : "never (hapi-backup keys prove)"}`,
     ],
   };
 }
@@ -118,12 +116,10 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
       `  ${name}: ${waiting.length === 0 ? "holds them all" : `${waiting.length} WAITING`}`
     ),
     ...set.drill
-      ? [`  last drill: ${since(Date.parse(set.drill.at), now)} ago, ${set.drill.ok ? "proven" : "FAILED"}`]
+      ? [`  last drill: ${formatAgo(new Date(set.drill.at), now)}, ${set.drill.ok ? "proven" : "FAILED"}`]
       : [],
   ];
 }
-
-const since = (time: number, now: Date): string => formatDuration((now.getTime() - time) / 1000);
 
 /** When backups began, as far as the local store knows. */
 function firstSnapshot(host: Host, config: Config): Date | undefined {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import { formatAgo, formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
 import type { Moment } from "../core/history.ts";
 import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { Paint } from "../core/paint.ts";
@@ -66,7 +66,7 @@ function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, pain
 
 function lastAndNext({ lastRun, nextRun, suspect }: SetStatus & SetPast, now: Date, paint: Paint): string[] {
   const last = lastRun &&
-    `last run ${ago(lastRun.at, now)}, took ${formatDuration(lastRun.seconds)}: ${
+    `last run ${formatAgo(new Date(lastRun.at), now)}, took ${formatDuration(lastRun.seconds)}: ${
       lastRun.ok ? "done" : paint.bad(`FAILED, ${lastRun.message ?? "the log says why"}`)
     }`;
   const next = nextRun && `next in ${formatDuration(Math.max(0, nextRun.getTime() - now.getTime()) / 1000)}`;
@@ -124,7 +124,7 @@ function drillOf({ drill }: SetStatus, now: Date, paint: Paint): string[] {
   if (!drill) return [`last drill: ${paint.doubtful("NEVER (hapi-backup verify)")}`];
   const isOld = now.getTime() - Date.parse(drill.at) > DRILL_DAYS_MAX * DAY_MS;
   const said = drill.ok ? (isOld ? paint.doubtful : paint.good)("proven") : paint.bad("FAILED");
-  return [`last drill: ${formatTime(new Date(drill.at))}, ${ago(drill.at, now)}, ${said}`];
+  return [`last drill: ${formatTime(new Date(drill.at))}, ${formatAgo(new Date(drill.at), now)}, ${said}`];
 }
 
 function chartsOf(history: readonly Moment[], now: Date, paint: Paint): string[] {
@@ -160,12 +160,10 @@ function chartsOf(history: readonly Moment[], now: Date, paint: Paint): string[]
 function keysLine({ keysProven, proofMaxAgeDays, now }: StatusPage, paint: Paint): string {
   if (!keysProven) return `keys: ${paint.doubtful("NEVER PROVEN (hapi-backup keys prove)")}`;
   const isOld = now.getTime() - keysProven.getTime() > proofMaxAgeDays * DAY_MS;
-  const said = `proven to open the backups ${ago(keysProven.toISOString(), now)}`;
+  const said = `proven to open the backups ${formatAgo(keysProven, now)}`;
   return `keys: ${
     isOld ? paint.bad(`${said} - TOO LONG AGO (limit ${proofMaxAgeDays} days)`) : paint.good(said)
   }`;
 }
 
 const timeOf = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
-const ago = (at: string, now: Date): string =>
-  `${formatDuration((now.getTime() - Date.parse(at)) / 1000)} ago`;
