@@ -44,6 +44,7 @@ import {
 } from "./scripts/core/reports.ts";
 import { factsOf } from "./scripts/core/run_record.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
+import { setFolder, shipFolder } from "./scripts/core/state_paths.ts";
 import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
 import {
@@ -57,9 +58,7 @@ import {
 import { lstatIfThere, makeFolderDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
-import { setFolder } from "./scripts/host/state_folders.ts";
 import { logged } from "./scripts/host/run_log.ts";
-import { shipFolder } from "./scripts/host/ship_records.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
 import { runStep } from "./scripts/host/step.ts";
 import { storageVerbs } from "./scripts/host/storage_verbs.ts";

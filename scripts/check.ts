@@ -9,8 +9,8 @@
 import type { Config } from "./core/config.ts";
 import type { DatabaseChecks } from "./core/manifest.ts";
 import type { SetName } from "./core/names.ts";
+import { setFolder } from "./core/state_paths.ts";
 import type { Host } from "./host/host.ts";
-import { setFolder } from "./host/state_folders.ts";
 import { checkImage } from "./host/sqlite.ts";
 import { readStaged, type StagedChecks, writeStagedChecks } from "./host/staging.ts";
 import { serveStep } from "./host/step.ts";

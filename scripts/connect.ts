@@ -10,10 +10,11 @@ import type { Config, RsyncDestination } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { type HostKey, parseKeyScan } from "./core/host_keys.ts";
 import { parseRsyncTarget } from "./core/rsync_args.ts";
+import { shipFolder } from "./core/state_paths.ts";
 import { appendLineDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Probed, probeRsync } from "./host/probe.ts";
-import { lastConfirmed, readShipRecords, shipFolder } from "./host/ship_records.ts";
+import { lastConfirmed, readShipRecords } from "./host/ship_records.ts";
 import { serveStep } from "./host/step.ts";
 
 /** What the step is asked for. */

@@ -37,7 +37,9 @@ import {
 } from "./core/seal.ts";
 import type { EncryptReport } from "./core/reports.ts";
 import { setNamed } from "./core/set_named.ts";
+import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { signSsh } from "./core/sshsig.ts";
+import { baseImage, setFolder } from "./core/state_paths.ts";
 import { PROGRAM } from "./core/version.ts";
 import { FullNeeded, keepForNext, type PartsTarget, writeDelta, writeFull } from "./host/database_parts.ts";
 import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
@@ -53,12 +55,12 @@ import { findFiles } from "./host/sources.ts";
 import { notEnoughSpace } from "./host/sqlite.ts";
 import {
   clearStaging,
+  makeSetFolders,
   readStaged,
   readStagedChecks,
   type Staged,
   type StagedChecks,
 } from "./host/staging.ts";
-import { baseImage, makeSetFolders, setFolder } from "./host/state_folders.ts";
 import { serveStep } from "./host/step.ts";
 import { INCOMING_PREFIX, isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
 
@@ -371,9 +373,7 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
 /** A folder source may hold a database that is saved as such: its files are not saved a second time, torn. */
 function databasePlaces(staged: Staged): Set<Place> {
   return new Set(
-    staged.databases.flatMap(({ place }) =>
-      ["", "-wal", "-shm", "-journal"].map((end) => place + end as Place)
-    ),
+    staged.databases.flatMap(({ place }) => DATABASE_FILES.map((end) => place + end as Place)),
   );
 }
 

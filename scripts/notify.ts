@@ -24,10 +24,10 @@ import {
   testNotice,
   type Told,
 } from "./core/notices.ts";
+import { shipFolder } from "./core/state_paths.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { readView } from "./host/hub_view.ts";
-import { shipFolder } from "./host/ship_records.ts";
 import { serveStep } from "./host/step.ts";
 
 /** What was told, by notifier. */

@@ -20,6 +20,7 @@ import { pathOfPlace, type Place } from "./core/place.ts";
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
 import { newestSuspect } from "./core/select.ts";
 import { shellQuote as quote } from "./core/shell.ts";
+import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import {
   attempt,
@@ -173,7 +174,7 @@ export async function restoreInPlace(
     const kept: string[] = [];
     for (const database of planned.databases) {
       const target = targetOf(database.place);
-      moves.place(`${beside}/${database.place}`, target, ["-wal", "-shm", "-journal"]);
+      moves.place(`${beside}/${database.place}`, target, DATABASE_FILES.slice(1));
     }
     for (const file of planned.files) {
       const path = pathOfPlace(file.place, config.home);

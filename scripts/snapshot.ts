@@ -13,12 +13,18 @@ import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from ".
 import { placeOf } from "./core/place.ts";
 import { setNamed } from "./core/set_named.ts";
 import { sameFingerprint } from "./core/sqlite_format.ts";
+import { baseImage, setFolder, stagingFolder } from "./core/state_paths.ts";
 import { isMissing, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/memory.ts";
-import { baseImage, makeSetFolders, setFolder, stagingFolder } from "./host/state_folders.ts";
 import { copyDatabase, fingerprintOf, notEnoughSpace, requireDatabase } from "./host/sqlite.ts";
-import { clearStaging, type Staged, type StagedDatabase, writeStaged } from "./host/staging.ts";
+import {
+  clearStaging,
+  makeSetFolders,
+  type Staged,
+  type StagedDatabase,
+  writeStaged,
+} from "./host/staging.ts";
 import { serveStep } from "./host/step.ts";
 import { setIn, snapshotIds } from "./host/store.ts";
 

@@ -30,6 +30,8 @@
 import type { Config, Destination, Notifier, Source } from "./config.ts";
 import type { SetName } from "./names.ts";
 import { parentOf } from "./paths.ts";
+import { DATABASE_FILES } from "./sqlite_format.ts";
+import { drillLog, memoryFile, proofLog, setFolder, shipFolder, stagingFolder } from "./state_paths.ts";
 
 /** The permissions of a worker, as Deno takes them. */
 export interface StepPermissions {
@@ -50,10 +52,10 @@ export function snapshotPermissions(
   set: SetName,
   realPath: (path: string) => string,
 ): StepPermissions {
-  const state = `${config.stateFolder}/${set}`;
+  const state = setFolder(config.stateFolder, set);
   const databases = (config.sets.get(set)?.sources ?? []).filter((source) => source.kind === "sqlite");
   const files = databases.flatMap(({ path }) => [path, realPath(path)])
-    .flatMap((path) => ["", "-wal", "-shm", "-journal"].map((end) => path + end));
+    .flatMap((path) => DATABASE_FILES.map((end) => path + end));
   return {
     read: [...new Set(files), state, `${config.store}/${config.hub}/${set}`],
     write: [state],
@@ -61,8 +63,9 @@ export function snapshotPermissions(
   };
 }
 
+/** What looks at staged images needs nothing else. */
 export function checkPermissions(config: Config, set: SetName): StepPermissions {
-  const staging = `${config.stateFolder}/${set}/staging`;
+  const staging = stagingFolder(setFolder(config.stateFolder, set));
   return { read: [staging], write: [staging] };
 }
 
@@ -72,14 +75,14 @@ export function encryptPermissions(
   set: SetName,
   realPath: (path: string) => string,
 ): StepPermissions {
-  const state = `${config.stateFolder}/${set}`;
+  const state = setFolder(config.stateFolder, set);
   const files = (config.sets.get(set)?.sources ?? []).filter((source) => source.kind !== "sqlite")
     .map(readableRoot).flatMap((path) => [path, realPath(path)]);
   return {
     read: [
       ...new Set(files),
       state,
-      `${config.stateFolder}/ship`,
+      shipFolder(config.stateFolder),
       `${config.store}/${config.hub}`,
       config.signingKeyFile,
     ],
@@ -96,11 +99,10 @@ export function readableRoot(source: Source): string {
   return names.slice(0, wild < 0 ? names.length : wild).join("/") || "/";
 }
 
+/** Ciphertext, the keys to send it with, and the records of what was sent. */
 export function shipPermissions(config: Config): StepPermissions {
-  const ship = `${config.stateFolder}/ship`;
-  const keys = config.destinations.flatMap((
-    destination,
-  ) => [...keyFiles(destination), ...readKeyFiles(destination)]);
+  const ship = shipFolder(config.stateFolder);
+  const keys = config.destinations.flatMap(accessFiles);
   const folders = config.destinations.flatMap((destination) =>
     destination.kind === "folder" ? [destination.path] : []
   );
@@ -113,10 +115,13 @@ export function shipPermissions(config: Config): StepPermissions {
   };
 }
 
-function keyFiles(destination: Destination): string[] {
+/** Files that a destination is reached with. */
+function accessFiles(destination: Destination): string[] {
   switch (destination.kind) {
-    case "rsync":
-      return [destination.identityFile, destination.knownHostsFile];
+    case "rsync": {
+      const { identityFile, knownHostsFile, readIdentityFile } = destination;
+      return [identityFile, knownHostsFile, ...readIdentityFile ? [readIdentityFile] : []];
+    }
     case "rclone":
       return destination.configFile ? [destination.configFile] : [];
     case "folder":
@@ -139,7 +144,7 @@ function storePermissions(
 ): Required<Pick<StepPermissions, "read" | "write" | "run">> {
   const { store = config.store, sshKey, knownHosts, scratch } = access;
   const destination = config.destinations.find(({ name }) => name === store);
-  const ofDestination = destination ? [...keyFiles(destination), ...readKeyFiles(destination)] : [];
+  const ofDestination = destination ? accessFiles(destination) : [];
   const keys = [sshKey, knownHosts, ...ofDestination].filter((path) => path !== undefined);
   const folder = destination?.kind === "folder"
     ? destination.path
@@ -153,9 +158,6 @@ function storePermissions(
     run: folder === undefined ? [program] : [],
   };
 }
-
-const readKeyFiles = (destination: Destination): string[] =>
-  destination.kind === "rsync" && destination.readIdentityFile ? [destination.readIdentityFile] : [];
 
 interface KeyAccess {
   readonly identity?: string;
@@ -185,7 +187,7 @@ export function verifyPermissions(
   );
   const live = databases.flatMap(({ path }) => [path, realPath(path)])
     .flatMap((path) => ["", "-wal", "-shm"].map((end) => path + end));
-  const drills = `${config.stateFolder}/drills.jsonl`;
+  const drills = drillLog(config.stateFolder);
   return {
     read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), drills],
     write: [...store.write, drills],
@@ -221,10 +223,11 @@ export function sessionPermissions(
     return { read: [...read, ...files], write: [...write, ...files], run };
   }
   if (kind !== "database") return { read, write, run };
-  const files = live.flatMap((path) => ["", "-wal", "-shm", "-journal"].map((end) => path + end));
+  const files = live.flatMap((path) => DATABASE_FILES.map((end) => path + end));
   return { read: [...read, ...files], write: [...write, ...files], run: [...run, "find"] };
 }
 
+/** What looks into a snapshot: at its sessions, its rows, one of its files. */
 export function lookPermissions(
   config: Config,
   job: OpeningJob,
@@ -233,23 +236,30 @@ export function lookPermissions(
   return { ...store, read: [...store.read, ...keyPermissions(config, job.keys)] };
 }
 
+/** Seals, and the log of drills. */
 export function listPermissions(config: Config, access: StoreAccess): StepPermissions {
   const store = storePermissions(config, access);
-  return { ...store, read: [...store.read, `${config.stateFolder}/drills.jsonl`] };
+  return { ...store, read: [...store.read, drillLog(config.stateFolder)] };
 }
 
-export function statusPermissions({ store, hub, stateFolder, sets }: Config): StepPermissions {
+/** How the backups stand, and when systemd starts the next. */
+export function statusPermissions(config: Config): StepPermissions {
   return {
-    read: [
-      `${store}/${hub}`,
-      `${stateFolder}/ship`,
-      `${stateFolder}/drills.jsonl`,
-      `${stateFolder}/proofs.jsonl`,
-      // Of a set's folder only what is remembered of it: the images beside it are plaintext.
-      ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
-    ],
+    read: standingFiles(config),
     run: ["systemctl"],
   };
+}
+
+/** What tells how the backups stand: the local store, and the logs and records of this hub. */
+function standingFiles({ store, hub, stateFolder, sets }: Config): string[] {
+  return [
+    `${store}/${hub}`,
+    shipFolder(stateFolder),
+    drillLog(stateFolder),
+    proofLog(stateFolder),
+    // Of a set's folder only what is remembered of it: the images beside it are plaintext.
+    ...[...sets.keys()].map((set) => memoryFile(setFolder(stateFolder, set))),
+  ];
 }
 
 /** The page that it makes is written by the program itself, so that the step needs no folder. */
@@ -262,26 +272,22 @@ export function notifyPermissions(
   config: Config,
   granted: readonly { readonly notifier: Notifier; readonly host?: string }[],
 ): StepPermissions {
-  const { stateFolder, sets } = config;
-  const secrets = granted.flatMap(({ notifier }) =>
-    notifier.kind === "command"
-      ? []
-      : [notifier.urlFile, "tokenFile" in notifier ? notifier.tokenFile : undefined]
-  ).filter((path) => path !== undefined);
   return {
     read: [
-      `${config.store}/${config.hub}`,
-      `${stateFolder}/ship`,
-      `${stateFolder}/drills.jsonl`,
-      `${stateFolder}/proofs.jsonl`,
-      // Of a set's folder only what is remembered of it: the images beside it are plaintext.
-      ...[...sets.keys()].map((set) => `${stateFolder}/${set}/last.json`),
-      ...secrets,
+      ...standingFiles(config),
+      ...granted.flatMap(({ notifier }) => notifierFiles(notifier)),
     ],
-    write: [`${stateFolder}/ship`],
+    write: [shipFolder(config.stateFolder)],
     run: granted.flatMap(({ notifier }) => notifier.kind === "command" ? [notifier.command[0]!] : []),
     net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
   };
+}
+
+/** Files that hold a notifier's address and token. */
+export function notifierFiles(notifier: Notifier): string[] {
+  if (notifier.kind === "command") return [];
+  const token = "tokenFile" in notifier ? notifier.tokenFile : undefined;
+  return [notifier.urlFile, token].filter((path) => path !== undefined);
 }
 
 /** @param realPath Resolves the links on the way to a source that is there. */
@@ -291,28 +297,22 @@ export function doctorPermissions(
   realPath: (path: string) => string,
 ): StepPermissions {
   const sources = [...config.sets.values()].flatMap(({ sources }) => sources).flatMap((source) => {
-    const ends = source.kind === "sqlite" ? ["", "-wal", "-shm", "-journal"] : [""];
+    const ends = source.kind === "sqlite" ? DATABASE_FILES : [""];
     const root = readableRoot(source);
     return [root, realPath(root)].flatMap((path) => ends.map((end) => path + end));
   });
-  const notifiers = config.notify.flatMap((notifier) =>
-    notifier.kind === "command"
-      ? []
-      : [notifier.urlFile, "tokenFile" in notifier ? notifier.tokenFile : undefined]
-  );
   const files = [
     config.signingKeyFile,
     config.identityFile,
     ...config.destinations.flatMap((destination) => [
-      ...keyFiles(destination),
-      ...readKeyFiles(destination),
+      ...accessFiles(destination),
       ...destination.kind === "folder" ? [destination.path] : [],
     ]),
-    ...notifiers,
+    ...config.notify.flatMap(notifierFiles),
   ].filter((path) => path !== undefined);
   return {
     read: [...new Set([...sources, ...files, ...candidates]), config.stateFolder, config.store],
-    write: [`${config.stateFolder}/ship`],
+    write: [shipFolder(config.stateFolder)],
     run: ["rsync", "ssh", "systemctl", "rclone"],
     sys: FREE_SPACE,
   };
@@ -327,7 +327,7 @@ export function keysPermissions(
   configFolder: string,
 ): StepPermissions {
   const store = storePermissions(config, job.store);
-  const proofs = `${config.stateFolder}/proofs.jsonl`;
+  const proofs = proofLog(config.stateFolder);
   switch (job.action) {
     case "list":
       return { ...store, read: [...store.read, proofs] };
@@ -347,6 +347,7 @@ export function keysPermissions(
   }
 }
 
+/** @param job.to The folder that the units are written to; where left out, they are printed. */
 export function systemdPermissions(
   job: { readonly configFile: string; readonly to?: string },
 ): StepPermissions {
@@ -375,13 +376,14 @@ export function setupPermissions(
   };
 }
 
+/** What makes the first connection to a storage host, and pins its key. */
 export function connectPermissions(
   { stateFolder }: Config,
   destination: Extract<Destination, { kind: "rsync" }>,
 ): StepPermissions {
-  const ship = `${stateFolder}/ship`;
+  const ship = shipFolder(stateFolder);
   return {
-    read: [ship, ...keyFiles(destination), ...readKeyFiles(destination)],
+    read: [ship, ...accessFiles(destination)],
     write: [ship, destination.knownHostsFile],
     run: ["ssh-keyscan", "ssh", "rsync"],
   };

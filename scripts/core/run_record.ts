@@ -9,6 +9,7 @@
 
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "./errors.ts";
+import { parseJsonLines } from "./json_lines.ts";
 import type { Seal } from "./seal.ts";
 
 const record = z.object({
@@ -107,11 +108,5 @@ export function withoutSecrets(text: string): string {
 
 /** Reads a log of runs, oldest first. Lines that a crash cut are passed over. */
 export function parseRunLog(text: string): RunRecord[] {
-  return text.split("\n").flatMap((line) => {
-    try {
-      return [record.parse(JSON.parse(line))];
-    } catch {
-      return [];
-    }
-  });
+  return parseJsonLines(text, record);
 }

@@ -12,6 +12,9 @@ export const HEADER_BYTES = 100;
 export const WAL_HEADER_BYTES = 32;
 export const WAL_INDEX_HEADER_BYTES = 48;
 
+/** What is appended to a database's path to name the files that SQLite may keep for it, itself first. */
+export const DATABASE_FILES = ["", "-wal", "-shm", "-journal"] as const;
+
 /** What a database file is, by its first bytes. */
 export type HeaderKind =
   | {

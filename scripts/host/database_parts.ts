@@ -14,12 +14,12 @@ import { databasePart, type SourceName } from "../core/names.ts";
 import { compareChecksums, comparePages, type PageChanges, pageChecksums } from "../core/page_changes.ts";
 import { type DeltaStats, encodeChanges, encodeWholePages } from "../core/page_diff.ts";
 import type { SealedPart } from "../core/seal.ts";
+import { baseChecksums, baseImage, stagingFolder } from "../core/state_paths.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import { collectGarbage } from "./garbage.ts";
 import type { Fs, Host } from "./host.ts";
 import { type OpenImage, openImage } from "./image.ts";
 import { FOR_FULLS, FOR_THE_REST, writePart } from "./part_writer.ts";
-import { baseChecksums, baseImage, stagingFolder } from "./state_folders.ts";
 
 /** Where the parts of one snapshot go. */
 export interface PartsTarget {

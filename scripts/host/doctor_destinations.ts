@@ -12,6 +12,7 @@ import { isPinned } from "../core/host_keys.ts";
 import { SEAL_FILE } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../core/rsync_args.ts";
+import { shipFolder } from "../core/state_paths.ts";
 import { isOnDevices, requireMounted } from "./folder_destination.ts";
 import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -21,7 +22,7 @@ import { describeRemote } from "./rclone.ts";
 import { realRetry } from "./retry.ts";
 import { runRsync } from "./rsync.ts";
 import { readRuns } from "./run_log.ts";
-import { type Confirmed, lastConfirmed, readShipRecords, shipFolder } from "./ship_records.ts";
+import { type Confirmed, lastConfirmed, readShipRecords } from "./ship_records.ts";
 
 /** Older than this, rsync lets a hostile far side write where it wants (CVE-2024-12084 to 12088). */
 const RSYNC_SOUND = [3, 4, 0] as const;

@@ -10,6 +10,7 @@ import { reasonOf } from "../core/errors.ts";
 import { type Finding, remedyOf } from "../core/finding.ts";
 import { formatMode } from "../core/format.ts";
 import { fingerprintOf } from "../core/openssh_key.ts";
+import { notifierFiles } from "../core/permissions.ts";
 import { parseTrust } from "../core/trust.ts";
 import { createEncrypter } from "./age.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
@@ -105,11 +106,7 @@ export function checkModes(host: Host, config: Config): Finding[] {
         ? [destination.configFile]
         : []
     ),
-    ...config.notify.flatMap((notifier) =>
-      notifier.kind === "command"
-        ? []
-        : [notifier.urlFile, "tokenFile" in notifier ? notifier.tokenFile : undefined]
-    ),
+    ...config.notify.flatMap(notifierFiles),
     config.stateFolder,
   ].filter((path) => path !== undefined);
   const open = files.filter((path) => ((statIfThere(host, path)?.mode ?? 0) & 0o077) !== 0);

@@ -4,8 +4,10 @@
  * @module
  */
 
+import { parseJsonLines } from "../core/json_lines.ts";
+import { drillLog } from "../core/state_paths.ts";
+import { setName, snapshotId } from "../core/text_schemas.ts";
 import { z } from "zod";
-import { isSetName, isSnapshotId } from "../core/names.ts";
 import { appendLineDurably, readTextIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
 
@@ -13,17 +15,16 @@ const drill = z.object({
   /** When it ended, as an ISO 8601 time in UTC. */
   at: z.string(),
   store: z.string(),
-  set: z.string().refine(isSetName),
-  snapshot: z.string().refine(isSnapshotId),
+  set: setName,
+  snapshot: snapshotId,
   ok: z.boolean(),
   seconds: z.number(),
 });
+/** How a drill went. */
 export type Drill = z.infer<typeof drill>;
 
 /** A drill is due after so many days. */
 export const DRILL_DAYS_MAX = 15;
-
-const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
 
 /** @param stateFolder Must be there: who may write the log may write nothing else in it. */
 export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
@@ -32,11 +33,5 @@ export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
 
 /** All drills, oldest first. Lines that a crash cut are passed over. */
 export function readDrills(fs: Fs, stateFolder: string): Drill[] {
-  const drills: Drill[] = [];
-  for (const line of (readTextIfThere(fs, drillLog(stateFolder)) ?? "").split("\n")) {
-    try {
-      drills.push(drill.parse(JSON.parse(line)));
-    } catch { /* Cut, or empty. */ }
-  }
-  return drills;
+  return parseJsonLines(readTextIfThere(fs, drillLog(stateFolder)) ?? "", drill);
 }

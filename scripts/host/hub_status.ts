@@ -10,12 +10,12 @@ import type { Config } from "../core/config.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { SetReceipt } from "../core/receipt.ts";
 import { isGood, type Seal, sealedBytes } from "../core/seal.ts";
+import { setFolder, shipFolder } from "../core/state_paths.ts";
 import { type Drill, readDrills } from "./drill_log.ts";
 import { readKeptReceipt } from "./far_receipt.ts";
 import type { Host } from "./host.ts";
 import { readMemory } from "./memory.ts";
-import { setFolder } from "./state_folders.ts";
-import { readShipRecords, shipFolder } from "./ship_records.ts";
+import { readShipRecords } from "./ship_records.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
 
 /** One set, as its hub sees it. */

@@ -16,6 +16,7 @@ import type { GateReference } from "../core/gate.ts";
 import type { Manifest } from "../core/manifest.ts";
 import { isSnapshotId, type SnapshotId } from "../core/names.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
+import { memoryFile } from "../core/state_paths.ts";
 import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
@@ -50,7 +51,7 @@ const shape = z.looseObject({
 
 /** Reads the memory of a set. What cannot be read is as good as none: the next snapshot is a full, and says so. */
 export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): Memory | undefined {
-  const path = `${folder}/last.json`;
+  const path = memoryFile(folder);
   try {
     const text = readTextIfThere(host.fs, path);
     if (text === undefined) return undefined;
@@ -69,7 +70,7 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
 /** Replaces the memory, then removes the images that no memory names any more. */
 export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
   const line = JSON.stringify(memory);
-  writeFileDurably(fs, `${folder}/last.json`, `${line}\n${sha256Of(line)}\n`);
+  writeFileDurably(fs, memoryFile(folder), `${line}\n${sha256Of(line)}\n`);
   const named = new Set(memory.manifest.databases.map((database) => database.sha256));
   for (const { name } of fs.readDir(`${folder}/base`)) {
     if (!named.has(name.split(".")[0]!)) removeIfThere(fs, `${folder}/base/${name}`);

@@ -5,6 +5,8 @@
  */
 
 import { z } from "zod";
+import { parseJsonLines } from "../core/json_lines.ts";
+import { proofLog } from "../core/state_paths.ts";
 import { DAY_MS } from "../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
@@ -20,10 +22,10 @@ const proof = z.object({
   chains: z.number(),
   failed: z.array(z.string()),
 });
+/** How an attempt at a proof went. */
 export type Proof = z.infer<typeof proof>;
 
-const proofLog = (stateFolder: string): string => `${stateFolder}/proofs.jsonl`;
-
+/** Notes an attempt, making the state folder if it is missing. */
 export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
   fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
   appendLineDurably(fs, proofLog(stateFolder), JSON.stringify(entry));
@@ -37,13 +39,7 @@ export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
   } catch {
     return undefined;
   }
-  return text.split("\n").flatMap((line) => {
-    try {
-      return [proof.parse(JSON.parse(line))];
-    } catch {
-      return [];
-    }
-  });
+  return parseJsonLines(text, proof);
 }
 
 /** Whether no identity was proven within the limit. @param since When backups began, if nothing was ever proven. */

@@ -12,9 +12,9 @@ import type { SetName } from "../core/names.ts";
 import { reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../core/run_record.ts";
+import { shipFolder } from "../core/state_paths.ts";
 import { appendLineDurably, makeFolderDurably, readTextIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
-import { shipFolder } from "./ship_records.ts";
 
 /** Over this size the older half of a log is dropped (bytes). */
 const LOG_BYTES_MAX = 1 << 20;

@@ -8,11 +8,9 @@
 import type { Config } from "../core/config.ts";
 import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
 import type { SnapshotKey } from "../core/shipping.ts";
+import { shipFolder } from "../core/state_paths.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
-
-/** The folder of `ship`: its lock, its records, its markers. */
-export const shipFolder = (stateFolder: string): string => `${stateFolder}/ship`;
 
 /** What a destination has confirmed. */
 export interface ShipRecord {

@@ -12,9 +12,9 @@ import type { DatabaseChecks, SourceOutcome } from "../core/manifest.ts";
 import { isSnapshotId, type SetName, type SnapshotId, type SourceName } from "../core/names.ts";
 import type { Place } from "../core/place.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
-import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import { stagingFolder } from "../core/state_paths.ts";
+import { makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs } from "./host.ts";
-import { stagingFolder } from "./state_folders.ts";
 import type { DatabaseFacts } from "./sqlite.ts";
 
 /** A database as it was found. */
@@ -43,6 +43,11 @@ export interface Staged {
 
 /** What SQLite said of each staged image, by source. */
 export type StagedChecks = Readonly<Record<string, DatabaseChecks>>;
+
+/** Makes the folders of a set, for their owner only. */
+export function makeSetFolders(fs: Fs, folder: string): void {
+  for (const path of [`${folder}/base`, stagingFolder(folder)]) makeFolderDurably(fs, path, 0o700);
+}
 
 /** Removes everything from a set's staging folder. */
 export function clearStaging(fs: Fs, folder: string): void {

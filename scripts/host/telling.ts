@@ -9,10 +9,10 @@ import type { Config, Notifier } from "../core/config.ts";
 import { reasonOf } from "../core/errors.ts";
 import { hostOf, type NotifyPhase, type NotifyReport, parseAddress } from "../core/notices.ts";
 import { notifyPermissions } from "../core/permissions.ts";
+import { shipFolder } from "../core/state_paths.ts";
 import { readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { withLock } from "./lock.ts";
-import { shipFolder } from "./ship_records.ts";
 import { runStep, type Terminal } from "./step.ts";
 
 /** Seconds that a run waits for another one that is telling. */
