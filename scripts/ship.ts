@@ -1,7 +1,7 @@
 /**
  * Sends what is sealed in the local store to every destination, oldest first, and proves that it is there.
  *
- * Reads the local store and its own ledgers, the keys for shipping and the pinned host keys, and nothing else. One
+ * Reads the local store and its own records, the keys for shipping and the pinned host keys, and nothing else. One
  * destination that fails does not stop the others, and one snapshot that a destination will not take does not stop the
  * next ones. Nothing counts as shipped before the far side re-read it and compared it by checksum.
  *
@@ -16,15 +16,15 @@ import {
   type Candidate,
   type Confirmation,
   confirmedOfNewestChains,
+  type DestinationRecord,
   type DestinationReport,
   type Expected,
   keyOf,
-  type Ledger,
   lostOfNewestChains,
-  parseLedger,
+  parseDestinationRecord,
   type Problem,
-  pruneLedger,
-  serializeLedger,
+  pruneRecord,
+  serializeDestinationRecord,
   type ShipReport,
   type SnapshotKey,
   waitingFor,
@@ -82,7 +82,7 @@ export function fullWantedFile(stateFolder: string, set: SetName): string {
  * Ships. What failed is in the report, and {@linkcode unshippedError} says whether that is a success.
  *
  * @throws {BackupError} (cancelled) On Ctrl-C and SIGTERM; what was confirmed until then stays so.
- * @throws {BackupError} (disk) If the local store or the ledgers cannot be read or written.
+ * @throws {BackupError} (disk) If the local store or the records cannot be read or written.
  */
 export async function ship(
   host: Host,
@@ -107,7 +107,7 @@ interface Local extends Candidate {
 
 /** What the kinds of destination have in common. */
 interface Driver {
-  /** The place, as its ledger names it. */
+  /** The place, as its record names it. */
   readonly where: string;
   readonly offBox: boolean;
   readonly missing: (expected: readonly Expected[]) => Promise<readonly Expected[]>;
@@ -179,7 +179,7 @@ class ShipRun {
       driver = await this.#open(destination);
       book = new Book(host, `${this.#folder}/${destination.name}.json`, driver.where, local);
       vanished = await this.#forgetVanished(destination, driver, book);
-      for (const { snapshot, ...candidate } of waitingFor(book.ledger, local)) {
+      for (const { snapshot, ...candidate } of waitingFor(book.record, local)) {
         try {
           this.#requireWhole(snapshot);
           const { bytes } = await driver.push(snapshot, book.uploadOf(candidate));
@@ -203,9 +203,9 @@ class ShipRun {
       errors.push(problemOf(error));
       host.report.warn(reasonOf(error));
     }
-    const ledger = book?.ledger;
-    const lost = lostOfNewestChains(ledger ?? parseLedger(undefined, ""), local, stuck);
-    if (ledger) this.#noteLost(destination, lost);
+    const record = book?.record;
+    const lost = lostOfNewestChains(record ?? parseDestinationRecord(undefined, ""), local, stuck);
+    if (record) this.#noteLost(destination, lost);
     else for (const { set } of lost) this.#unknown.add(set);
     return {
       name: destination.name,
@@ -213,7 +213,7 @@ class ShipRun {
       offBox: driver?.offBox ?? destination.kind !== "folder",
       shipped,
       bytes: shipped.reduce((sum, { bytes }) => sum + bytes, 0),
-      waiting: (ledger ? waitingFor(ledger, local) : local).map(({ set, id }) => ({ set, id })),
+      waiting: (record ? waitingFor(record, local) : local).map(({ set, id }) => ({ set, id })),
       vanished,
       errors,
     };
@@ -255,7 +255,7 @@ class ShipRun {
     driver: Driver,
     book: Book,
   ): Promise<readonly SnapshotKey[]> {
-    const expected = confirmedOfNewestChains(book.ledger, this.local);
+    const expected = confirmedOfNewestChains(book.record, this.local);
     if (expected.length === 0) return [];
     const vanished = await driver.missing(expected);
     for (const key of vanished) {
@@ -340,9 +340,9 @@ class ShipRun {
   }
 }
 
-/** A ledger on the disk: every change is durable before the next step. */
+/** A record on the disk: every change is durable before the next step. */
 class Book {
-  #ledger: Ledger;
+  #record: DestinationRecord;
 
   constructor(
     private readonly host: Host,
@@ -350,41 +350,41 @@ class Book {
     where: string,
     local: readonly Local[],
   ) {
-    this.#ledger = pruneLedger(parseLedger(readTextIfThere(host.fs, file), where), local);
+    this.#record = pruneRecord(parseDestinationRecord(readTextIfThere(host.fs, file), where), local);
   }
 
-  get ledger(): Ledger {
-    return this.#ledger;
+  get record(): DestinationRecord {
+    return this.#record;
   }
 
   uploadOf(key: SnapshotKey): UploadMemory {
     const name = keyOf(key);
     return {
-      attempts: this.#ledger.uploads.get(name) ?? 0,
+      attempts: this.#record.uploads.get(name) ?? 0,
       began: (attempt) =>
-        this.#save({ ...this.#ledger, uploads: new Map(this.#ledger.uploads).set(name, attempt) }),
+        this.#save({ ...this.#record, uploads: new Map(this.#record.uploads).set(name, attempt) }),
     };
   }
 
   confirm(key: SnapshotKey, confirmation: Confirmation): void {
-    const uploads = new Map(this.#ledger.uploads);
+    const uploads = new Map(this.#record.uploads);
     uploads.delete(keyOf(key));
     this.#save({
-      ...this.#ledger,
-      confirmed: new Map(this.#ledger.confirmed).set(keyOf(key), confirmation),
+      ...this.#record,
+      confirmed: new Map(this.#record.confirmed).set(keyOf(key), confirmation),
       uploads,
     });
   }
 
   forget(key: SnapshotKey): void {
-    const confirmed = new Map(this.#ledger.confirmed);
+    const confirmed = new Map(this.#record.confirmed);
     confirmed.delete(keyOf(key));
-    this.#save({ ...this.#ledger, confirmed });
+    this.#save({ ...this.#record, confirmed });
   }
 
-  #save(ledger: Ledger): void {
-    writeFileDurably(this.host.fs, this.file, serializeLedger(ledger));
-    this.#ledger = ledger;
+  #save(record: DestinationRecord): void {
+    writeFileDurably(this.host.fs, this.file, serializeDestinationRecord(record));
+    this.#record = record;
   }
 }
 

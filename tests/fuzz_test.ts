@@ -30,7 +30,7 @@ import { explainFailure } from "../scripts/core/rsync_failure.ts";
 import { parseRunLog } from "../scripts/core/run_record.ts";
 import { parseSeal, SEAL_NAMESPACE } from "../scripts/core/seal.ts";
 import { chooseSnapshot } from "../scripts/core/select.ts";
-import { parseLedger } from "../scripts/core/shipping.ts";
+import { parseDestinationRecord } from "../scripts/core/shipping.ts";
 import { signSsh, verifySsh } from "../scripts/core/sshsig.ts";
 import { parseStorageConfig } from "../scripts/core/storage_config.ts";
 import { parseTrust, signersIn } from "../scripts/core/trust.ts";
@@ -174,7 +174,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
   });
   const receiptSignature = signSsh(seed, RECEIPT_NAMESPACE, new TextEncoder().encode(receipt));
   const signers = parseTrust([home.signer]);
-  const ledger = JSON.stringify({
+  const destinationRecord = JSON.stringify({
     ...{ version: 1, where: "x", uploads: { [`state/${seal.id}`]: 2 } },
     confirmed: {
       [`state/${seal.id}`]: {
@@ -329,7 +329,12 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       explain("ship", { remote: "b2:x", configFile: undefined }, { code: 1, stdout: "", stderr });
     }),
     text("an rsync target", ["me@[fd7a::1]:/b/", "hub@storage:"], ["config"], parseRsyncTarget),
-    text("the record of what a destination holds", [ledger], [], (text) => parseLedger(text, "x")),
+    text(
+      "the record of what a destination holds",
+      [destinationRecord],
+      [],
+      (text) => parseDestinationRecord(text, "x"),
+    ),
     text("a receipt", [receipt], ["integrity"], parseReceipt),
     text(
       "a receipt's signature",

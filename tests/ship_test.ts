@@ -35,7 +35,7 @@ interface Hub {
   readonly pauses: number[];
   ship(destinations: readonly Destination[], settings?: ShipSettings): Promise<ShipReport>;
   make(id: string, more?: Partial<Parameters<typeof makeSealedFolder>[0]>): Promise<string>;
-  ledger(name: string): Promise<{ confirmed: Record<string, unknown>; uploads: Record<string, number> }>;
+  record(name: string): Promise<{ confirmed: Record<string, unknown>; uploads: Record<string, number> }>;
 }
 
 async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): Promise<void> {
@@ -76,7 +76,7 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
       ship: (destinations, settings = {}) =>
         ship(host, { hub: "home" as HubName, store, stateFolder, destinations }, { retry, ...settings }),
       make: (id, more = {}) => makeSealedFolder({ store, id, ...more }),
-      ledger: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
+      record: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
     });
   } finally {
     await Deno.remove(dir, { recursive: true });
@@ -142,7 +142,7 @@ Deno.test("ship() brings a snapshot to the storage host, confirms it, and sends 
   });
 });
 
-Deno.test("ship() whose ledger is lost compares what is there and sends nothing", async () => {
+Deno.test("ship() whose record is lost compares what is there and sends nothing", async () => {
   await withStorage(async (hub, { far, destination }) => {
     await hub.make(ID[0], { parts: { "hapi.db.full.zst.age": 5 << 20, "manifest.json.zst.age": 500 } });
     await hub.ship([destination]);
@@ -202,7 +202,7 @@ Deno.test("an upload that is cut leaves nothing half under a final name, and onl
     await hub.ship([throughProxy]);
     await settled(far);
     assert.deepEqual(await visible(far), []);
-    assert.equal((await hub.ledger("storage")).uploads[`state/${ID[0]}`], 2);
+    assert.equal((await hub.record("storage")).uploads[`state/${ID[0]}`], 2);
 
     proxy.budget = Infinity;
     const before = proxy.sent;
@@ -430,7 +430,7 @@ Deno.test("folders without a valid seal are skipped with a warning", async () =>
 
 Deno.test("a destination that was given another place under the same name gets everything again", async () => {
   await withHub(async (hub) => {
-    // Two chains: only the newest is asked for again, so the older one tells whether the ledger is believed.
+    // Two chains: only the newest is asked for again, so the older one tells whether the record is believed.
     await hub.make(ID[0]);
     await hub.make(ID[1]);
     for (const disk of ["one", "two"]) {

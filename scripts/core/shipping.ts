@@ -44,7 +44,7 @@ export interface Confirmation {
 }
 
 /** What is remembered of one destination, keyed by `<set>/<id>`. */
-export interface Ledger {
+export interface DestinationRecord {
   /** Which place this is about: under another place the confirmations mean nothing. */
   readonly where: string;
   readonly confirmed: ReadonlyMap<string, Confirmation>;
@@ -52,10 +52,10 @@ export interface Ledger {
   readonly uploads: ReadonlyMap<string, number>;
 }
 
-/** A snapshot's key in a {@linkcode Ledger}. */
+/** A snapshot's key in a {@linkcode DestinationRecord}. */
 export const keyOf = ({ set, id }: SnapshotKey): string => `${set}/${id}`;
 
-const ledgerSchema = z.strictObject({
+const recordSchema = z.strictObject({
   version: z.literal(1),
   where: z.string(),
   confirmed: z.record(
@@ -69,8 +69,8 @@ const ledgerSchema = z.strictObject({
   uploads: z.record(z.string(), count),
 });
 
-/** The ledger as text. Inverse of {@linkcode parseLedger}. */
-export function serializeLedger({ where, confirmed, uploads }: Ledger): string {
+/** The record as text. Inverse of {@linkcode parseDestinationRecord}. */
+export function serializeDestinationRecord({ where, confirmed, uploads }: DestinationRecord): string {
   const sorted = <T>(map: ReadonlyMap<string, T>) =>
     Object.fromEntries([...map].sort(([a], [b]) => a < b ? -1 : 1));
   return JSON.stringify(
@@ -81,10 +81,10 @@ export function serializeLedger({ where, confirmed, uploads }: Ledger): string {
 }
 
 /**
- * Reads a ledger's text. One that is damaged, or about another place, is the same as none: everything is sent again,
+ * Reads a record's text. One that is damaged, or about another place, is the same as none: everything is sent again,
  * and what is there already is only compared.
  */
-export function parseLedger(text: string | undefined, where: string): Ledger {
+export function parseDestinationRecord(text: string | undefined, where: string): DestinationRecord {
   const none = { where, confirmed: new Map(), uploads: new Map() };
   if (text === undefined) return none;
   let json: unknown;
@@ -93,7 +93,7 @@ export function parseLedger(text: string | undefined, where: string): Ledger {
   } catch {
     return none;
   }
-  const parsed = ledgerSchema.safeParse(json);
+  const parsed = recordSchema.safeParse(json);
   if (!parsed.success || parsed.data.where !== where) return none;
   return {
     where,
@@ -102,16 +102,16 @@ export function parseLedger(text: string | undefined, where: string): Ledger {
   };
 }
 
-/** Whether the ledger confirms this very snapshot. */
-export function isConfirmed(ledger: Ledger, snapshot: Candidate): boolean {
-  return ledger.confirmed.get(keyOf(snapshot))?.sealSha256 === snapshot.sealSha256;
+/** Whether the record confirms this very snapshot. */
+export function isConfirmed(record: DestinationRecord, snapshot: Candidate): boolean {
+  return record.confirmed.get(keyOf(snapshot))?.sealSha256 === snapshot.sealSha256;
 }
 
 /**
  * What is still to be sent, oldest first across sets. What a snapshot needs is older than itself, so it comes before.
  */
-export function waitingFor<T extends Candidate>(ledger: Ledger, local: readonly T[]): T[] {
-  return local.filter((snapshot) => !isConfirmed(ledger, snapshot)).sort((a, b) =>
+export function waitingFor<T extends Candidate>(record: DestinationRecord, local: readonly T[]): T[] {
+  return local.filter((snapshot) => !isConfirmed(record, snapshot)).sort((a, b) =>
     a.id < b.id ? -1 : a.id > b.id ? 1 : a.set < b.set ? -1 : 1
   );
 }
@@ -131,9 +131,9 @@ function newestPerSet(local: readonly Candidate[]): Candidate[] {
 }
 
 /** What the destination once confirmed of the newest chains: the files to ask for again. */
-export function confirmedOfNewestChains(ledger: Ledger, local: readonly Candidate[]): Expected[] {
+export function confirmedOfNewestChains(record: DestinationRecord, local: readonly Candidate[]): Expected[] {
   return newestChains(local).flatMap((key) => {
-    const confirmation = ledger.confirmed.get(keyOf(key));
+    const confirmation = record.confirmed.get(keyOf(key));
     return confirmation ? [{ ...key, files: confirmation.files }] : [];
   });
 }
@@ -145,14 +145,14 @@ export function confirmedOfNewestChains(ledger: Ledger, local: readonly Candidat
  * @param stuck Keys that are here, but that the destination or the local disk will not let through.
  */
 export function lostOfNewestChains(
-  ledger: Ledger,
+  record: DestinationRecord,
   local: readonly Candidate[],
   stuck: ReadonlySet<string>,
 ): SnapshotKey[] {
   const here = new Set(local.map(keyOf));
   return newestChains(local).filter((key) => {
     const name = keyOf(key);
-    return !ledger.confirmed.has(name) && (!here.has(name) || stuck.has(name));
+    return !record.confirmed.has(name) && (!here.has(name) || stuck.has(name));
   });
 }
 
@@ -160,18 +160,18 @@ export function lostOfNewestChains(
  * Drops what no snapshot can need any more: what is neither here nor needed by what is here. A set of which nothing is
  * here keeps all it has, since its next increment could build on any of it.
  */
-export function pruneLedger(ledger: Ledger, local: readonly Candidate[]): Ledger {
+export function pruneRecord(record: DestinationRecord, local: readonly Candidate[]): DestinationRecord {
   const sets = new Set<string>(local.map((snapshot) => snapshot.set));
   const wanted = new Set(
     local.flatMap(({ set, id, needs }) => [id, ...needs].map((id) => keyOf({ set, id }))),
   );
   const here = new Set(local.map(keyOf));
   return {
-    where: ledger.where,
+    where: record.where,
     confirmed: new Map(
-      [...ledger.confirmed].filter(([key]) => wanted.has(key) || !sets.has(key.split("/")[0]!)),
+      [...record.confirmed].filter(([key]) => wanted.has(key) || !sets.has(key.split("/")[0]!)),
     ),
-    uploads: new Map([...ledger.uploads].filter(([key]) => here.has(key) && !ledger.confirmed.has(key))),
+    uploads: new Map([...record.uploads].filter(([key]) => here.has(key) && !record.confirmed.has(key))),
   };
 }
 
