@@ -14,6 +14,7 @@ import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
 import { requiredText, type StorageJob, textOf } from "./host/storage_job.ts";
 
+/** What to pin. */
 export interface PinOptions {
   /** What to do; without it, pins are only listed. */
   readonly change?: {

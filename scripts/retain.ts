@@ -44,6 +44,7 @@ import { floodOf, judge } from "./host/survey.ts";
 /** How many doubts of a set are told; all count. */
 const DOUBTS_TOLD_MAX = 5;
 
+/** Which sets, and how far to go. */
 export interface RetainOptions extends Scope {
   /** Remove; without it, only the plan is made. */
   readonly apply?: boolean;
@@ -68,6 +69,7 @@ export interface SetRetention {
   readonly problem: string | null;
 }
 
+/** What is kept and removed, of all sets. */
 export interface RetainReport {
   readonly applied: boolean;
   readonly sets: readonly SetRetention[];

@@ -36,6 +36,7 @@ import { faultsOf, surveyStore } from "./host/survey.ts";
 /** With `idle`, the share of the time in which it reads. */
 const IDLE_SHARE = 0.25;
 
+/** Which sets, and how much of them. */
 export interface ScrubOptions extends Scope {
   /** Begin no part after so many seconds. */
   readonly maxTimeSeconds?: number | undefined;
@@ -51,6 +52,7 @@ export interface Listed<Item> {
   readonly items: readonly Item[];
 }
 
+/** What was read, and what is wrong. */
 export interface ScrubReport {
   /** Nothing that was ever read here is damaged, as far as it still is here. */
   readonly ok: boolean;

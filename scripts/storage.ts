@@ -44,6 +44,7 @@ export interface SetStatus {
   readonly problems: number;
 }
 
+/** How the store stands. */
 export interface StorageStatus {
   readonly sets: readonly SetStatus[];
   readonly lastGoodDrills: readonly {

@@ -22,6 +22,7 @@ import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/surve
 /** How many faults of a set are told one by one. */
 const FAULTS_TOLD_MAX = 5;
 
+/** Where else to tell it. */
 export interface WatchOptions {
   /** Also write metrics to this file, for node_exporter's textfile collector. */
   readonly prometheus?: string | undefined;
@@ -37,6 +38,7 @@ export interface Alarm {
 
 const URGENCY: readonly Alarm["kind"][] = ["stale", "integrity", "clock", "disk"];
 
+/** What is out of its limits. */
 export interface WatchReport {
   readonly ok: boolean;
   readonly alarms: readonly Alarm[];

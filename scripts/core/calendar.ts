@@ -25,6 +25,7 @@ export interface CalendarEvent {
  */
 export type DayState = "good" | "suspect" | "failed" | "missing" | "quiet";
 
+/** One day: how its runs ended, and what that makes of it. */
 export interface CalendarDay {
   readonly day: Day;
   readonly state: DayState;

@@ -14,6 +14,7 @@ export interface AxisMark {
   readonly text: string;
 }
 
+/** What a line chart is drawn from. */
 export interface LineChart {
   /** What it shows, for who does not see it. */
   readonly label: string;
@@ -34,6 +35,7 @@ ${hits(points)}`;
   return plot(label, scale, marks, format, drawing);
 }
 
+/** What a bar chart is drawn from. */
 export interface BarChart {
   readonly label: string;
   /** From left to right. `whole` is what `part` is compared with, where it is known. */

@@ -6,6 +6,7 @@
 
 /** Shells that completions are made for. */
 const SHELLS = ["bash", "zsh", "fish"] as const;
+/** A shell that completions are made for. */
 export type Shell = typeof SHELLS[number];
 
 /** One option. `flags` in commander's form; its long name in camel case is the key in the parsed options. */
@@ -20,6 +21,7 @@ export interface OptionSpec {
   readonly many?: boolean;
 }
 
+/** One argument. */
 export interface ArgumentSpec {
   /** `<name>` is required, `[name]` is not. */
   readonly name: string;
@@ -30,6 +32,7 @@ export interface ArgumentSpec {
 /** Which configuration file a verb reads. */
 export type ConfigKind = "hub" | "storage" | "none";
 
+/** One verb. */
 export interface CommandSpec {
   readonly verb: string;
   readonly group: "On the hub" | "Anywhere" | "On the storage host";
@@ -88,6 +91,7 @@ const SCRATCH: OptionSpec = {
 const STORED_HUB: OptionSpec = { flags: "--hub <name>", text: "only this hub" };
 const STORED_SET: OptionSpec = { flags: "--set <name>", text: "only this set" };
 
+/** Every verb, in the order of `--help`. */
 export const COMMANDS: readonly CommandSpec[] = [
   {
     verb: "init",

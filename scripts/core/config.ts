@@ -121,6 +121,7 @@ const destination = z.discriminatedUnion("kind", [
 
 /** What can be told; `start` and `success` are for services that miss a run, the others for people. */
 const NOTICE_EVENTS = ["start", "success", "failure", "suspect", "recovery", "digest"] as const;
+/** One of them. */
 export type NoticeEvent = typeof NOTICE_EVENTS[number];
 
 const notifierCommon = {
@@ -219,13 +220,21 @@ export type Source =
     }
   );
 
+/** A set: its sources, and what holds for its snapshots. */
 export type SetConfig = Omit<z.infer<typeof set>, "sources"> & { readonly sources: readonly Source[] };
+/** Where snapshots are sent. */
 export type Destination = z.infer<typeof destination> & { readonly name: string };
+/** A storage host, by rsync over SSH. */
 export type RsyncDestination = Extract<Destination, { kind: "rsync" }>;
+/** A folder, such as a mounted disk. */
 export type FolderDestination = Extract<Destination, { kind: "folder" }>;
+/** Whatever rclone can write to. */
 export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
+/** Whom to tell, and how. */
 export type Notifier = z.infer<typeof notifier> & { readonly name: string };
+/** Budgets of a run: past one, it stops and leaves nothing behind. */
 export type Limits = z.infer<typeof limits>;
+/** What makes a snapshot suspect. */
 export type Gate = z.infer<typeof gate>;
 
 /** The configuration with every default filled in and every path absolute. */

@@ -18,6 +18,7 @@ export interface NewConfig {
   readonly destinations: readonly NewDestination[];
 }
 
+/** A destination as a new configuration writes it. */
 export type NewDestination =
   | {
     readonly kind: "rsync";
@@ -29,6 +30,7 @@ export type NewDestination =
   }
   | { readonly kind: "folder"; readonly name: string; readonly path: string };
 
+/** The text, which `parseConfig` reads. */
 export function configText(config: NewConfig): string {
   const { hub, recipients, identityFile, signingKeyFile, signer, hapiHome, database, destinations } = config;
   const json = (value: unknown) => JSON.stringify(value);

@@ -40,6 +40,7 @@ const rememberedFiles = z.strictObject({
 export type FileIdentity = z.infer<typeof fileIdentity>;
 /** How each file looked when the snapshot's bytes of it were read. JSON; kept on the hub, in no snapshot. */
 export type RememberedFiles = z.infer<typeof rememberedFiles>;
+/** How one of them looked. */
 export type RememberedFile = RememberedFiles["files"][Place];
 
 /** Something that a source names, as it stood when it was found. */

@@ -24,6 +24,7 @@ export interface GateSubject {
 /** What the last good snapshot held. */
 export type GateReference = Pick<GateSubject, "rows" | "checks">;
 
+/** A suspicion with what is for the operator only: the seal, which is public, has its code alone. */
 export interface DetailedSuspicion {
   readonly code: SuspicionCode;
   readonly source: string;

@@ -102,10 +102,15 @@ const manifestSchema = z.strictObject({
   ),
 });
 
+/** What SQLite said of an image. */
 export type DatabaseChecks = z.infer<typeof checks>;
+/** A database of the snapshot: what it was, and where its bytes are. */
 export type SavedDatabase = z.infer<typeof database>;
+/** A file, folder or link of the snapshot, and where its bytes are. */
 export type SavedFile = z.infer<typeof file>;
+/** All that a snapshot holds. */
 export type Manifest = z.infer<typeof manifestSchema>;
+/** What became of one source. */
 export type SourceOutcome = Manifest["sources"][number];
 
 /** The manifest as JSON. Inverse of {@linkcode parseManifest}. */

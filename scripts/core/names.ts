@@ -58,9 +58,13 @@ const SLUG = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const FILE_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$/;
 const PART_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}\.zst\.age$/;
 
+/** Whether `text` is a {@linkcode HubName}. */
 export const isHubName = (text: string): text is HubName => SLUG.test(text);
+/** Whether `text` is a {@linkcode SetName}. */
 export const isSetName = (text: string): text is SetName => SLUG.test(text);
+/** Whether `text` is a {@linkcode SourceName}. */
 export const isSourceName = (text: string): text is SourceName => FILE_NAME.test(text);
+/** Whether `text` is a {@linkcode PartName}. */
 export const isPartName = (text: string): text is PartName => PART_NAME.test(text);
 
 /** Reads a hub's name. @throws {BackupError} (usage) If it is not lower case letters, digits and dashes. */

@@ -14,6 +14,7 @@ export interface Flag {
   readonly value: string | undefined;
 }
 
+/** Takes an option's flags apart. */
 export function flagOf({ flags }: Pick<OptionSpec, "flags">): Flag {
   const [, name, value] = /^(--[a-z-]+)(?: <([^>]+)>)?$/.exec(flags)!;
   return { name: name!, value };

@@ -10,6 +10,7 @@
 import { BackupError } from "./errors.ts";
 
 declare const brand: unique symbol;
+/** A place, as {@linkcode isPlace} checks it. */
 export type Place = string & { readonly [brand]: "Place" };
 
 /** A place longer than this is refused (bytes in UTF-8): Linux' own limit for a path. */

@@ -16,6 +16,7 @@ import { hubName, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** Names in the hub's folder of a store. They start with a dot, so that no one takes them for a set. */
 export const RECEIPT_FILE = ".receipt.json";
+/** Its SSH signature, beside it. */
 export const RECEIPT_SIGNATURE_FILE = ".receipt.json.sig";
 /** The namespace of its SSH signature. */
 export const RECEIPT_NAMESPACE = "hapi-backup-receipt";
@@ -37,6 +38,7 @@ export interface SetReceipt {
   readonly fullWanted: boolean;
 }
 
+/** What a storage host says of a hub's sets. */
 export interface Receipt {
   readonly hub: HubName;
   /** When it was written, by the storage host's clock. */

@@ -12,6 +12,7 @@ import { type Day, formatDay, formatMonth, weekdayOf } from "./zone.ts";
 /** What a kind of day is called. */
 export type Meanings = Readonly<Record<DayState | "marred", string>>;
 
+/** What the days of a set's runs are called. */
 export const SNAPSHOT_DAYS: Meanings = {
   good: "good",
   marred: "good, though a run failed",
@@ -20,6 +21,7 @@ export const SNAPSHOT_DAYS: Meanings = {
   missing: "missing: nothing ran, though it was due",
   quiet: "nothing was due",
 };
+/** What the days of shipping are called. */
 export const SHIPPING_DAYS: Meanings = {
   ...SNAPSHOT_DAYS,
   good: "everything was sent",
@@ -35,6 +37,7 @@ const WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Satur
 const BAD_DAYS_MAX = 8;
 const TROUBLE_LENGTH_MAX = 180;
 
+/** Months of days, each with its state, and a legend of the states that occur. */
 export function calendar(title: string, days: readonly CalendarDay[], today: Day, meanings: Meanings): Html {
   const months = [...Map.groupBy(days, ({ day }) => day.slice(0, 7)).values()];
   const kinds = new Set(days.map(kindOf));

@@ -10,6 +10,7 @@ import type { SnapshotId } from "./names.ts";
 import type { Problem } from "./notices.ts";
 import type { Zone } from "./zone.ts";
 
+/** Everything that the page tells. */
 export interface ReportData {
   readonly hub: string;
   readonly at: Date;

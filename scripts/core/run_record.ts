@@ -36,7 +36,9 @@ const record = z.object({
     messages: z.number().optional(),
   }).optional(),
 });
+/** One run, as its log keeps it. */
 export type RunRecord = z.infer<typeof record>;
+/** What a run saved, in numbers. */
 export type RunContent = NonNullable<RunRecord["content"]>;
 
 /** What a run that came to its end has to tell. */

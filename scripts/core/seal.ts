@@ -37,9 +37,12 @@ export interface Suspicion {
   readonly code: SuspicionCode;
   readonly source: string;
 }
+/** Why a snapshot may not count as good. Public, so they name no table and no number. */
 export const SUSPICION_CODES = ["integrity", "foreign-keys", "empty", "rows-lost", "swapped"] as const;
+/** One of them. */
 export type SuspicionCode = typeof SUSPICION_CODES[number];
 
+/** All that anyone may know of a snapshot. */
 export interface Seal {
   readonly format: typeof FORMAT_NAME;
   readonly version: number;

@@ -10,12 +10,14 @@
 /** The table that sessions are rows of, by its column `id`. */
 export const SESSIONS = "sessions";
 
+/** A column of a table. */
 export interface Column {
   readonly name: string;
   readonly type: string;
   readonly notNull: boolean;
 }
 
+/** A table, as far as rows are told apart by it. */
 export interface Table {
   readonly name: string;
   readonly columns: readonly Column[];
@@ -32,6 +34,7 @@ export interface Reference {
   readonly parentColumns: readonly string[];
 }
 
+/** What of a database's schema tells which rows belong together. */
 export interface Schema {
   readonly userVersion: number;
   readonly encoding: string;

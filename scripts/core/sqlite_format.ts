@@ -8,8 +8,9 @@
 
 /** Length of the database header in bytes. */
 export const HEADER_BYTES = 100;
-/** Length of the WAL's header and of the first copy of the wal-index header that are looked at, in bytes. */
+/** Length of the WAL's header in bytes. */
 export const WAL_HEADER_BYTES = 32;
+/** Length of one copy of the wal-index header, as far as it is looked at, in bytes. */
 export const WAL_INDEX_HEADER_BYTES = 48;
 
 /** What is appended to a database's path to name the files that SQLite may keep for it, itself first. */
@@ -91,6 +92,7 @@ export function walIndexState(bytes: Uint8Array): string | undefined {
   return first;
 }
 
+/** Whether nothing was written between two fingerprints of one database. */
 export function sameFingerprint(a: Fingerprint, b: Fingerprint): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }

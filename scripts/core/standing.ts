@@ -78,7 +78,9 @@ const HARMLESS: ReadonlySet<FaultKind> = new Set(["fork", "future"]);
 /** Faults that put in doubt what this host believes about a set. */
 const DOUBTFUL: ReadonlySet<FaultKind> = new Set(["seal", "signature", "changed", "gone", "link"]);
 
+/** Whether something is lost, altered or forged, and not merely odd. */
 export const isDamage = (fault: Pick<Fault, "kind">): boolean => !HARMLESS.has(fault.kind);
+/** Whether a fault forbids to remove anything. */
 export const isDoubt = (fault: Pick<Fault, "kind">): boolean => DOUBTFUL.has(fault.kind);
 
 /** One set, judged. */

@@ -19,6 +19,7 @@ import type { StorageConfig } from "./storage_config.ts";
 
 /** The verbs of the storage host, each a script of its own. */
 export const STORAGE_VERBS = ["scrub", "retain", "watch", "pin", "storage"] as const;
+/** One of them. */
 export type StorageVerb = typeof STORAGE_VERBS[number];
 
 /** `node:fs` asks for this to tell the free space of a disk. */

@@ -7,11 +7,15 @@
 import { z } from "zod";
 import { isHubName, isPartName, isSetName, isSnapshotId } from "./names.ts";
 
+/** A hub's name. */
 export const hubName = z.string().refine(isHubName, "is not a hub's name");
+/** A set's name. */
 export const setName = z.string().refine(isSetName, "is not a set's name");
+/** A part's name. */
 export const partName = z.string().refine(isPartName, "is not a part's name");
+/** A snapshot's id. */
 export const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id");
-/** In lower-case hex. */
+/** A SHA-256 in lower-case hex. */
 export const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex");
 /** A number of bytes, rows or files. */
 export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);

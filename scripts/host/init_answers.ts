@@ -28,6 +28,7 @@ export interface InitContext extends VerbContext {
 export const text = ({ options }: Pick<VerbContext, "options">, name: string): string | undefined =>
   typeof options[name] === "string" ? options[name] : undefined;
 
+/** The hub to back up: the one that was found or named, or that is chosen. */
 export async function whichHub(context: InitContext): Promise<FoundHub> {
   const home = text(context, "hapiHome");
   const found = findHubs(context.host, {
@@ -64,6 +65,11 @@ export async function whichHub(context: InitContext): Promise<FoundHub> {
   return { hapiHome: answer, database: `${answer}/hapi.db`, by: "your answer" };
 }
 
+/**
+ * Where to send snapshots; undefined for nowhere, as --local-only says.
+ *
+ * @throws {BackupError} (usage) If nobody says.
+ */
 export async function whichDestination(
   context: InitContext,
   hub: string,
@@ -93,6 +99,7 @@ export async function whichDestination(
   return rsyncTo(context, targetOf(storage, hub), Number(port));
 }
 
+/** The destination that the options name. */
 export function destinationGiven(context: InitContext, hub: string): NewDestination | undefined {
   const storage = text(context, "storage");
   const folder = text(context, "folder");
@@ -122,6 +129,7 @@ function rsyncTo({ configFile }: InitContext, target: string, port: number): New
   };
 }
 
+/** Where the snapshots will lie, in words. */
 export function placesOf(
   context: InitContext,
   hub: string,
@@ -139,8 +147,10 @@ export function placesOf(
   }
 }
 
+/** The folder of the hubs on the storage host. */
 export const storageStore = (context: InitContext): string => text(context, "storageStore") ?? STORAGE_STORE;
 
+/** Recipients beside the new identity's own. */
 export async function whichOthers({ options, asks }: InitContext): Promise<string[]> {
   if (Array.isArray(options.recipient)) return options.recipient as string[];
   if (!asks) return [];
@@ -151,11 +161,13 @@ export async function whichOthers({ options, asks }: InitContext): Promise<strin
   return answer === "" ? [] : [answer];
 }
 
+/** Where a new identity is written to; with neither it is shown once. */
 export interface IdentityFiles {
   readonly identityFile?: string;
   readonly sheetFile?: string;
 }
 
+/** Where the new identity goes. @throws {BackupError} (usage) If nobody says. */
 export async function whereTo(context: InitContext): Promise<IdentityFiles> {
   const out = text(context, "identityOut");
   const sheet = text(context, "sheet");

@@ -24,6 +24,7 @@ export type RunTopic = { readonly verb: "backup"; readonly set: SetName } | { re
 
 type Places = Pick<Config, "store" | "hub" | "stateFolder">;
 
+/** Shipping logs where it may write; a set's runs lie beside its snapshots in the local store. */
 export function runLogFile(config: Places, topic: RunTopic): string {
   return topic.verb === "ship"
     ? `${shipFolder(config.stateFolder)}/runs.jsonl`

@@ -35,6 +35,7 @@ export interface SharedVerbParts {
   ) => Promise<void>;
 }
 
+/** `session`, `compare` and `browse`. */
 export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
   const { script } = shared;
 

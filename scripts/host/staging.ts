@@ -57,10 +57,12 @@ export function clearStaging(fs: Fs, folder: string): void {
   for (const { name } of fs.readDir(staging)) removeIfThere(fs, `${staging}/${name}`);
 }
 
+/** Says what is staged, durably: the last thing that `snapshot` does. */
 export function writeStaged(fs: Fs, folder: string, staged: Staged): void {
   writeFileDurably(fs, `${stagingFolder(folder)}/staged.json`, JSON.stringify(staged));
 }
 
+/** Says what the checks of the staged images found. */
 export function writeStagedChecks(fs: Fs, folder: string, checks: StagedChecks): void {
   writeFileDurably(fs, `${stagingFolder(folder)}/checks.json`, JSON.stringify(checks));
 }

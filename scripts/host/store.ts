@@ -56,6 +56,7 @@ export interface UnsealedSnapshot extends SnapshotFolder {
   };
 }
 
+/** Whether its seal could be read. */
 export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
   return snapshot.sealed.seal !== undefined;
 }
