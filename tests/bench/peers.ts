@@ -72,7 +72,7 @@ export async function borg(setup: PeerSetup): Promise<Peer> {
 }
 
 /** `sqlite3 .backup` + borg tuned for page-sized changes. */
-export async function borgFixed(setup: PeerSetup): Promise<Peer> {
+async function borgFixed(setup: PeerSetup): Promise<Peer> {
   const options = "--compression zstd,3 --chunker-params fixed,4096";
   return await ScriptedPeer.create("sqlite3 .backup + borg fixed,4096", setup, borgScripts(options));
 }

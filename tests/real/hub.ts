@@ -18,7 +18,7 @@ import { io, type Socket } from "npm:socket.io-client@4.8.4";
 import { freePort } from "./free_port.ts";
 
 /** The version the fixtures are built on; its database has `user_version` 26. */
-export const HUB_VERSION = "0.30.7";
+const HUB_VERSION = "0.30.7";
 
 const CACHE = new URL("../../node_modules/.cache/hapi-hub/", import.meta.url).pathname;
 const START_MS_MAX = 60_000;
