@@ -29,7 +29,7 @@ export const STATE = "state" as SetName;
 export type Step = (host: Host, dir: string) => Promise<void>;
 
 /** The configuration of the home in `dir` (see real/home.ts). */
-function configIn(dir: string): Config {
+export function configIn(dir: string): Config {
   const path = `${dir}/op/.config/hapi-backup/config.json`;
   return parseConfig(Deno.readTextFileSync(path), path, { home: `${dir}/op`, hostname: "home", env: {} });
 }
