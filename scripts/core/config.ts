@@ -6,17 +6,9 @@
  * @module
  */
 
-import {
-  createScanner,
-  findNodeAtLocation,
-  getNodeValue,
-  type Node,
-  type ParseError,
-  parseTree,
-  printParseErrorCode,
-} from "jsonc-parser";
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
+import { parseJsonc, placeInText } from "./jsonc.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "./names.ts";
 import { normalizePath } from "./paths.ts";
 
@@ -318,48 +310,8 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     sets.set(setName as SetName, { ...set, sources });
   }
 
-  const destinations = raw.destinations.map((destination, index): Destination => {
-    const name = destination.name ?? `${destination.kind}${index === 0 ? "" : index + 1}`;
-    switch (destination.kind) {
-      case "rsync":
-        return {
-          ...destination,
-          name,
-          identityFile: absolute(destination.identityFile),
-          knownHostsFile: absolute(destination.knownHostsFile),
-          ...(destination.readIdentityFile
-            ? { readIdentityFile: absolute(destination.readIdentityFile) }
-            : {}),
-        };
-      case "folder":
-        return { ...destination, name, path: absolute(destination.path) };
-      case "rclone":
-        return {
-          ...destination,
-          name,
-          ...(destination.configFile ? { configFile: absolute(destination.configFile) } : {}),
-        };
-    }
-  });
-  const notify = raw.notify.map((notifier, index): Notifier => {
-    const name = notifier.name ?? `${notifier.kind}${index === 0 ? "" : index + 1}`;
-    if (notifier.kind === "command") {
-      const [program, ...args] = notifier.command;
-      return { ...notifier, name, command: [absolute(program!), ...args] };
-    }
-    if ((notifier.url === undefined) === (notifier.urlFile === undefined)) {
-      fail(`notify.${index}: it needs either url or urlFile`, "urlFile names a file that holds the address");
-    }
-    if (notifier.url && /\/\/[^/]*@/.test(notifier.url)) {
-      fail(`notify.${index}.url: a password stands in it`, "use tokenFile, or keep the address in urlFile");
-    }
-    return {
-      ...notifier,
-      name,
-      ...(notifier.urlFile ? { urlFile: absolute(notifier.urlFile) } : {}),
-      ...("tokenFile" in notifier && notifier.tokenFile ? { tokenFile: absolute(notifier.tokenFile) } : {}),
-    } as Notifier;
-  });
+  const destinations = raw.destinations.map((each, index) => resolveDestination(each, index, absolute));
+  const notify = raw.notify.map((each, index) => resolveNotifier(each, index, absolute, fail));
   for (const [what, all] of [["destinations", destinations], ["notifiers", notify]] as const) {
     const names = all.map(({ name }) => name);
     const twice = names.find((name, index) => names.indexOf(name) !== index);
@@ -383,6 +335,65 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     proofMaxAgeDays: raw.proofMaxAgeDays,
   };
 }
+
+type Absolute = (path: string) => string;
+
+/** @param index Its place in the list, which names it where it has no name. */
+function resolveDestination(
+  raw: z.infer<typeof destination>,
+  index: number,
+  absolute: Absolute,
+): Destination {
+  const name = nameOrKind(raw, index);
+  switch (raw.kind) {
+    case "rsync": {
+      const readIdentityFile = raw.readIdentityFile ? absolute(raw.readIdentityFile) : undefined;
+      return {
+        ...raw,
+        name,
+        identityFile: absolute(raw.identityFile),
+        knownHostsFile: absolute(raw.knownHostsFile),
+        ...(readIdentityFile === undefined ? {} : { readIdentityFile }),
+      };
+    }
+    case "folder":
+      return { ...raw, name, path: absolute(raw.path) };
+    case "rclone":
+      return { ...raw, name, ...(raw.configFile ? { configFile: absolute(raw.configFile) } : {}) };
+  }
+}
+
+/** @param index As for {@linkcode resolveDestination}. */
+function resolveNotifier(
+  raw: z.infer<typeof notifier>,
+  index: number,
+  absolute: Absolute,
+  fail: (state: string, hint: string) => never,
+): Notifier {
+  const name = nameOrKind(raw, index);
+  if (raw.kind === "command") {
+    const [program, ...args] = raw.command;
+    return { ...raw, name, command: [absolute(program!), ...args] };
+  }
+  if ((raw.url === undefined) === (raw.urlFile === undefined)) {
+    fail(`notify.${index}: it needs either url or urlFile`, "urlFile names a file that holds the address");
+  }
+  if (raw.url && /\/\/[^/]*@/.test(raw.url)) {
+    fail(`notify.${index}.url: a password stands in it`, "use tokenFile, or keep the address in urlFile");
+  }
+  return {
+    ...raw,
+    name,
+    ...(raw.urlFile ? { urlFile: absolute(raw.urlFile) } : {}),
+    ...("tokenFile" in raw && raw.tokenFile ? { tokenFile: absolute(raw.tokenFile) } : {}),
+  } as Notifier;
+}
+
+/** Its own name, or its kind, with a number unless it is the first of the list. */
+const nameOrKind = (
+  raw: { readonly kind: string; readonly name?: string | undefined },
+  index: number,
+): string => raw.name ?? `${raw.kind}${index === 0 ? "" : index + 1}`;
 
 /** The sets of DESIGN's table: `state` twice daily, `voice` weekly. */
 function defaultSets(hapiHome: string, dbPath: string | undefined): Record<string, z.infer<typeof set>> {
@@ -419,79 +430,6 @@ export function hubNameFor(hostname: string): HubName {
     .slice(0, 63);
   return (isHubName(name) ? name : "hub") as HubName;
 }
-
-/** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */
-export function parseJsonc(text: string, where: string): unknown {
-  refuseDeep(text, where);
-  const errors: ParseError[] = [];
-  const tree = parseTree(text, errors, { allowTrailingComma: true });
-  const error = errors[0];
-  if (error || !tree) {
-    const at = error ? lineOf(text, error.offset) : 1;
-    throw new BackupError(
-      `Cannot use configuration ${where}: line ${at} is not JSON (${
-        error ? printParseErrorCode(error.error) : "it is empty"
-      })`,
-      { kind: "config", hint: "mend that line; comments and trailing commas are allowed" },
-    );
-  }
-  refuseTwice(tree, text, where);
-  return getNodeValue(tree);
-}
-
-/** What is nested deeper than this is no configuration, and would take more stack than there is. */
-const DEPTH_MAX = 100;
-
-function refuseDeep(text: string, where: string): void {
-  const scanner = createScanner(text, true);
-  let depth = 0;
-  for (scanner.scan(); scanner.getTokenOffset() < text.length; scanner.scan()) {
-    const first = text[scanner.getTokenOffset()]!;
-    if (first === "{" || first === "[") depth++;
-    else if (first === "}" || first === "]") depth--;
-    if (depth > DEPTH_MAX) {
-      const line = lineOf(text, scanner.getTokenOffset());
-      throw new BackupError(
-        `Cannot use configuration ${where}: line ${line} is nested deeper than ${DEPTH_MAX}`,
-        {
-          kind: "config",
-          hint: "remove what is not part of a configuration",
-        },
-      );
-    }
-  }
-}
-
-/** JSON lets a key stand twice and takes the last: a configuration must not say two things. */
-function refuseTwice(node: Node, text: string, where: string): void {
-  if (node.type === "object") {
-    const seen = new Set<unknown>();
-    for (const property of node.children ?? []) {
-      const key = property.children?.[0]?.value;
-      if (seen.has(key) || key === "__proto__") {
-        throw new BackupError(
-          `Cannot use configuration ${where}: line ${lineOf(text, property.offset)}: key ${
-            JSON.stringify(key)
-          } ${key === "__proto__" ? "is not a key" : "stands there twice"}`,
-          { kind: "config", hint: "remove one of them" },
-        );
-      }
-      seen.add(key);
-    }
-  }
-  for (const child of node.children ?? []) refuseTwice(child, text, where);
-}
-
-/** Where in a configuration's text an issue lies: `line 3: hubs.home.signers: `. */
-export function placeInText(text: string, issue: z.core.$ZodIssue): string {
-  const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
-  const tree = parseTree(text);
-  const node = tree && findNodeAtLocation(tree, path);
-  const line = node ? `line ${lineOf(text, node.offset)}: ` : "";
-  return path.length === 0 ? line : `${line}${path.join(".")}: `;
-}
-
-const lineOf = (text: string, offset: number): number => text.slice(0, offset).split("\n").length;
 
 /** The JSON Schema of the configuration file, for editors and for Nix. */
 export function configJsonSchema(): unknown {

@@ -7,9 +7,9 @@
  */
 
 import { z } from "zod";
-import { parseJsonc, placeInText } from "./config.ts";
 import { defined } from "./defined.ts";
 import { BackupError } from "./errors.ts";
+import { parseJsonc, placeInText } from "./jsonc.ts";
 import type { HubName, SetName } from "./names.ts";
 import { fingerprintOf, parsePublicKeyLine } from "./openssh_key.ts";
 import { normalizePath } from "./paths.ts";
