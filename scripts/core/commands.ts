@@ -50,6 +50,12 @@ const SET: OptionSpec = {
   default: "state",
   suggestions: ["state", "voice", "all"],
 };
+const ONE_SET: OptionSpec = { flags: "--set <name>", text: "which set", default: "state" };
+const FULL: OptionSpec = { flags: "--full", text: "start a new chain" };
+const ACCEPT: OptionSpec = {
+  flags: "--accept",
+  text: "take lost rows for intended: the snapshot counts as good",
+};
 const STORE: OptionSpec = {
   flags: "--store <store>",
   text:
@@ -83,6 +89,8 @@ const OPENING: readonly OptionSpec[] = [
     many: true,
   },
 ];
+/** A store, and what opens the snapshots in it. */
+const OPENED_STORE: readonly OptionSpec[] = [STORE, HUB, ...OPENING, ...REMOTE];
 const SCRATCH: OptionSpec = {
   flags: "--scratch <folder>",
   text: "where to restore to in order to look; removed afterwards",
@@ -150,8 +158,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     config: "hub",
     options: [
       SET,
-      { flags: "--full", text: "start a new chain" },
-      { flags: "--accept", text: "take lost rows for intended: the snapshot counts as good" },
+      FULL,
+      ACCEPT,
       { flags: "--no-ship", text: "leave it in the local store" },
       WAIT,
     ],
@@ -172,8 +180,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     config: "hub",
     options: [
       SET,
-      { flags: "--full", text: "start a new chain" },
-      { flags: "--accept", text: "take lost rows for intended: the snapshot counts as good" },
+      FULL,
+      ACCEPT,
       WAIT,
     ],
     example: "hapi-backup encrypt --set state",
@@ -195,16 +203,13 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "restore a snapshot into scratch and prove that it is whole",
     config: "hub",
     options: [
-      { flags: "--set <name>", text: "which set", default: "state" },
+      ONE_SET,
       {
         ...SNAPSHOT,
         text: '"latest", "random", an id, or a time such as "2026-11-20 06:00"',
         suggestions: ["latest", "random"],
       },
-      STORE,
-      HUB,
-      ...OPENING,
-      ...REMOTE,
+      ...OPENED_STORE,
       SCRATCH,
       {
         flags: "--hub <program>",
@@ -226,12 +231,9 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--in-place", text: "put everything back where it was" },
       { flags: "--only <glob>", text: "only these places, such as home/.hapi/*.json", many: true },
       { flags: "--dry-run", text: "say what would be done" },
-      { flags: "--set <name>", text: "which set", default: "state" },
+      ONE_SET,
       SNAPSHOT,
-      STORE,
-      HUB,
-      ...OPENING,
-      ...REMOTE,
+      ...OPENED_STORE,
       WAIT,
     ],
     example: 'hapi-backup restore --to ~/restored --snapshot "2026-11-20 06:00"',
@@ -261,11 +263,8 @@ export const COMMANDS: readonly CommandSpec[] = [
       },
       { flags: "--keep", text: "where rows differ, leave those that are there" },
       { flags: "--replace", text: "where rows differ, take the snapshot's" },
-      { flags: "--set <name>", text: "which set", default: "state" },
-      STORE,
-      HUB,
-      ...OPENING,
-      ...REMOTE,
+      ONE_SET,
+      ...OPENED_STORE,
       SCRATCH,
       WAIT,
     ],
@@ -281,11 +280,8 @@ export const COMMANDS: readonly CommandSpec[] = [
       { name: "<to>", text: "another" },
     ],
     options: [
-      { flags: "--set <name>", text: "which set", default: "state" },
-      STORE,
-      HUB,
-      ...OPENING,
-      ...REMOTE,
+      ONE_SET,
+      ...OPENED_STORE,
       SCRATCH,
     ],
     example: "hapi-backup compare 2026-11-20 latest --identity identity.txt --json",
@@ -297,11 +293,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     details: "Where there is no terminal: list, session list, compare, restore --only.",
     config: "hub",
     options: [
-      { flags: "--set <name>", text: "which set", default: "state" },
-      STORE,
-      HUB,
-      ...OPENING,
-      ...REMOTE,
+      ONE_SET,
+      ...OPENED_STORE,
       SCRATCH,
     ],
     example: "hapi-backup browse --identity identity.txt",
@@ -364,7 +357,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       { name: "<action>", text: "what to do", choices: ["list", "add", "drop", "prove"] },
       { name: "[recipient]", text: "add, drop: which; drop takes the start of one" },
     ],
-    options: [STORE, HUB, ...OPENING, ...REMOTE, SCRATCH],
+    options: [...OPENED_STORE, SCRATCH],
     example: "hapi-backup keys prove --identity /media/usb/identity.txt",
   },
   {
