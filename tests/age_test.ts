@@ -14,6 +14,7 @@ import {
   PayloadDecrypter,
   PayloadEncrypter,
 } from "../scripts/core/age_payload.ts";
+import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import { createEncrypter, encryptStream, HEADER_BYTES_MAX, parseRecipient } from "../scripts/host/age.ts";
 import {
@@ -27,18 +28,9 @@ import {
   readIdentities,
   recipientOf,
 } from "../scripts/host/identity.ts";
+import { inTempDir } from "./real/temp_dir.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-function concat(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(pieces.reduce((total, piece) => total + piece.length, 0));
-  let offset = 0;
-  for (const piece of pieces) {
-    whole.set(piece, offset);
-    offset += piece.length;
-  }
-  return whole;
-}
 
 function* inPieces(bytes: Uint8Array, size: number): Generator<Uint8Array<ArrayBuffer>> {
   for (let offset = 0; offset < bytes.length; offset += size) yield bytes.slice(offset, offset + size);
@@ -57,7 +49,7 @@ function run(codec: Codec, bytes: Uint8Array, size: number): { output: Uint8Arra
   } catch (thrown) {
     error = thrown;
   }
-  return { output: concat(pieces), error };
+  return { output: concatBytes(...pieces), error };
 }
 
 async function decrypt(
@@ -78,12 +70,12 @@ async function encrypt(
   recipients: readonly string[],
 ): Promise<Uint8Array<ArrayBuffer>> {
   const encrypter = await createEncrypter(recipients);
-  return concat([encrypter.header, ...encrypter.push(plaintext), ...encrypter.finish()]);
+  return concatBytes(encrypter.header, ...encrypter.push(plaintext), ...encrypter.finish());
 }
 
 async function decryptStreamed(file: Uint8Array, identities: readonly Identity[], size: number) {
   const stream = ReadableStream.from(inPieces(file, size)).pipeThrough(decryptStream(identities));
-  return concat(await Array.fromAsync(stream));
+  return concatBytes(...await Array.fromAsync(stream));
 }
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
@@ -104,15 +96,6 @@ async function program(
   await writing;
   assert.ok(success, `${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
   return stdout;
-}
-
-async function inTempDir(test: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "age-test-" });
-  try {
-    await test(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
 }
 
 // ── The format's official vectors ──────────────────────────────────────────────────────────────────────────────
@@ -247,7 +230,7 @@ Deno.test("a stream encrypts to what a stream decrypts", async () => {
   for (const bytes of [new Uint8Array(), plaintext]) {
     const file = ReadableStream.from(inPieces(bytes, 7777)).pipeThrough(await encryptStream([recipient]));
     const back = file.pipeThrough(decryptStream([identity]));
-    assert.equal(sha256(concat(await Array.fromAsync(back))), sha256(bytes));
+    assert.equal(sha256(concatBytes(...await Array.fromAsync(back))), sha256(bytes));
   }
 });
 
@@ -288,7 +271,7 @@ Deno.test("a payload passes through its streams", async () => {
   const back = ReadableStream.from(inPieces(plaintext, 1234))
     .pipeThrough(encryptPayload(fileKey, randomBytes(16)))
     .pipeThrough(decryptPayload(fileKey));
-  assert.equal(sha256(concat(await Array.fromAsync(back))), sha256(plaintext));
+  assert.equal(sha256(concatBytes(...await Array.fromAsync(back))), sha256(plaintext));
 });
 
 Deno.test("a payload cut near the edge of a chunk, or with chunks left out, doubled or swapped, is refused", () => {
@@ -299,7 +282,7 @@ Deno.test("a payload cut near the edge of a chunk, or with chunks left out, doub
     payload.subarray(0, 16),
     ...[0, 1, 2].map((index) => payload.subarray(16 + index * 65552, 16 + (index + 1) * 65552)),
   ] as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
-  assert.equal(run(new PayloadDecrypter(fileKey), concat([nonce, a, b, c]), 4096).error, undefined);
+  assert.equal(run(new PayloadDecrypter(fileKey), concatBytes(nonce, a, b, c), 4096).error, undefined);
   const broken: [string, Uint8Array[]][] = [
     ["without its last chunk", [nonce, a, b]],
     ["without its first chunk", [nonce, b, c]],
@@ -319,7 +302,7 @@ Deno.test("a payload cut near the edge of a chunk, or with chunks left out, doub
   }
   for (const [what, pieces] of broken) {
     for (const size of [2 ** 20, 65552, 1000]) {
-      const { output, error } = run(new PayloadDecrypter(fileKey), concat(pieces), size);
+      const { output, error } = run(new PayloadDecrypter(fileKey), concatBytes(...pieces), size);
       assert.equal(kindOf(error), "integrity", what);
       assert.deepEqual(
         output,
@@ -348,8 +331,8 @@ Deno.test("every cut of a small file is refused, and so is anything added", asyn
     assert.equal(output.length, 0);
     await assert.rejects(decryptStreamed(file.subarray(0, length), [identity], 50), { kind: "integrity" });
   }
-  assert.equal(kindOf((await decrypt(concat([file, Uint8Array.of(0)]), [identity])).error), "integrity");
-  assert.equal(kindOf((await decrypt(concat([file, file]), [identity])).error), "integrity");
+  assert.equal(kindOf((await decrypt(concatBytes(file, Uint8Array.of(0)), [identity])).error), "integrity");
+  assert.equal(kindOf((await decrypt(concatBytes(file, file), [identity])).error), "integrity");
 });
 
 Deno.test("every flipped bit of a small file is refused", async () => {
@@ -636,7 +619,7 @@ Deno.test("no bytes make decryption throw anything but a BackupError", async () 
     ),
     fc.tuple(fc.nat(file.length), fc.nat(20), fc.uint8Array({ maxLength: 20 })).map((
       [at, removed, inserted],
-    ) => concat([file.subarray(0, at), inserted, file.subarray(at + removed)])),
+    ) => concatBytes(file.subarray(0, at), inserted, file.subarray(at + removed))),
   );
   await fc.assert(
     fc.asyncProperty(bytes, async (bytes) => {

@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { backup, DatabaseSync } from "node:sqlite";
 import fc from "npm:fast-check@4.10.2";
+import { concatBytes } from "../scripts/core/bytes.ts";
 import { DeltaDecoder, DeltaEncoder } from "../scripts/core/delta.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import {
@@ -52,21 +53,11 @@ class MemoryImage implements Image {
   }
 }
 
-function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
-}
-
 function drain(chunks: Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large">) {
   const parts: Uint8Array[] = [];
   let step = chunks.next();
   for (; !step.done; step = chunks.next()) parts.push(step.value);
-  return { delta: concat(parts), stats: step.value };
+  return { delta: concatBytes(...parts), stats: step.value };
 }
 
 function diff(base: Uint8Array, next: Uint8Array, pageBytes: number, options: EncodeOptions = {}) {
@@ -82,7 +73,7 @@ function journalOf(base: Uint8Array, delta: Uint8Array, nextBytes: number, piece
   const journal = new DeltaJournal(new MemoryImage(base), nextBytes, (data) => parts.push(data.slice()));
   for (let at = 0; at < delta.length; at += pieceBytes) journal.push(delta.subarray(at, at + pieceBytes));
   journal.finish();
-  const all = concat(parts);
+  const all = concatBytes(...parts);
   assert.equal(journal.journalBytes, all.length);
   return all;
 }
@@ -181,11 +172,11 @@ const images = fc.record({
     if (edit.kind === "move") next.copyWithin(to, at, at + bytes);
     if (edit.kind === "zero") next.fill(0, at, at + bytes);
     if (edit.kind === "grow") {
-      next = concat([next, noise(pageBytes, seed + i), next.subarray(page, page + pageBytes)]);
+      next = concatBytes(next, noise(pageBytes, seed + i), next.subarray(page, page + pageBytes));
     }
     if (edit.kind === "cut") next = next.slice(0, page);
     if (edit.kind === "insert") {
-      next = concat([next.subarray(0, page), noise(pageBytes, seed + i), next.subarray(page)]);
+      next = concatBytes(next.subarray(0, page), noise(pageBytes, seed + i), next.subarray(page));
     }
     if (edit.kind === "shift") {
       const shift = edit.bytes % pageBytes;
@@ -276,7 +267,7 @@ function encoded(build: (encoder: DeltaEncoder) => void, chunkBytes?: number): U
   const encoder = new DeltaEncoder((chunk) => parts.push(chunk), chunkBytes);
   build(encoder);
   encoder.end();
-  const delta = concat(parts);
+  const delta = concatBytes(...parts);
   assert.equal(encoder.bytes, delta.length);
   return delta;
 }
@@ -375,7 +366,7 @@ Deno.test("the decoder refuses what no honest delta holds", () => {
 
 Deno.test("every cut and every flipped bit of a delta is refused, or gives other bytes, never worse", () => {
   const base = noise(6 * 512, 7);
-  const next = concat([base.subarray(0, 512), noise(300, 8), base.subarray(900, 2800), noise(872, 9)]);
+  const next = concatBytes(base.subarray(0, 512), noise(300, 8), base.subarray(900, 2800), noise(872, 9));
   const { delta } = diff(base, next.subarray(0, 3584), 512);
   const attempt = (damaged: Uint8Array): Uint8Array | undefined => {
     try {
@@ -403,7 +394,7 @@ Deno.test("every cut and every flipped bit of a delta is refused, or gives other
 
 Deno.test("a journal that is cut or damaged is recognised, and the image stays as it was", () => {
   const base = noise(8 * 512, 1);
-  const next = concat([base.subarray(512, 2048), noise(1024, 2), base.subarray(2048)]);
+  const next = concatBytes(base.subarray(512, 2048), noise(1024, 2), base.subarray(2048));
   const { delta } = diff(base, next, 512);
   const whole = journalOf(base, delta, next.length);
   const image = new MemoryImage(base);
@@ -486,7 +477,7 @@ Deno.test("what moved between changed pages is copied in one piece, across page 
 Deno.test("a match does not run on from one changed page into another that is not the next", () => {
   const base = noise(8 * 512, 13);
   const next = base.slice();
-  const joined = concat([base.subarray(1 * 512 + 256, 2 * 512), base.subarray(3 * 512, 3 * 512 + 256)]);
+  const joined = concatBytes(base.subarray(1 * 512 + 256, 2 * 512), base.subarray(3 * 512, 3 * 512 + 256));
   next.set(joined, 6 * 512); // the end of page 1 and the start of page 3
   next.fill(1, 1 * 512, 1 * 512 + 40);
   next.fill(2, 3 * 512 + 300, 3 * 512 + 340);
@@ -498,7 +489,7 @@ Deno.test("a match does not run on from one changed page into another that is no
 Deno.test("moved pages are found past the index's limit, by reading them again", () => {
   const base = noise(512 * 4096, 11);
   // Every page one further, as after a VACUUM: nothing is equal in place.
-  const next = concat([base.subarray(0, 4096), noise(4096, 12), base.subarray(4096)]);
+  const next = concatBytes(base.subarray(0, 4096), noise(4096, 12), base.subarray(4096));
   const { delta, stats } = diff(base, next, 4096, { indexBytesMax: 64 * 1024 });
   assert(stats.literalBytes < 4 * 4096, `${stats.literalBytes} literal bytes`);
   assertSame(patch(base, delta, next.length), next);
@@ -563,8 +554,8 @@ Deno.test("the hooks see every byte of both images once, in order", () => {
     onBase: (chunk) => seen[0].push(chunk.slice()),
     onNext: (chunk) => seen[1].push(chunk.slice()),
   });
-  assertSame(concat(seen[0]), base);
-  assertSame(concat(seen[1]), next);
+  assertSame(concatBytes(...seen[0]), base);
+  assertSame(concatBytes(...seen[1]), next);
 });
 
 Deno.test("images that are not whole pages are refused", () => {

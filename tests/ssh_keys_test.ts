@@ -2,11 +2,9 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import fc from "npm:fast-check@4.10.2";
+import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import {
-  armorText,
-  concatBytes,
-  dearmorText,
   fingerprintOf,
   formatPrivateKey,
   formatPublicKeyLine,
@@ -15,10 +13,10 @@ import {
   parsePublicKeyLine,
   publicKeyBlob,
   publicKeyOf,
-  sshString,
-  uint32,
 } from "../scripts/core/openssh_key.ts";
+import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/ssh_wire.ts";
 import { signSsh, verifySsh } from "../scripts/core/sshsig.ts";
+import { inTempDir } from "./real/temp_dir.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -40,15 +38,6 @@ async function mustKeygen(args: string[], input = ""): Promise<string> {
   const { ok, output } = await keygen(args, input);
   assert.ok(ok, `ssh-keygen ${args.join(" ")}: ${output}`);
   return output;
-}
-
-async function inTempDir(test: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "ssh-keys-test-" });
-  try {
-    await test(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
 }
 
 function kindOf(error: unknown): ErrorKind {

@@ -9,21 +9,17 @@
  */
 
 import { createHash, sign, verify } from "node:crypto";
+import { concatBytes } from "./bytes.ts";
 import { BackupError } from "./errors.ts";
 import {
-  armorText,
-  concatBytes,
-  dearmorText,
   ED25519,
   parsePublicKeyBlob,
   privateKeyObject,
   publicKeyBlob,
   publicKeyObject,
   publicKeyOf,
-  SshReader,
-  sshString,
-  uint32,
 } from "./openssh_key.ts";
+import { armorText, dearmorText, SshReader, sshString, uint32 } from "./ssh_wire.ts";
 
 const START = "-----BEGIN SSH SIGNATURE-----";
 const END = "-----END SSH SIGNATURE-----";

@@ -2,18 +2,10 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
 import { startHub } from "../real/hub.ts";
+import { inTempDir } from "../real/temp_dir.ts";
 import { type CaseName, CASES, countRows, generateHubDatabase } from "./generate.ts";
 
 const SMALL = { sessions: 9, messages: 2500 };
-
-async function inTempDir(run: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "generate-test-" });
-  try {
-    await run(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-}
 
 async function sha256(path: string): Promise<string> {
   return createHash("sha256").update(await Deno.readFile(path)).digest("hex");

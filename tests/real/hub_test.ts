@@ -1,15 +1,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { ensureHub, startHub } from "./hub.ts";
-
-async function inTempDir(run: (dir: string) => Promise<void>): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "hub-test-" });
-  try {
-    await run(dir);
-  } finally {
-    await Deno.remove(dir, { recursive: true });
-  }
-}
+import { inTempDir } from "./temp_dir.ts";
 
 Deno.test("ensureHub() gives one binary to several askers at once", async () => {
   const paths = await Promise.all([ensureHub(), ensureHub(), ensureHub()]);
