@@ -163,28 +163,6 @@ export class PayloadDecrypter implements Codec {
   }
 }
 
-/** A stream that passes its bytes through `codec`. */
-export function streamThrough(codec: Codec): TransformStream<Uint8Array, Uint8Array<ArrayBuffer>> {
-  return new TransformStream({
-    transform(bytes, controller) {
-      for (const piece of codec.push(bytes)) controller.enqueue(piece);
-    },
-    flush(controller) {
-      for (const piece of codec.finish()) controller.enqueue(piece);
-    },
-  });
-}
-
-/** A stream that encrypts a payload: see {@linkcode PayloadEncrypter}. Inverse of {@linkcode decryptPayload}. */
-export function encryptPayload(fileKey: Uint8Array, nonce: Uint8Array): ReturnType<typeof streamThrough> {
-  return streamThrough(new PayloadEncrypter(fileKey, nonce));
-}
-
-/** A stream that decrypts a payload: see {@linkcode PayloadDecrypter}. Inverse of {@linkcode encryptPayload}. */
-export function decryptPayload(fileKey: Uint8Array): ReturnType<typeof streamThrough> {
-  return streamThrough(new PayloadDecrypter(fileKey));
-}
-
 /**
  * The length of the payload (nonce included) that holds `plaintextBytes` bytes.
  * Useful to foresee how much room a file takes: age hides contents, not lengths.

@@ -7,11 +7,9 @@
  * @module
  */
 
-import { z } from "zod";
 import type { Manifest, SavedFile } from "./manifest.ts";
 import type { SnapshotId, SourceName } from "./names.ts";
-import { isPlace, type Place } from "./place.ts";
-import { snapshotId } from "./text_schemas.ts";
+import type { Place } from "./place.ts";
 
 /**
  * A file read within this time of its last change may have changed again without a trace: Deno tells ctime in whole
@@ -19,29 +17,27 @@ import { snapshotId } from "./text_schemas.ts";
  */
 const RACY_MS = 2_000;
 
-const fileIdentity = z.strictObject({
-  bytes: z.number(),
-  mtimeMs: z.number(),
-  ctimeMs: z.number(),
-  inode: z.number(),
-  device: z.number(),
-});
-const rememberedFiles = z.strictObject({
-  version: z.literal(1),
-  snapshot: snapshotId,
-  files: z.record(
-    z.string().refine(isPlace),
-    // The clock's time, in milliseconds, when reading the file began.
-    fileIdentity.extend({ readMs: z.number() }),
-  ),
-});
-
 /** What of `stat` shows that a file has changed. */
-export type FileIdentity = z.infer<typeof fileIdentity>;
-/** How each file looked when the snapshot's bytes of it were read. JSON; kept on the hub, in no snapshot. */
-export type RememberedFiles = z.infer<typeof rememberedFiles>;
-/** How one of them looked. */
-export type RememberedFile = RememberedFiles["files"][Place];
+export interface FileIdentity {
+  readonly bytes: number;
+  readonly mtimeMs: number;
+  readonly ctimeMs: number;
+  readonly inode: number;
+  readonly device: number;
+}
+
+/** How a file looked when the snapshot's bytes of it were read. */
+export interface RememberedFile extends FileIdentity {
+  /** The clock's time, in milliseconds, when reading the file began. */
+  readonly readMs: number;
+}
+
+/** How each file of a snapshot looked. Kept on the hub, in no snapshot. */
+export interface RememberedFiles {
+  readonly version: 1;
+  readonly snapshot: SnapshotId;
+  readonly files: Readonly<Record<Place, RememberedFile>>;
+}
 
 /** Something that a source names, as it stood when it was found. */
 export interface FoundFile {
@@ -184,19 +180,4 @@ export function removedPlaces(
 ): Place[] {
   const here = new Set([...saved].map((file) => file.place));
   return [...previous].map((file) => file.place).filter((place) => !here.has(place)).sort();
-}
-
-/** The memory as JSON. Inverse of {@linkcode parseRememberedFiles}. */
-export function serializeRememberedFiles(remembered: RememberedFiles): string {
-  return JSON.stringify(remembered);
-}
-
-/** Reads the memory; undefined if it is damaged or of another version, which costs no more than reading every file. */
-export function parseRememberedFiles(text: string): RememberedFiles | undefined {
-  try {
-    const parsed = rememberedFiles.safeParse(JSON.parse(text));
-    return parsed.success ? parsed.data : undefined;
-  } catch {
-    return undefined;
-  }
 }

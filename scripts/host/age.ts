@@ -15,7 +15,6 @@ import {
   PAYLOAD_NONCE_BYTES,
   payloadBytesOf,
   PayloadEncrypter,
-  streamThrough,
 } from "../core/age_payload.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 
@@ -90,18 +89,6 @@ export async function createEncrypter(recipients: readonly string[]): Promise<Ag
   const { header, fileKey } = await createHeader(parsed);
   const payload = new PayloadEncrypter(fileKey, randomBytes(PAYLOAD_NONCE_BYTES));
   return { header, push: (bytes) => payload.push(bytes), finish: () => payload.finish() };
-}
-
-/** A stream from plaintext to a whole age file. @throws {BackupError} (config) As {@linkcode createEncrypter}. */
-export async function encryptStream(
-  recipients: readonly string[],
-): Promise<TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>> {
-  const { header, push, finish } = await createEncrypter(recipients);
-  const pending = [header];
-  return streamThrough({
-    push: (bytes) => [...pending.splice(0), ...push(bytes)],
-    finish: () => [...pending.splice(0), ...finish()],
-  });
 }
 
 /**

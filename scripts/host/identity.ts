@@ -154,29 +154,6 @@ export async function decryptHeaderOnly(start: Uint8Array, identities: readonly 
   await createDecrypter(start, identities);
 }
 
-/** A stream from a whole age file to its plaintext. It fails as {@linkcode createDecrypter} and its codec do. */
-export function decryptStream(
-  identities: readonly Identity[],
-): TransformStream<Uint8Array, Uint8Array<ArrayBuffer>> {
-  let decrypter: AgeDecrypter | undefined;
-  let start = new Uint8Array();
-  return new TransformStream({
-    async transform(bytes, controller) {
-      if (!decrypter) {
-        start = concat(start, bytes);
-        if (headerBytesOf(start) === undefined) return;
-        decrypter = await createDecrypter(start, identities);
-        bytes = start.subarray(decrypter.headerBytes);
-      }
-      for (const piece of decrypter.push(bytes)) controller.enqueue(piece);
-    },
-    flush(controller) {
-      if (!decrypter) throw unopenable("it ends within its header");
-      for (const piece of decrypter.finish()) controller.enqueue(piece);
-    },
-  });
-}
-
 /** Makes a new identity, with the recipient that belongs to it. */
 export async function generateIdentity(
   type: "x25519" | "hybrid" = "x25519",
@@ -233,13 +210,6 @@ async function decryptHeader(header: Uint8Array, identities: readonly Identity[]
       { kind: "key", hint: "give the identity that belongs to one of the recipients it was encrypted to" },
     );
   }
-}
-
-function concat(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(a.length + b.length);
-  whole.set(a);
-  whole.set(b, a.length);
-  return whole;
 }
 
 function unopenable(state: string): BackupError {
