@@ -7,6 +7,7 @@
  * @module
  */
 
+import { type FileMark, isSameMark } from "./file_mark.ts";
 import type { Manifest, SavedFile } from "./manifest.ts";
 import type { SnapshotId, SourceName } from "./names.ts";
 import type { Place } from "./place.ts";
@@ -17,17 +18,8 @@ import type { Place } from "./place.ts";
  */
 const RACY_MS = 2_000;
 
-/** What of `stat` shows that a file has changed. */
-export interface FileIdentity {
-  readonly bytes: number;
-  readonly mtimeMs: number;
-  readonly ctimeMs: number;
-  readonly inode: number;
-  readonly device: number;
-}
-
 /** How a file looked when the snapshot's bytes of it were read. */
-export interface RememberedFile extends FileIdentity {
+export interface RememberedFile extends FileMark {
   /** The clock's time, in milliseconds, when reading the file began. */
   readonly readMs: number;
 }
@@ -46,7 +38,7 @@ export interface FoundFile {
   /** Absolute path to read it at. */
   readonly path: string;
   readonly type: "file" | "folder" | "link";
-  readonly stat: FileIdentity & { readonly mode: number };
+  readonly stat: FileMark & { readonly mode: number };
   /** What a link points to. */
   readonly target?: string;
   /** Whether the operator named this very path: then a link there is followed. */
@@ -136,15 +128,9 @@ function chooseByPlace(found: Iterable<FoundFile>, except: ReadonlySet<Place>, n
   return [...byPlace.values()].sort((a, b) => a.place < b.place ? -1 : 1);
 }
 
-function isUnchanged(now: FileIdentity, then: RememberedFile): boolean {
+function isUnchanged(now: FileMark, then: RememberedFile): boolean {
   const racy = then.ctimeMs >= then.readMs - RACY_MS || Math.abs(then.mtimeMs - then.readMs) <= RACY_MS;
-  return !racy && isSameIdentity(now, then);
-}
-
-/** Whether `stat` shows no difference between two moments of a file. */
-export function isSameIdentity(one: FileIdentity, other: FileIdentity): boolean {
-  return one.bytes === other.bytes && one.mtimeMs === other.mtimeMs && one.ctimeMs === other.ctimeMs &&
-    one.inode === other.inode && one.device === other.device;
+  return !racy && isSameMark(now, then);
 }
 
 /** The content that a chain of snapshots holds, by what it is and not by what it was called. */

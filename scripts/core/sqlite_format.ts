@@ -6,6 +6,8 @@
  * @module
  */
 
+import type { FileMark } from "./file_mark.ts";
+
 /** Length of the database header in bytes. */
 export const HEADER_BYTES = 100;
 /** Length of the WAL's header in bytes. */
@@ -49,15 +51,6 @@ export function readHeader(header: Uint8Array): HeaderKind {
     wal: header[18] === 2 && header[19] === 2,
     bytes: isCounted ? view.getUint32(28) * pageBytes : 0,
   };
-}
-
-/** Where a file stood on the disk. */
-export interface FileMark {
-  readonly device: number;
-  readonly inode: number;
-  readonly bytes: number;
-  readonly mtimeMs: number;
-  readonly ctimeMs: number;
 }
 
 /**

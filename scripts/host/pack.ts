@@ -14,12 +14,12 @@ import {
   ContentIndex,
   type FilePlan,
   type FoundFile,
-  isSameIdentity,
   type PlannedFile,
   type RememberedFile,
   type RememberedFiles,
   removedPlaces,
 } from "../core/file_index.ts";
+import { isSameMark, markOf } from "../core/file_mark.ts";
 import type { SavedFile } from "../core/manifest.ts";
 import type { Place } from "../core/place.ts";
 import { isMissing } from "./fs.ts";
@@ -138,8 +138,7 @@ async function packFile(
     packing.notes.push(`${place} changed while it was read; what was read is saved`);
     return { saved: read.saved };
   }
-  const { bytes, mtimeMs, ctimeMs, inode, device } = read.stat;
-  return { saved: read.saved, remembered: { bytes, mtimeMs, ctimeMs, inode, device, readMs } };
+  return { saved: read.saved, remembered: { ...markOf(read.stat), readMs } };
 }
 
 /** A file being read; errors name it. */
@@ -194,7 +193,7 @@ async function packWhole(packing: Packing, found: FoundFile, file: SourceFile): 
     const buffer = new Uint8Array(Math.min(before.bytes, WHOLE_BYTES_MAX));
     bytes = buffer.subarray(0, file.readAt(buffer, 0));
     after = file.stat();
-    changed = bytes.length !== before.bytes || !isSameIdentity(before, after);
+    changed = bytes.length !== before.bytes || !isSameMark(before, after);
     if (attempt === 1) packing.advance(bytes.length);
   }
   const { known, plan, tar } = packing;
@@ -220,7 +219,7 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
     const after = file.stat();
     if (stored) {
       advance(before.bytes);
-      const changed = read.short || !isSameIdentity(before, after);
+      const changed = read.short || !isSameMark(before, after);
       return { saved: savedFile(found, after, before.bytes, sha256, stored), stat: after, changed };
     }
     before = after;
@@ -231,7 +230,7 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
   const stored = { snapshot: plan.id, member: found.place };
   known.add(sha256, before.bytes, stored);
   const after = file.stat();
-  const changed = read.short || !isSameIdentity(before, after);
+  const changed = read.short || !isSameMark(before, after);
   return { saved: savedFile(found, after, before.bytes, sha256, stored), stat: after, changed };
 }
 

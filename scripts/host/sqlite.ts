@@ -12,11 +12,11 @@ import { createHash } from "node:crypto";
 import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
+import { markOf } from "../core/file_mark.ts";
 import type { DatabaseChecks } from "../core/manifest.ts";
 import { parentOf } from "../core/paths.ts";
 import {
   countersOf,
-  type FileMark,
   type Fingerprint,
   HEADER_BYTES,
   type HeaderKind,
@@ -27,7 +27,7 @@ import {
   walIndexState,
 } from "../core/sqlite_format.ts";
 import { diskError, isMissing, lstatIfThere, removeIfThere, syncFile } from "./fs.ts";
-import type { Fs, Host, Stat } from "./host.ts";
+import type { Fs, Host } from "./host.ts";
 
 /** What was read of a database in one transaction. */
 export interface DatabaseFacts {
@@ -448,10 +448,6 @@ export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
     if (isMissing(error)) return undefined;
     throw error;
   }
-}
-
-function markOf({ device, inode, bytes, mtimeMs, ctimeMs }: Stat): FileMark {
-  return { device, inode, bytes, mtimeMs, ctimeMs };
 }
 
 function readStart(fs: Fs, path: string, bytes: number): Uint8Array {
