@@ -15,6 +15,7 @@ import { defined } from "./scripts/core/defined.ts";
 import { BackupError } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
+import { textOf } from "./scripts/core/option_flags.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
   checkPermissions,
@@ -49,6 +50,7 @@ import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
 import {
   absolutePath,
+  fileOf,
   main,
   numberOption,
   readConfig,
@@ -177,7 +179,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   async restore(context) {
     const { options } = context;
     const config = configOrDefaults(context);
-    const to = typeof options.to === "string" ? absolutePath(options.to) : undefined;
+    const to = fileOf(options.to);
     if ((to !== undefined) === (options.inPlace === true)) {
       throw new BackupError("Cannot restore: say where to, with either --to FOLDER or --in-place", {
         kind: "usage",
@@ -259,7 +261,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   async keys(context) {
     const { options, json, around } = context;
     const action = String(options.action) as KeysJob["action"];
-    const recipient = typeof options.recipient === "string" ? options.recipient : undefined;
+    const recipient = textOf(options.recipient);
     const isEdit = action === "add" || action === "drop";
     if (isEdit !== (recipient !== undefined)) {
       throw new BackupError(
@@ -304,24 +306,24 @@ const VERBS: Readonly<Record<string, Verb>> = {
         },
       );
     }
-    const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
     const many = (name: string) => (options[name] ?? []) as string[];
-    const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
     const isStorage = options.storage === true;
-    const configFile = isStorage && text("config") === undefined ? STORAGE_CONFIG_FILE : context.configFile;
+    const configFile = isStorage && textOf(options.config) === undefined
+      ? STORAGE_CONFIG_FILE
+      : context.configFile;
     const given = {
       config: isStorage ? undefined : requireConfig(context),
-      drillIdentity: file("drillIdentity"),
-      drillStore: text("drillStore"),
-      prometheus: file("prometheus"),
-      to: file("to"),
+      drillIdentity: fileOf(options.drillIdentity),
+      drillStore: textOf(options.drillStore),
+      prometheus: fileOf(options.prometheus),
+      to: fileOf(options.to),
     };
     const entry = new URL(import.meta.url).pathname;
     const job: SystemdJob = {
       configFile: absolutePath(configFile),
       scope: options.user === true ? "user" : "system",
-      user: text("runAs") ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
-      program: file("program") ?? { deno: Deno.execPath(), entry },
+      user: textOf(options.runAs) ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
+      program: fileOf(options.program) ?? { deno: Deno.execPath(), entry },
       onFailure: many("onFailure"),
       before: many("before"),
       calendars: many("calendar"),

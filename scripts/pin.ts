@@ -7,12 +7,13 @@
 import { BackupError } from "./core/errors.ts";
 import { formatTable } from "./core/format.ts";
 import { parseHubName, parseSetName, parseSnapshotId } from "./core/names.ts";
+import { textOf } from "./core/option_flags.ts";
 import { hubNamed, type StorageConfig } from "./core/storage_config.ts";
 import type { Host } from "./host/host.ts";
 import { refreshInventory } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
-import { requiredText, type StorageJob, textOf } from "./host/storage_job.ts";
+import { requiredText, type StorageJob } from "./host/storage_job.ts";
 
 /** What to pin. */
 export interface PinOptions {

@@ -8,6 +8,7 @@ import { authorizeText } from "./core/authorize.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatDuration, formatTable } from "./core/format.ts";
 import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
+import { textOf } from "./core/option_flags.ts";
 import type { Standing } from "./core/retention.ts";
 import { isDamage } from "./core/standing.ts";
 import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_config.ts";
@@ -16,7 +17,7 @@ import type { Host } from "./host/host.ts";
 import { chosenSets, refreshInventory } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
-import { requiredText, type Scope, scopeOf, type StorageJob, textOf } from "./host/storage_job.ts";
+import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
 import { judge, surveyStore } from "./host/survey.ts";
 
 /** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */

@@ -7,6 +7,7 @@
 import { BackupError } from "./core/errors.ts";
 import { formatDuration } from "./core/format.ts";
 import type { HubName, SetName } from "./core/names.ts";
+import { textOf } from "./core/option_flags.ts";
 import { formatMetrics, type Metric } from "./core/prometheus.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
@@ -16,7 +17,7 @@ import type { Host } from "./host/host.ts";
 import { type Inventory, refreshInventory } from "./host/inventory.ts";
 import { type Ledger, openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
-import { type StorageJob, textOf } from "./host/storage_job.ts";
+import type { StorageJob } from "./host/storage_job.ts";
 import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/survey.ts";
 
 /** How many faults of a set are told one by one. */

@@ -1,5 +1,5 @@
 /**
- * What an option's flags say: `--to <folder>` is named `--to` and takes a folder.
+ * What an option's flags say, and what it was given: `--to <folder>` is named `--to` and takes a folder.
  *
  * @module
  */
@@ -18,4 +18,14 @@ export interface Flag {
 export function flagOf({ flags }: Pick<OptionSpec, "flags">): Flag {
   const [, name, value] = /^(--[a-z-]+)(?: <([^>]+)>)?$/.exec(flags)!;
   return { name: name!, value };
+}
+
+/** `--dry-run`: how the option that is called `dryRun` once it is parsed is written. */
+export function flagNamed(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** An option's text; undefined if it was not given. */
+export function textOf(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
 }

@@ -10,6 +10,7 @@ import { Argument, Command, CommanderError, Option } from "commander";
 import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../core/commands.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
 import { BackupError, EXIT_CODES, exitCodeOf, reasonOf } from "../core/errors.ts";
+import { flagNamed, textOf } from "../core/option_flags.ts";
 import { VERSION } from "../core/version.ts";
 import { knownError, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -59,9 +60,7 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
         around,
         host: makeHost(terminal),
         terminal,
-        configFile: typeof options.config === "string"
-          ? absolutePath(options.config)
-          : defaultConfigFile(around),
+        configFile: fileOf(options.config) ?? defaultConfigFile(around),
       });
     });
     await program.parseAsync([...args], { from: "user" });
@@ -185,6 +184,12 @@ export function absolutePath(path: string): string {
   return path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
 }
 
+/** The absolute path that an option was given; undefined if it was not given. */
+export function fileOf(value: unknown): string | undefined {
+  const path = textOf(value);
+  return path === undefined ? undefined : absolutePath(path);
+}
+
 /** The hub's configuration; undefined if there is none. @throws {BackupError} (config) */
 export function readConfig({ host, configFile, around, options }: VerbContext): Config | undefined {
   let text: string | undefined;
@@ -209,9 +214,11 @@ export function readConfig({ host, configFile, around, options }: VerbContext): 
 export function numberOption(options: Readonly<Record<string, unknown>>, name: string): number {
   const value = Number(options[name]);
   if (Number.isSafeInteger(value) && value >= 0 && String(options[name]).trim() !== "") return value;
-  const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  throw new BackupError(`Cannot use --${flag} ${JSON.stringify(options[name])}: it is not a whole number`, {
-    kind: "usage",
-    hint: "give a number such as 30",
-  });
+  throw new BackupError(
+    `Cannot use ${flagNamed(name)} ${JSON.stringify(options[name])}: it is not a whole number`,
+    {
+      kind: "usage",
+      hint: "give a number such as 30",
+    },
+  );
 }

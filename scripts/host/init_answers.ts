@@ -6,6 +6,7 @@
 
 import type { NewDestination } from "../core/config_text.ts";
 import { BackupError } from "../core/errors.ts";
+import { textOf } from "../core/option_flags.ts";
 import { parentOf } from "../core/paths.ts";
 import { parseRsyncTarget } from "../core/rsync_args.ts";
 import { STORAGE_STORE } from "../core/storage_text.ts";
@@ -24,13 +25,9 @@ export interface InitContext extends VerbContext {
   readonly script: (name: string) => string;
 }
 
-/** An option's text. */
-export const text = ({ options }: Pick<VerbContext, "options">, name: string): string | undefined =>
-  typeof options[name] === "string" ? options[name] : undefined;
-
 /** The hub to back up: the one that was found or named, or that is chosen. */
 export async function whichHub(context: InitContext): Promise<FoundHub> {
-  const home = text(context, "hapiHome");
+  const home = textOf(context.options.hapiHome);
   const found = findHubs(context.host, {
     ...context.around,
     env: home === undefined ? context.around.env : { HAPI_HOME: home },
@@ -101,8 +98,8 @@ export async function whichDestination(
 
 /** The destination that the options name. */
 export function destinationGiven(context: InitContext, hub: string): NewDestination | undefined {
-  const storage = text(context, "storage");
-  const folder = text(context, "folder");
+  const storage = textOf(context.options.storage);
+  const folder = textOf(context.options.folder);
   if (storage !== undefined) {
     return rsyncTo(context, targetOf(storage, hub), numberOption(context.options, "port"));
   }
@@ -148,7 +145,8 @@ export function placesOf(
 }
 
 /** The folder of the hubs on the storage host. */
-export const storageStore = (context: InitContext): string => text(context, "storageStore") ?? STORAGE_STORE;
+export const storageStore = (context: InitContext): string =>
+  textOf(context.options.storageStore) ?? STORAGE_STORE;
 
 /** Recipients beside the new identity's own. */
 export async function whichOthers({ options, asks }: InitContext): Promise<string[]> {
@@ -169,8 +167,8 @@ export interface IdentityFiles {
 
 /** Where the new identity goes. @throws {BackupError} (usage) If nobody says. */
 export async function whereTo(context: InitContext): Promise<IdentityFiles> {
-  const out = text(context, "identityOut");
-  const sheet = text(context, "sheet");
+  const out = textOf(context.options.identityOut);
+  const sheet = textOf(context.options.sheet);
   if (out === undefined && sheet === undefined) {
     if (!context.asks) {
       throw usage(

@@ -7,11 +7,12 @@
 import type { Config, RsyncDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { chooseHostKey, type HostKey, isPinned, OWN_FINGERPRINT } from "../core/host_keys.ts";
+import { textOf } from "../core/option_flags.ts";
 import { connectPermissions } from "../core/permissions.ts";
 import { parseRsyncTarget } from "../core/rsync_args.ts";
 import { debianText, nixosText } from "../core/storage_text.ts";
 import { readTextIfThere } from "./fs.ts";
-import { type InitContext, storageStore, text } from "./init_answers.ts";
+import { type InitContext, storageStore } from "./init_answers.ts";
 import type { Probed } from "./probe.ts";
 import { askYes } from "./questions.ts";
 import { runStep } from "./step.ts";
@@ -76,7 +77,7 @@ async function pin(
     }
     throw error;
   }
-  const wanted = text(context, "hostKey");
+  const wanted = textOf(context.options.hostKey);
   const key = wanted === undefined ? keys[0]! : chooseHostKey(keys, wanted, where);
   const shown = `${key.fingerprint} (${key.type.replace(/^ssh-/, "")})`;
   if (wanted === undefined) {

@@ -11,6 +11,7 @@ import type { NewDestination } from "../core/config_text.ts";
 import { type Config, type Destination, hubNameFor } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { isHubName } from "../core/names.ts";
+import { textOf } from "../core/option_flags.ts";
 import { parentOf } from "../core/paths.ts";
 import { setupPermissions } from "../core/permissions.ts";
 import { absolutePath, readConfig, type Verb, type VerbContext } from "./cli.ts";
@@ -20,7 +21,6 @@ import {
   type IdentityFiles,
   type InitContext,
   placesOf,
-  text,
   usage,
   whereTo,
   whichDestination,
@@ -100,7 +100,7 @@ function withPaths(options: VerbContext["options"]): VerbContext["options"] {
 /** Where there is no configuration: asks, makes keys, hands the identity over, and writes the configuration. */
 async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions> {
   const { around, terminal, configFile } = context;
-  const name = text(context, "hubName") ?? hubNameFor(around.hostname);
+  const name = textOf(context.options.hubName) ?? hubNameFor(around.hostname);
   if (!isHubName(name)) {
     throw usage(`Cannot use --hub-name ${name}: it has other than lower-case letters, digits and dashes`);
   }
@@ -108,7 +108,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
   const folder = parentOf(configFile);
   const destination = await whichDestination(context, name);
   const others = await whichOthers(context);
-  const given = text(context, "identity") === undefined ? undefined : await parts.identity(context);
+  const given = textOf(context.options.identity) === undefined ? undefined : await parts.identity(context);
   const files = given ? {} : await whereTo(context);
   const wanted = {
     action: "keys",
@@ -156,7 +156,7 @@ function unusualPlaces({ around }: VerbContext, { hapiHome, database }: FoundHub
 /** Gives the identity to the person. Nothing of it stays here but what was asked for. */
 async function handOver(context: InitContext, identityText: string, files: IdentityFiles) {
   const { identityFile, sheetFile } = files;
-  if (text(context, "identityOut") === "-") context.terminal.print(identityText);
+  if (textOf(context.options.identityOut) === "-") context.terminal.print(identityText);
   else if (identityFile === undefined && sheetFile === undefined && context.asks) {
     const end = identityText.trim().slice(-CONFIRM_LENGTH);
     const words =
@@ -210,7 +210,7 @@ async function bringIdentity(
   parts: InitParts,
   config: Config,
 ): Promise<KeyOptions> {
-  if (text(context, "identity") !== undefined || config.identityFile !== undefined || !context.asks) {
+  if (textOf(context.options.identity) !== undefined || config.identityFile !== undefined || !context.asks) {
     return await parts.identity(context);
   }
   const answer = (await askSecret("Prove it: paste the identity (AGE-SECRET-KEY-…), or the path of its file"))
@@ -227,7 +227,7 @@ function finish(context: InitContext, config: Config): void {
       `MOVE ${config.identityFile} OFF THIS MACHINE, and remove "identityFile" from ${configFile}`,
     );
   }
-  const files = [text(context, "identityOut"), text(context, "sheet")].filter((path) =>
+  const files = [textOf(context.options.identityOut), textOf(context.options.sheet)].filter((path) =>
     path?.startsWith("/")
   );
   if (files.length > 0) {

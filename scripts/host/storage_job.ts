@@ -6,6 +6,7 @@
 
 import { BackupError } from "../core/errors.ts";
 import { type HubName, parseHubName, parseSetName, type SetName } from "../core/names.ts";
+import { flagNamed, textOf } from "../core/option_flags.ts";
 import type { StorageConfig } from "../core/storage_config.ts";
 
 /** A step's job on the storage host: options by their long names, as text. */
@@ -30,16 +31,11 @@ export function scopeOf(options: StorageJob["options"]): Scope {
   };
 }
 
-/** An option's text; undefined if it was not given. */
-export function textOf(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
-}
-
 /** An option's text. @throws {BackupError} (usage) If it was not given. */
 export function requiredText(options: StorageJob["options"], name: string): string {
   const text = textOf(options[name]);
   if (text !== undefined && text.trim() !== "") return text;
-  throw new BackupError(`Cannot go on: ${flagOf(name)} is missing`, {
+  throw new BackupError(`Cannot go on: ${flagNamed(name)} is missing`, {
     kind: "usage",
     hint: "`hapi-backup <verb> --help` shows an example",
   });
@@ -68,11 +64,8 @@ export function amountOf(
   const match = /^(\d+(?:\.\d+)?)([A-Za-z]?)$/.exec(text);
   const unit = match?.[2] ?? "?";
   if (match && (unit === "" || units.includes(unit))) return Number(match[1]) * UNITS[unit]!;
-  throw new BackupError(`Cannot use ${flagOf(name)} ${JSON.stringify(text)}: it is not an amount`, {
+  throw new BackupError(`Cannot use ${flagNamed(name)} ${JSON.stringify(text)}: it is not an amount`, {
     kind: "usage",
     hint: `give a number, or one with ${units.join(", ")} at its end`,
   });
 }
-
-const flagOf = (name: string): string =>
-  `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;

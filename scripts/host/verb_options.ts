@@ -8,9 +8,10 @@ import { type Config, parseConfig } from "../core/config.ts";
 import { defined } from "../core/defined.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SetName } from "../core/names.ts";
+import { textOf } from "../core/option_flags.ts";
 import { setNamed } from "../core/set_named.ts";
 import type { ChoiceJob } from "./chosen_snapshot.ts";
-import { absolutePath, numberOption, readConfig, type VerbContext } from "./cli.ts";
+import { absolutePath, fileOf, numberOption, readConfig, type VerbContext } from "./cli.ts";
 import { readTextIfThere } from "./fs.ts";
 import type { KeyOptions } from "./keys.ts";
 import { askSecret } from "./questions.ts";
@@ -48,19 +49,17 @@ export function configOrDefaults(context: VerbContext): Config {
 
 /** Which store is looked into, and how it is reached. */
 export function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
-  const text = (name: string) => typeof options[name] === "string" ? options[name] as string : undefined;
-  const file = (name: string) => text(name) === undefined ? undefined : absolutePath(text(name)!);
-  const store = text("store");
+  const store = textOf(options.store);
   const isDestination = config.destinations.some(({ name }) => name === store);
   const isPath = store !== undefined && !isDestination && !/^[^/]+:/.test(store);
   const given = {
     store: isPath ? absolutePath(store).replace(/(?<=.)\/+$/, "") : store,
-    hubName: text("hubName"),
-    sshKey: file("sshKey"),
-    knownHosts: file("knownHosts"),
+    hubName: textOf(options.hubName),
+    sshKey: fileOf(options.sshKey),
+    knownHosts: fileOf(options.knownHosts),
     port: options.port === undefined ? undefined : numberOption(options, "port"),
   };
-  const scratch = file("scratch") ?? `${config.stateFolder}/scratch`;
+  const scratch = fileOf(options.scratch) ?? `${config.stateFolder}/scratch`;
   return { ...defined(given), scratch };
 }
 
@@ -79,7 +78,7 @@ export async function keyOptions(
   { options, host, around }: VerbContext,
   config: Config,
 ): Promise<KeyOptions> {
-  const given = typeof options.identity === "string" ? options.identity : undefined;
+  const given = textOf(options.identity);
   const signer = ((options.signer ?? []) as string[]).map((text) =>
     /^(ssh-|SHA256:)/.test(text) ? text : absolutePath(text.replace(/^~(?=\/)/, around.home))
   );
