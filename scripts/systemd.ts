@@ -9,7 +9,7 @@ import { BackupError } from "./core/errors.ts";
 import { parentOf } from "./core/paths.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
 import { hubUnits, type Scope, storageUnits, type UnitFiles } from "./core/units.ts";
-import { denoArguments } from "./core/verbs.ts";
+import { denoArguments } from "./core/deno_flags.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/step.ts";

@@ -6,7 +6,7 @@ import { cleanText } from "../scripts/core/format.ts";
 import { patternOfPlace, placeMatcher } from "../scripts/core/globs.ts";
 import type { Place } from "../scripts/core/place.ts";
 import { titleOf } from "../scripts/core/session_summary.ts";
-import { denoArguments } from "../scripts/core/verbs.ts";
+import { denoArguments } from "../scripts/core/deno_flags.ts";
 import { type Home, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 import { filesBelow } from "./sealed_folder.ts";

@@ -22,7 +22,7 @@ import {
   verifyPermissions,
 } from "../scripts/core/permissions.ts";
 import { COMMANDS } from "../scripts/core/commands.ts";
-import { permissionFlags } from "../scripts/core/verbs.ts";
+import { permissionFlags } from "../scripts/core/deno_flags.ts";
 import { runStep } from "../scripts/host/step.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import type { Attempt } from "./real/probe.ts";

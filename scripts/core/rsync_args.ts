@@ -35,7 +35,7 @@ export interface RsyncAccess {
 const CONNECT_SECONDS_MAX = 30;
 /** Seconds between ssh's own signs of life; three unanswered ones end it. */
 const ALIVE_SECONDS_MAX = 15;
-/** Folders are readable by the storage side's group and inherit it; files too. Nothing is for others. */
+/** Folders are readable by the storage host's group and inherit it; files too. Nothing is for others. */
 const FAR_MODES = "D2750,F0640";
 /** rsync takes at most this many folders to compare with. */
 const BASIS_FOLDERS_MAX = 20;

@@ -19,53 +19,7 @@ import { isSealed, readSetIfThere, setIn } from "./store.ts";
 export function readView(host: Host, config: Config, sets = status(host, config)): HubView {
   const now = host.now();
   const proofs = readProofs(host.fs, config.stateFolder);
-  const problems: Problem[] = [];
-  for (const set of sets) {
-    const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
-    if (last && !last.ok) {
-      const { kind = "internal", message = "it failed", hint } = last;
-      problems.push({ topic: `backup ${set.set}`, kind, text: message, hint });
-    }
-    if (set.suspect) {
-      const why = last?.snapshot === set.suspect && last.suspicions ? `: ${last.suspicions.join("; ")}` : "";
-      problems.push({
-        topic: `suspect ${set.set}`,
-        kind: "suspect",
-        text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
-        hint: "look at the source; if the loss is intended: hapi-backup backup --accept",
-      });
-    }
-    if (set.stale) {
-      problems.push({
-        topic: `age ${set.set}`,
-        kind: "stale",
-        text: set.ageSeconds === undefined
-          ? `Set ${set.set} has no good snapshot`
-          : `The newest good snapshot of set ${set.set} is ${
-            formatDuration(set.ageSeconds)
-          } old (limit ${set.maxAgeHours} h)`,
-        hint: "look at the log of its timer",
-      });
-    }
-    if (set.drill && !set.drill.ok) {
-      problems.push({
-        topic: `drill ${set.set}`,
-        kind: "integrity",
-        text:
-          `The last drill failed: snapshot ${set.drill.snapshot} of set ${set.set} was not proven restorable`,
-        hint: "run `hapi-backup verify` for what failed",
-      });
-    }
-    for (const { name, receipt } of set.destinations) {
-      for (const text of receipt?.set.problems ?? []) {
-        problems.push({
-          topic: `storage ${name} ${set.set}`,
-          kind: "integrity",
-          text: `${name} says: ${text}`,
-        });
-      }
-    }
-  }
+  const problems = sets.flatMap((set) => problemsOf(host, config, set));
   const ship = readRuns(host, config, { verb: "ship" }).at(-1);
   if (ship && !ship.ok) {
     const { kind = "internal", message = "it failed", hint } = ship;
@@ -88,6 +42,56 @@ export function readView(host: Host, config: Config, sets = status(host, config)
       `keys last proven: ${proof ? formatAgo(new Date(proof), now) : "never (hapi-backup keys prove)"}`,
     ],
   };
+}
+
+/** What is wrong with a set: its last run, its newest snapshot, its last drill, what a storage host found. */
+function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
+  const problems: Problem[] = [];
+  const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
+  if (last && !last.ok) {
+    const { kind = "internal", message = "it failed", hint } = last;
+    problems.push({ topic: `backup ${set.set}`, kind, text: message, hint });
+  }
+  if (set.suspect) {
+    const why = last?.snapshot === set.suspect && last.suspicions ? `: ${last.suspicions.join("; ")}` : "";
+    problems.push({
+      topic: `suspect ${set.set}`,
+      kind: "suspect",
+      text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
+      hint: "look at the source; if the loss is intended: hapi-backup backup --accept",
+    });
+  }
+  if (set.stale) {
+    problems.push({
+      topic: `age ${set.set}`,
+      kind: "stale",
+      text: set.ageSeconds === undefined
+        ? `Set ${set.set} has no good snapshot`
+        : `The newest good snapshot of set ${set.set} is ${
+          formatDuration(set.ageSeconds)
+        } old (limit ${set.maxAgeHours} h)`,
+      hint: "look at the log of its timer",
+    });
+  }
+  if (set.drill && !set.drill.ok) {
+    problems.push({
+      topic: `drill ${set.set}`,
+      kind: "integrity",
+      text:
+        `The last drill failed: snapshot ${set.drill.snapshot} of set ${set.set} was not proven restorable`,
+      hint: "run `hapi-backup verify` for what failed",
+    });
+  }
+  for (const { name, receipt } of set.destinations) {
+    for (const text of receipt?.set.problems ?? []) {
+      problems.push({
+        topic: `storage ${name} ${set.set}`,
+        kind: "integrity",
+        text: `${name} says: ${text}`,
+      });
+    }
+  }
+  return problems;
 }
 
 function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string[] {

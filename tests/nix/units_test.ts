@@ -3,7 +3,7 @@ import { parseConfig } from "../../scripts/core/config.ts";
 import { COMMANDS } from "../../scripts/core/commands.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
-import { permissionFlags } from "../../scripts/core/verbs.ts";
+import { permissionFlags } from "../../scripts/core/deno_flags.ts";
 import { cli } from "../real/cli.ts";
 import { ending, output, ROOT } from "./nix.ts";
 

@@ -9,7 +9,7 @@ import { DatabaseSync } from "node:sqlite";
 import { type Config, parseConfig } from "../../scripts/core/config.ts";
 import type { SetName } from "../../scripts/core/names.ts";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
-import { denoArguments } from "../../scripts/core/verbs.ts";
+import { denoArguments } from "../../scripts/core/deno_flags.ts";
 import { check } from "../../scripts/check.ts";
 import type { EncryptReport } from "../../scripts/core/reports.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
