@@ -1,0 +1,244 @@
+/**
+ * Renames in a home that all happen or none, with the way back on the disk before the first.
+ *
+ * @module
+ */
+
+import { BackupError, reasonOf } from "../core/errors.ts";
+import { parentOf } from "../core/paths.ts";
+import type { RestoredInPlace } from "../core/reports.ts";
+import { shellQuote as quote } from "../core/shell.ts";
+import { attempt, exists, makeFolderDurably, removeIfThere, writeFileDurably } from "./fs.ts";
+import type { Fs, Host } from "./host.ts";
+
+/** `20261124-061500`, local time: stands in the names of what was set aside. */
+export function stampOf(time: Date): string {
+  const two = (value: number) => String(value).padStart(2, "0");
+  return `${time.getFullYear()}${two(time.getMonth() + 1)}${two(time.getDate())}-` +
+    `${two(time.getHours())}${two(time.getMinutes())}${two(time.getSeconds())}`;
+}
+
+type Move =
+  /** What is at `path` goes to `aside`. */
+  | { readonly kind: "aside"; readonly path: string; readonly aside: string }
+  /** What was built at `from` goes to `path`. */
+  | {
+    readonly kind: "place";
+    readonly path: string;
+    readonly from: string;
+    /** What was there before. */
+    readonly aside: string | undefined;
+    /** Where undoing it puts it, and with it what has come to lie beside it under its name and these endings. */
+    readonly undone: string;
+    readonly ends: readonly string[];
+  }
+  | { readonly kind: "folder"; readonly path: string; readonly mode: number };
+
+/** Moves that are planned one by one, and then carried out together. */
+export class Moves {
+  readonly #host: Host;
+  readonly #folder: string;
+  readonly #stamp: string;
+  readonly #moves: Move[] = [];
+  /** Folders that will be there. */
+  readonly #folders = new Set<string>();
+
+  /**
+   * @param folder Where the script that undoes it all is written.
+   * @param stamp Stands in the names of what is set aside: {@linkcode stampOf}.
+   */
+  constructor(host: Host, folder: string, stamp: string) {
+    this.#host = host;
+    this.#folder = folder;
+    this.#stamp = stamp;
+  }
+
+  /** Plans to set aside what is at `path`, if anything. */
+  setAside(path: string): string | undefined {
+    const { fs } = this.#host;
+    if (!exists(fs, path)) return undefined;
+    const aside = this.#freeName(`${path}.before-restore-${this.#stamp}`);
+    this.#moves.push({ kind: "aside", path, aside });
+    return aside;
+  }
+
+  /**
+   * Plans to put `from` at `path`, after setting aside what is there.
+   *
+   * @param ends Endings of the names of files that belong to what is there: they are set aside with it.
+   */
+  place(from: string, path: string, ends: readonly string[] = []): void {
+    this.#makeParents(path);
+    const aside = this.setAside(path);
+    for (const end of ends) this.setAside(path + end);
+    const undone = this.#freeName(`${path}.restored-${this.#stamp}`);
+    this.#moves.push({ kind: "place", path, from, aside, undone, ends });
+  }
+
+  #freeName(wanted: string): string {
+    let name = wanted;
+    for (let count = 2; exists(this.#host.fs, name); count++) name = `${wanted}-${count}`;
+    return name;
+  }
+
+  /** Plans to make a folder, after setting aside what is in its way. */
+  makeFolder(path: string, mode: number): void {
+    this.#makeParents(path);
+    this.setAside(path);
+    this.#moves.push({ kind: "folder", path, mode });
+    this.#folders.add(path);
+  }
+
+  #makeParents(path: string): void {
+    const parent = parentOf(path);
+    if (!this.#folders.has(parent) && !exists(this.#host.fs, parent)) this.makeFolder(parent, 0o700);
+  }
+
+  get #script(): string {
+    return `${this.#folder}/undo-${this.#stamp}.sh`;
+  }
+
+  /** @throws {BackupError} After everything was put back. */
+  carryOut(): void {
+    const { fs } = this.#host;
+    const asides = this.#moves.filter(({ kind }) => kind === "aside");
+    const others = this.#moves.filter(({ kind }) => kind !== "aside");
+    const done: Move[] = [];
+    try {
+      makeFolderDurably(fs, this.#folder, 0o700);
+      attempt(
+        `write ${this.#script}`,
+        () => writeFileDurably(fs, this.#script, undoScript([...asides, ...others]), 0o700),
+      );
+      // What was there is safe under its new name before anything takes its place, even if the power goes now.
+      for (const moves of [asides, others]) {
+        for (const move of moves) {
+          attempt(`restore ${move.path}`, () => carryOut(fs, move));
+          done.push(move);
+        }
+        for (const folder of new Set(moves.map(({ path }) => parentOf(path)))) {
+          attempt(`sync ${folder}`, () => fs.syncFolder(folder));
+        }
+      }
+    } catch (error) {
+      const stuck = done.reverse().filter((move) => !isUndone(fs, move));
+      if (stuck.length > 0) throw halfRestored(error, stuck, this.#script);
+      // With everything back where it was, the script would undo what was never done.
+      removeIfThere(fs, this.#script);
+      throw error;
+    }
+  }
+
+  /** What was moved, and the script that undoes it. */
+  done(): Pick<RestoredInPlace, "placed" | "setAside" | "undoScript"> {
+    return {
+      placed: this.#moves.flatMap((move) => move.kind === "aside" ? [] : [move.path]),
+      setAside: this.#moves.flatMap((move) =>
+        move.kind === "aside" ? [{ from: move.path, to: move.aside }] : []
+      ),
+      undoScript: this.#script,
+    };
+  }
+}
+
+function isUndone(fs: Fs, move: Move): boolean {
+  try {
+    undo(fs, move);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function halfRestored(error: unknown, stuck: readonly Move[], script: string): BackupError {
+  return new BackupError(
+    `${reasonOf(error)}; and what was done could not be undone at ${
+      stuck.map(({ path }) => path).join(", ")
+    }`,
+    { kind: "disk", hint: `mend the disk, then put everything back with: sh ${quote(script)}`, cause: error },
+  );
+}
+
+function carryOut(fs: Fs, move: Move): void {
+  if (move.kind === "aside") return fs.rename(move.path, move.aside);
+  if (move.kind === "folder") {
+    fs.mkdir(move.path, { mode: 0o700 });
+    try {
+      return fs.chmod(move.path, move.mode);
+    } catch (error) {
+      fs.remove(move.path);
+      throw error;
+    }
+  }
+  try {
+    fs.rename(move.from, move.path);
+  } catch (error) {
+    // Another disk: written whole beside its place, then renamed.
+    if (!/os error 18\b|cross-device/i.test(String(error))) throw error;
+    copyAcross(fs, move.from, move.path);
+  }
+}
+
+function copyAcross(fs: Fs, from: string, path: string): void {
+  const stat = fs.lstat(from);
+  if (stat.type === "link") return fs.symlink(fs.readLink(from), path);
+  const beside = `${path}.restoring`;
+  removeIfThere(fs, beside);
+  try {
+    {
+      using source = fs.open(from, { read: true });
+      using target = fs.open(beside, { write: true, createNew: true, mode: 0o600 });
+      const buffer = new Uint8Array(1 << 20);
+      for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
+        target.write(buffer.subarray(0, count));
+      }
+      target.sync();
+    }
+    fs.chmod(beside, stat.mode);
+    fs.utime(beside, stat.mtimeMs);
+    fs.rename(beside, path);
+  } catch (error) {
+    removeIfThere(fs, beside);
+    throw error;
+  }
+}
+
+/** Puts one move back. A folder that was made goes only if it is still empty. */
+function undo(fs: Fs, move: Move): void {
+  if (move.kind === "aside") return fs.rename(move.aside, move.path);
+  if (move.kind === "place") return removeIfThere(fs, move.path);
+  try {
+    fs.remove(move.path);
+  } catch { /* Something is in it: then it stays. */ }
+}
+
+/** The way back, for a shell, last move first; a line does nothing where its move was not made, or is undone already. */
+function undoScript(moves: readonly Move[]): string {
+  const lines = moves.toReversed().flatMap((move) => {
+    const path = quote(move.path);
+    if (move.kind === "folder") return [`rmdir -- ${path} 2>/dev/null || true`];
+    if (move.kind === "aside") {
+      return [`if there ${quote(move.aside)}; then ${moving(move.aside, move.path)}; fi`];
+    }
+    // What was put in place is kept too: undoing must not destroy either.
+    const isDone = move.aside === undefined ? `! there ${quote(move.from)}` : `there ${quote(move.aside)}`;
+    return [
+      `if ${isDone} && there ${path} && ! there ${quote(move.undone)}; then`,
+      // A -wal that was written since would be replayed into the old database.
+      ...move.ends.map((end) =>
+        `  if there ${quote(move.path + end)}; then ${moving(move.path + end, move.undone + end)}; fi`
+      ),
+      `  ${moving(move.path, move.undone)}`,
+      "fi",
+    ];
+  });
+  return `#!/bin/sh
+# Undoes a restore in place: what it put there is renamed to *.restored-*, what it set aside comes back.
+# Stop the hub first.
+set -eu
+there() { [ -e "$1" ] || [ -L "$1" ]; }
+${lines.join("\n")}
+`;
+}
+
+const moving = (from: string, to: string): string => `mv -T -- ${quote(from)} ${quote(to)}`;
