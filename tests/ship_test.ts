@@ -222,8 +222,10 @@ Deno.test("an upload that is cut leaves nothing half under a final name, and onl
 /** Waits until the far side's rsync has noticed the cut and ended. */
 async function settled(far: string): Promise<void> {
   for (let calm = 0, last = ""; calm < 5;) {
-    const now = JSON.stringify((await filesBelow(far)).map(([path]) => path));
-    calm = now === last && !/\.[A-Za-z0-9]{6}"/.test(now) ? calm + 1 : 0;
+    // A file that vanishes while it is looked at is a sign of life, too.
+    const paths = await filesBelow(far).then((files) => files.map(([path]) => path), () => undefined);
+    const now = JSON.stringify(paths);
+    calm = paths && now === last && !/\.[A-Za-z0-9]{6}"/.test(now) ? calm + 1 : 0;
     last = now;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
