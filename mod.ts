@@ -12,7 +12,7 @@ import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
 import { defined } from "./scripts/core/defined.ts";
-import { BackupError } from "./scripts/core/errors.ts";
+import { BackupError, outcome } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { textOf } from "./scripts/core/option_flags.ts";
@@ -149,7 +149,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     }
     const error = suspectError(reports);
     if (context.json) {
-      context.terminal.result(JSON.stringify({ ok: error === undefined, snapshots: reports }));
+      context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports }));
     }
     if (error) throw error;
   },
@@ -160,7 +160,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const report = await shipAll(context, config);
     const error = unshippedError(report);
     context.terminal.result(
-      context.json ? JSON.stringify({ ok: error === undefined, ship: report }) : describeShip(report),
+      context.json ? JSON.stringify({ ...outcome(error), ship: report }) : describeShip(report),
     );
     if (error) throw error;
   },
@@ -388,7 +388,7 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
   if (shipped && !context.json) context.terminal.result(describeShip(shipped));
   const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
   if (context.json) {
-    context.terminal.result(JSON.stringify({ ok: error === undefined, snapshots: reports, ship: shipped }));
+    context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports, ship: shipped }));
   }
   if (error) throw error;
 }

@@ -388,5 +388,6 @@ function describeKeys(keys: readonly KeyReach[], now: Date): string {
   ).join("\n") || "no recipient is configured";
 }
 
-const day = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id)).slice(0, 16);
+/** To the minute, with the zone. */
+const day = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id)).replace(/:\d\d (?=\S+$)/, " ");
 const short = (recipient: string): string => recipient.length > 16 ? `${recipient.slice(0, 14)}…` : recipient;

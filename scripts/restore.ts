@@ -24,7 +24,8 @@ import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { attempt, exists, lstatIfThere, removeIfThere, syncTree } from "./host/fs.ts";
 import type { Fs } from "./host/host.ts";
 import { Moves, stampOf } from "./host/moves.ts";
-import { refuseWhileOpen } from "./host/open_files.ts";
+import type { Host } from "./host/host.ts";
+import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";
 import { serveStep } from "./host/step.ts";
@@ -223,6 +224,14 @@ export interface RestoreJob extends ChoiceJob {
   readonly only?: readonly string[];
 }
 
+/** What would be refused in earnest is said of a dry run. */
+async function warnOfUsers(host: Host, config: Config, { databases }: Restored): Promise<void> {
+  const paths = databases.map(({ place }) => realTarget(host.fs, pathOfPlace(place, config.home)));
+  for (const { path, users } of await openDatabases(host, paths)) {
+    host.report.warn(`${path} is open in ${users.join(", ")}: as long as it is, it would not be restored`);
+  }
+}
+
 serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport> => {
   const { config, only } = job;
   await using set = await openSetOf(host, job);
@@ -232,7 +241,11 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
   if (job.which === "latest" && suspect) {
     host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
   }
-  if (job.dryRun) return await planRestore(opening, id, only);
+  if (job.dryRun) {
+    const planned = await planRestore(opening, id, only);
+    if (job.inPlace) await warnOfUsers(host, config, planned);
+    return planned;
+  }
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);
   return await restore(opening, id, job.to!, only);
 });

@@ -107,7 +107,8 @@ Deno.test("a database with damaged pages is stored, called suspect, and does not
   Deno.writeFileSync(home.database, bytes);
   const ran = await home.cli(["backup", "--no-ship", "--json"]);
   assertError(ran, 3, /as good: \d{8}T\d{6}Z: hapi\.db: integrity_check/, /the database is damaged/);
-  const [report] = JSON.parse(ran.stdout).snapshots;
+  const { snapshots: [report], error, exitCode } = JSON.parse(ran.stdout);
+  assert.deepEqual([error.kind, exitCode], ["source", 3]);
   assert.equal(report.suspicions[0].code, "integrity");
   assert.match((await home.cli(["list"])).stdout, /SUSPECT: hapi\.db integrity/);
   const restored = await home.cli([
@@ -290,6 +291,13 @@ Deno.test("a wrong identity names the recipients that are needed: exit 7; so do 
     7,
     /none: there is none/,
     /keep off the hub/,
+  );
+  const wrongFile = `${home.home}/.config/hapi-backup/signing_ed25519`;
+  assertError(
+    await home.cli(["restore", ...to, "--identity", wrongFile]),
+    7,
+    /identity file .*signing_ed25519: line 1 is an SSH key/,
+    /AGE-SECRET-KEY/,
   );
   assert.throws(() => Deno.statSync(`${home.dir}/out`), Deno.errors.NotFound);
   assertError(

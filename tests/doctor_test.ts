@@ -212,7 +212,7 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   assert.equal(named(await look({ signers: [signer] }), /signing key/).state, "fail");
   Deno.chmodSync(hub.config().signingKeyFile, 0o640);
   const modes = named(await look(), /file modes/);
-  assert.match(modes.remedy!, /^chmod go= .*signing_ed25519$/);
+  assert.match(modes.remedy!, /^chmod go= '.*signing_ed25519'$/);
   Deno.chmodSync(hub.config().signingKeyFile, 0o600);
 
   // What the storage host said of itself, and when.
@@ -243,7 +243,7 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   }
   assert.match(named(await look(), /^state: hapi.db/).detail, /journal mode is not WAL/);
   Deno.writeTextFileSync(`${home}/.hapi/hub.env`, "KEY=x", { mode: 0o644 });
-  assert.match(named(await look(), /hub\.env/).remedy!, /chmod 600/);
+  assert.match(named(await look(), /hub\.env/).remedy!, /chmod 600 '.*hub\.env'$/);
   Deno.renameSync(db, `${db}.away`);
   const missing = await look();
   assert.deepEqual([named(missing, /^state: hapi.db/).state, doctorError(missing)!.kind], ["fail", "source"]);

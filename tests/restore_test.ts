@@ -175,7 +175,9 @@ Deno.test("restore in place refuses while a process has the database open, and n
   );
   assert.equal(JSON.parse(refused.stdout).error.kind, "source");
   assert.deepEqual(await liveFiles(home), before);
-  assert.match((await home.cli([...args, "--dry-run"])).stdout, /would restore[^]*hapi\.db: 2 sessions/);
+  const dry = await home.cli([...args, "--dry-run"]);
+  assert.match(dry.stdout, /would restore[^]*hapi\.db: 2 sessions/);
+  assert.match(dry.stderr, new RegExp(`hapi\\.db is open in sqlite3 \\(${reader.pid}\\): .*not be restored`));
 
   await writer.close();
   await answers.cancel();

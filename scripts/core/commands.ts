@@ -492,7 +492,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "show how the store stands, let a hub in, or forget a snapshot that is lost for good",
     details:
       "status     the newest good snapshot of each set, its age, what was read, space and its trend\n" +
-      "list       every snapshot that is here: its standing, when it came, when it was read\n" +
+      "list       every snapshot that is here: its standing, when it came, when it was read; --json: one object a line\n" +
       "authorize  prints the authorized_keys file of a hub's user, and how to set the host up for it\n" +
       "forget     notes that a snapshot is lost for good (or never came), so that it is no fault any more\n" +
       "schema     prints the JSON Schema of the storage host's configuration",

@@ -48,6 +48,13 @@ export class BackupError extends Error {
   }
 }
 
+/** How a verb ended, as `--json` tells it beside what was done. */
+export function outcome(error: BackupError | undefined) {
+  if (!error) return { ok: true };
+  const { message, kind, hint } = error;
+  return { ok: false, error: { message, kind, hint }, exitCode: exitCodeOf(kind) };
+}
+
 /** The exit codes, as `--help` prints them. */
 export const EXIT_CODES: Readonly<Record<number, string>> = {
   0: "done",

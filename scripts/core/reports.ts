@@ -10,6 +10,7 @@ import { type DetailedSuspicion, gateHint } from "./gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./manifest.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "./names.ts";
 import type { Seal } from "./seal.ts";
+import { shellQuote } from "./shell.ts";
 import type { ShipReport } from "./shipping.ts";
 
 /** What was made. */
@@ -149,7 +150,7 @@ export function describeRestore(
     ...report.placed!.map((path) => `  put in place: ${path}`),
     ...report.setAside!.map(({ from, to }) => `  set aside: ${from} is now ${to}`),
     `  as they should be already: ${report.kept!.length}`,
-    `to undo it: sh ${report.undoScript}`,
+    `to undo it: sh ${shellQuote(report.undoScript!)}`,
   ].join("\n");
 }
 

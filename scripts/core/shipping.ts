@@ -222,7 +222,7 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
   if (destinations.length === 0) {
     return fail(
       `${counted(report.snapshots)} stored here, and no destination is configured`,
-      'add one under "destinations": rsync to a storage host, a folder on another disk, or an rclone remote',
+      '`hapi-backup init --storage user@host:` adds a storage host; a folder on another disk or an rclone remote goes under "destinations"',
     );
   }
   const states: string[] = [];

@@ -9,7 +9,7 @@
 import { Argument, Command, CommanderError, Option } from "commander";
 import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../core/commands.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
-import { BackupError, EXIT_CODES, exitCodeOf, reasonOf } from "../core/errors.ts";
+import { BackupError, EXIT_CODES, exitCodeOf, outcome, reasonOf } from "../core/errors.ts";
 import { flagNamed, textOf } from "../core/option_flags.ts";
 import { VERSION } from "../core/version.ts";
 import { knownError, readTextIfThere } from "./fs.ts";
@@ -95,10 +95,7 @@ function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: bo
       String(cause instanceof Error ? cause.stack : typeof cause === "string" ? cause : known.stack),
     );
   }
-  if (json && !terminal.printed()) {
-    const { message, kind, hint } = known;
-    terminal.print(JSON.stringify({ ok: false, error: { message, kind, hint }, exitCode: code }));
-  }
+  if (json && !terminal.printed()) terminal.print(JSON.stringify(outcome(known)));
   return code;
 }
 

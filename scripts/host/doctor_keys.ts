@@ -12,6 +12,7 @@ import { formatMode } from "../core/format.ts";
 import { fingerprintOf } from "../core/openssh_key.ts";
 import { notifierFiles } from "../core/permissions.ts";
 import { parseTrust } from "../core/trust.ts";
+import { shellQuote } from "../core/shell.ts";
 import { createEncrypter } from "./age.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -117,7 +118,7 @@ export function checkModes(host: Host, config: Config): Finding[] {
       ...about,
       state: "fail",
       detail: `${path} is open to others (mode ${formatMode(host.fs.stat(path).mode)})`,
-      remedy: `chmod go= ${path}`,
+      remedy: `chmod go= ${shellQuote(path)}`,
       kind: "key",
     }));
 }

@@ -10,6 +10,7 @@ import { type Finding, remedyOf } from "../core/finding.ts";
 import { formatBytes, formatMode } from "../core/format.ts";
 import type { SetName } from "../core/names.ts";
 import { readableRoot } from "../core/permissions.ts";
+import { shellQuote } from "../core/shell.ts";
 import { lstatIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { requireDatabase } from "./sqlite.ts";
@@ -73,7 +74,7 @@ function lookAt(
     return {
       state: "warn",
       detail: `others can read this secret (mode ${formatMode(mode)})`,
-      remedy: `chmod 600 ${root}`,
+      remedy: `chmod 600 ${shellQuote(root)}`,
     };
   }
   return formatBytes(bytes);

@@ -46,12 +46,29 @@ export async function readKeys(host: Pick<Host, "fs">, config: Config, options: 
       hint: "run this on a terminal, or decrypt it first: age -d FILE | hapi-backup ... --identity -",
     });
   }
-  const identities = isEncrypted
-    ? await decryptIdentityFile(bytes, options.passphrase!)
-    : readIdentities(new TextDecoder().decode(bytes));
+  const where = options.identityText === undefined ? path! : "on standard input";
+  const identities = await namingFile(
+    where,
+    () =>
+      isEncrypted
+        ? decryptIdentityFile(bytes, options.passphrase!)
+        : readIdentities(new TextDecoder().decode(bytes)),
+  );
   const fromIdentity = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
   const given = (options.signer ?? []).map((text) => signerText(host, text));
   return { identities, trust: parseTrust([...config.signers, ...fromIdentity, ...given]) };
+}
+
+/** Says of which file it is that it cannot be read: an operator may have several, and one that is meant for SSH. */
+async function namingFile<T>(where: string, read: () => T | Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    const { kind, hint } = error;
+    const message = error.message.replace("identity file", `identity file ${where}`);
+    throw new BackupError(message, { kind, ...(hint === undefined ? {} : { hint }), cause: error });
+  }
 }
 
 function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {

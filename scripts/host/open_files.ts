@@ -9,16 +9,24 @@
 import { BackupError } from "../core/errors.ts";
 import type { Host } from "./host.ts";
 
+/** Those of these databases that other processes have open, and which. */
+export async function openDatabases(
+  host: Pick<Host, "run">,
+  databases: readonly string[],
+): Promise<{ readonly path: string; readonly users: readonly string[] }[]> {
+  const found = [];
+  for (const path of databases) found.push({ path, users: await usersOf(host, path) });
+  return found.filter(({ users }) => users.length > 0);
+}
+
 /** @throws {BackupError} (source) If another process has one of these databases open, named. */
 export async function refuseWhileOpen(host: Pick<Host, "run">, databases: readonly string[]): Promise<void> {
-  for (const path of databases) {
-    const users = await usersOf(host, path);
-    if (users.length === 0) continue;
-    throw new BackupError(`Cannot restore ${path}: it is open in ${users.join(", ")}`, {
-      kind: "source",
-      hint: "stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again",
-    });
-  }
+  const [first] = await openDatabases(host, databases);
+  if (!first) return;
+  throw new BackupError(`Cannot restore ${first.path}: it is open in ${first.users.join(", ")}`, {
+    kind: "source",
+    hint: "stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again",
+  });
 }
 
 /** The other processes that have the database at `path`, its `-wal` or its `-shm` open: `hapi (1234)`. */

@@ -6,6 +6,7 @@
 
 import { BackupError, reasonOf } from "../core/errors.ts";
 import { parsePrivateKey, type SshPrivateKey } from "../core/openssh_key.ts";
+import { shellQuote } from "../core/shell.ts";
 import { isMissing } from "./fs.ts";
 import type { Host } from "./host.ts";
 
@@ -13,7 +14,9 @@ import type { Host } from "./host.ts";
 export function readSigningKey({ fs, report }: Pick<Host, "fs" | "report">, path: string): SshPrivateKey {
   let text: string;
   try {
-    if ((fs.stat(path).mode & 0o077) !== 0) report.warn(`${path} can be read by others: chmod 600 ${path}`);
+    if ((fs.stat(path).mode & 0o077) !== 0) {
+      report.warn(`${path} can be read by others: chmod 600 ${shellQuote(path)}`);
+    }
     text = new TextDecoder().decode(fs.readFile(path));
   } catch (error) {
     throw new BackupError(

@@ -77,10 +77,10 @@ export class Backups {
     }
   }
 
-  /** Mends the link, ships what waits, and restores what was not yet restored from where it is. */
+  /** Takes a last snapshot, mends the link, ships what waits, and restores what was not yet restored from where it is. */
   async finish(): Promise<void> {
-    this.link.budget = Infinity;
     for (const id of await this.#backup(false)) await this.#restoreFromAnywhere(id);
+    this.link.budget = Infinity;
     this.#expect(await this.home.cli(["ship", "--json"]), [0], "the last ship");
     for (const place of this.places) {
       for (const id of this.#idsAt(place)) {
