@@ -11,7 +11,7 @@
 
 import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
-import { BackupError } from "./core/errors.ts";
+import { BackupError, reasonOf } from "./core/errors.ts";
 import { placeMatcher } from "./core/globs.ts";
 import type { SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
@@ -181,7 +181,12 @@ export async function restoreInPlace(
     moves.carryOut();
     return { ...planned, kept, ...moves.done() };
   } finally {
-    removeIfThere(fs, beside);
+    try {
+      removeIfThere(fs, beside);
+    } catch (error) {
+      // Whether it is restored was settled before.
+      host.report.warn(`${beside} holds plaintext and cannot be removed (${reasonOf(error)}): remove it`);
+    }
   }
 }
 

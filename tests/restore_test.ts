@@ -118,6 +118,35 @@ Deno.test("a restore in place that fails at any rename, mkdir or sync puts every
   }
 });
 
+Deno.test("what comes to lie in a place while it is restored is kept, and stops the restore", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const before = new Map((await liveFiles(home)).map(([path, content]) => [path, content]));
+  const path = `${home.home}/.hapi/hub.env`;
+  let comes = true;
+  const fs: Fs = {
+    ...home.host.fs,
+    // The first sync of that folder comes once everything is set aside.
+    syncFolder(folder) {
+      home.host.fs.syncFolder(folder);
+      if (comes && folder === `${home.home}/.hapi`) Deno.writeTextFileSync(path, "NEWER=yes\n");
+      comes &&= folder !== `${home.home}/.hapi`;
+    },
+  };
+  await assert.rejects(inPlace(home, made.id, fs), {
+    kind: "source",
+    message: /hub\.env: something has come to lie there meanwhile/,
+  });
+  assert.equal(comes, false);
+  const after = new Map(await liveFiles(home));
+  for (const [name, content] of before) assert.deepEqual(after.get(name), content, name);
+  const [newer, ...others] = [...Deno.readDirSync(`${home.home}/.hapi`)].filter(({ name }) =>
+    name.endsWith("-newer")
+  );
+  assert.equal(Deno.readTextFileSync(`${home.home}/.hapi/${newer!.name}`), "NEWER=yes\n");
+  assert.deepEqual(others, []);
+});
+
 const undoScripts = (home: Home): string[] => {
   try {
     return [...Deno.readDirSync(`${home.stateFolder}/restores`)].map(({ name }) => name);

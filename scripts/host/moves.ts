@@ -170,6 +170,13 @@ function carryOut(fs: Fs, move: Move): void {
       throw error;
     }
   }
+  // What was there is aside by now: what is there came since.
+  if (exists(fs, move.path)) {
+    throw new BackupError(`Cannot restore ${move.path}: something has come to lie there meanwhile`, {
+      kind: "source",
+      hint: "stop what writes there, then run this again",
+    });
+  }
   try {
     fs.rename(move.from, move.path);
   } catch (error) {
@@ -205,7 +212,11 @@ function copyAcross(fs: Fs, from: string, path: string): void {
 
 /** Puts one move back. A folder that was made goes only if it is still empty. */
 function undo(fs: Fs, move: Move): void {
-  if (move.kind === "aside") return fs.rename(move.aside, move.path);
+  if (move.kind === "aside") {
+    // What came since is kept, too.
+    if (exists(fs, move.path)) fs.rename(move.path, `${move.aside}-newer`);
+    return fs.rename(move.aside, move.path);
+  }
   if (move.kind === "place") return removeIfThere(fs, move.path);
   try {
     fs.remove(move.path);

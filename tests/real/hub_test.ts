@@ -41,8 +41,9 @@ Deno.test("a write load's acknowledged messages are all there after SIGKILL", as
     const load = await hub.writeLoad({ perSecond: 400 });
     await new Promise((resolve) => setTimeout(resolve, 1500));
     await hub.kill();
+    // It would go on for ever if it did not notice.
+    while (!load.failure) await new Promise((resolve) => setTimeout(resolve, 10));
     await load.stop();
-    assert.ok(load.failure, "the load noticed that the hub went away");
     assert.ok(load.acknowledged.length > 200, `only ${load.acknowledged.length} acknowledged in 1.5 s`);
 
     hub = await startHub({ home });
