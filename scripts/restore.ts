@@ -12,7 +12,6 @@
 import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { placeMatcher } from "./core/globs.ts";
 import type { SavedFile } from "./core/manifest.ts";
 import { FILES_PART, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
@@ -86,7 +85,8 @@ async function planRestore(
   only?: readonly string[],
 ): Promise<Restored> {
   const manifest = await openManifest(opening, openSeal(opening, id));
-  const isWanted = only ? placeMatcher(only) : () => true;
+  // Loaded where it is used: a restore of everything has no use for it.
+  const isWanted = only ? (await import("./core/globs.ts")).placeMatcher(only) : () => true;
   const databases = manifest.databases.filter(({ place }) => isWanted(place));
   const files = manifest.files.filter(({ place }) => isWanted(place));
   if (only && databases.length + files.length === 0) {

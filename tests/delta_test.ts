@@ -19,7 +19,7 @@ import {
   type EncodeOptions,
   encodeWholePages,
 } from "../scripts/core/page_diff.ts";
-import { DeltaJournal, type Image, isJournalWhole, replayJournal } from "../scripts/core/patch.ts";
+import { type Image, Patcher } from "../scripts/core/patch.ts";
 
 /** Bytes in memory as an image. `writesLeft` makes it fail, as a full disk or a crash would. */
 class MemoryImage implements Image {
@@ -67,20 +67,22 @@ function diff(base: Uint8Array, next: Uint8Array, pageBytes: number, options: En
   return { delta, stats };
 }
 
-/** Pushes the delta in pieces of `pieceBytes` into a journal. */
-function journalOf(base: Uint8Array, delta: Uint8Array, nextBytes: number, pieceBytes = 1000): Uint8Array {
-  const parts: Uint8Array[] = [];
-  const journal = new DeltaJournal(new MemoryImage(base), nextBytes, (data) => parts.push(data.slice()));
-  for (let at = 0; at < delta.length; at += pieceBytes) journal.push(delta.subarray(at, at + pieceBytes));
-  journal.finish();
-  const all = concatBytes(...parts);
-  assert.equal(journal.journalBytes, all.length);
-  return all;
+interface PatchOptions {
+  /** The delta is pushed in pieces of so many bytes. */
+  readonly pieceBytes?: number;
+  readonly patcher?: Patcher;
 }
 
-function patch(base: Uint8Array, delta: Uint8Array, nextBytes: number, pieceBytes?: number): Uint8Array {
+function apply(image: Image, delta: Uint8Array, nextBytes: number, options: PatchOptions = {}): void {
+  const { pieceBytes = 1000, patcher = new Patcher(image, new MemoryImage(new Uint8Array())) } = options;
+  const patch = patcher.start(nextBytes);
+  for (let at = 0; at < delta.length; at += pieceBytes) patch.push(delta.subarray(at, at + pieceBytes));
+  patch.finish();
+}
+
+function patch(base: Uint8Array, delta: Uint8Array, nextBytes: number, options?: PatchOptions): Uint8Array {
   const image = new MemoryImage(base);
-  replayJournal(new MemoryImage(journalOf(base, delta, nextBytes, pieceBytes)), image);
+  apply(image, delta, nextBytes, options);
   return image.data;
 }
 
@@ -96,7 +98,7 @@ function rebuild(base: Uint8Array, delta: Uint8Array, nextBytes: number): Uint8A
     baseBytes: base.length,
     nextBytes,
     copy: (position, length) => append(base.subarray(position, position + length)),
-    literal: append,
+    literal: (data, from, to) => append(data.subarray(from, to)),
   });
   for (let at = 0; at < delta.length; at += 7) decoder.push(delta.subarray(at, at + 7));
   decoder.finish();
@@ -251,10 +253,11 @@ function decode(
     copy(position, length) {
       commands.push(["copy", position, length]);
     },
-    literal(data) {
+    literal(data, from, to) {
       const last = commands.at(-1);
-      if (last?.[0] === "literal") last.push(...data);
-      else commands.push(["literal", ...data]);
+      const piece = data.subarray(from, to);
+      if (last?.[0] === "literal") last.push(...piece);
+      else commands.push(["literal", ...piece]);
     },
   });
   for (let at = 0; at < delta.length; at += pieceBytes) decoder.push(delta.subarray(at, at + pieceBytes));
@@ -392,61 +395,59 @@ Deno.test("every cut and every flipped bit of a delta is refused, or gives other
   }
 });
 
-Deno.test("a journal that is cut or damaged is recognised, and the image stays as it was", () => {
+Deno.test("an image stays as it was until its delta is known to be whole", () => {
   const base = noise(8 * 512, 1);
   const next = concatBytes(base.subarray(512, 2048), noise(1024, 2), base.subarray(2048));
   const { delta } = diff(base, next, 512);
-  const whole = journalOf(base, delta, next.length);
-  const image = new MemoryImage(base);
-  const refused = (journal: Uint8Array) => {
-    assert.equal(isJournalWhole(new MemoryImage(journal)), false);
-    assert.throws(() => replayJournal(new MemoryImage(journal), image), { kind: "integrity" });
-  };
-  assert.equal(isJournalWhole(new MemoryImage(whole)), true);
-  for (let cut = 0; cut < whole.length; cut++) refused(whole.subarray(0, cut));
-  for (let at = 0; at < whole.length; at++) {
-    const damaged = whole.slice();
-    damaged[at]! ^= 1 << (at % 8);
-    refused(damaged);
-    // What a torn write leaves: zeros to the end of the file.
-    damaged.set(whole);
-    damaged.fill(0, at);
-    refused(damaged);
+  for (const journalBytes of [100, 1 << 20]) {
+    const image = new MemoryImage(base);
+    const patcher = new Patcher(image, new MemoryImage(new Uint8Array()), journalBytes);
+    for (let cut = 0; cut < delta.length; cut += 7) {
+      assert.throws(() => apply(image, delta.subarray(0, cut), next.length, { patcher }), {
+        kind: "integrity",
+      });
+      assertSame(image.data, base);
+    }
+    apply(image, delta, next.length, { patcher });
+    assertSame(image.data, next);
   }
-  assertSame(image.data, base);
 });
 
-Deno.test("a replay that was interrupted anywhere is completed by repeating it", () => {
+Deno.test("a patcher applies one delta after the other, with any memory for its journal", () => {
   fc.assert(
-    fc.property(images, fc.nat(12), ({ pageBytes, base, next }, writes) => {
-      const journal = new MemoryImage(journalOf(base, diff(base, next, pageBytes).delta, next.length));
+    fc.property(images, fc.integer({ min: 500, max: 5000 }), ({ pageBytes, base, next }, journalBytes) => {
       const image = new MemoryImage(base);
-      image.writesLeft = writes;
-      try {
-        replayJournal(journal, image);
-      } catch (error) {
-        assert.equal((error as Error).message, "crashed");
+      const scratch = new MemoryImage(new Uint8Array(1 << 20));
+      const patcher = new Patcher(image, scratch, journalBytes);
+      const there = diff(base, next, pageBytes).delta;
+      const back = diff(next, base, pageBytes).delta;
+      for (let round = 0; round < 2; round++) {
+        apply(image, there, next.length, { patcher });
+        assertSame(image.data, next);
+        apply(image, back, base.length, { patcher, pieceBytes: 7 });
+        assertSame(image.data, base);
       }
-      image.writesLeft = Infinity;
-      replayJournal(journal, image);
-      replayJournal(journal, image);
-      assertSame(image.data, next);
     }),
     { numRuns: 60 },
   );
 });
 
-Deno.test("a patch reads and writes about what changed, in few calls", () => {
+Deno.test("a patch reads and writes about what changed, in few calls, and its journal beside where it is long", () => {
   const base = noise(4000 * 4096, 3);
   const next = base.slice();
   for (let page = 0; page < 4000; page += 100) next.set(noise(40, page + 1), page * 4096 + 1000);
   const { delta } = diff(base, next, 4096);
-  const journal = journalOf(base, delta, next.length);
-  assert(journal.length < 40 * 4096, `${journal.length} bytes of journal`);
   const image = new MemoryImage(base);
   image.writesLeft = 40;
-  replayJournal(new MemoryImage(journal), image);
+  const scratch = new MemoryImage(new Uint8Array());
+  apply(image, delta, next.length, { patcher: new Patcher(image, scratch) });
   assertSame(image.data, next);
+  assert.equal(scratch.bytes, 0);
+
+  const again = new MemoryImage(base);
+  apply(again, delta, next.length, { patcher: new Patcher(again, scratch, 500) });
+  assertSame(again.data, next);
+  assert(scratch.bytes > 500 && scratch.bytes < 40 * 100, `${scratch.bytes} bytes of journal`);
 });
 
 Deno.test("a patch takes what moved from the right place in an image larger than its cache", () => {

@@ -305,7 +305,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
             assert.ok(position >= 0 && position + length <= chain.baseBytes);
             made += length;
           },
-          literal: (data) => made += data.length,
+          literal: (_data, from, to) => made += to - from,
         });
         decoder.push(bytes);
         decoder.finish();

@@ -178,8 +178,8 @@ export interface DeltaTarget {
   readonly nextBytes: number;
   /** Called for each COPY: `length` > 0 bytes at `position` of the old file, within `baseBytes`. */
   copy(position: number, length: number): void;
-  /** Called with literal data, in one or more slices of what was pushed; use it before returning. */
-  literal(data: Uint8Array): void;
+  /** Called with literal data, in one or more pieces: the bytes `from` to `to` of what was pushed. Use them before returning. */
+  literal(data: Uint8Array, from: number, to: number): void;
 }
 
 /** Reads a delta as it arrives. Not to be used further after it has thrown. */
@@ -213,11 +213,13 @@ export class DeltaDecoder {
     let at = 0;
     while (at < bytes.length) {
       if (this.#literalLeft > 0) {
-        const slice = bytes.subarray(at, at + this.#literalLeft);
-        this.#target.literal(slice);
-        this.#literalLeft -= slice.length;
-        this.#readBytes += slice.length;
-        at += slice.length;
+        const length = Math.min(this.#literalLeft, bytes.length - at);
+        this.#target.literal(bytes, at, at + length);
+        this.#literalLeft -= length;
+        this.#readBytes += length;
+        at += length;
+      } else if (this.#isBetween() && bytes.length - at >= COMMAND_BYTES_MAX) {
+        at = this.#command(bytes, at);
       } else {
         this.#byte(bytes[at++]!);
         this.#readBytes++;
@@ -235,6 +237,24 @@ export class DeltaDecoder {
     if (this.#madeBytes !== this.#target.nextBytes) {
       throw this.#damage(`it makes ${this.#madeBytes} bytes, not ${this.#target.nextBytes}`);
     }
+  }
+
+  /** Whether a command starts next. */
+  #isBetween(): boolean {
+    return this.#opcode < 0 && !this.#ended && this.#magicLength === MAGIC.length;
+  }
+
+  /** Takes a whole command, without its literal data: what `#byte` does, at once. Returns where it ends. */
+  #command(bytes: Uint8Array, at: number): number {
+    const start = at;
+    this.#start(bytes[at++]!);
+    if (this.#opcode >= 0) {
+      for (; this.#firstLeft > 0; this.#firstLeft--) this.#first = this.#first * 256 + bytes[at++]!;
+      for (; this.#secondLeft > 0; this.#secondLeft--) this.#second = this.#second * 256 + bytes[at++]!;
+      this.#complete();
+    }
+    this.#readBytes += at - start;
+    return at;
   }
 
   #byte(byte: number): void {

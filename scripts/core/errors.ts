@@ -103,3 +103,28 @@ export function exitCodeOf(kind: ErrorKind): number {
 export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+/** An error as it goes from one thread to another. */
+export interface SentError {
+  readonly message: string;
+  readonly kind: ErrorKind | undefined;
+  readonly hint: string | undefined;
+  readonly stack: string | undefined;
+}
+
+/** What to send of something that was thrown. Inverse of {@linkcode receivedError}. */
+export function sentError(error: unknown): SentError {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const { kind, hint } = error instanceof BackupError ? error : {};
+  return { message, kind, hint, stack };
+}
+
+/** The error that another thread sent. */
+export function receivedError({ message, kind, hint, stack }: SentError): BackupError {
+  if (kind) return new BackupError(message, { kind, ...(hint ? { hint } : {}) });
+  return new BackupError(message, {
+    kind: "internal",
+    hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
+    cause: stack,
+  });
+}

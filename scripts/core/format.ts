@@ -17,9 +17,9 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(digits)} ${units[unit]}`;
 }
 
-/** `12,345`. */
+/** A whole number: `12,345`. Without `Intl`, which takes 15 ms to load. */
 export function formatCount(count: number): string {
-  return count.toLocaleString("en-US");
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
 /** How long ago or how long: `45 s`, `12 min`, `7 h`, `3 days`. */

@@ -11,6 +11,7 @@
  */
 
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { ownsBuffer, releaseBytes } from "./bytes.ts";
 import { BackupError, reasonOf } from "./errors.ts";
 
 /** Most content bytes of one frame. Readers take this much memory. */
@@ -74,10 +75,10 @@ export class FrameCompressor {
   }
 }
 
-/** Decompresses a row of frames. Memory: one frame and its content. */
-export class FrameDecompressor {
+/** Decompresses a row of frames. Memory: one frame and its content; {@linkcode Symbol.dispose} gives it back. */
+export class FrameDecompressor implements Disposable {
   readonly #fail: (state: string) => BackupError;
-  #pending: Uint8Array = new Uint8Array();
+  #pending = new Uint8Array();
   #used = 0;
 
   /** @param what What to call the stream in errors. */
@@ -86,11 +87,11 @@ export class FrameDecompressor {
   }
 
   /**
-   * Takes bytes and returns the content of the frames that are whole.
+   * Takes bytes and returns the content of the frames that are whole, each in a buffer of its own.
    *
    * @throws {BackupError} (integrity) If they are not frames as {@linkcode FrameCompressor} writes them.
    */
-  *push(bytes: Uint8Array): Generator<Uint8Array> {
+  *push(bytes: Uint8Array): Generator<Uint8Array<ArrayBuffer>> {
     this.#append(bytes);
     let start = 0;
     for (;;) {
@@ -114,23 +115,27 @@ export class FrameDecompressor {
     if (this.#used > 0) throw this.#fail("it ends inside a frame");
   }
 
+  [Symbol.dispose](): void {
+    releaseBytes(this.#pending);
+  }
+
   #append(bytes: Uint8Array): void {
     const needed = this.#used + bytes.length;
     if (needed > this.#pending.length) {
-      const larger = new Uint8Array(
-        Math.max(needed, Math.min(2 * this.#pending.length, storedBytesMax(FRAME_BYTES_MAX) + bytes.length)),
-      );
-      larger.set(this.#pending.subarray(0, this.#used));
-      this.#pending = larger;
+      const room = Math.min(2 * this.#pending.length, storedBytesMax(FRAME_BYTES_MAX) + bytes.length);
+      this.#pending = new Uint8Array(this.#pending.buffer.transfer(Math.max(needed, room)));
     }
     this.#pending.set(bytes, this.#used);
     this.#used = needed;
   }
 
-  #content(frame: Uint8Array): Uint8Array {
+  #content(frame: Uint8Array): Uint8Array<ArrayBuffer> {
     try {
       const chunkSize = Math.min(FRAME_BYTES_MAX, 2 * frame.length) + 1024;
-      return zstdDecompressSync(frame, { chunkSize, maxOutputLength: FRAME_BYTES_MAX });
+      const content = zstdDecompressSync(frame, { chunkSize, maxOutputLength: FRAME_BYTES_MAX });
+      // Not a Buffer, whose slices are no copies; and small ones share theirs with others.
+      const bytes = new Uint8Array(content.buffer as ArrayBuffer, content.byteOffset, content.length);
+      return ownsBuffer(bytes) ? bytes : bytes.slice();
     } catch (error) {
       throw this.#fail(reasonOf(error));
     }

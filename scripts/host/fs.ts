@@ -72,6 +72,7 @@ function openReal(path: string, options: OpenOptions): OpenFile {
     },
     truncate: (bytes) => file.truncateSync(bytes),
     sync: () => file.syncSync(),
+    syncing: () => file.sync(),
     stat: () => statOf(file.statSync()),
     tryLock: () => locked = file.tryLockSync(true),
     close,

@@ -32,7 +32,7 @@ export interface OpenOptions {
   readonly mode?: number;
 }
 
-/** An open file. All calls are synchronous: a step runs in a worker of its own and has nothing else to do. */
+/** An open file. Calls are synchronous, as a step runs in a worker of its own and has nothing else to do, but for one. */
 export interface OpenFile extends Disposable {
   /** Reads the next bytes; 0 at the end. */
   read(buffer: Uint8Array): number;
@@ -45,6 +45,8 @@ export interface OpenFile extends Disposable {
   truncate(bytes: number): void;
   /** Returns once the bytes are on the disk. */
   sync(): void;
+  /** As `sync`, on another thread: settles once they are. The file must stay open until then. */
+  syncing(): Promise<void>;
   stat(): Stat;
   /** Takes the lock of the whole file for this process, or returns false if another holds it. It dies with the process. */
   tryLock(): boolean;
@@ -115,4 +117,6 @@ export interface Host {
   readonly report: Report;
   /** Throws {@linkcode BackupError} (cancelled) once Ctrl-C or SIGTERM has come. Called between chunks of work. */
   readonly checkpoint: () => void;
+  /** Starts a thread that deciphers (`cipher.ts`), where that can be; closing the port ends the use of it. */
+  readonly startCipher?: () => MessagePort;
 }

@@ -139,10 +139,19 @@ export async function createDecrypter(
   start: Uint8Array,
   identities: readonly Identity[],
 ): Promise<AgeDecrypter> {
+  const { headerBytes, fileKey } = await openHeader(start, identities);
+  const payload = new PayloadDecrypter(fileKey);
+  return { headerBytes, push: (bytes) => payload.push(bytes), finish: () => payload.finish() };
+}
+
+/** The length of an age file's header, and the key in it. Parameters and errors as of {@linkcode createDecrypter}. */
+export async function openHeader(
+  start: Uint8Array,
+  identities: readonly Identity[],
+): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
   const headerBytes = headerBytesOf(start);
   if (headerBytes === undefined) throw unopenable("it ends within its header");
-  const payload = new PayloadDecrypter(await decryptHeader(start.subarray(0, headerBytes), identities));
-  return { headerBytes, push: (bytes) => payload.push(bytes), finish: () => payload.finish() };
+  return { headerBytes, fileKey: await decryptHeader(start.subarray(0, headerBytes), identities) };
 }
 
 /**

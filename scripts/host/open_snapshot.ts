@@ -11,9 +11,10 @@ import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../core/seal.ts";
 import { chooseSnapshot } from "../core/select.ts";
 import { verifySsh } from "../core/sshsig.ts";
 import { requireTrusted, type Trust } from "../core/trust.ts";
+import { type Cipher, cipherHere } from "./cipher.ts";
 import type { Host } from "./host.ts";
 import type { Identity } from "./identity.ts";
-import { readPart } from "./part_reader.ts";
+import { type OpenPart, openPart } from "./part_reader.ts";
 import {
   isSealed,
   readSignature,
@@ -121,14 +122,19 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
   return manifest;
 }
 
-/** Reads a part; with the wrong identity the error says which recipients it needs. */
-export async function* readPartSaying(
+/**
+ * Opens a part, as {@linkcode openPart}; with the wrong identity the error says which recipients it needs.
+ *
+ * @param cipher Where it is deciphered.
+ */
+export async function openPartSaying(
   { host, identities }: Opening,
   snapshot: TrustedSnapshot,
   name: PartName,
-): AsyncGenerator<Uint8Array> {
+  cipher: Cipher,
+): Promise<OpenPart> {
   try {
-    yield* readPart(host, snapshot.folder, partOf(snapshot, name), identities);
+    return await openPart(host, snapshot.folder, partOf(snapshot, name), identities, cipher);
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "key") throw error;
     throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {
@@ -136,4 +142,14 @@ export async function* readPartSaying(
       hint: `it needs the identity of one of these recipients: ${snapshot.seal.recipients.join(", ")}`,
     });
   }
+}
+
+/** Reads a part, as {@linkcode openPartSaying} opens it. */
+export async function* readPartSaying(
+  opening: Opening,
+  snapshot: TrustedSnapshot,
+  name: PartName,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  using part = await openPartSaying(opening, snapshot, name, cipherHere);
+  yield* part.contents();
 }

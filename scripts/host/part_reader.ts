@@ -7,21 +7,26 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
+import { releaseBytes } from "../core/bytes.ts";
+import type { Contents } from "../core/ciphertext.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { FrameDecompressor } from "../core/zstd_frames.ts";
 import { HEADER_BYTES_MAX } from "./age.ts";
+import { type Cipher, cipherHere, type CipherRun } from "./cipher.ts";
 import { lstatIfThere } from "./fs.ts";
 import { noteGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
-import { createDecrypter, type Identity } from "./identity.ts";
+import { type Identity, openHeader } from "./identity.ts";
 
 /** Bytes of ciphertext read at once. */
-const READ_BYTES = 1 << 20;
+const READ_BYTES = 512 << 10;
+/** Parts from this size on are decompressed by the reader itself, where another thread deciphers. */
+const SHARED_BYTES_MIN = 16 << 20;
 
 /**
- * Yields the plaintext of a part, in chunks of at most one zstd frame, which the caller may keep.
+ * Yields the plaintext of a part, in chunks of at most one zstd frame, which are the caller's.
  *
  * @param folder The snapshot's folder.
  * @throws {BackupError} (integrity) If the part is missing, or not what the seal says; (key) if no identity opens it.
@@ -31,7 +36,29 @@ export async function* readPart(
   folder: string,
   part: SealedPart,
   identities: readonly Identity[],
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  using opened = await openPart(host, folder, part, identities, cipherHere);
+  yield* opened.contents();
+}
+
+/** A part whose first bytes are being read. */
+export interface OpenPart extends Disposable {
+  /** What {@linkcode readPart} yields, once. */
+  contents(): AsyncGenerator<Uint8Array<ArrayBuffer>>;
+}
+
+/**
+ * Opens a part, and starts to read it as far ahead as `cipher` likes.
+ *
+ * @throws {BackupError} As {@linkcode readPart}.
+ */
+export async function openPart(
+  host: Host,
+  folder: string,
+  part: SealedPart,
+  identities: readonly Identity[],
+  cipher: Cipher,
+): Promise<OpenPart> {
   const path = `${folder}/${part.name}`;
   const damaged = (state: string) =>
     new BackupError(`Cannot read ${path}: ${state}`, {
@@ -44,47 +71,111 @@ export async function* readPart(
   if (stat.bytes !== part.bytes) {
     throw damaged(`it has ${stat.bytes} bytes where the seal says ${part.bytes}`);
   }
-
-  using file: OpenFile = host.fs.open(path, { read: true });
-  const hash = createHash("sha256");
-  const requireSealed = () => {
-    const sha256 = hash.digest("hex");
+  const requireSealed = (sha256: string) => {
     if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
   };
-  const frames = new FrameDecompressor(path);
-  const start = readUpTo(file, new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes)));
-  hash.update(start);
-  const buffer = new Uint8Array(READ_BYTES);
-  const decrypter = await createDecrypter(start, identities).catch((error) => {
+
+  using stack = new DisposableStack();
+  const file = stack.use(host.fs.open(path, { read: true }));
+  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
+  const start = buffer.subarray(0, file.readAt(buffer, 0));
+  const { headerBytes, fileKey } = await openHeader(start, identities).catch((error) => {
     // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-    for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
-      host.checkpoint();
-      hash.update(buffer.subarray(0, count));
-    }
-    requireSealed();
+    requireSealed(hashOfRest(host, file, createHash("sha256").update(start)));
     throw error;
   });
-  for (const chunk of decrypter.push(start.subarray(decrypter.headerBytes))) yield* frames.push(chunk);
-  let done = start.length;
-  for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
-    host.checkpoint();
-    const bytes = buffer.subarray(0, count);
-    hash.update(bytes);
-    done += count;
-    host.report.progress(`read ${part.name}`, done, part.bytes);
-    for (const chunk of decrypter.push(bytes)) {
-      for (const content of frames.push(chunk)) {
-        yield content;
-        noteGarbage(content.length);
-      }
-      noteGarbage(chunk.length);
+  // What is large is decompressed here, so that both threads have about as much to do; what is small is used meanwhile.
+  const frames = cipher.ahead > 0 && part.bytes >= SHARED_BYTES_MIN
+    ? stack.use(new FrameDecompressor(path))
+    : undefined;
+  const run = cipher.start({
+    fileKey,
+    header: start.subarray(0, headerBytes),
+    ...frames ? {} : { frames: path },
+  });
+  const reader = new ReadAhead(file, run, Math.max(1, cipher.ahead));
+  reader.push(start.slice(headerBytes));
+  const kept = stack.move();
+  async function* pieces() {
+    for (let piece = await reader.next(); piece; piece = await reader.next()) {
+      host.checkpoint();
+      yield* piece;
+      host.report.progress(`read ${part.name}`, Math.min(reader.readBytes, part.bytes), part.bytes);
     }
+    const { contents, sha256 } = await run.finish();
+    yield* contents;
+    requireSealed(sha256);
   }
-  for (const chunk of decrypter.finish()) yield* frames.push(chunk);
-  frames.finish();
-  requireSealed();
+  return {
+    async *contents() {
+      for await (const piece of pieces()) {
+        const { length } = piece;
+        if (frames) {
+          for (const content of frames.push(piece)) yield content;
+          reader.reuse(piece);
+        } else {
+          yield piece;
+        }
+        noteGarbage(length);
+      }
+      frames?.finish();
+    },
+    [Symbol.dispose]: () => kept.dispose(),
+  };
 }
 
-function readUpTo(file: OpenFile, buffer: Uint8Array): Uint8Array {
-  return buffer.subarray(0, file.readAt(buffer, 0));
+/** Keeps pieces of a file on their way through a cipher. */
+class ReadAhead {
+  readonly #file: OpenFile;
+  readonly #run: CipherRun;
+  readonly #ahead: number;
+  readonly #underWay: Promise<Contents>[] = [];
+  readonly #free: Uint8Array<ArrayBuffer>[] = [];
+  #isAtEnd = false;
+  /** Bytes read so far. */
+  readBytes = 0;
+
+  constructor(file: OpenFile, run: CipherRun, ahead: number) {
+    this.#file = file;
+    this.#run = run;
+    this.#ahead = ahead;
+  }
+
+  /** Sends a piece that is read already, and what follows it. */
+  push(bytes: Uint8Array<ArrayBuffer>): void {
+    this.readBytes += bytes.length;
+    this.#underWay.push(this.#run.push(bytes));
+    this.#fill();
+  }
+
+  /** What the next piece held; undefined after the last. */
+  async next(): Promise<Contents | undefined> {
+    this.#fill();
+    return await this.#underWay.shift();
+  }
+
+  /** Takes back a buffer that `next` gave. */
+  reuse(bytes: Uint8Array<ArrayBuffer>): void {
+    if (this.#isAtEnd || bytes.buffer.byteLength < READ_BYTES) releaseBytes(bytes);
+    else this.#free.push(new Uint8Array(bytes.buffer));
+  }
+
+  #fill(): void {
+    while (!this.#isAtEnd && this.#underWay.length < this.#ahead) {
+      const buffer = this.#free.pop() ?? new Uint8Array(READ_BYTES);
+      const count = this.#file.read(buffer);
+      this.#isAtEnd = count === 0;
+      this.readBytes += count;
+      if (count > 0) this.#underWay.push(this.#run.push(buffer.subarray(0, count)));
+    }
+  }
+}
+
+function hashOfRest(host: Host, file: OpenFile, hash: Hash): string {
+  const buffer = new Uint8Array(READ_BYTES);
+  for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
+    host.checkpoint();
+    hash.update(buffer.subarray(0, count));
+  }
+  return hash.digest("hex");
 }

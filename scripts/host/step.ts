@@ -7,9 +7,10 @@
  * @module
  */
 
-import { BackupError, type ErrorKind } from "../core/errors.ts";
+import { BackupError, receivedError, type SentError, sentError } from "../core/errors.ts";
 import { nameOf } from "../core/paths.ts";
 import type { StepPermissions } from "../core/permissions.ts";
+import { serveCipher } from "./cipher.ts";
 import { knownError, realFs } from "./fs.ts";
 import type { Host, Report, Run } from "./host.ts";
 import { makeRun } from "./process.ts";
@@ -36,20 +37,14 @@ export interface StepTools {
 type ToWorker =
   | { readonly type: "job"; readonly job: unknown; readonly cancelled: SharedArrayBuffer }
   | { readonly type: "later"; readonly value: unknown }
-  | { readonly type: "later failed"; readonly error: ThrownError };
+  | { readonly type: "later failed"; readonly error: SentError };
 type FromWorker =
   | { readonly type: "ready" | "asked" }
+  | { readonly type: "cipher"; readonly port: MessagePort }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
-  | { readonly type: "failed"; readonly error: ThrownError };
-
-interface ThrownError {
-  readonly message: string;
-  readonly kind: ErrorKind | undefined;
-  readonly hint: string | undefined;
-  readonly stack: string | undefined;
-}
+  | { readonly type: "failed"; readonly error: SentError };
 
 /** Milliseconds between two progress messages. */
 const PROGRESS_EVERY_MS = 100;
@@ -120,7 +115,7 @@ export function runStep<Result>(
   const give = (later: Promise<unknown>) =>
     later.then(
       (value) => say({ type: "later", value }),
-      (error) => say({ type: "later failed", error: flatten(error) }),
+      (error) => say({ type: "later failed", error: sentError(knownError(error) ?? error) }),
     );
   if (later instanceof Promise) give(later);
   const began = performance.now();
@@ -133,6 +128,8 @@ export function runStep<Result>(
         case "asked":
           if (typeof later === "function") give(later());
           return;
+        case "cipher":
+          return serveCipher(data.port);
         case "progress":
           underWay.add(data.what);
           return terminal.progress(data.what, data.done, data.total);
@@ -146,7 +143,7 @@ export function runStep<Result>(
         case "done":
           return resolve(data.result as Result);
         case "failed":
-          return reject(revive(data.error));
+          return reject(receivedError(data.error));
       }
     };
     worker.onerror = (event) => {
@@ -173,7 +170,7 @@ export function serveStep<Job>(
 ): void {
   if (!meta.main || !("DedicatedWorkerGlobalScope" in globalThis)) return;
   const scope = globalThis as unknown as {
-    postMessage(message: FromWorker): void;
+    postMessage(message: FromWorker, transfer?: Transferable[]): void;
     onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
   };
   const say = (message: FromWorker) => scope.postMessage(message);
@@ -194,8 +191,13 @@ export function serveStep<Job>(
   later.catch(() => {});
   scope.onmessage = ({ data }) => {
     if (data.type === "later") return resolveLater(data.value);
-    if (data.type === "later failed") return rejectLater(revive(data.error));
-    const host = makeHost(report, data.cancelled);
+    if (data.type === "later failed") return rejectLater(receivedError(data.error));
+    const startCipher = () => {
+      const { port1, port2 } = new MessageChannel();
+      scope.postMessage({ type: "cipher", port: port2 }, [port2]);
+      return port1;
+    };
+    const host = { ...makeHost(report, data.cancelled), startCipher };
     const ask = () => {
       say({ type: "asked" });
       return later;
@@ -209,23 +211,8 @@ export function serveStep<Job>(
     };
     Promise.try(step, data.job as Job, tools).then(
       (result) => say({ type: "done", result }),
-      (error) => say({ type: "failed", error: flatten(error) }),
+      (error) => say({ type: "failed", error: sentError(knownError(error) ?? error) }),
     );
   };
   say({ type: "ready" });
-}
-
-function flatten(error: unknown): ThrownError {
-  const known = knownError(error);
-  const { message, stack } = known ?? (error instanceof Error ? error : new Error(String(error)));
-  return { message, kind: known?.kind, hint: known?.hint, stack };
-}
-
-function revive({ message, kind, hint, stack }: ThrownError): BackupError {
-  if (kind) return new BackupError(message, { kind, ...(hint ? { hint } : {}) });
-  return new BackupError(message, {
-    kind: "internal",
-    hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
-    cause: stack,
-  });
 }

@@ -36,6 +36,7 @@ const FILE_KINDS = {
   writeAt: "write",
   truncate: "write",
   sync: "sync",
+  syncing: "sync",
   stat: "look",
 } as const satisfies Partial<Record<keyof OpenFile, Kind>>;
 

@@ -317,6 +317,10 @@ export class Recording {
         file.sync();
         this.#do(`sync ${said}`, { kind: "sync", node });
       },
+      syncing: async () => {
+        await file.syncing();
+        this.#do(`sync ${said}`, { kind: "sync", node });
+      },
     };
   }
 }

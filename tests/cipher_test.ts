@@ -1,0 +1,113 @@
+// deno-lint-ignore-file no-import-prefix -- what only tests import is pinned here, not in deno.json
+/** What `scripts/host/cipher.ts` promises: on another thread it is as here, also for several parts at a time. */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import fc from "npm:fast-check@4.10.2";
+import { PayloadEncrypter } from "../scripts/core/age_payload.ts";
+import { concatBytes } from "../scripts/core/bytes.ts";
+import type { CiphertextStart } from "../scripts/core/ciphertext.ts";
+import { FrameCompressor } from "../scripts/core/zstd_frames.ts";
+import {
+  type Cipher,
+  cipherHere,
+  type CipherRun,
+  cipherThread,
+  serveCipher,
+} from "../scripts/host/cipher.ts";
+
+const HEADER = new TextEncoder().encode("a header\n");
+const FILE_KEY = new Uint8Array(16).fill(7);
+
+/** Both ends of a port in this thread: what is sent is still cut off from its sender. */
+function thread(): Cipher {
+  const { port1, port2 } = new MessageChannel();
+  serveCipher(port2);
+  return cipherThread(port1);
+}
+
+function payloadOf(content: Uint8Array): Uint8Array {
+  const encrypter = new PayloadEncrypter(FILE_KEY, new Uint8Array(16));
+  return concatBytes(...encrypter.push(content), ...encrypter.finish());
+}
+
+function framesOf(content: Uint8Array): Uint8Array {
+  const compressor = new FrameCompressor(3, 100_000);
+  return concatBytes(...compressor.push(content), ...compressor.finish());
+}
+
+async function readAll(run: CipherRun, payload: Uint8Array, pieceBytes: number) {
+  const answers = [];
+  for (let at = 0; at < payload.length; at += pieceBytes) {
+    answers.push(run.push(payload.slice(at, at + pieceBytes)));
+  }
+  const end = run.finish();
+  const contents = [...(await Promise.all(answers)).flat(), ...(await end).contents];
+  return { content: concatBytes(...contents), sha256: (await end).sha256 };
+}
+
+/** Bytes that hardly compress, the same for the same seed. */
+function noise(bytes: number, seed: number): Uint8Array {
+  let state = seed | 1;
+  return Uint8Array.from({ length: bytes }, () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state;
+  });
+}
+
+Deno.test("parts are read on a thread as here, whole and several at a time, compressed or not", async () => {
+  using there = thread();
+  const part = fc.record({
+    bytes: fc.nat(400_000),
+    seed: fc.nat(),
+    pieceBytes: fc.integer({ min: 5_000, max: 300_000 }),
+    isCompressed: fc.boolean(),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
+      for (const cipher of [cipherHere, there]) {
+        const read = await Promise.all(parts.map(async ({ bytes, seed, pieceBytes, isCompressed }) => {
+          const content = noise(bytes, seed);
+          const payload = payloadOf(isCompressed ? framesOf(content) : content);
+          const start: CiphertextStart = {
+            fileKey: FILE_KEY,
+            header: HEADER,
+            ...isCompressed ? { frames: "it" } : {},
+          };
+          const sha256 = createHash("sha256").update(HEADER).update(payload).digest("hex");
+          return [await readAll(cipher.start(start), payload, pieceBytes), { content, sha256 }] as const;
+        }));
+        for (const [found, expected] of read) {
+          assert.equal(found.sha256, expected.sha256);
+          assert.ok(Buffer.from(found.content).equals(expected.content));
+        }
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+Deno.test("what is damaged is an error of its own part alone, with its kind and its name", async () => {
+  using there = thread();
+  const payload = payloadOf(framesOf(noise(300_000, 1)));
+  assert.ok(payload.length > 290_000);
+  const flipped = payload.slice();
+  flipped[100_000]! ^= 1;
+  const start = { fileKey: FILE_KEY, header: HEADER, frames: "the part" };
+  for (const cipher of [cipherHere, there]) {
+    const good = cipher.start(start);
+    const read = (payload: Uint8Array) => readAll(cipher.start(start), payload, 50_000);
+    const cut = payload.subarray(0, 200_000);
+    await Promise.all([
+      assert.rejects(read(flipped), { kind: "integrity", message: /chunk 1 does not authenticate/ }),
+      assert.rejects(read(cut), { kind: "integrity" }),
+      assert.rejects(read(payloadOf(noise(1000, 2))), {
+        kind: "integrity",
+        message: /Cannot decompress the part: it is not zstd/,
+      }),
+    ]);
+    assert.deepEqual((await readAll(good, payload, 70_000)).content, noise(300_000, 1));
+  }
+});
