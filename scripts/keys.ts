@@ -9,7 +9,7 @@
 import { appendInText, removeInText } from "./core/config_edit.ts";
 import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { formatCount, formatDuration, formatTime } from "./core/format.ts";
+import { formatCount, formatCounted, formatDuration, formatTime } from "./core/format.ts";
 import {
   type HubName,
   MANIFEST_PART,
@@ -131,7 +131,7 @@ export async function addKey(
     said: [
       `added ${recipient}`,
       "  its identity will open every snapshot from the next one on, which starts a new chain in each set",
-      `  of the ${formatCount(existing)} snapshots that are here it opens ${
+      `  of ${formatCounted(existing, "snapshot")} here it opens ${
         opened === 0 ? "none" : formatCount(opened)
       }; those stay with the recipients that they were made for`,
       ...recipients.length === 0 ? [] : [`  beside it: ${recipients.map(short).join(", ")}`],
@@ -170,7 +170,7 @@ export function dropKey(file: KeyFile, recipientText: string, known: readonly Ke
       `dropped ${recipient}`,
       "  its identity opens nothing that is made from now on; the next snapshot starts a new chain in each set",
       ...reach.map(({ set, snapshots, newest }) =>
-        `  it still opens ${formatCount(snapshots)} snapshots of ${set}, up to ${day(newest!)}`
+        `  it still opens ${formatCounted(snapshots, "snapshot")} of ${set}, up to ${day(newest!)}`
       ),
       ...reach.length > 0
         ? [
@@ -358,7 +358,7 @@ async function proveAndLog(
 
 function describeProof(chains: readonly ProvenChain[], recipients: readonly string[], store: string): string {
   const lines = chains.map(({ ok, set, full, snapshots, problem }) =>
-    `  ${ok ? "ok  " : "FAIL"}  ${set}: the chain of ${day(full)}, ${snapshots} snapshots${
+    `  ${ok ? "ok  " : "FAIL"}  ${set}: the chain of ${day(full)}, ${formatCounted(snapshots, "snapshot")}${
       problem ? `: ${problem}` : ""
     }`
   );

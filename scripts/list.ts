@@ -8,7 +8,7 @@
 
 import type { Config } from "./core/config.ts";
 import { reasonOf } from "./core/errors.ts";
-import { formatBytes, formatTable, formatTime } from "./core/format.ts";
+import { formatBytes, formatCounted, formatTable, formatTime } from "./core/format.ts";
 import {
   type HubName,
   MANIFEST_PART,
@@ -147,7 +147,7 @@ function describeSet(listed: readonly Listed[]): string {
     describeState(snapshot),
   ]);
   const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];
-  return `${hub}/${set}: ${listed.length} snapshots, ${formatBytes(total)}\n${
+  return `${hub}/${set}: ${formatCounted(listed.length, "snapshot")}, ${formatBytes(total)}\n${
     formatTable([header, ...rows])
   }`;
 }

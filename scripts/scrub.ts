@@ -8,7 +8,7 @@
  */
 
 import { BackupError } from "./core/errors.ts";
-import { formatBytes, formatCount, formatTime } from "./core/format.ts";
+import { formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
@@ -267,9 +267,11 @@ class Reading {
 
 function describe(report: ScrubReport, timeZone: string | undefined): string {
   const lines = [
-    `read ${formatCount(report.read.parts)} parts of ${formatCount(report.read.snapshots)} snapshots, ${
-      formatBytes(report.read.bytes)
-    }${report.finished ? "" : `; ${formatCount(report.leftSnapshots)} snapshots are left for the next run`}`,
+    `read ${formatCounted(report.read.parts, "part")} of ${
+      formatCounted(report.read.snapshots, "snapshot")
+    }, ${formatBytes(report.read.bytes)}${
+      report.finished ? "" : `; ${formatCounted(report.leftSnapshots, "snapshot")} left for the next run`
+    }`,
   ];
   for (const set of report.sets) {
     const oldest = set.oldestReadAt === null

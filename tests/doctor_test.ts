@@ -149,7 +149,7 @@ Deno.test("an unreachable storage host, a changed host key, a clock that is off,
   await using sshd = await startSshd({ dir });
   using hub = await makeHub(sshd);
   const waiting = await doctor(host, hub.config(), OPTIONS);
-  assert.match(named(waiting, /holds what is here/).detail, /1 snapshots wait/);
+  assert.match(named(waiting, /holds what is here/).detail, /1 snapshot waiting/);
   assert.equal(doctorError(waiting)!.kind, "unshipped");
   assert.equal((await cli({ home: hub.home }, "ship")).code, 0);
 

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
+import { formatCount, formatCounted } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
@@ -140,4 +141,15 @@ Deno.test("progress says what is known: how far and how fast, or only for how lo
   const half = { what, done: 5e6, total: 10e6, seconds: 2 };
   assert.equal(progressText(half), "copy hapi.db: 50 %, 5.00 MB of 10.0 MB, 2.50 MB/s, 2 s left");
   assert.equal(progressText({ ...half, done: 0 }), "copy hapi.db: 10.0 MB, 2 s");
+});
+
+Deno.test("counts are grouped by thousands, and one thing is not many", () => {
+  const counts = [0, 1, 2, 999, 1000, 12_345, 1_234_567, -1234];
+  assert.deepEqual(counts.map(formatCount), counts.map((count) => count.toLocaleString("en-US")));
+  assert.deepEqual([0, 1, 2, 1000].map((count) => formatCounted(count, "file")), [
+    "0 files",
+    "1 file",
+    "2 files",
+    "1,000 files",
+  ]);
 });

@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { formatBytes, formatCount, formatTime } from "./format.ts";
+import { formatBytes, formatCount, formatCounted, formatTime } from "./format.ts";
 import { type DetailedSuspicion, gateHint } from "./gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./manifest.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "./names.ts";
@@ -90,8 +90,8 @@ export function describeSnapshot(report: EncryptReport): string {
   const rows = Object.entries(report.rows).map(([source, tables]) => {
     const { sessions, messages, ...others } = tables;
     const total = Object.values(tables).reduce((sum, count) => sum + count, 0);
-    const named = sessions === undefined ? [] : [`${formatCount(sessions)} sessions`];
-    if (sessions !== undefined && messages !== undefined) named.push(`${formatCount(messages)} messages`);
+    const named = sessions === undefined ? [] : [formatCounted(sessions, "session")];
+    if (sessions !== undefined && messages !== undefined) named.push(formatCounted(messages, "message"));
     const left = named.length > 0 ? Object.keys(others).length : Object.keys(tables).length;
     return `${source}: ${
       [...named, `${formatCount(total)} rows in all`, `${left}${named.length > 0 ? " more" : ""} tables`]
@@ -104,7 +104,7 @@ export function describeSnapshot(report: EncryptReport): string {
       formatBytes(report.bytes)
     } stored`,
     ...rows.map((line) => `  ${line}`),
-    `  ${formatCount(report.files)} files`,
+    `  ${formatCounted(report.files, "file")}`,
     ...report.suspicions.map(({ source, detail }) => `  SUSPECT ${source}: ${detail}`),
   ].join("\n");
 }
@@ -114,7 +114,9 @@ export function describeShip(report: ShipReport): string {
   return report.destinations.map(({ name, offBox, shipped, bytes, waiting }) => {
     const where = offBox ? "" : " (on this machine)";
     const left = waiting.length > 0 ? `, ${waiting.length} waiting` : "";
-    return `${name}${where}: ${shipped.length} snapshots shipped, ${formatBytes(bytes)}${left}`;
+    return `${name}${where}: ${formatCounted(shipped.length, "snapshot")} shipped, ${
+      formatBytes(bytes)
+    }${left}`;
   }).join("\n") || "nothing is off this machine: no destination is configured";
 }
 
@@ -134,7 +136,7 @@ export function describeRestore(
 ): string {
   const what = [
     ...report.databases.map(({ place, bytes, rows }) => {
-      const sessions = rows.sessions === undefined ? "" : `${formatCount(rows.sessions)} sessions, `;
+      const sessions = rows.sessions === undefined ? "" : `${formatCounted(rows.sessions, "session")}, `;
       const total = Object.values(rows).reduce((sum, count) => sum + count, 0);
       return `  ${place}: ${sessions}${formatCount(total)} rows, ${formatBytes(bytes)}`;
     }),

@@ -5,7 +5,7 @@
  */
 
 import type { Comparison } from "./comparison.ts";
-import { cleanText, formatCount, formatTable, formatTime } from "./format.ts";
+import { cleanText, formatCount, formatCounted, formatTable, formatTime } from "./format.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import type { SessionSummary } from "./session_summary.ts";
 
@@ -31,7 +31,7 @@ export function describeSessions(sessions: readonly SessionSummary[]): string {
 export function describeSession({ id, title, createdAt, updatedAt, messages }: SessionSummary): string {
   return `${cleanText(title)}\n  id ${cleanText(id)}\n  begun ${timeText(createdAt)}, last change ${
     timeText(updatedAt)
-  }\n  ${formatCount(messages)} messages`;
+  }\n  ${formatCounted(messages, "message")}`;
 }
 
 /** What two snapshots have apart. */
@@ -40,11 +40,15 @@ export function describeComparison({ from, to, sessions, rows, files }: Comparis
   const lines = [
     ...section(
       "+ session",
-      sessions.added.map((each) => `${title(each.id, each.title)}  ${formatCount(each.messages)} messages`),
+      sessions.added.map((each) =>
+        `${title(each.id, each.title)}  ${formatCounted(each.messages, "message")}`
+      ),
     ),
     ...section(
       "- session",
-      sessions.removed.map((each) => `${title(each.id, each.title)}  ${formatCount(each.messages)} messages`),
+      sessions.removed.map((each) =>
+        `${title(each.id, each.title)}  ${formatCounted(each.messages, "message")}`
+      ),
     ),
     ...section(
       "~ session",

@@ -5,7 +5,7 @@
  */
 
 import { compare, type Look } from "../core/comparison.ts";
-import { cleanText, formatBytes, formatCount, formatTime } from "../core/format.ts";
+import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "../core/format.ts";
 import type { SavedDatabase, SavedFile } from "../core/manifest.ts";
 import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { Place } from "../core/place.ts";
@@ -33,7 +33,7 @@ const LINES = 12;
 export async function browse(browsing: Browsing): Promise<void> {
   // Loaded only where it is needed.
   const prompts = await import("@clack/prompts");
-  prompts.intro(`${formatCount(browsing.snapshots.length)} snapshots`);
+  prompts.intro(formatCounted(browsing.snapshots.length, "snapshot"));
   const looks = new Map<SnapshotId, Look>();
   const dialogue = new Dialogue(prompts, {
     ...browsing,

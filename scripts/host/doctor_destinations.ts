@@ -7,7 +7,7 @@
 import type { Config, Destination, RsyncDestination } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import { type Finding, remedyOf } from "../core/finding.ts";
-import { formatDuration } from "../core/format.ts";
+import { formatCounted, formatDuration } from "../core/format.ts";
 import { isPinned } from "../core/host_keys.ts";
 import { SEAL_FILE } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
@@ -64,7 +64,9 @@ export function checkShipped(host: Host, config: Config, sets: readonly SetStatu
         group,
         name: `${name}: holds what is here`,
         state: "fail",
-        detail: `${waiting.length} snapshots wait, the oldest of ${waiting[0]}${lastSaid}`,
+        detail: `${formatCounted(waiting.length, "snapshot")} waiting, the oldest of ${
+          waiting[0]
+        }${lastSaid}`,
         remedy: ship?.hint ?? "run `hapi-backup ship`",
         kind: "unshipped",
       };

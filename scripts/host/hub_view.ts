@@ -5,7 +5,14 @@
  */
 
 import type { Config } from "../core/config.ts";
-import { formatAgo, formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import {
+  formatAgo,
+  formatBytes,
+  formatCount,
+  formatCounted,
+  formatDuration,
+  formatTime,
+} from "../core/format.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
@@ -112,10 +119,12 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
     `  the last 7 days: ${runs.length} runs${failed > 0 ? `, ${failed} FAILED` : ", none failed"}`,
     ...total > 0
       ? [
-        `  ${sessions === undefined ? "" : `${formatCount(sessions)} sessions, `}${formatCount(total)} rows`,
+        `  ${sessions === undefined ? "" : `${formatCounted(sessions, "session")}, `}${
+          formatCount(total)
+        } rows`,
       ]
       : [],
-    `  here: ${set.snapshots} snapshots, ${formatBytes(set.bytes)}`,
+    `  here: ${formatCounted(set.snapshots, "snapshot")}, ${formatBytes(set.bytes)}`,
     ...set.destinations.map(({ name, waiting }) =>
       `  ${name}: ${waiting.length === 0 ? "holds them all" : `${waiting.length} WAITING`}`
     ),

@@ -7,7 +7,7 @@
 import { compare } from "../core/comparison.ts";
 import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { cleanText, formatCount, formatTime } from "../core/format.ts";
+import { cleanText, formatCount, formatCounted, formatTime } from "../core/format.ts";
 import { patternOfPlace } from "../core/globs.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import { lookPermissions, sessionPermissions } from "../core/permissions.ts";
@@ -57,7 +57,7 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
       terminal.print(
         json
           ? JSON.stringify({ ok: true, snapshot: manifest.id, sessions })
-          : `${manifest.id}, ${localTime(manifest.id)}: ${formatCount(sessions.length)} sessions\n${
+          : `${manifest.id}, ${localTime(manifest.id)}: ${formatCounted(sessions.length, "session")}\n${
             describeSessions(sessions)
           }`,
       );

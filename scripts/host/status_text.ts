@@ -4,7 +4,14 @@
  * @module
  */
 
-import { formatAgo, formatBytes, formatCount, formatDuration, formatTime } from "../core/format.ts";
+import {
+  formatAgo,
+  formatBytes,
+  formatCount,
+  formatCounted,
+  formatDuration,
+  formatTime,
+} from "../core/format.ts";
 import type { Moment } from "../core/history.ts";
 import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { Paint } from "../core/paint.ts";
@@ -82,14 +89,14 @@ function contentsOf({ rows, snapshots, bytes, chain }: SetStatus): string[] {
   return [
     ...Object.entries(rows).map(([source, { sessions, messages, ...others }]) => {
       const named = [
-        ...sessions === undefined ? [] : [`${formatCount(sessions)} sessions`],
-        ...messages === undefined ? [] : [`${formatCount(messages)} messages`],
+        ...sessions === undefined ? [] : [formatCounted(sessions, "session")],
+        ...messages === undefined ? [] : [formatCounted(messages, "message")],
       ];
       const rest = Object.values(others).reduce((sum, count) => sum + count, 0);
       const counted = `${formatCount(rest)} ${named.length > 0 ? "other " : ""}rows`;
       return `${source}: ${[...named, counted].join(", ")}`;
     }),
-    `here: ${snapshots} snapshots, ${formatBytes(bytes)}; the newest builds on ${chain}`,
+    `here: ${formatCounted(snapshots, "snapshot")}, ${formatBytes(bytes)}; the newest builds on ${chain}`,
   ];
 }
 

@@ -30,7 +30,7 @@ Deno.test("units, for real: a live hub is backed up by the operator's user, then
     systemctl start hapi-backup-state.service; echo "backup: $?"
     said hapi-backup-ship.service 'Cannot call it off this machine' 2
     mv /var/lib/keys/gone /var/lib/keys/known_hosts
-    said hapi-backup-ship.service '1 snapshots shipped'; ended hapi-backup-ship
+    said hapi-backup-ship.service '1 snapshot shipped'; ended hapi-backup-ship
     echo "ship: $(systemctl show -p Result --value hapi-backup-ship)"
     ls /var/lib/hapi-backup/store/home/state | wc -l
     ls -l /var/lib/hapi-backup/store/home/state/*/seal.json
@@ -67,7 +67,7 @@ Deno.test("units, for real: a stopped and a killed hub are backed up from a home
   await Deno.writeTextFile(`${odd}/note`, "kept");
   const out = await lab.run(`${prepare(lab)}
     systemctl start hapi-backup-notes.service; cat /var/lib/log/hapi-backup-notes.service`);
-  assert.match(out, /^ {2}1 files$/m, out);
+  assert.match(out, /^ {2}1 file$/m, out);
 });
 
 Deno.test("units, for real: what takes snapshots reaches no network, what ships sees no home, and neither writes elsewhere", async () => {
@@ -164,7 +164,7 @@ Deno.test("units, for real: a ship that fails for good raises the alarm once; th
     mv /home/op/.hapi/hapi.db /home/op/.hapi/gone
     systemctl reset-failed hapi-backup-ship.service
     systemctl start hapi-backup-state.service; echo "backup: $?"
-    said hapi-backup-ship.service '1 snapshots shipped'; ended hapi-backup-ship
+    said hapi-backup-ship.service '1 snapshot shipped'; ended hapi-backup-ship
     echo "ship: $(systemctl show -p Result --value hapi-backup-ship)"
     said alarms 'failed: hapi-backup-state'; cat /var/lib/log/alarms`);
   const [first, second] = out.split("---");
