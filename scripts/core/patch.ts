@@ -43,7 +43,9 @@ const RECORD_BYTES = 12;
 const BRIDGE_BYTES = 4096;
 /** The old bytes that moved come in short pieces, mostly of a few pages, so they are read through a cache of such lines. */
 const LINE_BYTES = 4096;
-const SETS = 128;
+const SETS = 256;
+/** Up to so many bytes are copied singly. */
+const LOOP_BYTES_MAX = 96;
 /** A line can stand in so many places of its set. */
 const PLACES = 4;
 
@@ -69,9 +71,12 @@ export class Patcher {
   constructor(image: Image, scratch: Scratch, journalBytes: number = JOURNAL_BYTES) {
     this.#image = image;
     this.#scratch = scratch;
-    this.#old = new CachedReader(image);
-    this.#buffer = new Uint8Array(Math.min(journalBytes, image.bytes + LINE_BYTES));
-    this.#view = new DataView(this.#buffer.buffer);
+    const bytes = Math.min(journalBytes, image.bytes + LINE_BYTES);
+    const sets = Math.min(SETS, Math.ceil((image.bytes + 1) / LINE_BYTES));
+    const memory = new Uint8Array(bytes + sets * PLACES * LINE_BYTES);
+    this.#old = new CachedReader(image, memory, bytes, sets);
+    this.#buffer = memory.subarray(0, bytes);
+    this.#view = new DataView(memory.buffer);
   }
 
   /**
@@ -110,7 +115,7 @@ export class Patcher {
     }
     while (length > 0) {
       const part = Math.min(length, this.#room());
-      this.#old.copyTo(this.#buffer, this.#used, from, part);
+      this.#old.copyTo(this.#used, from, part);
       this.#advance(part);
       from += part;
       length -= part;
@@ -184,16 +189,19 @@ export class Patcher {
 /** Reads short pieces through lines that are kept, long ones directly. */
 class CachedReader {
   readonly #image: ImageReader;
-  readonly #lines: Uint8Array;
+  /** The journal, then the lines: within one buffer bytes are copied without views on it. */
+  readonly #memory: Uint8Array;
+  readonly #start: number;
   /** The line of the image that stands in each place, or -1. */
   readonly #held: Int32Array;
   /** Which of the places that a line can stand in was filled last. */
   readonly #filled: Uint8Array;
 
-  constructor(image: ImageReader) {
-    const sets = Math.min(SETS, Math.ceil((image.bytes + 1) / LINE_BYTES));
+  /** @param start Where in `memory` the lines start. */
+  constructor(image: ImageReader, memory: Uint8Array, start: number, sets: number) {
     this.#image = image;
-    this.#lines = new Uint8Array(sets * PLACES * LINE_BYTES);
+    this.#memory = memory;
+    this.#start = start;
     this.#held = new Int32Array(sets * PLACES);
     this.#filled = new Uint8Array(sets);
   }
@@ -203,14 +211,16 @@ class CachedReader {
     this.#held.fill(-1);
   }
 
-  /** Copies `length` bytes at `position` of the image to `target` from `to` on. */
-  copyTo(target: Uint8Array, to: number, position: number, length: number): void {
-    if (length >= LINE_BYTES) return this.#image.readAt(target.subarray(to, to + length), position);
+  /** Copies `length` bytes at `position` of the image into the memory from `to` on. */
+  copyTo(to: number, position: number, length: number): void {
+    if (length >= LINE_BYTES) return this.#image.readAt(this.#memory.subarray(to, to + length), position);
     while (length > 0) {
       const line = Math.floor(position / LINE_BYTES);
       const offset = position - line * LINE_BYTES;
       const part = Math.min(length, LINE_BYTES - offset);
-      copyBytes(target, to, this.#lines, this.#load(line) + offset, part);
+      const from = this.#load(line) + offset;
+      if (part > LOOP_BYTES_MAX) this.#memory.copyWithin(to, from, from + part);
+      else for (let i = 0; i < part; i++) this.#memory[to + i] = this.#memory[from + i]!;
       to += part;
       position += part;
       length -= part;
@@ -222,14 +232,14 @@ class CachedReader {
     const set = line % this.#filled.length;
     const first = set * PLACES;
     for (let place = first; place < first + PLACES; place++) {
-      if (this.#held[place] === line) return place * LINE_BYTES;
+      if (this.#held[place] === line) return this.#start + place * LINE_BYTES;
     }
     this.#filled[set] = (this.#filled[set]! + 1) % PLACES;
     const place = first + this.#filled[set]!;
-    const start = place * LINE_BYTES;
+    const start = this.#start + place * LINE_BYTES;
     const position = line * LINE_BYTES;
     const bytes = Math.min(LINE_BYTES, this.#image.bytes - position);
-    this.#image.readAt(this.#lines.subarray(start, start + bytes), position);
+    this.#image.readAt(this.#memory.subarray(start, start + bytes), position);
     this.#held[place] = line;
     return start;
   }
@@ -237,7 +247,7 @@ class CachedReader {
 
 /** Copies `length` bytes. A view on a buffer costs more than to copy a few bytes singly. */
 function copyBytes(target: Uint8Array, to: number, source: Uint8Array, from: number, length: number): void {
-  if (length > 96) {
+  if (length > LOOP_BYTES_MAX) {
     target.set(source.subarray(from, from + length), to);
   } else {
     for (let i = 0; i < length; i++) target[to + i] = source[from + i]!;

@@ -51,16 +51,17 @@ function openReal(path: string, options: OpenOptions): OpenFile {
     file.close();
   };
   const writeAll = (bytes: Uint8Array) => {
-    for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+    let done = file.writeSync(bytes);
+    while (done < bytes.length) done += file.writeSync(bytes.subarray(done));
   };
   return {
     read: (buffer) => file.readSync(buffer) ?? 0,
     readAt(buffer, position) {
       file.seekSync(position, Deno.SeekMode.Start);
-      let done = 0;
-      while (done < buffer.length) {
-        const count = file.readSync(buffer.subarray(done));
-        if (!count) break;
+      let count = file.readSync(buffer) ?? 0;
+      let done = count;
+      while (count > 0 && done < buffer.length) {
+        count = file.readSync(buffer.subarray(done)) ?? 0;
         done += count;
       }
       return done;

@@ -27,7 +27,7 @@ const READ_BYTES = 256 * 1024;
  * Bytes of an image that are written at once. Linux caches a file in pieces as large as its writes, and a small write
  * into a large piece costs twice as much.
  */
-const WRITE_BYTES = 64 * 1024;
+const WRITE_BYTES = 32 * 1024;
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
  *
