@@ -39,8 +39,8 @@ export class FrameCompressor {
   }
 
   /** Takes bytes (which the caller may reuse) and returns the frames that are full. */
-  push(bytes: Uint8Array): Uint8Array[] {
-    const frames: Uint8Array[] = [];
+  push(bytes: Uint8Array): Uint8Array<ArrayBuffer>[] {
+    const frames: Uint8Array<ArrayBuffer>[] = [];
     for (let done = 0; done < bytes.length;) {
       const count = Math.min(bytes.length - done, this.#frameBytes - this.#used);
       this.#room(this.#used + count);
@@ -53,25 +53,26 @@ export class FrameCompressor {
   }
 
   /** Returns the last frame: none for an empty stream would not be zstd, so that gives an empty one. */
-  finish(): Uint8Array[] {
-    return [this.#flush()];
+  finish(): Uint8Array<ArrayBuffer>[] {
+    const frames = [this.#flush()];
+    releaseBytes(this.#buffer);
+    return frames;
   }
 
   /** Small streams, such as a manifest, need no buffer of a frame's size. */
   #room(bytes: number): void {
     if (bytes <= this.#buffer.length) return;
-    const larger = new Uint8Array(Math.min(this.#frameBytes, Math.max(bytes, 4 * this.#buffer.length)));
-    larger.set(this.#buffer.subarray(0, this.#used));
-    this.#buffer = larger;
+    const room = Math.min(this.#frameBytes, Math.max(bytes, 4 * this.#buffer.length));
+    this.#buffer = new Uint8Array(this.#buffer.buffer.transfer(room));
   }
 
-  #flush(): Uint8Array {
+  #flush(): Uint8Array<ArrayBuffer> {
     const content = this.#buffer.subarray(0, this.#used);
     this.#used = 0;
     return zstdCompressSync(content, {
       chunkSize: storedBytesMax(content.length),
       params: { [constants.ZSTD_c_compressionLevel]: this.#level },
-    });
+    }) as Uint8Array as Uint8Array<ArrayBuffer>;
   }
 }
 

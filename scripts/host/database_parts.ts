@@ -8,6 +8,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { releaseBytes } from "../core/bytes.ts";
 import type { SetConfig } from "../core/config.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
 import { databasePart, type SourceName } from "../core/names.ts";
@@ -156,13 +157,14 @@ function spoolChanges(
 function writeSpool(
   host: Host,
   spool: string,
-  encoding: Generator<Uint8Array, DeltaStats | "too large">,
+  encoding: Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large">,
 ): DeltaStats | "too large" {
   try {
     using file = host.fs.open(spool, { write: true, create: true, truncate: true, mode: 0o600 });
     for (let step = encoding.next();; step = encoding.next()) {
       if (step.done) return step.value;
       file.write(step.value);
+      releaseBytes(step.value);
       host.checkpoint();
     }
   } catch (error) {

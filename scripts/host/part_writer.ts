@@ -7,6 +7,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { releaseBytes } from "../core/bytes.ts";
 import type { PartName } from "../core/names.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { FrameCompressor } from "../core/zstd_frames.ts";
@@ -108,13 +109,13 @@ export class PartWriter implements Disposable {
 
   /** Takes plaintext, which the caller may reuse. */
   write(plaintext: Uint8Array): void {
-    for (const frame of this.#compressor.push(plaintext)) this.#store(this.#encrypter.push(frame));
+    for (const frame of this.#compressor.push(plaintext)) this.#encrypt(frame);
     noteGarbage(plaintext.length);
   }
 
   /** Ends the part and syncs it. */
   finish(): SealedPart {
-    for (const frame of this.#compressor.finish()) this.#store(this.#encrypter.push(frame));
+    for (const frame of this.#compressor.finish()) this.#encrypt(frame);
     this.#store(this.#encrypter.finish());
     try {
       this.#file.sync();
@@ -129,7 +130,12 @@ export class PartWriter implements Disposable {
     this.#file.close();
   }
 
-  #store(chunks: Iterable<Uint8Array>): void {
+  #encrypt(frame: Uint8Array<ArrayBuffer>): void {
+    this.#store(this.#encrypter.push(frame));
+    releaseBytes(frame);
+  }
+
+  #store(chunks: Iterable<Uint8Array<ArrayBuffer>>): void {
     for (const chunk of chunks) {
       this.#hash.update(chunk);
       this.#bytes += chunk.length;
@@ -138,6 +144,7 @@ export class PartWriter implements Disposable {
       } catch (error) {
         throw diskError(`write ${this.#path}`, error);
       }
+      releaseBytes(chunk);
     }
   }
 }
