@@ -43,7 +43,7 @@ const RECORD_BYTES = 12;
 const BRIDGE_BYTES = 4096;
 /** The old bytes that moved come in short pieces, mostly of a few pages, so they are read through a cache of such lines. */
 const LINE_BYTES = 4096;
-const SETS = 192;
+const SETS = 128;
 /** Up to so many bytes are copied singly. */
 const LOOP_BYTES_MAX = 96;
 /** A line can stand in so many places of its set. */

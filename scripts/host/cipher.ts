@@ -50,7 +50,7 @@ type FromThread =
   | { readonly type: "failed"; readonly error: SentError };
 
 /** Pieces on their way to the thread and back. */
-const AHEAD = 6;
+const AHEAD = 5;
 
 /** The near end of a thread that {@linkcode serveCipher} serves. */
 export function cipherThread(port: MessagePort): Cipher {
