@@ -1,5 +1,7 @@
 /**
- * Reads a part piece by piece: its SHA-256, its plaintext and, if asked to, what that holds compressed.
+ * Reads a part piece by piece: its SHA-256 and its plaintext.
+ *
+ * What that holds compressed is for the caller to take frame by frame: a forged part may hold any amount of it.
  *
  * @module
  */
@@ -7,7 +9,6 @@
 import { createHash } from "node:crypto";
 import { PayloadDecrypter } from "./age_payload.ts";
 import { releaseBytes } from "./bytes.ts";
-import { FrameDecompressor } from "./zstd_frames.ts";
 
 /** How to read a part. */
 export interface CiphertextStart {
@@ -15,55 +16,40 @@ export interface CiphertextStart {
   readonly fileKey: Uint8Array;
   /** All bytes before its payload. */
   readonly header: Uint8Array;
-  /** What to call it in errors of its frames, which are decompressed then. */
-  readonly frames?: string;
 }
-
-/** Pieces of plaintext, or the contents of frames. Each has a buffer of its own, which is the caller's. */
-export type Contents = Uint8Array<ArrayBuffer>[];
 
 /** The end of a part. */
 export interface CiphertextEnd {
-  readonly contents: Contents;
+  /** The last of it. */
+  readonly plaintext: Uint8Array<ArrayBuffer>;
   /** Of all its bytes, in hexadecimal. */
   readonly sha256: string;
 }
 
-/** Hashes, decrypts and decompresses a part in one pass. */
+/** Hashes and decrypts a part in one pass. */
 export class CiphertextReader {
   readonly #hash = createHash("sha256");
   readonly #payload: PayloadDecrypter;
-  readonly #frames: FrameDecompressor | undefined;
 
-  constructor({ fileKey, header, frames }: CiphertextStart) {
+  constructor({ fileKey, header }: CiphertextStart) {
     this.#hash.update(header);
     this.#payload = new PayloadDecrypter(fileKey);
-    this.#frames = frames === undefined ? undefined : new FrameDecompressor(frames);
   }
 
   /**
-   * Takes the next bytes, whose buffer is no longer the caller's: plaintext comes in it.
+   * Takes the next bytes and returns what of the plaintext is ready, in the same buffer where it fits: that is no longer
+   * the caller's, and this is.
    *
-   * @throws {BackupError} (integrity) If a chunk before these bytes does not authenticate, or a frame is none of ours.
+   * @throws {BackupError} (integrity) If a chunk before these bytes does not authenticate.
    */
-  push(bytes: Uint8Array<ArrayBuffer>): Contents {
+  push(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
     this.#hash.update(bytes);
-    return this.#contents(joined(this.#payload.push(bytes), bytes));
+    return joined(this.#payload.push(bytes), bytes);
   }
 
   /** @throws {BackupError} (integrity) If the part is damaged or cut. */
   finish(): CiphertextEnd {
-    const contents = this.#contents(joined(this.#payload.finish(), new Uint8Array()));
-    this.#frames?.finish();
-    this.#frames?.[Symbol.dispose]();
-    return { contents, sha256: this.#hash.digest("hex") };
-  }
-
-  #contents(plaintext: Uint8Array<ArrayBuffer>): Contents {
-    if (!this.#frames) return [plaintext];
-    const contents = [...this.#frames.push(plaintext)];
-    releaseBytes(plaintext);
-    return contents;
+    return { plaintext: joined(this.#payload.finish(), new Uint8Array()), sha256: this.#hash.digest("hex") };
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Hashes, decrypts and decompresses parts, here or on another thread: for a large one that is as much work as the rest.
+ * Hashes and decrypts parts, here or on another thread: for a large one that is as much work as all the rest.
  *
  * That thread gets ciphertext and the key of that one part, and answers with plaintext, each in the order it was asked.
  * Buffers change hands and are not copied. In a step it is the program's own thread, which only waits meanwhile.
@@ -7,30 +7,25 @@
  * @module
  */
 
-import {
-  type CiphertextEnd,
-  CiphertextReader,
-  type CiphertextStart,
-  type Contents,
-} from "../core/ciphertext.ts";
+import { type CiphertextEnd, CiphertextReader, type CiphertextStart } from "../core/ciphertext.ts";
 import { receivedError, type SentError, sentError } from "../core/errors.ts";
 
 /** Reads one part, as {@linkcode CiphertextReader} does. Promises that are not awaited may fail unseen. */
 export interface CipherRun {
-  push(bytes: Uint8Array<ArrayBuffer>): Promise<Contents>;
+  push(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
   finish(): Promise<CiphertextEnd>;
 }
 
 /** Starts to read parts. Several may be under way at a time. */
 export interface Cipher extends Disposable {
-  /** How many pieces it makes sense to push before the first comes back; 0 if it works where it is called. */
+  /** How many pieces to push before the first comes back. */
   readonly ahead: number;
   start(start: CiphertextStart): CipherRun;
 }
 
 /** Does it all where it is called. */
 export const cipherHere: Cipher = {
-  ahead: 0,
+  ahead: 1,
   start(start) {
     const reader = new CiphertextReader(start);
     return {
@@ -46,7 +41,7 @@ type ToThread =
   | { readonly type: "push"; readonly run: number; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly type: "finish"; readonly run: number };
 type FromThread =
-  | { readonly type: "answer"; readonly value: Contents | CiphertextEnd }
+  | { readonly type: "answer"; readonly value: Uint8Array<ArrayBuffer> | CiphertextEnd }
   | { readonly type: "failed"; readonly error: SentError };
 
 /** Pieces on their way to the thread and back. */
@@ -85,9 +80,9 @@ export function cipherThread(port: MessagePort): Cipher {
 /** Answers {@linkcode cipherThread} from the far end of its port. */
 export function serveCipher(port: MessagePort): void {
   const readers = new Map<number, CiphertextReader>();
-  const answer = (value: Contents | CiphertextEnd) => {
-    const contents = Array.isArray(value) ? value : value.contents;
-    port.postMessage({ type: "answer", value } satisfies FromThread, contents.map(({ buffer }) => buffer));
+  const answer = (value: Uint8Array<ArrayBuffer> | CiphertextEnd) => {
+    const { buffer } = value instanceof Uint8Array ? value : value.plaintext;
+    port.postMessage({ type: "answer", value } satisfies FromThread, [buffer]);
   };
   port.onmessage = ({ data }: MessageEvent<ToThread>) => {
     if (data.type === "start") {

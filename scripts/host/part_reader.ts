@@ -9,7 +9,6 @@
 
 import { createHash, type Hash } from "node:crypto";
 import { releaseBytes } from "../core/bytes.ts";
-import type { Contents } from "../core/ciphertext.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { FrameDecompressor } from "../core/zstd_frames.ts";
@@ -22,9 +21,6 @@ import { type Identity, openHeader } from "./identity.ts";
 
 /** Bytes of ciphertext read at once. */
 const READ_BYTES = 512 << 10;
-/** Parts from this size on are decompressed by the reader itself, where another thread deciphers. */
-const SHARED_BYTES_MIN = 16 << 20;
-
 /**
  * Yields the plaintext of a part, in chunks of at most one zstd frame, which are the caller's.
  *
@@ -84,41 +80,27 @@ export async function openPart(
     requireSealed(hashOfRest(host, file, createHash("sha256").update(start)));
     throw error;
   });
-  // What is large is decompressed here, so that both threads have about as much to do; what is small is used meanwhile.
-  const frames = cipher.ahead > 0 && part.bytes >= SHARED_BYTES_MIN
-    ? stack.use(new FrameDecompressor(path))
-    : undefined;
-  const run = cipher.start({
-    fileKey,
-    header: start.subarray(0, headerBytes),
-    ...frames ? {} : { frames: path },
-  });
-  const reader = new ReadAhead(file, run, Math.max(1, cipher.ahead));
+  const frames = stack.use(new FrameDecompressor(path));
+  const run = cipher.start({ fileKey, header: start.subarray(0, headerBytes) });
+  const reader = new ReadAhead(file, run, cipher.ahead);
   reader.push(start.slice(headerBytes));
   const kept = stack.move();
-  async function* pieces() {
-    for (let piece = await reader.next(); piece; piece = await reader.next()) {
-      host.checkpoint();
-      yield* piece;
-      host.report.progress(`read ${part.name}`, Math.min(reader.readBytes, part.bytes), part.bytes);
-    }
-    const { contents, sha256 } = await run.finish();
-    yield* contents;
-    requireSealed(sha256);
-  }
   return {
     async *contents() {
-      for await (const piece of pieces()) {
-        const { length } = piece;
-        if (frames) {
-          for (const content of frames.push(piece)) yield content;
-          reader.reuse(piece);
-        } else {
-          yield piece;
+      for (let plaintext = await reader.next(); plaintext; plaintext = await reader.next()) {
+        host.checkpoint();
+        for (const content of frames.push(plaintext)) {
+          const { length } = content;
+          yield content;
+          noteGarbage(length);
         }
-        noteGarbage(length);
+        reader.reuse(plaintext);
+        host.report.progress(`read ${part.name}`, Math.min(reader.readBytes, part.bytes), part.bytes);
       }
-      frames?.finish();
+      const { plaintext, sha256 } = await run.finish();
+      yield* frames.push(plaintext);
+      frames.finish();
+      requireSealed(sha256);
     },
     [Symbol.dispose]: () => kept.dispose(),
   };
@@ -129,7 +111,7 @@ class ReadAhead {
   readonly #file: OpenFile;
   readonly #run: CipherRun;
   readonly #ahead: number;
-  readonly #underWay: Promise<Contents>[] = [];
+  readonly #underWay: Promise<Uint8Array<ArrayBuffer>>[] = [];
   readonly #free: Uint8Array<ArrayBuffer>[] = [];
   #isAtEnd = false;
   /** Bytes read so far. */
@@ -148,8 +130,8 @@ class ReadAhead {
     this.#fill();
   }
 
-  /** What the next piece held; undefined after the last. */
-  async next(): Promise<Contents | undefined> {
+  /** The plaintext of the next piece; undefined after the last. */
+  async next(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     this.#fill();
     return await this.#underWay.shift();
   }

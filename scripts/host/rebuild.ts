@@ -28,6 +28,7 @@ const READ_BYTES = 256 * 1024;
  * into a large piece costs twice as much.
  */
 const WRITE_BYTES = 32 * 1024;
+
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
  *
