@@ -3,9 +3,13 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { zstdCompressSync } from "node:zlib";
 import fc from "npm:fast-check@4.10.2";
 import { PayloadEncrypter } from "../scripts/core/age_payload.ts";
 import { concatBytes } from "../scripts/core/bytes.ts";
+import { FILES_PART } from "../scripts/core/names.ts";
+import { FRAME_BYTES_MAX } from "../scripts/core/zstd_frames.ts";
+import { createEncrypter } from "../scripts/host/age.ts";
 import {
   type Cipher,
   cipherHere,
@@ -13,6 +17,9 @@ import {
   cipherThread,
   serveCipher,
 } from "../scripts/host/cipher.ts";
+import { generateIdentity } from "../scripts/host/identity.ts";
+import { openPart } from "../scripts/host/part_reader.ts";
+import { makeHost } from "../scripts/host/step.ts";
 
 const HEADER = new TextEncoder().encode("a header\n");
 const FILE_KEY = new Uint8Array(16).fill(7);
@@ -91,5 +98,36 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
       assert.rejects(read(cut), { kind: "integrity" }),
     ]);
     assert.deepEqual((await readAll(good, payload, 70_000)).content, noise(300_000, 1));
+  }
+});
+
+Deno.test("a forged part whose frames hold far more than it has bytes is taken frame by frame", async () => {
+  using there = thread();
+  const { identity, recipient } = await generateIdentity();
+  const frame = zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX));
+  const encrypter = await createEncrypter([recipient]);
+  const bomb = concatBytes(
+    encrypter.header,
+    ...encrypter.push(concatBytes(...Array.from({ length: 100 }, () => frame))),
+    ...encrypter.finish(),
+  );
+  const folder = Deno.makeTempDirSync();
+  try {
+    Deno.writeFileSync(`${folder}/files.tar.zst.age`, bomb);
+    const sha256 = createHash("sha256").update(bomb).digest("hex");
+    const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
+    const part = { name: FILES_PART, bytes: bomb.length, sha256 };
+    for (const cipher of [cipherHere, there]) {
+      using opened = await openPart(host, folder, part, [identity], cipher);
+      const before = Deno.memoryUsage().external;
+      for await (const content of opened.contents()) {
+        assert.equal(content.length, FRAME_BYTES_MAX);
+        break;
+      }
+      const taken = Deno.memoryUsage().external - before;
+      assert.ok(taken < 10 * FRAME_BYTES_MAX, `${taken} bytes, of ${100 * FRAME_BYTES_MAX} that it holds`);
+    }
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
 });
