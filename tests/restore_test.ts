@@ -136,6 +136,7 @@ Deno.test("what comes to lie in a place while it is restored is kept, and stops 
   await assert.rejects(inPlace(home, made.id, fs), {
     kind: "source",
     message: /hub\.env: something has come to lie there meanwhile/,
+    hint: /it is kept as .*\/hub\.env\.before-restore-.*-newer: stop what writes there/,
   });
   assert.equal(comes, false);
   const after = new Map(await liveFiles(home));

@@ -43,11 +43,11 @@ const RECORD_BYTES = 12;
 const BRIDGE_BYTES = 4096;
 /** The old bytes that moved come in short pieces, mostly of a few pages, so they are read through a cache of such lines. */
 const LINE_BYTES = 4096;
+/** A line belongs to one of so many sets, and can stand in any of the places of its set. */
 const SETS = 128;
+const PLACES = 4;
 /** Up to so many bytes are copied singly. */
 const LOOP_BYTES_MAX = 96;
-/** A line can stand in so many places of its set. */
-const PLACES = 4;
 
 /** Patches an image. Its buffers serve every delta of a chain. */
 export class Patcher {
@@ -202,7 +202,7 @@ class CachedReader {
     this.#image = image;
     this.#memory = memory;
     this.#start = start;
-    this.#held = new Int32Array(sets * PLACES);
+    this.#held = new Int32Array(sets * PLACES).fill(-1);
     this.#filled = new Uint8Array(sets);
   }
 
@@ -220,7 +220,7 @@ class CachedReader {
       const part = Math.min(length, LINE_BYTES - offset);
       const from = this.#load(line) + offset;
       if (part > LOOP_BYTES_MAX) this.#memory.copyWithin(to, from, from + part);
-      else for (let i = 0; i < part; i++) this.#memory[to + i] = this.#memory[from + i]!;
+      else copyBytes(this.#memory, to, this.#memory, from, part);
       to += part;
       position += part;
       length -= part;

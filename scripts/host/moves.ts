@@ -174,7 +174,9 @@ function carryOut(fs: Fs, move: Move): void {
   if (exists(fs, move.path)) {
     throw new BackupError(`Cannot restore ${move.path}: something has come to lie there meanwhile`, {
       kind: "source",
-      hint: "stop what writes there, then run this again",
+      hint: `${
+        move.kind === "place" && move.aside ? `it is kept as ${move.aside}-newer: ` : ""
+      }stop what writes there, then run this again`,
     });
   }
   try {

@@ -28,6 +28,7 @@ const READ_BYTES = 256 * 1024;
  * into a large piece costs twice as much.
  */
 const WRITE_BYTES = 32 * 1024;
+const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
@@ -53,7 +54,7 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
     if (bytes !== saved.bytes || sha256 !== saved.sha256) {
       throw new BackupError(
         `Cannot rebuild ${saved.source}: the image has SHA-256 ${sha256} where the manifest says ${saved.sha256}`,
-        { kind: "integrity", hint: "choose another snapshot, or another copy of the store with --store" },
+        { kind: "integrity", hint: ANOTHER_COPY },
       );
     }
   } catch (error) {
@@ -130,9 +131,7 @@ async function writeFull(
   if (done === bytes) return;
   throw new BackupError(
     `Cannot use ${name} of ${snapshot}: it does not hold ${bytes} bytes, as the manifest says`,
-    {
-      kind: "integrity",
-    },
+    { kind: "integrity", hint: ANOTHER_COPY },
   );
 }
 
