@@ -21,7 +21,7 @@ import type { Seal } from "./core/seal.ts";
 import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "./host/age.ts";
 import { diskError, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { decryptHeaderOnly, type Identity, recipientOf } from "./host/identity.ts";
+import { type Identity, openHeader, recipientOf } from "./host/identity.ts";
 import { type KeyOptions, type Keys, readKeys } from "./host/keys.ts";
 import { openSeal, partOf } from "./host/open_snapshot.ts";
 import { appendProof, type Proof, readProofs } from "./host/proof_log.ts";
@@ -256,7 +256,7 @@ async function problemWithHeader(
     const { name, bytes } = partOf(snapshot, MANIFEST_PART);
     using file = host.fs.open(`${snapshot.folder}/${name}`, { read: true });
     const start = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
-    await decryptHeaderOnly(start.subarray(0, file.readAt(start, 0)), identities);
+    await openHeader(start.subarray(0, file.readAt(start, 0)), identities);
     return undefined;
   } catch (error) {
     return reasonOf(error);

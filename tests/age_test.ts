@@ -16,12 +16,11 @@ import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "../scripts/host/age.ts";
 import {
-  createDecrypter,
-  decryptHeaderOnly,
   decryptIdentityFile,
   generateIdentity,
   type Identity,
   isEncryptedIdentityFile,
+  openHeader,
   readIdentities,
   recipientOf,
 } from "../scripts/host/identity.ts";
@@ -55,8 +54,8 @@ async function decrypt(
   size = CHUNK_BYTES,
 ): Promise<{ output: Uint8Array; error: unknown }> {
   try {
-    const decrypter = await createDecrypter(file.subarray(0, HEADER_BYTES_MAX), identities);
-    return run(decrypter, file.subarray(decrypter.headerBytes), size);
+    const { headerBytes, fileKey } = await openHeader(file.subarray(0, HEADER_BYTES_MAX), identities);
+    return run(new PayloadDecrypter(fileKey), file.subarray(headerBytes), size);
   } catch (error) {
     return { output: new Uint8Array(), error };
   }
@@ -430,23 +429,21 @@ Deno.test("a wrong identity is a key error that says so, in the header alone too
   const wrong = [STRANGER, (await generateIdentity("hybrid")).identity];
   const file = await encrypt(randomBytes(200_000), [right.recipient]);
   const start = file.subarray(0, 400);
-  await decryptHeaderOnly(start, [...wrong, right.identity]);
-  for (const attempt of [createDecrypter, decryptHeaderOnly]) {
-    await assert.rejects(attempt(start, wrong), (error) => {
-      assert.equal(kindOf(error), "key");
-      assert.match((error as BackupError).message, /none of the identities given \(2\) opens it/);
-      for (const identity of wrong) assert.ok(!Deno.inspect(error).includes(identity.slice(20)));
-      return true;
-    });
-  }
-  await assert.rejects(decryptHeaderOnly(start, []), { kind: "key" });
-  const cut = decryptHeaderOnly(file.subarray(0, 60), [right.identity]);
+  await openHeader(start, [...wrong, right.identity]);
+  await assert.rejects(openHeader(start, wrong), (error) => {
+    assert.equal(kindOf(error), "key");
+    assert.match((error as BackupError).message, /none of the identities given \(2\) opens it/);
+    for (const identity of wrong) assert.ok(!Deno.inspect(error).includes(identity.slice(20)));
+    return true;
+  });
+  await assert.rejects(openHeader(start, []), { kind: "key" });
+  const cut = openHeader(file.subarray(0, 60), [right.identity]);
   await assert.rejects(cut, { kind: "integrity", message: /ends within its header/ });
 });
 
 Deno.test("what is not a binary age file is refused as that", async () => {
   const refuse = (text: string, message: RegExp) =>
-    assert.rejects(decryptHeaderOnly(new TextEncoder().encode(text), [STRANGER]), {
+    assert.rejects(openHeader(new TextEncoder().encode(text), [STRANGER]), {
       kind: "integrity",
       message,
     });
@@ -459,7 +456,7 @@ Deno.test("what is not a binary age file is refused as that", async () => {
 Deno.test("a header that never ends is refused without reading on", async () => {
   const line = "-> x y\n" + "A".repeat(63) + "\n";
   const endless = new TextEncoder().encode("age-encryption.org/v1\n" + line.repeat(2000));
-  await assert.rejects(createDecrypter(endless, [STRANGER]), {
+  await assert.rejects(openHeader(endless, [STRANGER]), {
     kind: "integrity",
     message: /does not end within/,
   });

@@ -9,6 +9,7 @@ import process from "node:process";
 import { appendInText, removeInText, setInText } from "../scripts/core/config_edit.ts";
 import { COMMANDS, GLOBAL_OPTIONS } from "../scripts/core/commands.ts";
 import { parseConfig } from "../scripts/core/config.ts";
+import { CiphertextReader } from "../scripts/core/ciphertext.ts";
 import { DeltaDecoder } from "../scripts/core/delta.ts";
 import type { ErrorKind } from "../scripts/core/errors.ts";
 import { placeMatcher } from "../scripts/core/globs.ts";
@@ -38,9 +39,9 @@ import { FrameDecompressor } from "../scripts/core/zstd_frames.ts";
 import { main, numberOption, type VerbContext } from "../scripts/host/cli.ts";
 import { createEncrypter } from "../scripts/host/age.ts";
 import {
-  createDecrypter,
   generateIdentity,
   isEncryptedIdentityFile,
+  openHeader,
   readIdentities,
 } from "../scripts/host/identity.ts";
 import { readMemory } from "../scripts/host/memory.ts";
@@ -272,9 +273,10 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
         share: 0.5,
       },
       async read(bytes) {
-        const decrypter = await createDecrypter(bytes, opening.identities);
-        for (const _ of decrypter.push(bytes.subarray(decrypter.headerBytes)));
-        for (const _ of decrypter.finish());
+        const { headerBytes, fileKey } = await openHeader(bytes, opening.identities);
+        const reader = new CiphertextReader({ fileKey, header: bytes.subarray(0, headerBytes) });
+        reader.push(bytes.slice(headerBytes));
+        reader.finish();
       },
     },
     {
@@ -284,7 +286,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
         isText: false,
         kinds: ["integrity", "key"],
       },
-      read: (bytes) => createDecrypter(bytes, opening.identities),
+      read: (bytes) => openHeader(bytes, opening.identities),
     },
     {
       ...{ name: "zstd frames", real: [zstdCompressSync(chain.delta)], isText: false },

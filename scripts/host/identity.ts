@@ -14,19 +14,12 @@ import {
   generateX25519Identity,
   identityToRecipient,
 } from "age-encryption";
-import { type Codec, PayloadDecrypter } from "../core/age_payload.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import { HEADER_BYTES_MAX, parseRecipient, type Recipient } from "./age.ts";
 
 declare const brand: unique symbol;
 /** A secret key: `AGE-SECRET-KEY-1…` (X25519) or `AGE-SECRET-KEY-PQ-1…` (hybrid). */
 export type Identity = string & { readonly [brand]: "Identity" };
-
-/** A decryption under way: feed `push` with what follows the header, that is from byte `headerBytes` on. */
-export interface AgeDecrypter extends Codec {
-  /** Length of the file's header, in bytes. */
-  readonly headerBytes: number;
-}
 
 /** The longest identity file that is read, in bytes: the same for its text and for its encrypted form. */
 const IDENTITY_FILE_BYTES_MAX = 1024 * 1024;
@@ -128,39 +121,25 @@ export async function decryptIdentityFile(
   return readIdentities(text);
 }
 
+/** What the header of an age file says. */
+export interface OpenHeader {
+  /** Its length in bytes: the payload follows. */
+  readonly headerBytes: number;
+  /** The key of this one file, for what reads its payload. */
+  readonly fileKey: Uint8Array;
+}
+
 /**
- * Starts to decrypt an age file.
+ * Opens the header of an age file, which proves that one of `identities` opens the file. Says nothing about the payload.
  *
  * @param start The file's first bytes, which must hold its whole header: {@linkcode HEADER_BYTES_MAX} always do.
  * @throws {BackupError} (key) If none of `identities` opens it; (integrity) if it is not an age file, or its header
  * is damaged.
  */
-export async function createDecrypter(
-  start: Uint8Array,
-  identities: readonly Identity[],
-): Promise<AgeDecrypter> {
-  const { headerBytes, fileKey } = await openHeader(start, identities);
-  const payload = new PayloadDecrypter(fileKey);
-  return { headerBytes, push: (bytes) => payload.push(bytes), finish: () => payload.finish() };
-}
-
-/** The length of an age file's header, and the key in it. Parameters and errors as of {@linkcode createDecrypter}. */
-export async function openHeader(
-  start: Uint8Array,
-  identities: readonly Identity[],
-): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
+export async function openHeader(start: Uint8Array, identities: readonly Identity[]): Promise<OpenHeader> {
   const headerBytes = headerBytesOf(start);
   if (headerBytes === undefined) throw unopenable("it ends within its header");
   return { headerBytes, fileKey: await decryptHeader(start.subarray(0, headerBytes), identities) };
-}
-
-/**
- * Proves that one of `identities` opens a file, from its first bytes alone. Says nothing about the payload.
- *
- * @param start As for {@linkcode createDecrypter}, with the same errors.
- */
-export async function decryptHeaderOnly(start: Uint8Array, identities: readonly Identity[]): Promise<void> {
-  await createDecrypter(start, identities);
 }
 
 /** Makes a new identity, with the recipient that belongs to it. */
