@@ -111,6 +111,8 @@ async function applyChain(
       delta.push(content);
       releaseBytes(content);
     }
+    // Its buffers must not wait for the end of the chain.
+    part[Symbol.dispose]();
     delta.finish();
   }
   return bytes;
