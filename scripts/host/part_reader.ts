@@ -149,6 +149,7 @@ class ReadAhead {
       this.#isAtEnd = count === 0;
       this.readBytes += count;
       if (count > 0) this.#underWay.push(this.#run.push(buffer.subarray(0, count)));
+      else for (const free of [buffer, ...this.#free.splice(0)]) releaseBytes(free);
     }
   }
 }

@@ -99,21 +99,22 @@ async function applyChain(
     readAt: reader(journal),
     writeAt: (data, position) => attempt("write the journal", () => journal.writeAt(data, position)),
   });
-  using parts = new DisposableStack();
-  let coming = parts.use(await open(deltas[0]!));
-  for (const [index, link] of deltas.entries()) {
-    const part = coming;
-    const following = deltas[index + 1];
-    const delta = patcher.start(link.bytes);
-    for await (const content of part.contents()) {
-      // The next one is read on the cipher's thread while this one is applied.
-      if (following && coming === part) coming = parts.use(await open(following));
-      delta.push(content);
-      releaseBytes(content);
+  let coming = await open(deltas[0]!);
+  try {
+    for (const [index, link] of deltas.entries()) {
+      using part = coming;
+      const following = deltas[index + 1];
+      const delta = patcher.start(link.bytes);
+      for await (const content of part.contents()) {
+        // The next one is deciphered on the cipher's thread while this one is applied.
+        if (following && coming === part) coming = await open(following);
+        delta.push(content);
+        releaseBytes(content);
+      }
+      delta.finish();
     }
-    // Its buffers must not wait for the end of the chain.
-    part[Symbol.dispose]();
-    delta.finish();
+  } finally {
+    coming[Symbol.dispose]();
   }
   return bytes;
 }
