@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { backup, DatabaseSync } from "node:sqlite";
 import fc from "npm:fast-check@4.10.2";
-import { concatBytes } from "../scripts/core/bytes.ts";
+import { concatBytes, releaseBytes } from "../scripts/core/bytes.ts";
 import { DeltaDecoder, DeltaEncoder } from "../scripts/core/delta.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import {
@@ -19,12 +19,14 @@ import {
   type EncodeOptions,
   encodeWholePages,
 } from "../scripts/core/page_diff.ts";
-import { type Image, Patcher } from "../scripts/core/patch.ts";
+import type { LineRing, LineWriter } from "../scripts/core/line_ring.ts";
+import { type Image, makeRing, Patcher } from "../scripts/core/patch.ts";
 
 /** Bytes in memory as an image. `writesLeft` makes it fail, as a full disk or a crash would. */
 class MemoryImage implements Image {
   data: Uint8Array<ArrayBuffer>;
   writesLeft = Infinity;
+  reads = 0;
 
   constructor(data: Uint8Array) {
     this.data = data.slice();
@@ -35,6 +37,7 @@ class MemoryImage implements Image {
   }
 
   readAt(buffer: Uint8Array, position: number): void {
+    this.reads++;
     const part = this.data.subarray(position, position + buffer.length);
     if (part.length < buffer.length) throw new Error(`read past the end: ${position}`);
     buffer.set(part);
@@ -50,6 +53,32 @@ class MemoryImage implements Image {
     const grown = new Uint8Array(bytes);
     grown.set(this.data.subarray(0, bytes));
     this.data = grown;
+  }
+}
+
+function ringOf(image: MemoryImage, slots: number): LineRing {
+  return makeRing(image.bytes, ArrayBuffer, slots);
+}
+
+/** Writes what is committed as late as it can, as a slow thread would. */
+class LazyWriter implements LineWriter {
+  #written = 0;
+  readonly #committed: { readonly count: number; readonly imageBytes: number }[] = [];
+
+  constructor(readonly ring: LineRing, readonly image: MemoryImage) {}
+
+  commit(count: number, imageBytes: number): void {
+    this.#committed.push({ count, imageBytes });
+  }
+
+  wait(count: number): void {
+    while (this.#committed.length > 0 && this.#written < count) {
+      const first = this.#committed[0]!;
+      const to = Math.min(count, first.count);
+      this.ring.write(this.#written, to, first.imageBytes, (data, at) => this.image.writeAt(data, at));
+      this.#written = to;
+      if (to === first.count) this.#committed.shift();
+    }
   }
 }
 
@@ -395,44 +424,53 @@ Deno.test("every cut and every flipped bit of a delta is refused, or gives other
   }
 });
 
-Deno.test("an image stays as it was until its delta is known to be whole", () => {
-  const base = noise(8 * 512, 1);
-  const next = concatBytes(base.subarray(512, 2048), noise(1024, 2), base.subarray(2048));
-  const { delta } = diff(base, next, 512);
-  for (const journalBytes of [100, 1 << 20]) {
+Deno.test("what an image holds stays as it was until its delta is known to be whole", () => {
+  const base = noise(8 * 4096, 1);
+  const next = concatBytes(base.subarray(4096, 12_288), noise(8192, 2), base.subarray(12_288));
+  const { delta } = diff(base, next, 4096);
+  for (const slots of [1, 100]) {
     const image = new MemoryImage(base);
-    const patcher = new Patcher(image, new MemoryImage(new Uint8Array()), journalBytes);
-    for (let cut = 0; cut < delta.length; cut += 7) {
+    const patcher = new Patcher(image, new MemoryImage(new Uint8Array()), ringOf(image, slots));
+    for (let cut = 0; cut < delta.length; cut += 77) {
       assert.throws(() => apply(image, delta.subarray(0, cut), next.length, { patcher }), {
         kind: "integrity",
       });
-      assertSame(image.data, base);
+      assertSame(image.data.subarray(0, base.length), base);
     }
     apply(image, delta, next.length, { patcher });
     assertSame(image.data, next);
   }
 });
 
-Deno.test("a patcher applies one delta after the other, with any memory for its journal", () => {
+Deno.test("a patcher applies one delta after the other, with any ring, and with a writer that lags behind", () => {
   fc.assert(
-    fc.property(images, fc.integer({ min: 500, max: 5000 }), ({ pageBytes, base, next }, journalBytes) => {
+    fc.property(images, fc.integer({ min: 1, max: 40 }), ({ pageBytes, base, next }, slots) => {
       const image = new MemoryImage(base);
-      const scratch = new MemoryImage(new Uint8Array(1 << 20));
-      const patcher = new Patcher(image, scratch, journalBytes);
-      const there = diff(base, next, pageBytes).delta;
-      const back = diff(next, base, pageBytes).delta;
-      for (let round = 0; round < 2; round++) {
-        apply(image, there, next.length, { patcher });
-        assertSame(image.data, next);
-        apply(image, back, base.length, { patcher, pieceBytes: 7 });
-        assertSame(image.data, base);
+      const scratch = new MemoryImage(new Uint8Array());
+      // Its last lines change before they are cut off and made anew.
+      const other = base.slice().fill(7, Math.max(0, base.length - 9000));
+      const steps = [[base, other], [other, next], [next, base]].map(([from, to]) => ({
+        delta: diff(from!, to!, pageBytes).delta,
+        to: to!,
+      }));
+      const ring = ringOf(image, slots);
+      const lazy = new LazyWriter(ring, image);
+      for (const writer of [undefined, lazy]) {
+        const patcher = new Patcher(image, scratch, ring, writer);
+        for (let round = 0; round < 3; round++) {
+          for (const { delta, to } of steps) {
+            apply(image, delta, to.length, { patcher, pieceBytes: round === 0 ? 7 : 1000 });
+            if (round === 2) writer?.wait(Infinity);
+            if (!writer || round === 2) assertSame(image.data, to);
+          }
+        }
       }
     }),
-    { numRuns: 60 },
+    { numRuns: 100 },
   );
 });
 
-Deno.test("a patch reads and writes about what changed, in few calls, and its journal beside where it is long", () => {
+Deno.test("a patch reads and writes about what changed, in few calls, and beside where it is more than the ring", () => {
   const base = noise(4000 * 4096, 3);
   const next = base.slice();
   for (let page = 0; page < 4000; page += 100) next.set(noise(40, page + 1), page * 4096 + 1000);
@@ -445,9 +483,76 @@ Deno.test("a patch reads and writes about what changed, in few calls, and its jo
   assert.equal(scratch.bytes, 0);
 
   const again = new MemoryImage(base);
-  apply(again, delta, next.length, { patcher: new Patcher(again, scratch, 500) });
+  apply(again, delta, next.length, { patcher: new Patcher(again, scratch, ringOf(again, 10)) });
   assertSame(again.data, next);
-  assert(scratch.bytes > 500 && scratch.bytes < 40 * 100, `${scratch.bytes} bytes of journal`);
+  assert(scratch.bytes > 30 * 4096 && scratch.bytes < 45 * 4096, `${scratch.bytes} bytes beside`);
+});
+
+Deno.test("a line is copied from where it is, after its place in the ring, its content or the image's size changed", () => {
+  const LINE = 4096;
+  let expected = new Uint8Array();
+  let image: MemoryImage;
+  let patcher: Patcher;
+  let seed = 100;
+  /** Each step makes all lines: a number is that line of the old image; bytes from a place of it go to byte 1000. */
+  const step = (...lines: (number | { from: number } | "new")[]) => {
+    const next: Uint8Array[] = [];
+    const delta = encoded((encoder) => {
+      const copy = (from: number, to: number) => {
+        encoder.copy(from, to - from);
+        next.push(expected.subarray(from, to));
+      };
+      const literal = (bytes: number) => {
+        next.push(noise(bytes, seed++));
+        encoder.literal(next.at(-1)!);
+      };
+      for (const line of lines) {
+        if (line === "new") {
+          literal(LINE);
+        } else if (typeof line === "number") {
+          copy(line * LINE, (line + 1) * LINE);
+        } else {
+          literal(1000);
+          copy(line.from, line.from + 300);
+          literal(LINE - 1300);
+        }
+      }
+    });
+    expected = concatBytes(...next);
+    apply(image, delta, expected.length, { patcher });
+    assertSame(image.data, expected);
+  };
+  for (const slots of [2, 100]) {
+    expected = noise(8 * LINE, 6);
+    image = new MemoryImage(expected);
+    patcher = new Patcher(image, new MemoryImage(new Uint8Array()), ringOf(image, slots));
+    step(0, 1, 2, 3, 4, "new", "new", 7);
+    // The second of these takes the place of line 6, which both copy from.
+    step({ from: 6 * LINE }, { from: 6 * LINE }, 2, 3, 4, 5, 6, 7);
+    // The next step starts with what this one copied from last, and changed.
+    step(0, 1, 2, 3, 4, 5, 6, { from: 7 * LINE });
+    step({ from: 7 * LINE }, 1, 2, 3, 4, 5, 6, 7);
+    step(0, 1, 2, 3, 4, 5, 6, "new");
+    step(0, 1, 2, 3, 4, 5, 6);
+    step(0, 1, 2, 3, 4, 5, 6, "new");
+    step({ from: 7 * LINE + 1000 }, 1, 2, 3, 4, 5, 6, 7);
+  }
+});
+
+Deno.test("what changes again is read from the ring, and what comes after the image is written as it comes", () => {
+  const base = noise(1000 * 4096, 5);
+  const image = new MemoryImage(base);
+  const patcher = new Patcher(image, new MemoryImage(new Uint8Array()));
+  let next = base;
+  for (let round = 0; round < 5; round++) {
+    const before = next;
+    next = concatBytes(before, noise(200 * 4096, 100 + round));
+    for (let page = 0; page < 1000; page += 10) next.set(noise(40, page + round + 1), page * 4096 + 1000);
+    image.reads = 0;
+    apply(image, diff(before, next, 4096).delta, next.length, { patcher });
+    assertSame(image.data, next);
+    assert.equal(image.reads, round === 0 ? 100 : 0);
+  }
 });
 
 Deno.test("a patch takes what moved from the right place in an image larger than its cache", () => {
@@ -512,8 +617,9 @@ Deno.test("memory stays within the index's limit, however much changed", () => {
   const memory = () => Deno.memoryUsage().heapTotal + Deno.memoryUsage().external;
   const before = memory();
   let most = before;
-  for (const _ of encodeChanges(image(1), image(2), changes, { indexBytesMax: 2 * 1024 * 1024 })) {
+  for (const chunk of encodeChanges(image(1), image(2), changes, { indexBytesMax: 2 * 1024 * 1024 })) {
     most = Math.max(most, memory());
+    releaseBytes(chunk);
   }
   assert(most - before < 48 * 1024 * 1024, `${most - before} bytes more`);
 });

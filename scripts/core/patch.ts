@@ -1,98 +1,119 @@
 /**
  * Applies deltas to a database image in place, one after the other.
  *
- * A delta copies from the old image while it makes the new one, so neither can be touched before the other is known.
- * Hence two steps: while a delta comes, what will change goes to a journal and the image stays as it is; once the delta
- * is whole, the journal is written onto the image. Both cost what changed, not what the image holds.
+ * A delta copies from the old image while it makes the new one, so what it changes is made beside, line by line, and
+ * written onto the image only once the delta is whole. That costs what changed, not what the image holds.
  *
- * The journal is held in memory as long as it fits, in a scratch file beyond. It does not outlive the process: a
- * rebuilding that is interrupted starts over, and a half-built image never counts.
- *
- * ```text
- * journal = record*
- * record  = position (8 bytes) · length (4 bytes, not 0) · that many bytes
- * ```
+ * The changed lines stay in a ring in memory. There the next delta finds most of what it copies from, as what changed
+ * once changes again; and another thread can write them meanwhile. Where a delta changes more than the ring holds, they
+ * go to a scratch file. Neither outlives the process: a rebuilding that is interrupted starts over, and a half-built
+ * image never counts.
  *
  * @module
  */
 
 import { DeltaDecoder } from "./delta.ts";
+import { LINE_BYTES, LineRing, LINES_AT_ONCE, type LineWriter } from "./line_ring.ts";
 import type { ImageReader } from "./page_changes.ts";
 
 /** An image that can be changed in place. */
 export interface Image extends ImageReader {
-  /** Size in bytes, as it is now. */
-  readonly bytes: number;
   /** Writes all of `data` at `position`, growing the image if it must. */
   writeAt(data: Uint8Array, position: number): void;
   /** Sets the size. */
   truncate(bytes: number): void;
 }
 
-/** Where a journal goes that memory does not hold. What it held before is nothing to it. */
+/** Where lines go that the ring does not hold. What it held before is nothing to it. */
 export interface Scratch {
   readAt(buffer: Uint8Array, position: number): void;
   writeAt(data: Uint8Array, position: number): void;
 }
 
-/** Most bytes of a journal in memory: half a day of use changes less. */
-const JOURNAL_BYTES = 16 << 20;
-/** Size of a record without its data, in bytes. */
-const RECORD_BYTES = 12;
-/** Unchanged stretches up to this long are journalled with what surrounds them: a write costs more than its bytes. */
-const BRIDGE_BYTES = 4096;
-/** The old bytes that moved come in short pieces, mostly of a few pages, so they are read through a cache of such lines. */
-const LINE_BYTES = 4096;
-/** A line belongs to one of so many sets, and can stand in any of the places of its set. */
+/** Most lines in the ring, 14 MiB: half a day of use changes less. */
+const SLOTS_MAX = 3584;
+/** Lines of the old image that were read: a line belongs to one of so many sets, and can stand in any place of its set. */
 const SETS = 128;
 const PLACES = 4;
 /** Up to so many bytes are copied singly. */
 const LOOP_BYTES_MAX = 96;
+const EXTRA_BYTES = (LINES_AT_ONCE + SETS * PLACES) * LINE_BYTES;
+
+/** A ring for the deltas of an image of so many bytes. */
+export function makeRing(
+  imageBytes: number,
+  Buffer: new (bytes: number) => ArrayBufferLike = ArrayBuffer,
+  slotsMax: number = SLOTS_MAX,
+): LineRing {
+  const slots = Math.min(slotsMax, Math.ceil(imageBytes / LINE_BYTES) + 1);
+  return new LineRing(slots, new Buffer(LineRing.bytesFor(slots, EXTRA_BYTES)));
+}
 
 /** Patches an image. Its buffers serve every delta of a chain. */
 export class Patcher {
   readonly #image: Image;
   readonly #scratch: Scratch;
-  readonly #old: CachedReader;
-  /** The journal's bytes that are in memory: whole records, then the open one. */
-  readonly #buffer: Uint8Array;
-  readonly #view: DataView;
-  #used = 0;
-  /** Lengths of the pieces of whole records that went to the scratch file. */
-  #spilled: number[] = [];
-  #spilledBytes = 0;
-  /** Where in the buffer the open record starts, or -1. */
-  #record = -1;
-  /** Where the open record's data goes, and where the next bytes of the new image go. */
-  #recordPosition = 0;
+  readonly #ring: LineRing;
+  readonly #writer: LineWriter;
+  /** The ring's slots, a row of lines beyond the old image, then lines read from it: bytes move without a view on them. */
+  readonly #memory: Uint8Array;
+  readonly #old: OldLines;
+  /** Size of the image, as the last delta left it. */
+  #bytes: number;
+  /** Lines that came into the ring before this delta, and with it. */
+  #begin = 0;
+  #count = 0;
+  /** Those up to here are known to be written. */
+  #written = 0;
+  /** How often this delta has filled the ring, which then went to the scratch file. */
+  #spills = 0;
+  /** Where the next bytes of the new image go, and how far that is into its line. */
   #position = 0;
+  #offset = 0;
+  /** The start in memory of the line that they are in; -1 while all of that line before them is as it was. */
+  #line = -1;
+  /** Lines that the old image reaches into. */
+  #oldLines = 0;
+  /** Lines in the row beyond it, and where that goes. */
+  #beyond = 0;
+  #beyondPosition = 0;
 
-  /** @param journalBytes Most bytes of a journal in memory. */
-  constructor(image: Image, scratch: Scratch, journalBytes: number = JOURNAL_BYTES) {
+  /** @param writer Empties the ring; what it is left out for is done here. */
+  constructor(
+    image: Image,
+    scratch: Scratch,
+    ring: LineRing = makeRing(image.bytes),
+    writer: LineWriter = new WriterHere(ring, image),
+  ) {
     this.#image = image;
+    this.#bytes = image.bytes;
     this.#scratch = scratch;
-    const bytes = Math.min(journalBytes, image.bytes + LINE_BYTES);
-    const sets = Math.min(SETS, Math.ceil((image.bytes + 1) / LINE_BYTES));
-    const memory = new Uint8Array(bytes + sets * PLACES * LINE_BYTES);
-    this.#old = new CachedReader(image, memory, bytes, sets);
-    this.#buffer = memory.subarray(0, bytes);
-    this.#view = new DataView(memory.buffer);
+    this.#ring = ring;
+    this.#writer = writer;
+    this.#memory = ring.data;
+    this.#old = new OldLines(image, ring, this.#rowStart + LINES_AT_ONCE * LINE_BYTES);
   }
 
   /**
    * Applies a delta, which is pushed to what this returns; `finish` changes the image.
    *
    * @param nextBytes Size of the image afterwards.
-   * @throws {BackupError} (both calls) Kind "integrity" if the delta is damaged, or not for this image, which is as it
-   * was then.
+   * @throws {BackupError} (both calls) Kind "integrity" if the delta is damaged, or not for this image. All that it held
+   * is as it was then; more may follow it.
    */
   start(nextBytes: number): { push(delta: Uint8Array): void; finish(): void } {
-    this.#old.forget();
-    this.#used = this.#spilledBytes = this.#position = 0;
-    this.#spilled = [];
-    this.#record = -1;
+    const baseBytes = this.#bytes;
+    this.#old.forgetRead(baseBytes);
+    this.#count = this.#begin;
+    this.#position =
+      this.#offset =
+      this.#spills =
+      this.#beyond =
+        0;
+    this.#line = -1;
+    this.#oldLines = Math.ceil(baseBytes / LINE_BYTES);
     const decoder = new DeltaDecoder({
-      baseBytes: this.#image.bytes,
+      baseBytes,
       nextBytes,
       copy: (position, length) => this.#copy(position, length),
       literal: (data, from, to) => this.#literal(data, from, to),
@@ -101,21 +122,27 @@ export class Patcher {
       push: (delta) => decoder.push(delta),
       finish: () => {
         decoder.finish();
-        this.#closeRecord();
-        this.#replay();
-        this.#image.truncate(nextBytes);
+        this.#commit(nextBytes);
       },
     };
   }
 
   #copy(from: number, length: number): void {
-    if (from === this.#position && length > BRIDGE_BYTES) {
+    if (from === this.#position) {
+      if (this.#line >= 0) {
+        const part = Math.min(length, LINE_BYTES - this.#offset);
+        this.#old.copyTo(this.#line + this.#offset, from, part);
+        this.#advance(part);
+        length -= part;
+      }
       this.#position += length;
+      this.#offset = this.#position % LINE_BYTES;
       return;
     }
     while (length > 0) {
-      const part = Math.min(length, this.#room());
-      this.#old.copyTo(this.#used, from, part);
+      const to = this.#open();
+      const part = Math.min(length, LINE_BYTES - this.#offset);
+      this.#old.copyTo(to, from, part);
       this.#advance(part);
       from += part;
       length -= part;
@@ -124,101 +151,170 @@ export class Patcher {
 
   #literal(data: Uint8Array, from: number, to: number): void {
     while (from < to) {
-      const part = Math.min(to - from, this.#room());
-      copyBytes(this.#buffer, this.#used, data, from, part);
+      const start = this.#open();
+      const part = Math.min(to - from, LINE_BYTES - this.#offset);
+      copyBytes(this.#memory, start, data, from, part);
       this.#advance(part);
       from += part;
     }
   }
 
-  /** Sees to it that the next bytes of the new image go on the open record. Returns how many of them it takes. */
-  #room(): number {
-    const open = this.#record >= 0;
-    const length = open ? this.#used - this.#record - RECORD_BYTES : 0;
-    if (!open || this.#recordPosition + length !== this.#position || this.#used === this.#buffer.length) {
-      this.#closeRecord();
-      if (this.#used + RECORD_BYTES >= this.#buffer.length) this.#spill();
-      this.#record = this.#used;
-      this.#recordPosition = this.#position;
-      this.#used += RECORD_BYTES;
-    }
-    return this.#buffer.length - this.#used;
-  }
-
   #advance(bytes: number): void {
-    this.#used += bytes;
     this.#position += bytes;
+    this.#offset += bytes;
+    if (this.#offset === LINE_BYTES) {
+      this.#offset = 0;
+      this.#line = -1;
+    }
   }
 
-  #closeRecord(): void {
-    if (this.#record < 0) return;
-    this.#view.setBigUint64(this.#record, BigInt(this.#recordPosition));
-    this.#view.setUint32(this.#record + 8, this.#used - this.#record - RECORD_BYTES);
-    this.#record = -1;
+  /** Returns where in memory the next bytes of the new image go. */
+  #open(): number {
+    if (this.#line < 0) {
+      const offset = this.#offset;
+      const line = (this.#position - offset) / LINE_BYTES;
+      this.#line = line < this.#oldLines ? this.#slotFor(line) : this.#rowFor(line);
+      if (offset > 0) this.#old.copyTo(this.#line, this.#position - offset, offset);
+    }
+    return this.#line + this.#offset;
   }
 
+  #slotFor(line: number): number {
+    const { slots, lines } = this.#ring;
+    if (this.#count - this.#begin === slots) this.#spill();
+    const replaced = this.#count - slots;
+    if (replaced >= this.#written) this.#writer.wait(this.#written = replaced + 1);
+    const slot = this.#count++ % slots;
+    const start = slot * LINE_BYTES;
+    if (replaced >= 0) this.#old.drop(lines[slot]!, start);
+    lines[slot] = line;
+    return start;
+  }
+
+  /** Beyond the old image nothing is read: those lines need not wait for the end of the delta. */
+  #rowFor(line: number): number {
+    if (this.#beyond === LINES_AT_ONCE) this.#writeBeyond();
+    if (this.#beyond === 0) this.#beyondPosition = line * LINE_BYTES;
+    return this.#rowStart + this.#beyond++ * LINE_BYTES;
+  }
+
+  get #rowStart(): number {
+    return this.#ring.slots * LINE_BYTES;
+  }
+
+  #writeBeyond(): void {
+    const bytes = Math.min(this.#beyond * LINE_BYTES, this.#position - this.#beyondPosition);
+    this.#image.writeAt(
+      this.#memory.subarray(this.#rowStart, this.#rowStart + bytes),
+      this.#beyondPosition,
+    );
+    this.#beyond = 0;
+  }
+
+  #commit(nextBytes: number): void {
+    if (this.#beyond > 0) this.#writeBeyond();
+    if (this.#spills > 0) {
+      this.#writeSpilled(nextBytes);
+    } else {
+      this.#old.take(this.#begin, this.#count);
+      this.#begin = this.#count;
+      this.#writer.commit(this.#count, nextBytes);
+    }
+    if (nextBytes < this.#bytes) {
+      this.#writer.wait(this.#begin);
+      this.#old.dropAll();
+    }
+    this.#image.truncate(nextBytes);
+    this.#bytes = nextBytes;
+  }
+
+  /** Puts the ring, all of it this delta's, into the scratch file. Lines of earlier ones are written by now. */
   #spill(): void {
-    this.#scratch.writeAt(this.#buffer.subarray(0, this.#used), this.#spilledBytes);
-    this.#spilled.push(this.#used);
-    this.#spilledBytes += this.#used;
-    this.#used = 0;
+    const { slots, lines, data } = this.#ring;
+    const start = this.#spills * LineRing.bytesFor(slots, 0);
+    this.#scratch.writeAt(data.subarray(0, slots * LINE_BYTES), start);
+    this.#scratch.writeAt(new Uint8Array(lines.slice().buffer), start + slots * LINE_BYTES);
+    this.#spills++;
+    this.#count = this.#begin;
   }
 
-  /** Writes the journal onto the image. */
-  #replay(): void {
-    if (this.#spilled.length === 0) return this.#replayBuffer(this.#used);
-    this.#spill();
-    let at = 0;
-    for (const bytes of this.#spilled) {
-      this.#scratch.readAt(this.#buffer.subarray(0, bytes), at);
-      this.#replayBuffer(bytes);
-      at += bytes;
+  #writeSpilled(nextBytes: number): void {
+    const { slots, lines, data } = this.#ring;
+    this.#ring.write(this.#begin, this.#count, nextBytes, (data, at) => this.#image.writeAt(data, at));
+    const table = new Uint32Array(slots);
+    for (let spill = 0; spill < this.#spills; spill++) {
+      const start = spill * LineRing.bytesFor(slots, 0);
+      this.#scratch.readAt(data.subarray(0, slots * LINE_BYTES), start);
+      this.#scratch.readAt(new Uint8Array(table.buffer), start + slots * LINE_BYTES);
+      lines.set(table);
+      this.#ring.write(0, slots, nextBytes, (data, at) => this.#image.writeAt(data, at));
     }
-  }
-
-  #replayBuffer(bytes: number): void {
-    for (let at = 0; at < bytes;) {
-      const position = Number(this.#view.getBigUint64(at));
-      const data = at + RECORD_BYTES;
-      at = data + this.#view.getUint32(at + 8);
-      this.#image.writeAt(this.#buffer.subarray(data, at), position);
-    }
+    this.#count = this.#begin;
   }
 }
 
-/** Reads short pieces through lines that are kept, long ones directly. */
-class CachedReader {
+/** The lines of the old image: those that are in the ring, and those that were read. */
+class OldLines {
   readonly #image: ImageReader;
-  /** The journal, then the lines: within one buffer bytes are copied without views on it. */
+  readonly #ring: LineRing;
   readonly #memory: Uint8Array;
-  readonly #start: number;
-  /** The line of the image that stands in each place, or -1. */
-  readonly #held: Int32Array;
-  /** Which of the places that a line can stand in was filled last. */
-  readonly #filled: Uint8Array;
+  /** Where in memory the lines start that were read. */
+  readonly #readStart: number;
+  /** The start in memory of each line that is in the ring, as the last delta left it. */
+  readonly #inRing = new Map<number, number>();
+  /** The line that stands in each place, or -1. */
+  readonly #held = new Int32Array(SETS * PLACES).fill(-1);
+  /** Which of the places of a set was filled last. */
+  readonly #filled = new Uint8Array(SETS);
+  /** The line that was copied from last, and its start in memory; -1 where that is not known. */
+  #line = -1;
+  #start = 0;
+  #bytes = 0;
 
-  /** @param start Where in `memory` the lines start. */
-  constructor(image: ImageReader, memory: Uint8Array, start: number, sets: number) {
+  constructor(image: ImageReader, ring: LineRing, readStart: number) {
     this.#image = image;
-    this.#memory = memory;
-    this.#start = start;
-    this.#held = new Int32Array(sets * PLACES).fill(-1);
-    this.#filled = new Uint8Array(sets);
+    this.#ring = ring;
+    this.#memory = ring.data;
+    this.#readStart = readStart;
   }
 
-  /** Says that the image has changed. */
-  forget(): void {
+  /** Says that the image has changed, and has this size now. */
+  forgetRead(bytes: number): void {
     this.#held.fill(-1);
+    this.#line = -1;
+    this.#bytes = bytes;
+  }
+
+  /** Takes lines of the ring for what the image holds. */
+  take(from: number, to: number): void {
+    const { slots, lines } = this.#ring;
+    for (let count = from; count < to; count++) {
+      const slot = count % slots;
+      this.#inRing.set(lines[slot]!, slot * LINE_BYTES);
+    }
+  }
+
+  /** Says that a slot gets another line. */
+  drop(line: number, start: number): void {
+    this.#line = -1;
+    if (this.#inRing.get(line) === start) this.#inRing.delete(line);
+  }
+
+  dropAll(): void {
+    this.#inRing.clear();
   }
 
   /** Copies `length` bytes at `position` of the image into the memory from `to` on. */
   copyTo(to: number, position: number, length: number): void {
-    if (length >= LINE_BYTES) return this.#image.readAt(this.#memory.subarray(to, to + length), position);
     while (length > 0) {
       const line = Math.floor(position / LINE_BYTES);
       const offset = position - line * LINE_BYTES;
       const part = Math.min(length, LINE_BYTES - offset);
-      const from = this.#load(line) + offset;
+      if (line !== this.#line) {
+        this.#start = this.#inRing.get(line) ?? this.#read(line);
+        this.#line = line;
+      }
+      const from = this.#start + offset;
       if (part > LOOP_BYTES_MAX) this.#memory.copyWithin(to, from, from + part);
       else copyBytes(this.#memory, to, this.#memory, from, part);
       to += part;
@@ -227,22 +323,36 @@ class CachedReader {
     }
   }
 
-  /** Makes sure that a line is kept. Returns where. */
-  #load(line: number): number {
-    const set = line % this.#filled.length;
+  /** Makes sure that a line that is not in the ring is in memory. Returns where. */
+  #read(line: number): number {
+    const set = line % SETS;
     const first = set * PLACES;
     for (let place = first; place < first + PLACES; place++) {
-      if (this.#held[place] === line) return this.#start + place * LINE_BYTES;
+      if (this.#held[place] === line) return this.#readStart + place * LINE_BYTES;
     }
     this.#filled[set] = (this.#filled[set]! + 1) % PLACES;
     const place = first + this.#filled[set]!;
-    const start = this.#start + place * LINE_BYTES;
+    const start = this.#readStart + place * LINE_BYTES;
     const position = line * LINE_BYTES;
-    const bytes = Math.min(LINE_BYTES, this.#image.bytes - position);
+    const bytes = Math.min(LINE_BYTES, this.#bytes - position);
     this.#image.readAt(this.#memory.subarray(start, start + bytes), position);
     this.#held[place] = line;
     return start;
   }
+}
+
+/** Writes at once what is committed. */
+class WriterHere implements LineWriter {
+  #written = 0;
+
+  constructor(readonly ring: LineRing, readonly image: Image) {}
+
+  commit(count: number, imageBytes: number): void {
+    this.ring.write(this.#written, count, imageBytes, (data, position) => this.image.writeAt(data, position));
+    this.#written = count;
+  }
+
+  wait(): void {}
 }
 
 /** Copies `length` bytes. A view on a buffer costs more than to copy a few bytes singly. */

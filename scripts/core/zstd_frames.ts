@@ -79,11 +79,19 @@ export class FrameCompressor {
 /** Decompresses a row of frames. Memory: one frame and its content; {@linkcode Symbol.dispose} gives it back. */
 export class FrameDecompressor implements Disposable {
   readonly #fail: (state: string) => BackupError;
+  /** Bytes of the stream that are still to come, as far as it is known how long it is. */
+  #restBytes: number;
   #pending = new Uint8Array();
-  #used = 0;
+  /** What is pending lies between these two. */
+  #start = 0;
+  #end = 0;
 
-  /** @param what What to call the stream in errors. */
-  constructor(what: string) {
+  /**
+   * @param what What to call the stream in errors.
+   * @param streamBytes How long it is, about: memory is laid out for it.
+   */
+  constructor(what: string, streamBytes = 0) {
+    this.#restBytes = streamBytes;
     this.#fail = (state) => new BackupError(`Cannot decompress ${what}: ${state}`, { kind: "integrity" });
   }
 
@@ -93,41 +101,72 @@ export class FrameDecompressor implements Disposable {
    * @throws {BackupError} (integrity) If they are not frames as {@linkcode FrameCompressor} writes them.
    */
   *push(bytes: Uint8Array): Generator<Uint8Array<ArrayBuffer>> {
-    this.#append(bytes);
-    let start = 0;
-    for (;;) {
-      const pending = this.#pending.subarray(start, this.#used);
-      const length = frameLength(pending, this.#fail);
-      if (length === undefined || length > pending.length) {
-        if ((length ?? pending.length) > storedBytesMax(FRAME_BYTES_MAX)) {
-          throw this.#fail("a frame is larger than any of ours");
-        }
-        break;
-      }
-      yield this.#content(pending.subarray(0, length));
-      start += length;
+    this.append(bytes);
+    for (let content = this.take(); content; content = this.take()) yield content;
+  }
+
+  /** Takes bytes, which are kept until `take` has taken what they hold: no more of them than a frame can have. */
+  append(bytes: Uint8Array): void {
+    this.#restBytes = Math.max(0, this.#restBytes - bytes.length);
+    const kept = this.#end - this.#start;
+    if (this.#end + bytes.length > this.#pending.length) {
+      this.#pending.copyWithin(0, this.#start, this.#end);
+      const needed = kept + bytes.length;
+      const room = Math.min(
+        Math.max(2 * this.#pending.length, needed + this.#restBytes),
+        storedBytesMax(FRAME_BYTES_MAX) + bytes.length,
+      );
+      if (needed > this.#pending.length) this.#resize(Math.max(needed, room));
+      this.#start = 0;
+      this.#end = kept;
     }
-    this.#pending.copyWithin(0, start, this.#used);
-    this.#used -= start;
+    this.#pending.set(bytes, this.#end);
+    this.#end += bytes.length;
+  }
+
+  /** Whether the next frame is there as a whole. @throws {BackupError} (integrity) As `push`. */
+  get isReady(): boolean {
+    return this.#nextFrame() !== undefined;
+  }
+
+  /** The content of the next frame, if it is there as a whole. @throws {BackupError} (integrity) As `push`. */
+  take(): Uint8Array<ArrayBuffer> | undefined {
+    const frame = this.#nextFrame();
+    if (!frame) return undefined;
+    const content = this.#content(frame);
+    this.#start += frame.length;
+    // A part ends with a small frame: what the large ones before it took is given back.
+    const room = this.#end - this.#start + this.#restBytes;
+    if (4 * room < this.#pending.length) {
+      this.#pending.copyWithin(0, this.#start, this.#end);
+      this.#end -= this.#start;
+      this.#start = 0;
+      this.#resize(room);
+    }
+    return content;
   }
 
   /** @throws {BackupError} (integrity) If a frame is cut. */
   finish(): void {
-    if (this.#used > 0) throw this.#fail("it ends inside a frame");
+    if (this.#end > this.#start) throw this.#fail("it ends inside a frame");
   }
 
   [Symbol.dispose](): void {
     releaseBytes(this.#pending);
   }
 
-  #append(bytes: Uint8Array): void {
-    const needed = this.#used + bytes.length;
-    if (needed > this.#pending.length) {
-      const room = Math.min(2 * this.#pending.length, storedBytesMax(FRAME_BYTES_MAX) + bytes.length);
-      this.#pending = new Uint8Array(this.#pending.buffer.transfer(Math.max(needed, room)));
+  #nextFrame(): Uint8Array | undefined {
+    const pending = this.#pending.subarray(this.#start, this.#end);
+    const length = frameLength(pending, this.#fail);
+    if (length !== undefined && length <= pending.length) return pending.subarray(0, length);
+    if ((length ?? pending.length) > storedBytesMax(FRAME_BYTES_MAX)) {
+      throw this.#fail("a frame is larger than any of ours");
     }
-    this.#pending.set(bytes, this.#used);
-    this.#used = needed;
+    return undefined;
+  }
+
+  #resize(bytes: number): void {
+    this.#pending = new Uint8Array(this.#pending.buffer.transfer(bytes));
   }
 
   #content(frame: Uint8Array): Uint8Array<ArrayBuffer> {

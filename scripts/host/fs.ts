@@ -56,6 +56,7 @@ function openReal(path: string, options: OpenOptions): OpenFile {
   };
   return {
     read: (buffer) => file.readSync(buffer) ?? 0,
+    reading: async (buffer) => await file.read(buffer) ?? 0,
     readAt(buffer, position) {
       file.seekSync(position, Deno.SeekMode.Start);
       let count = file.readSync(buffer) ?? 0;

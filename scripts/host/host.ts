@@ -32,10 +32,12 @@ export interface OpenOptions {
   readonly mode?: number;
 }
 
-/** An open file. Calls are synchronous, as a step runs in a worker of its own and has nothing else to do, but for one. */
+/** An open file. Calls are synchronous, as a step runs in a worker of its own, but for those that leave it work to do. */
 export interface OpenFile extends Disposable {
   /** Reads the next bytes; 0 at the end. */
   read(buffer: Uint8Array): number;
+  /** As `read`, on another thread: `buffer` must be left alone until it settles. */
+  reading(buffer: Uint8Array): Promise<number>;
   /** Fills `buffer` from `position` (bytes); returns how many were there, fewer only at the end of the file. */
   readAt(buffer: Uint8Array, position: number): number;
   /** Writes all of `bytes` at the current position. */
@@ -109,6 +111,9 @@ export interface Report {
   warn(text: string): void;
 }
 
+/** What is done on another thread: see `part_source.ts` and `image_writer.ts`. */
+export type ThreadWork = "part reader" | "image writer";
+
 /** Everything a step may touch. */
 export interface Host {
   readonly fs: Fs;
@@ -117,6 +122,6 @@ export interface Host {
   readonly report: Report;
   /** Throws {@linkcode BackupError} (cancelled) once Ctrl-C or SIGTERM has come. Called between chunks of work. */
   readonly checkpoint: () => void;
-  /** Starts a thread that deciphers (`cipher.ts`), where that can be; closing the port ends the use of it. */
-  readonly startCipher?: () => MessagePort;
+  /** Has work done on another thread, where that can be; closing the port ends the use of it. */
+  readonly startThread?: (work: ThreadWork) => MessagePort;
 }

@@ -11,10 +11,9 @@ import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../core/seal.ts";
 import { chooseSnapshot } from "../core/select.ts";
 import { verifySsh } from "../core/sshsig.ts";
 import { requireTrusted, type Trust } from "../core/trust.ts";
-import { type Cipher, cipherHere } from "./cipher.ts";
 import type { Host } from "./host.ts";
 import type { Identity } from "./identity.ts";
-import { type OpenPart, openPart } from "./part_reader.ts";
+import { type OpenPart, openPart, type Reading } from "./part_reader.ts";
 import {
   isSealed,
   readSignature,
@@ -125,16 +124,16 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
 /**
  * Opens a part, as {@linkcode openPart}; with the wrong identity the error says which recipients it needs.
  *
- * @param cipher Where it is deciphered.
+ * @param reading Where it is read; here, unless told otherwise.
  */
 export async function openPartSaying(
   { host, identities }: Opening,
   snapshot: TrustedSnapshot,
   name: PartName,
-  cipher: Cipher,
+  reading?: Reading,
 ): Promise<OpenPart> {
   try {
-    return await openPart(host, snapshot.folder, partOf(snapshot, name), identities, cipher);
+    return await openPart(host, snapshot.folder, partOf(snapshot, name), identities, reading);
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "key") throw error;
     throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {
@@ -150,6 +149,6 @@ export async function* readPartSaying(
   snapshot: TrustedSnapshot,
   name: PartName,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  using part = await openPartSaying(opening, snapshot, name, cipherHere);
+  using part = await openPartSaying(opening, snapshot, name);
   yield* part.contents();
 }

@@ -8,19 +8,19 @@
  */
 
 import { createHash, type Hash } from "node:crypto";
-import { releaseBytes } from "../core/bytes.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SealedPart } from "../core/seal.ts";
-import { FrameDecompressor } from "../core/zstd_frames.ts";
+import { FRAME_BYTES_MAX, FrameDecompressor } from "../core/zstd_frames.ts";
 import { HEADER_BYTES_MAX } from "./age.ts";
-import { type Cipher, cipherHere, type CipherRun } from "./cipher.ts";
 import { lstatIfThere } from "./fs.ts";
 import { noteGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Identity, openHeader } from "./identity.ts";
+import { sourceHere, type StartSource } from "./part_source.ts";
 
-/** Bytes of ciphertext read at once. */
+/** Bytes of a damaged part that are hashed at once. */
 const READ_BYTES = 512 << 10;
+
 /**
  * Yields the plaintext of a part, in chunks of at most one zstd frame, which are the caller's.
  *
@@ -33,18 +33,27 @@ export async function* readPart(
   part: SealedPart,
   identities: readonly Identity[],
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  using opened = await openPart(host, folder, part, identities, cipherHere);
+  using opened = await openPart(host, folder, part, identities);
   yield* opened.contents();
 }
 
 /** A part whose first bytes are being read. */
 export interface OpenPart extends Disposable {
+  /** Says that `contents` will be read soon, and that there is room for the first of them. */
+  prepare(): void;
   /** What {@linkcode readPart} yields, once. */
   contents(): AsyncGenerator<Uint8Array<ArrayBuffer>>;
 }
 
+/** Where a part is read. */
+export interface Reading {
+  readonly start: StartSource;
+  /** Whether it is decompressed there, too. */
+  readonly unpacked: boolean;
+}
+
 /**
- * Opens a part, and starts to read it as far ahead as `cipher` likes.
+ * Opens a part, and starts to read it.
  *
  * @throws {BackupError} As {@linkcode readPart}.
  */
@@ -53,7 +62,7 @@ export async function openPart(
   folder: string,
   part: SealedPart,
   identities: readonly Identity[],
-  cipher: Cipher,
+  reading: Reading = { start: sourceHere(host.fs), unpacked: true },
 ): Promise<OpenPart> {
   const path = `${folder}/${part.name}`;
   const damaged = (state: string) =>
@@ -67,91 +76,60 @@ export async function openPart(
   if (stat.bytes !== part.bytes) {
     throw damaged(`it has ${stat.bytes} bytes where the seal says ${part.bytes}`);
   }
-  const requireSealed = (sha256: string) => {
+  const requireSealed = (sha256: string | undefined) => {
     if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
   };
-
+  const { headerBytes, fileKey } = await openHeaderOf(host, path, part, identities, requireSealed);
+  const { unpacked } = reading;
   using stack = new DisposableStack();
-  const file = stack.use(host.fs.open(path, { read: true }));
-  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
-  const start = buffer.subarray(0, file.readAt(buffer, 0));
-  const { headerBytes, fileKey } = await openHeader(start, identities).catch((error) => {
-    // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-    requireSealed(hashOfRest(host, file, createHash("sha256").update(start)));
-    throw error;
-  });
-  const frames = stack.use(new FrameDecompressor(path));
-  const run = cipher.start({ fileKey, header: start.subarray(0, headerBytes) });
-  const reader = new ReadAhead(file, run, cipher.ahead);
-  reader.push(start.slice(headerBytes));
+  const source = stack.use(reading.start({ path, bytes: part.bytes, headerBytes, fileKey, unpacked }));
+  const frames = unpacked ? undefined : stack.use(new FrameDecompressor(path, part.bytes));
   const kept = stack.move();
   return {
+    prepare: () => source.prepare(),
     async *contents() {
-      for (let plaintext = await reader.next(); plaintext; plaintext = await reader.next()) {
+      for (;;) {
+        const { bytes, sha256, readBytes } = await source.next();
         host.checkpoint();
-        for (const content of frames.push(plaintext)) {
+        host.report.progress(`read ${part.name}`, Math.min(readBytes, part.bytes), part.bytes);
+        if (!bytes) {
+          frames?.finish();
+          requireSealed(sha256);
+          return;
+        }
+        if (!frames) {
+          // Only the end follows.
+          if (bytes.length < FRAME_BYTES_MAX) source.prepare();
+          yield bytes;
+          continue;
+        }
+        for (const content of frames.push(bytes)) {
           const { length } = content;
           yield content;
           noteGarbage(length);
         }
-        reader.reuse(plaintext);
-        host.report.progress(`read ${part.name}`, Math.min(reader.readBytes, part.bytes), part.bytes);
+        source.reuse(bytes);
       }
-      const { plaintext, sha256 } = await run.finish();
-      yield* frames.push(plaintext);
-      frames.finish();
-      requireSealed(sha256);
     },
     [Symbol.dispose]: () => kept.dispose(),
   };
 }
 
-/** Keeps pieces of a file on their way through a cipher. */
-class ReadAhead {
-  readonly #file: OpenFile;
-  readonly #run: CipherRun;
-  readonly #ahead: number;
-  readonly #underWay: Promise<Uint8Array<ArrayBuffer>>[] = [];
-  readonly #free: Uint8Array<ArrayBuffer>[] = [];
-  #isAtEnd = false;
-  /** Bytes read so far. */
-  readBytes = 0;
-
-  constructor(file: OpenFile, run: CipherRun, ahead: number) {
-    this.#file = file;
-    this.#run = run;
-    this.#ahead = ahead;
-  }
-
-  /** Sends a piece that is read already, and what follows it. */
-  push(bytes: Uint8Array<ArrayBuffer>): void {
-    this.readBytes += bytes.length;
-    this.#underWay.push(this.#run.push(bytes));
-    this.#fill();
-  }
-
-  /** The plaintext of the next piece; undefined after the last. */
-  async next(): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    this.#fill();
-    return await this.#underWay.shift();
-  }
-
-  /** Takes back a buffer that `next` gave. */
-  reuse(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.#isAtEnd || bytes.buffer.byteLength < READ_BYTES) releaseBytes(bytes);
-    else this.#free.push(new Uint8Array(bytes.buffer));
-  }
-
-  #fill(): void {
-    while (!this.#isAtEnd && this.#underWay.length < this.#ahead) {
-      const buffer = this.#free.pop() ?? new Uint8Array(READ_BYTES);
-      const count = this.#file.read(buffer);
-      this.#isAtEnd = count === 0;
-      this.readBytes += count;
-      if (count > 0) this.#underWay.push(this.#run.push(buffer.subarray(0, count)));
-      else for (const free of [buffer, ...this.#free.splice(0)]) releaseBytes(free);
-    }
-  }
+async function openHeaderOf(
+  host: Host,
+  path: string,
+  part: SealedPart,
+  identities: readonly Identity[],
+  requireSealed: (sha256: string) => void,
+): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
+  using file = host.fs.open(path, { read: true });
+  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
+  const start = buffer.subarray(0, file.readAt(buffer, 0));
+  return await openHeader(start, identities).catch((error) => {
+    // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
+    requireSealed(hashOfRest(host, file, createHash("sha256").update(start)));
+    throw error;
+  });
 }
 
 function hashOfRest(host: Host, file: OpenFile, hash: Hash): string {

@@ -10,24 +10,24 @@ import { createHash } from "node:crypto";
 import { releaseBytes } from "../core/bytes.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
-import { type Image, Patcher } from "../core/patch.ts";
+import { LINE_BYTES, LINES_AT_ONCE } from "../core/line_ring.ts";
+import { type Image, makeRing, Patcher, type Scratch } from "../core/patch.ts";
 import { parentOf } from "../core/paths.ts";
-import { cipherHere, cipherThread } from "./cipher.ts";
+import { FRAME_BYTES_MAX } from "../core/zstd_frames.ts";
 import { attempt, removeIfThere } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
+import { imageWriterThread } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
 import type { OpenPart } from "./part_reader.ts";
+import { sourceHere, sourceThread } from "./part_source.ts";
 
 /** One step of a chain: the part that makes the image, or changes it, to be so many bytes. */
 type Link = SavedDatabase["chain"][number];
 
-/** Bytes of an image that are read at once: few enough that a processor's cache still holds them when they are hashed. */
-const READ_BYTES = 256 * 1024;
-/**
- * Bytes of an image that are written at once. Linux caches a file in pieces as large as its writes, and a small write
- * into a large piece costs twice as much.
- */
-const WRITE_BYTES = 32 * 1024;
+/** Bytes of an image that are read at once to be hashed. */
+const READ_BYTES = 512 * 1024;
+/** Bytes of an image that are written at once. */
+const WRITE_BYTES = LINES_AT_ONCE * LINE_BYTES;
 const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
 /**
@@ -43,11 +43,11 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
   try {
     using image = openNew(host, path);
     using journal = openNew(host, journalPath);
-    const bytes = await applyChain(opening, saved, image, journal);
+    const bytes = await applyChain(opening, saved, path, image, journal);
     const synced = image.syncing();
     let sha256: string;
     try {
-      sha256 = hashOf(host, image, bytes);
+      sha256 = await hashOf(host, path);
     } finally {
       await synced;
     }
@@ -69,54 +69,63 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
 async function applyChain(
   opening: Opening,
   saved: SavedDatabase,
+  path: string,
   file: OpenFile,
   journal: OpenFile,
 ): Promise<number> {
-  const { host } = opening;
+  const { startThread } = opening.host;
   const [full, ...deltas] = saved.chain;
-  using cipher = host.startCipher ? cipherThread(host.startCipher()) : cipherHere;
-  const open = async (link: Link) =>
-    await openPartSaying(opening, openSeal(opening, link.snapshot), link.part, cipher);
+  using thread = startThread && sourceThread(startThread("part reader"));
+  const start = thread?.start ?? sourceHere(opening.host.fs);
+  const open = async ({ snapshot, part }: Link, unpacked: boolean) =>
+    await openPartSaying(opening, openSeal(opening, snapshot), part, { start, unpacked });
 
   {
-    using part = await open(full!);
+    // As much work on both threads: there it is deciphered, here decompressed and written.
+    using part = await open(full!, !thread);
     await writeFull(part, full!, file);
   }
-  let { bytes } = full!;
-  if (deltas.length === 0) return bytes;
-  const image: Image = {
-    get bytes() {
-      return bytes;
-    },
-    readAt: reader(file),
-    writeAt: (data, position) => writeImage(file, data, position),
-    truncate(to) {
-      attempt("write the image", () => file.truncate(to));
-      bytes = to;
-    },
-  };
-  const patcher = new Patcher(image, {
-    readAt: reader(journal),
-    writeAt: (data, position) => attempt("write the journal", () => journal.writeAt(data, position)),
-  });
-  let coming = await open(deltas[0]!);
+  if (deltas.length === 0) return full!.bytes;
+  const ring = makeRing(full!.bytes, startThread ? SharedArrayBuffer : ArrayBuffer);
+  using writer = startThread && imageWriterThread(startThread("image writer"), path, ring);
+  const patcher = new Patcher(imageIn(file, full!.bytes), scratchIn(journal), ring, writer);
+  let coming: OpenPart | undefined = await open(deltas[0]!, true);
   try {
     for (const [index, link] of deltas.entries()) {
-      using part = coming;
+      using part = coming!;
       const following = deltas[index + 1];
+      // It is read on the other thread while this one is applied.
+      coming = following && await open(following, true);
       const delta = patcher.start(link.bytes);
       for await (const content of part.contents()) {
-        // The next one is deciphered on the cipher's thread while this one is applied.
-        if (following && coming === part) coming = await open(following);
+        const { length } = content;
         delta.push(content);
         releaseBytes(content);
+        if (length < FRAME_BYTES_MAX) coming?.prepare();
       }
       delta.finish();
     }
   } finally {
-    coming[Symbol.dispose]();
+    coming?.[Symbol.dispose]();
+    await writer?.finish();
   }
-  return bytes;
+  return deltas.at(-1)!.bytes;
+}
+
+function imageIn(file: OpenFile, bytes: number): Image {
+  return {
+    bytes,
+    readAt: reader(file),
+    writeAt: (data, position) => writeImage(file, data, position),
+    truncate: (to) => attempt("write the image", () => file.truncate(to)),
+  };
+}
+
+function scratchIn(journal: OpenFile): Scratch {
+  return {
+    readAt: reader(journal),
+    writeAt: (data, position) => attempt("write the journal", () => journal.writeAt(data, position)),
+  };
 }
 
 async function writeFull(
@@ -160,15 +169,17 @@ function reader(file: OpenFile): (buffer: Uint8Array, position: number) => void 
   };
 }
 
-function hashOf(host: Host, image: OpenFile, bytes: number): string {
+/** The SHA-256 of an image, whose next bytes are read while those before are hashed. */
+async function hashOf(host: Host, path: string): Promise<string> {
+  using image = host.fs.open(path, { read: true });
   const hash = createHash("sha256");
-  const buffer = new Uint8Array(READ_BYTES);
-  for (let done = 0; done < bytes;) {
+  let [buffer, other] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
+  let coming = image.reading(buffer);
+  for (let count = await coming; count > 0; count = await coming) {
     host.checkpoint();
-    const count = image.readAt(buffer.subarray(0, Math.min(buffer.length, bytes - done)), done);
-    if (count === 0) break;
+    coming = image.reading(other);
     hash.update(buffer.subarray(0, count));
-    done += count;
+    [buffer, other] = [other, buffer];
   }
   return hash.digest("hex");
 }

@@ -10,9 +10,10 @@
 import { BackupError, receivedError, type SentError, sentError } from "../core/errors.ts";
 import { nameOf } from "../core/paths.ts";
 import type { StepPermissions } from "../core/permissions.ts";
-import { serveCipher } from "./cipher.ts";
 import { knownError, realFs } from "./fs.ts";
-import type { Host, Report, Run } from "./host.ts";
+import type { Host, Report, Run, ThreadWork } from "./host.ts";
+import { serveImageWriter } from "./image_writer.ts";
+import { serveSources } from "./part_source.ts";
 import { makeRun } from "./process.ts";
 
 /** Where a step's words go. */
@@ -40,11 +41,17 @@ type ToWorker =
   | { readonly type: "later failed"; readonly error: SentError };
 type FromWorker =
   | { readonly type: "ready" | "asked" }
-  | { readonly type: "cipher"; readonly port: MessagePort }
+  | { readonly type: "thread"; readonly work: ThreadWork; readonly port: MessagePort }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "failed"; readonly error: SentError };
+
+/** The program's own thread only waits while a step runs: it does this for it. */
+const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => void>> = {
+  "part reader": (port) => serveSources(port, realFs),
+  "image writer": (port) => serveImageWriter(port, realFs),
+};
 
 /** Milliseconds between two progress messages. */
 const PROGRESS_EVERY_MS = 100;
@@ -128,8 +135,8 @@ export function runStep<Result>(
         case "asked":
           if (typeof later === "function") give(later());
           return;
-        case "cipher":
-          return serveCipher(data.port);
+        case "thread":
+          return SERVERS[data.work](data.port);
         case "progress":
           underWay.add(data.what);
           return terminal.progress(data.what, data.done, data.total);
@@ -192,12 +199,12 @@ export function serveStep<Job>(
   scope.onmessage = ({ data }) => {
     if (data.type === "later") return resolveLater(data.value);
     if (data.type === "later failed") return rejectLater(receivedError(data.error));
-    const startCipher = () => {
+    const startThread = (work: ThreadWork) => {
       const { port1, port2 } = new MessageChannel();
-      scope.postMessage({ type: "cipher", port: port2 }, [port2]);
+      scope.postMessage({ type: "thread", work, port: port2 }, [port2]);
       return port1;
     };
-    const host = { ...makeHost(report, data.cancelled), startCipher };
+    const host = { ...makeHost(report, data.cancelled), startThread };
     const ask = () => {
       say({ type: "asked" });
       return later;

@@ -31,6 +31,7 @@ const FS_KINDS: Readonly<Record<Exclude<keyof Fs, "open">, Kind>> = {
 
 const FILE_KINDS = {
   read: "read",
+  reading: "read",
   readAt: "read",
   write: "write",
   writeAt: "write",

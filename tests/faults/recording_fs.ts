@@ -296,6 +296,11 @@ export class Recording {
         position += count;
         return count;
       },
+      reading: async (buffer) => {
+        const count = await file.reading(buffer);
+        position += count;
+        return count;
+      },
       readAt: (buffer, at) => {
         const count = file.readAt(buffer, at);
         position = at + count;

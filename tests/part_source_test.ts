@@ -1,0 +1,239 @@
+// deno-lint-ignore-file no-import-prefix -- what only tests import is pinned here, not in deno.json
+/**
+ * What `scripts/host/part_source.ts` and `image_writer.ts` promise: on another thread it is as here, also for several
+ * parts at a time, and a failure comes back from there.
+ */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { zstdCompressSync } from "node:zlib";
+import fc from "npm:fast-check@4.10.2";
+import { PayloadEncrypter } from "../scripts/core/age_payload.ts";
+import { concatBytes } from "../scripts/core/bytes.ts";
+import { LINE_BYTES, LineRing } from "../scripts/core/line_ring.ts";
+import { FILES_PART } from "../scripts/core/names.ts";
+import { FRAME_BYTES_MAX, FrameCompressor } from "../scripts/core/zstd_frames.ts";
+import { createEncrypter } from "../scripts/host/age.ts";
+import { realFs } from "../scripts/host/fs.ts";
+import { generateIdentity } from "../scripts/host/identity.ts";
+import { imageWriterThread } from "../scripts/host/image_writer.ts";
+import { openPart } from "../scripts/host/part_reader.ts";
+import {
+  type PartSource,
+  serveSources,
+  sourceHere,
+  sourceThread,
+  type StartSource,
+} from "../scripts/host/part_source.ts";
+import { makeHost } from "../scripts/host/step.ts";
+
+const HEADER = new TextEncoder().encode("a header\n");
+const FILE_KEY = new Uint8Array(16).fill(7);
+const here = sourceHere(realFs);
+
+/** Both ends of a port in this thread: what is sent is still cut off from its sender. */
+function thread(): { readonly start: StartSource } & Disposable {
+  const { port1, port2 } = new MessageChannel();
+  serveSources(port2, realFs);
+  return sourceThread(port1);
+}
+
+/** A file as parts are, and what it holds in plaintext. */
+function makePart(folder: string, name: string, content: Uint8Array, frameBytes: number) {
+  const compressor = new FrameCompressor(1, frameBytes);
+  const packed = concatBytes(...compressor.push(content), ...compressor.finish());
+  const encrypter = new PayloadEncrypter(FILE_KEY, new Uint8Array(16));
+  const bytes = concatBytes(HEADER, ...encrypter.push(packed), ...encrypter.finish());
+  const path = `${folder}/${name}`;
+  Deno.writeFileSync(path, bytes);
+  return { path, packed, bytes };
+}
+
+function startOf(path: string, unpacked: boolean) {
+  const { size } = Deno.statSync(path);
+  return { path, bytes: size, headerBytes: HEADER.length, fileKey: FILE_KEY, unpacked };
+}
+
+async function readAll(source: PartSource, unpacked: boolean) {
+  const pieces: Uint8Array[] = [];
+  for (;;) {
+    const { bytes, sha256, readBytes } = await source.next();
+    if (!bytes) return { content: concatBytes(...pieces), sha256, readBytes };
+    pieces.push(bytes.slice());
+    if (!unpacked) source.reuse(bytes);
+  }
+}
+
+/** Bytes that hardly compress, the same for the same seed. */
+function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
+  let state = seed | 1;
+  return Uint8Array.from({ length: bytes }, () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state;
+  });
+}
+
+async function inTempDir(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = Deno.makeTempDirSync();
+  try {
+    await body(folder);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+Deno.test("parts are read on a thread as here, whole and several at a time, decompressed there or not", async () => {
+  await inTempDir(async (folder) => {
+    using there = thread();
+    const part = fc.record({
+      bytes: fc.oneof(fc.nat(300_000), fc.integer({ min: 3_000_000, max: 6_000_000 })),
+      seed: fc.nat(),
+      frameBytes: fc.integer({ min: 50_000, max: FRAME_BYTES_MAX }),
+      unpacked: fc.boolean(),
+      prepared: fc.boolean(),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
+        const made = parts.map(({ bytes, seed, frameBytes, ...part }, index) => {
+          const content = noise(bytes, seed);
+          return { ...part, content, ...makePart(folder, String(index), content, frameBytes) };
+        });
+        for (const start of [here, there.start]) {
+          await Promise.all(made.map(async ({ path, unpacked, prepared, content, packed, bytes }) => {
+            using source = start(startOf(path, unpacked));
+            if (prepared) source.prepare();
+            const found = await readAll(source, unpacked);
+            assert.equal(found.sha256, createHash("sha256").update(bytes).digest("hex"));
+            assert.equal(found.readBytes, bytes.length);
+            assert.ok(Buffer.from(found.content).equals(unpacked ? content : packed));
+          }));
+        }
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+Deno.test("what is damaged is an error of its own part alone, with its kind", async () => {
+  await inTempDir(async (folder) => {
+    using there = thread();
+    const content = noise(300_000, 1);
+    const good = makePart(folder, "good", content, FRAME_BYTES_MAX);
+    const flipped = makePart(folder, "flipped", content, FRAME_BYTES_MAX);
+    flipped.bytes[100_000]! ^= 1;
+    Deno.writeFileSync(flipped.path, flipped.bytes);
+    const cut = makePart(folder, "cut", content, FRAME_BYTES_MAX);
+    Deno.writeFileSync(cut.path, cut.bytes.subarray(0, 200_000));
+    for (const start of [here, there.start]) {
+      for (const unpacked of [false, true]) {
+        const read = async (path: string) => {
+          using source = start(startOf(path, unpacked));
+          return await readAll(source, unpacked);
+        };
+        const whole = read(good.path);
+        await Promise.all([
+          assert.rejects(read(flipped.path), { kind: "integrity", message: /chunk 1 does not authenticate/ }),
+          assert.rejects(read(cut.path), { kind: "integrity" }),
+          assert.rejects(async () => {
+            using source = start({ ...startOf(good.path, unpacked), path: `${folder}/missing` });
+            await source.next();
+          }, { kind: "disk", message: /Cannot read .*\/missing/ }),
+        ]);
+        assert.deepEqual((await whole).content, unpacked ? content : good.packed);
+      }
+    }
+  });
+});
+
+Deno.test("a forged part whose frames hold far more than it has bytes is taken frame by frame", async () => {
+  await inTempDir(async (folder) => {
+    using there = thread();
+    const { identity, recipient } = await generateIdentity();
+    const frame = zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX));
+    const encrypter = await createEncrypter([recipient]);
+    const bomb = concatBytes(
+      encrypter.header,
+      ...encrypter.push(concatBytes(...Array.from({ length: 100 }, () => frame))),
+      ...encrypter.finish(),
+    );
+    Deno.writeFileSync(`${folder}/files.tar.zst.age`, bomb);
+    const sha256 = createHash("sha256").update(bomb).digest("hex");
+    const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
+    const part = { name: FILES_PART, bytes: bomb.length, sha256 };
+    for (const start of [here, there.start]) {
+      for (const unpacked of [false, true]) {
+        using opened = await openPart(host, folder, part, [identity], { start, unpacked });
+        const before = Deno.memoryUsage().external;
+        for await (const content of opened.contents()) {
+          assert.equal(content.length, FRAME_BYTES_MAX);
+          break;
+        }
+        const taken = Deno.memoryUsage().external - before;
+        assert.ok(taken < 10 * FRAME_BYTES_MAX, `${taken} bytes, of ${100 * FRAME_BYTES_MAX} that it holds`);
+      }
+    }
+  });
+});
+
+/** A thread that writes images, as the program's own does for a step; after so many writes its disk is full. */
+function writerThread(writesMax: number): { readonly port: MessagePort } & Disposable {
+  const worker = new Worker(new URL("./real/image_writer_thread.ts", import.meta.url), { type: "module" });
+  const { port1, port2 } = new MessageChannel();
+  worker.postMessage({ port: port2, writesMax }, [port2]);
+  return { port: port1, [Symbol.dispose]: () => worker.terminate() };
+}
+
+/** Fills a ring many times over, as a patcher does: waits for a slot, writes a line into it, commits now and then. */
+function fill(
+  ring: LineRing,
+  writer: { commit(count: number, bytes: number): void; wait(count: number): void },
+) {
+  const LINES = 1000;
+  const expected = new Uint8Array(LINES * LINE_BYTES - 100);
+  let committed = 0;
+  for (let count = 0; count < 5 * LINES; count++) {
+    if (count - committed === ring.slots) writer.commit(committed = count, expected.length);
+    if (count >= ring.slots) writer.wait(count - ring.slots + 1);
+    const slot = count % ring.slots;
+    const line = count * 7 % LINES;
+    const data = ring.data.subarray(slot * LINE_BYTES, (slot + 1) * LINE_BYTES).fill(count);
+    ring.lines[slot] = line;
+    expected.set(data.subarray(0, expected.length - line * LINE_BYTES), line * LINE_BYTES);
+  }
+  writer.commit(5 * LINES, expected.length);
+  return expected;
+}
+
+const sharedRing = (slots: number) => new LineRing(slots, new SharedArrayBuffer(LineRing.bytesFor(slots, 0)));
+
+Deno.test("another thread writes what is in the ring, before its places are filled again", async () => {
+  await inTempDir(async (folder) => {
+    for (const slots of [1, 16, 300]) {
+      using there = writerThread(Infinity);
+      const path = `${folder}/${slots}`;
+      Deno.writeFileSync(path, new Uint8Array());
+      const ring = sharedRing(slots);
+      using writer = imageWriterThread(there.port, path, ring);
+      const expected = fill(ring, writer);
+      await writer.finish();
+      assert.ok(Buffer.from(Deno.readFileSync(path)).equals(expected), `${slots} slots`);
+    }
+  });
+});
+
+Deno.test("a write that fails on the other thread ends the waiting for it, and is told at the end", async () => {
+  await inTempDir(async (folder) => {
+    Deno.writeFileSync(`${folder}/image`, new Uint8Array());
+    const full = { kind: "disk", message: /Cannot write the image: the disk is full/ };
+    const missing = { kind: "disk", message: /Cannot write the image: .*No such file/ };
+    for (const [name, writesMax, failure] of [["image", 30, full], ["missing", 0, missing]] as const) {
+      using there = writerThread(writesMax);
+      const ring = sharedRing(16);
+      using writer = imageWriterThread(there.port, `${folder}/${name}`, ring);
+      assert.throws(() => fill(ring, writer), { kind: "disk" });
+      await assert.rejects(writer.finish(), failure);
+    }
+  });
+});
