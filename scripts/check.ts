@@ -1,5 +1,5 @@
 /**
- * Asks SQLite whether the staged images are sound. Runs beside `encrypt`, on the other core.
+ * Asks SQLite whether the staged images are sound, and puts them on the disk. Runs beside `encrypt`, on the other core.
  *
  * Sees the set's staging folder only.
  *
@@ -10,21 +10,31 @@ import type { Config } from "./core/config.ts";
 import type { DatabaseChecks } from "./core/manifest.ts";
 import type { SetName } from "./core/names.ts";
 import { setFolder } from "./core/state_paths.ts";
+import { attempt, diskError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { checkImage } from "./host/sqlite.ts";
 import { readStaged, type StagedChecks, writeStagedChecks } from "./host/staging.ts";
 import { serveStep } from "./host/step.ts";
 
-/** Checks every staged image, and leaves the result beside them. */
-export function check(host: Host, config: Config, set: SetName): Promise<StagedChecks> {
+/** Checks every staged image, and leaves the result beside them once they are on the disk: it vouches for both. */
+export async function check(host: Host, config: Config, set: SetName): Promise<StagedChecks> {
   const folder = setFolder(config.stateFolder, set);
   const checks: Record<string, DatabaseChecks> = {};
   for (const { source, copy } of readStaged(host.fs, folder, set).databases) {
     host.checkpoint();
-    if (copy) checks[source] = checkImage(host, copy.image, `check ${source}`);
+    if (!copy) continue;
+    using file = attempt(`read ${copy.image}`, () => host.fs.open(copy.image, { read: true }));
+    const synced = file.syncing();
+    try {
+      checks[source] = checkImage(host, copy.image, `check ${source}`);
+    } finally {
+      await synced.catch((error) => {
+        throw diskError(`write ${copy.image}`, error);
+      });
+    }
   }
   writeStagedChecks(host.fs, folder, checks);
-  return Promise.resolve(checks);
+  return checks;
 }
 
 serveStep<{ config: Config; set: SetName }>(

@@ -446,10 +446,9 @@ function previousSeal({ host, stored, memory }: Job): Seal["previous"] {
 serveStep<{ config: Config; options: EncryptOptions; checksComeLater: boolean }>(
   import.meta,
   ({ config, options, checksComeLater }, { host, later }) => {
-    const folder = setFolder(config.stateFolder, options.set);
     const checks = checksComeLater
       ? later as Promise<StagedChecks>
-      : Promise.resolve(readStagedChecks(host.fs, folder) ?? {});
+      : Promise.resolve(readStagedChecks(host.fs, setFolder(config.stateFolder, options.set), options.set));
     return encrypt(host, config, options, checks);
   },
 );

@@ -169,16 +169,6 @@ export function appendLineDurably(fs: Fs, path: string, line: string): void {
   }
 }
 
-/** Puts a file's bytes on the disk, whoever wrote them. */
-export function syncFile(fs: Fs, path: string): void {
-  try {
-    using file = fs.open(path, { read: true });
-    file.sync();
-  } catch (error) {
-    throw diskError(`write ${path}`, error);
-  }
-}
-
 /**
  * Makes a folder and all that is missing on the way to it, durably as far up as this step may look.
  *

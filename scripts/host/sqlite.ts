@@ -26,7 +26,7 @@ import {
   WAL_INDEX_HEADER_BYTES,
   walIndexState,
 } from "../core/sqlite_format.ts";
-import { diskError, isMissing, lstatIfThere, removeIfThere, syncFile } from "./fs.ts";
+import { diskError, isMissing, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
 /** What was read of a database in one transaction. */
@@ -59,7 +59,7 @@ const REPORT_LINES_MAX = 100;
 const COPY_BYTES = 1 << 20;
 
 /**
- * Copies a live database into `image` as of one moment.
+ * Copies a live database into `image` as of one moment. It is not put on the disk: `check` does, beside its work.
  *
  * @param path The database; its `-wal` and `-shm` are taken into account by SQLite.
  * @param image Where the copy goes; nothing may be there.
@@ -74,7 +74,6 @@ export async function copyDatabase(
   const before = fingerprintOf(host.fs, path);
   const quiet = await copyQuiet(host, path, image);
   const copied = quiet ?? await copyLive(host, path, image, limits) ?? copyDamaged(host, path, image);
-  syncFile(host.fs, image);
   const after = fingerprintOf(host.fs, path);
   const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
   return { ...copied, fingerprint };

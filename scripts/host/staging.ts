@@ -71,15 +71,21 @@ export function writeStagedChecks(fs: Fs, folder: string, checks: StagedChecks):
 export function readStaged(fs: Fs, folder: string, set: SetName): Staged {
   const staged = readOwn(fs, `${stagingFolder(folder)}/staged.json`) as Staged | undefined;
   if (staged?.version === 1 && staged.set === set && isSnapshotId(staged.id)) return staged;
-  throw new BackupError(`Cannot encrypt set ${set}: nothing is staged`, {
+  throw notStaged(set);
+}
+
+/** The checks that a `snapshot` left once all was on the disk. @throws {BackupError} (usage) If it did not come that far. */
+export function readStagedChecks(fs: Fs, folder: string, set: SetName): StagedChecks {
+  const checks = readOwn(fs, `${stagingFolder(folder)}/checks.json`) as StagedChecks | undefined;
+  if (checks) return checks;
+  throw notStaged(set);
+}
+
+function notStaged(set: SetName): BackupError {
+  return new BackupError(`Cannot encrypt set ${set}: nothing is staged`, {
     kind: "usage",
     hint: `run \`hapi-backup snapshot --set ${set}\` first, or \`hapi-backup backup\``,
   });
-}
-
-/** The checks that a `snapshot` of its own left, if it did. */
-export function readStagedChecks(fs: Fs, folder: string): StagedChecks | undefined {
-  return readOwn(fs, `${stagingFolder(folder)}/checks.json`) as StagedChecks | undefined;
 }
 
 /** Our own file, replaced whole each time: what cannot be read is as good as none. */

@@ -149,9 +149,10 @@ Deno.test("power lost between snapshot and encrypt leaves nothing staged, or all
   await check(host, config, STATE);
   let encrypted = 0;
   await forEveryState(recording, home.dir, async () => {
-    const checks = readStagedChecks(home.host.fs, `${home.stateFolder}/state`);
-    if (!checks) return;
-    const made = await encrypt(home.host, config, { set: STATE }, Promise.resolve(checks)).catch((error) => {
+    const made = await Promise.try(() => {
+      const checks = readStagedChecks(home.host.fs, `${home.stateFolder}/state`, STATE);
+      return encrypt(home.host, config, { set: STATE }, Promise.resolve(checks));
+    }).catch((error) => {
       assert.match(error.message, /nothing is staged/);
     });
     if (!made) return;

@@ -56,7 +56,7 @@ export const STEPS = {
   },
   async encrypt(host, dir) {
     const config = configIn(dir);
-    const checks = readStagedChecks(host.fs, `${config.stateFolder}/${STATE}`) ?? {};
+    const checks = readStagedChecks(host.fs, `${config.stateFolder}/${STATE}`, STATE);
     const { suspicions } = await encrypt(host, config, { set: STATE }, Promise.resolve(checks));
     if (suspicions.length > 0) throw new BackupError(suspicions[0]!.detail, { kind: "source" });
   },
