@@ -66,11 +66,11 @@ export class MoveIndex {
     const { pageBytes } = changes;
     this.#base = base;
     this.#pageBytes = pageBytes;
-    // Four parts of seven for the table, which is two thirds full; pages that are not held are cheap to read again.
-    const blocksMax = Math.max(1, Math.floor(2 ** Math.floor(Math.log2(bytesMax / 7)) / 1.5));
+    // Two parts of three for the table, which is two thirds full; pages that are not held are cheap to read again.
+    const blocksMax = Math.max(1, Math.floor(2 ** Math.floor(Math.log2(bytesMax / 6)) / 1.5));
     this.#slotPages = changedBasePages(changes, blocksMax);
     const slots = this.#slotPages.length;
-    const lines = Math.max(1, Math.min(slots, Math.floor(bytesMax * 3 / 7 / pageBytes)));
+    const lines = Math.max(1, Math.min(slots, Math.floor(bytesMax / 3 / pageBytes)));
     this.#lines = new Uint8Array(lines * pageBytes);
     this.#lineSlots = new Uint32Array(lines);
 

@@ -11,7 +11,7 @@
  *
  * Where no old image is kept, `compareChecksums` finds the changed pages, and `encodeWholePages` stores them whole.
  *
- * Memory: `EncodeOptions.indexBytesMax`, 28 MiB by default, whatever the size of the database.
+ * Memory: `EncodeOptions.indexBytesMax`, 24 MiB by default, whatever the size of the database.
  *
  * @module
  */
@@ -23,7 +23,7 @@ import { type ImageReader, isChanged, type PageChanges } from "./page_changes.ts
 /** Options of `encodeChanges` and `encodeWholePages`. */
 export interface EncodeOptions {
   /**
-   * Memory for the old contents of changed pages and the index over them, in bytes. Default 28 MiB.
+   * Memory for the old contents of changed pages and the index over them, in bytes. Default 24 MiB.
    * Past it, what moved is found by fewer anchors (stretches shorter than the distance between two are stored again)
    * and is read again from the base as needed.
    */
@@ -67,7 +67,7 @@ export function* encodeChanges(
   options: EncodeOptions = {},
 ): Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large"> {
   const { pageBytes } = changes;
-  const index = new MoveIndex(base, changes, options.indexBytesMax ?? 28 * 1024 * 1024);
+  const index = new MoveIndex(base, changes, options.indexBytesMax ?? 24 * 1024 * 1024);
   const parser = new RegionParser(index);
   const now = new Uint8Array(REGION_BYTES);
   const old = new Uint8Array(REGION_BYTES);
