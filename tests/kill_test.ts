@@ -34,7 +34,14 @@ function unfinished(home: string): Promise<string[]> {
 async function killed(home: Home, args: string[], signal: Deno.Signal, afterMs: number): Promise<string> {
   const child = home.spawn(args, { under: ["setsid"] });
   // As a terminal does on Ctrl-C, to the programs that it has started too.
-  const timer = setTimeout(() => Deno.kill(signal === "SIGINT" ? -child.pid : child.pid, signal), afterMs);
+  const timer = setTimeout(() => {
+    try {
+      Deno.kill(signal === "SIGINT" ? -child.pid : child.pid, signal);
+    } catch (error) {
+      // It is done just now: what it gave is still to be read.
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }, afterMs);
   await child.stdin.close();
   const { code, signal: endedBy, stderr } = await child.output();
   clearTimeout(timer);
