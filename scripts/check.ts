@@ -10,7 +10,7 @@ import type { Config } from "./core/config.ts";
 import type { DatabaseChecks } from "./core/manifest.ts";
 import type { SetName } from "./core/names.ts";
 import { setFolder } from "./core/state_paths.ts";
-import { attempt, diskError } from "./host/fs.ts";
+import { attempt, syncBeside } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { checkImage } from "./host/sqlite.ts";
 import { readStaged, type StagedChecks, writeStagedChecks } from "./host/staging.ts";
@@ -24,13 +24,11 @@ export async function check(host: Host, config: Config, set: SetName): Promise<S
     host.checkpoint();
     if (!copy) continue;
     using file = attempt(`read ${copy.image}`, () => host.fs.open(copy.image, { read: true }));
-    const synced = file.syncing();
+    const synced = syncBeside(file, copy.image);
     try {
       checks[source] = checkImage(host, copy.image, `check ${source}`);
     } finally {
-      await synced.catch((error) => {
-        throw diskError(`write ${copy.image}`, error);
-      });
+      await synced;
     }
   }
   writeStagedChecks(host.fs, folder, checks);

@@ -58,6 +58,12 @@ Deno.test("snapshot, encrypt and ship, one after the other, do what backup does,
   for (const { name } of Deno.readDirSync(staging)) {
     assert.equal(Deno.statSync(`${staging}/${name}`).mode! & 0o077, 0, `${name} is for its owner only`);
   }
+  // Without its checks it may not be on the disk, either: a snapshot that was cut off.
+  Deno.renameSync(`${staging}/checks.json`, `${home.dir}/checks.json`);
+  const unchecked = await home.cli(["encrypt"]);
+  assert.equal(unchecked.code, 2);
+  assert.match(unchecked.stderr, /state: the snapshot that is staged was not checked to its end\nhint: run/);
+  Deno.renameSync(`${home.dir}/checks.json`, `${staging}/checks.json`);
   // What is staged is of its moment, whatever is written since.
   home.sql(insertMessages(9));
   const encrypted = await home.cli(["encrypt", "--set", "all", "--json"]);

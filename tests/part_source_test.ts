@@ -226,8 +226,8 @@ Deno.test("another thread writes what is in the ring, before its places are fill
 Deno.test("a write that fails on the other thread ends the waiting for it, and is told at the end", async () => {
   await inTempDir(async (folder) => {
     Deno.writeFileSync(`${folder}/image`, new Uint8Array());
-    const full = { kind: "disk", message: /Cannot write the image: the disk is full/ };
-    const missing = { kind: "disk", message: /Cannot write the image: .*No such file/ };
+    const full = { kind: "disk", message: /Cannot write .*\/image: the disk is full/ };
+    const missing = { kind: "disk", message: /Cannot write .*\/missing: .*No such file/ };
     for (const [name, writesMax, failure] of [["image", 30, full], ["missing", 0, missing]] as const) {
       using there = writerThread(writesMax);
       const ring = sharedRing(16);

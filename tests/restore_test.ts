@@ -273,6 +273,22 @@ Deno.test("restore to a folder refuses one that is not empty, and leaves no trac
   assert.equal(countMessages(`${home.home}/empty/home/.hapi/hapi.db`), 300);
 });
 
+Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const opening = await home.opening();
+  const eio = () => Promise.reject(new Error("Input/output error (os error 5)"));
+  for (const failing of ["syncing", "reading"] as const) {
+    const open: Fs["open"] = (path, options) => ({ ...home.host.fs.open(path, options), [failing]: eio });
+    const host = { ...home.host, fs: { ...home.host.fs, open } };
+    await assert.rejects(restore({ ...opening, host }, id, `${home.home}/new`), {
+      kind: "disk",
+      message: /^Cannot (write|read) .*\/home\/\.hapi\/hapi\.db: .*os error 5/,
+    });
+    assert.throws(() => Deno.statSync(`${home.home}/new`), Deno.errors.NotFound);
+  }
+});
+
 Deno.test("--only chooses by pattern, a pattern without a match is an error, and --dry-run writes nothing", async () => {
   using home = await makeHome();
   await home.backup();

@@ -42,11 +42,11 @@ const EXTRA_BYTES = (LINES_AT_ONCE + SETS * PLACES) * LINE_BYTES;
 /** A ring for the deltas of an image of so many bytes. */
 export function makeRing(
   imageBytes: number,
-  Buffer: new (bytes: number) => ArrayBufferLike = ArrayBuffer,
+  Memory: new (bytes: number) => ArrayBufferLike = ArrayBuffer,
   slotsMax: number = SLOTS_MAX,
 ): LineRing {
   const slots = Math.min(slotsMax, Math.ceil(imageBytes / LINE_BYTES) + 1);
-  return new LineRing(slots, new Buffer(LineRing.bytesFor(slots, EXTRA_BYTES)));
+  return new LineRing(slots, new Memory(LineRing.bytesFor(slots, EXTRA_BYTES)));
 }
 
 /** Patches an image. Its buffers serve every delta of a chain. */
@@ -78,7 +78,7 @@ export class Patcher {
   #beyond = 0;
   #beyondPosition = 0;
 
-  /** @param writer Empties the ring; what it is left out for is done here. */
+  /** @param writer Empties the ring; without one it is emptied here, at once. */
   constructor(
     image: Image,
     scratch: Scratch,
@@ -105,11 +105,10 @@ export class Patcher {
     const baseBytes = this.#bytes;
     this.#old.forgetRead(baseBytes);
     this.#count = this.#begin;
-    this.#position =
-      this.#offset =
-      this.#spills =
-      this.#beyond =
-        0;
+    this.#position = 0;
+    this.#offset = 0;
+    this.#spills = 0;
+    this.#beyond = 0;
     this.#line = -1;
     this.#oldLines = Math.ceil(baseBytes / LINE_BYTES);
     const decoder = new DeltaDecoder({

@@ -170,6 +170,20 @@ export function appendLineDurably(fs: Fs, path: string, line: string): void {
 }
 
 /**
+ * Puts an open file on the disk beside other work. The file must stay open until it settles; what fails is told to who
+ * awaits it, and to nobody before.
+ *
+ * @throws {BackupError} (disk)
+ */
+export function syncBeside(file: OpenFile, path: string): Promise<void> {
+  const synced = Promise.try(() => file.syncing()).catch((error) => {
+    throw diskError(`write ${path}`, error);
+  });
+  synced.catch(() => {});
+  return synced;
+}
+
+/**
  * Makes a folder and all that is missing on the way to it, durably as far up as this step may look.
  *
  * @throws {BackupError} (disk)

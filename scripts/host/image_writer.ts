@@ -60,7 +60,7 @@ export function imageWriterThread(port: MessagePort, path: string, ring: LineRin
         const written = Atomics.load(counter, 0);
         if (written >= count) return;
         // What failed comes with finish().
-        if (written === FAILED) throw new BackupError("Cannot write the image", { kind: "disk" });
+        if (written === FAILED) throw new BackupError(`Cannot write ${path}`, { kind: "disk" });
         Atomics.wait(counter, 0, written);
       }
     },
@@ -77,6 +77,7 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
   let ring: LineRing;
   let counter: BigInt64Array;
   let file: OpenFile | undefined;
+  let action = "write an image";
   let error: SentError | undefined;
   const publish = (written: bigint) => {
     Atomics.store(counter, 0, written);
@@ -86,14 +87,15 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
     if (data.type === "start") {
       ring = new LineRing(data.ring.slots, data.ring.buffer);
       counter = new BigInt64Array(data.counter);
-      file = attempt("write the image", () => fs.open(data.path, { write: true }));
+      action = `write ${data.path}`;
+      file = attempt(action, () => fs.open(data.path, { write: true }));
     } else if (data.type === "commit") {
       const written = Number(Atomics.load(counter, 0));
       ring.write(
         written,
         data.count,
         data.imageBytes,
-        (lines, position) => attempt("write the image", () => file!.writeAt(lines, position)),
+        (lines, position) => attempt(action, () => file!.writeAt(lines, position)),
         (count) => publish(BigInt(count)),
       );
     }

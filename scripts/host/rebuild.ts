@@ -14,7 +14,7 @@ import { LINE_BYTES, LINES_AT_ONCE } from "../core/line_ring.ts";
 import { type Image, makeRing, Patcher, type Scratch } from "../core/patch.ts";
 import { parentOf } from "../core/paths.ts";
 import { FRAME_BYTES_MAX } from "../core/zstd_frames.ts";
-import { attempt, removeIfThere } from "./fs.ts";
+import { attempt, diskError, removeIfThere, syncBeside } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { imageWriterThread } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
@@ -44,7 +44,7 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
     using image = openNew(host, path);
     using journal = openNew(host, journalPath);
     const bytes = await applyChain(opening, saved, path, image, journal);
-    const synced = image.syncing();
+    const synced = syncBeside(image, path);
     let sha256: string;
     try {
       sha256 = await hashOf(host, path);
@@ -83,14 +83,15 @@ async function applyChain(
   {
     // As much work on both threads: there it is deciphered, here decompressed and written.
     using part = await open(full!, !thread);
-    await writeFull(part, full!, file);
+    await writeFull(part, full!, file, path);
   }
   if (deltas.length === 0) return full!.bytes;
   const ring = makeRing(full!.bytes, startThread ? SharedArrayBuffer : ArrayBuffer);
   using writer = startThread && imageWriterThread(startThread("image writer"), path, ring);
-  const patcher = new Patcher(imageIn(file, full!.bytes), scratchIn(journal), ring, writer);
-  let coming: OpenPart | undefined = await open(deltas[0]!, true);
+  const patcher = new Patcher(imageIn(file, path, full!.bytes), scratchIn(journal, path), ring, writer);
+  let coming: OpenPart | undefined;
   try {
+    coming = await open(deltas[0]!, true);
     for (const [index, link] of deltas.entries()) {
       using part = coming!;
       const following = deltas[index + 1];
@@ -101,6 +102,7 @@ async function applyChain(
         const { length } = content;
         delta.push(content);
         releaseBytes(content);
+        // A frame that is not full was the last: there is room for the first of the next part.
         if (length < FRAME_BYTES_MAX) coming?.prepare();
       }
       delta.finish();
@@ -112,19 +114,21 @@ async function applyChain(
   return deltas.at(-1)!.bytes;
 }
 
-function imageIn(file: OpenFile, bytes: number): Image {
+function imageIn(file: OpenFile, path: string, bytes: number): Image {
   return {
     bytes,
-    readAt: reader(file),
-    writeAt: (data, position) => writeImage(file, data, position),
-    truncate: (to) => attempt("write the image", () => file.truncate(to)),
+    readAt: reader(file, path),
+    writeAt: (data, position) => writeImage(file, path, data, position),
+    truncate: (to) => attempt(`write ${path}`, () => file.truncate(to)),
   };
 }
 
-function scratchIn(journal: OpenFile): Scratch {
+/** @param path The image's: its scratch file lies beside it. */
+function scratchIn(journal: OpenFile, path: string): Scratch {
   return {
-    readAt: reader(journal),
-    writeAt: (data, position) => attempt("write the journal", () => journal.writeAt(data, position)),
+    readAt: reader(journal, path),
+    writeAt: (data, position) =>
+      attempt(`write what changes beside ${path}`, () => journal.writeAt(data, position)),
   };
 }
 
@@ -132,11 +136,12 @@ async function writeFull(
   part: OpenPart,
   { bytes, part: name, snapshot }: Link,
   image: OpenFile,
+  path: string,
 ): Promise<void> {
   let done = 0;
   for await (const content of part.contents()) {
     if (done + content.length > bytes) break;
-    writeImage(image, content, done);
+    writeImage(image, path, content, done);
     done += content.length;
     releaseBytes(content);
   }
@@ -147,19 +152,19 @@ async function writeFull(
   );
 }
 
-function writeImage(image: OpenFile, data: Uint8Array, position: number): void {
-  attempt("write the image", () => {
+function writeImage(image: OpenFile, path: string, data: Uint8Array, position: number): void {
+  attempt(`write ${path}`, () => {
     for (let at = 0; at < data.length; at += WRITE_BYTES) {
       image.writeAt(data.subarray(at, at + WRITE_BYTES), position + at);
     }
   });
 }
 
-function reader(file: OpenFile): (buffer: Uint8Array, position: number) => void {
+function reader(file: OpenFile, path: string): (buffer: Uint8Array, position: number) => void {
   return (buffer, position) => {
-    if (file.readAt(buffer, position) !== buffer.length) {
+    if (attempt(`read ${path}`, () => file.readAt(buffer, position)) !== buffer.length) {
       throw new BackupError(
-        "Cannot rebuild a database: a file that was just written is shorter than it was",
+        `Cannot rebuild ${path}: what was just written is shorter than it was`,
         {
           kind: "disk",
           hint: "look at the system's log for errors of that disk",
@@ -171,13 +176,21 @@ function reader(file: OpenFile): (buffer: Uint8Array, position: number) => void 
 
 /** The SHA-256 of an image, whose next bytes are read while those before are hashed. */
 async function hashOf(host: Host, path: string): Promise<string> {
-  using image = host.fs.open(path, { read: true });
+  const action = `read ${path}`;
+  using image = attempt(action, () => host.fs.open(path, { read: true }));
+  const read = async (buffer: Uint8Array) => {
+    try {
+      return await image.reading(buffer);
+    } catch (error) {
+      throw diskError(action, error);
+    }
+  };
   const hash = createHash("sha256");
   let [buffer, other] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
-  let coming = image.reading(buffer);
+  let coming = read(buffer);
   for (let count = await coming; count > 0; count = await coming) {
     host.checkpoint();
-    coming = image.reading(other);
+    coming = read(other);
     hash.update(buffer.subarray(0, count));
     [buffer, other] = [other, buffer];
   }

@@ -74,15 +74,16 @@ export function readStaged(fs: Fs, folder: string, set: SetName): Staged {
   throw notStaged(set);
 }
 
-/** The checks that a `snapshot` left once all was on the disk. @throws {BackupError} (usage) If it did not come that far. */
+/** What a `snapshot` left once all was checked and on the disk. @throws {BackupError} (usage) If it did not come so far. */
 export function readStagedChecks(fs: Fs, folder: string, set: SetName): StagedChecks {
+  readStaged(fs, folder, set);
   const checks = readOwn(fs, `${stagingFolder(folder)}/checks.json`) as StagedChecks | undefined;
   if (checks) return checks;
-  throw notStaged(set);
+  throw notStaged(set, "the snapshot that is staged was not checked to its end");
 }
 
-function notStaged(set: SetName): BackupError {
-  return new BackupError(`Cannot encrypt set ${set}: nothing is staged`, {
+function notStaged(set: SetName, state = "nothing is staged"): BackupError {
+  return new BackupError(`Cannot encrypt set ${set}: ${state}`, {
     kind: "usage",
     hint: `run \`hapi-backup snapshot --set ${set}\` first, or \`hapi-backup backup\``,
   });
