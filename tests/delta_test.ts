@@ -568,6 +568,28 @@ Deno.test("a patch takes what moved from the right place in an image larger than
   assertSame(patch(base, delta, next.length), next);
 });
 
+Deno.test("what is copied from often is read once, however much else is read, and what went for that again", () => {
+  const LINES = 4000;
+  const HOT = 100;
+  const base = noise(LINES * 4096, 23);
+  const there = Array.from({ length: LINES - HOT }, (_, i) => [i % HOT, HOT + i]).flat();
+  const back = there.toReversed();
+  for (
+    const [lines, isRead] of [
+      [there, (reads: number) => reads === LINES],
+      [[...there, ...back], (reads: number) => reads > LINES && reads < 2 * LINES],
+    ] as const
+  ) {
+    const position = (line: number) => line * 4096 + 10 + line % 100;
+    const delta = encoded((encoder) => lines.forEach((line) => encoder.copy(position(line), 61)));
+    const next = concatBytes(...lines.map((line) => base.subarray(position(line), position(line) + 61)));
+    const image = new MemoryImage(base);
+    apply(image, delta, next.length);
+    assertSame(image.data, next);
+    assert.ok(isRead(image.reads), `${image.reads} reads`);
+  }
+});
+
 Deno.test("what moved between changed pages is copied in one piece, across page borders too", () => {
   const base = noise(64 * 4096, 5);
   const next = base.slice();

@@ -182,6 +182,13 @@ export interface DeltaTarget {
   literal(data: Uint8Array, from: number, to: number): void;
 }
 
+/** The big-endian number in the bytes `from` to `to`. */
+function numberAt(bytes: Uint8Array, from: number, to: number): number {
+  let number = 0;
+  for (let at = from; at < to; at++) number = number * 256 + bytes[at]!;
+  return number;
+}
+
 /** Reads a delta as it arrives. Not to be used further after it has thrown. */
 export class DeltaDecoder {
   readonly #target: DeltaTarget;
@@ -246,15 +253,25 @@ export class DeltaDecoder {
 
   /** Takes a whole command, without its literal data: what `#byte` does, at once. Returns where it ends. */
   #command(bytes: Uint8Array, at: number): number {
-    const start = at;
-    this.#start(bytes[at++]!);
-    if (this.#opcode >= 0) {
-      for (; this.#firstLeft > 0; this.#firstLeft--) this.#first = this.#first * 256 + bytes[at++]!;
-      for (; this.#secondLeft > 0; this.#secondLeft--) this.#second = this.#second * 256 + bytes[at++]!;
+    const opcode = bytes[at]!;
+    let end = at + 1;
+    if (opcode <= LITERAL_SHORT_MAX || opcode > OP_COPY_N8_N8) {
+      this.#start(opcode);
+    } else {
+      const copy = opcode - OP_COPY_N1_N1;
+      const first = end;
+      end += 1 << (copy < 0 ? opcode - OP_LITERAL_N1 : copy >> 2);
+      this.#first = numberAt(bytes, first, end);
+      if (copy >= 0) {
+        const second = end;
+        end += 1 << (copy & 3);
+        this.#second = numberAt(bytes, second, end);
+      }
+      this.#opcode = opcode;
       this.#complete();
     }
-    this.#readBytes += at - start;
-    return at;
+    this.#readBytes += end - at;
+    return end;
   }
 
   #byte(byte: number): void {

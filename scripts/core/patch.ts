@@ -32,12 +32,9 @@ export interface Scratch {
 
 /** Most lines in the ring, 14 MiB: half a day of use changes less. */
 const SLOTS_MAX = 3584;
-/** Lines of the old image that were read: a line belongs to one of so many sets, and can stand in any place of its set. */
-const SETS = 128;
-const PLACES = 4;
-/** Up to so many bytes are copied singly. */
-const LOOP_BYTES_MAX = 96;
-const EXTRA_BYTES = (LINES_AT_ONCE + SETS * PLACES) * LINE_BYTES;
+/** Lines of the old image that are kept while they are used, 4 MiB. */
+const READ_LINES = 1024;
+const EXTRA_BYTES = (LINES_AT_ONCE + READ_LINES) * LINE_BYTES;
 
 /** A ring for the deltas of an image of so many bytes. */
 export function makeRing(
@@ -56,8 +53,17 @@ export class Patcher {
   readonly #ring: LineRing;
   readonly #writer: LineWriter;
   /** The ring's slots, a row of lines beyond the old image, then lines read from it: bytes move without a view on them. */
-  readonly #memory: Uint8Array;
+  readonly #memory: DataView;
   readonly #old: OldLines;
+  /** What a delta's commands are told to: the same for all of them, as V8 compiles for the functions that it has seen. */
+  readonly #target = {
+    baseBytes: 0,
+    nextBytes: 0,
+    copy: (position: number, length: number) => this.#copy(position, length),
+    literal: (_: Uint8Array, from: number, to: number) => this.#literal(from, to),
+  };
+  /** What was pushed last of the delta. */
+  #delta: DataView = new DataView(new ArrayBuffer());
   /** Size of the image, as the last delta left it. */
   #bytes: number;
   /** Lines that came into the ring before this delta, and with it. */
@@ -90,8 +96,8 @@ export class Patcher {
     this.#scratch = scratch;
     this.#ring = ring;
     this.#writer = writer;
-    this.#memory = ring.data;
-    this.#old = new OldLines(image, ring, this.#rowStart + LINES_AT_ONCE * LINE_BYTES);
+    this.#memory = viewOf(ring.data);
+    this.#old = new OldLines(image, ring, ring.slots + LINES_AT_ONCE);
   }
 
   /**
@@ -111,14 +117,14 @@ export class Patcher {
     this.#beyond = 0;
     this.#line = -1;
     this.#oldLines = Math.ceil(baseBytes / LINE_BYTES);
-    const decoder = new DeltaDecoder({
-      baseBytes,
-      nextBytes,
-      copy: (position, length) => this.#copy(position, length),
-      literal: (data, from, to) => this.#literal(data, from, to),
-    });
+    this.#target.baseBytes = baseBytes;
+    this.#target.nextBytes = nextBytes;
+    const decoder = new DeltaDecoder(this.#target);
     return {
-      push: (delta) => decoder.push(delta),
+      push: (delta) => {
+        this.#delta = viewOf(delta);
+        decoder.push(delta);
+      },
       finish: () => {
         decoder.finish();
         this.#commit(nextBytes);
@@ -148,11 +154,11 @@ export class Patcher {
     }
   }
 
-  #literal(data: Uint8Array, from: number, to: number): void {
+  #literal(from: number, to: number): void {
     while (from < to) {
       const start = this.#open();
       const part = Math.min(to - from, LINE_BYTES - this.#offset);
-      copyBytes(this.#memory, start, data, from, part);
+      copyBytes(this.#memory, start, this.#delta, from, part);
       this.#advance(part);
       from += part;
     }
@@ -185,7 +191,7 @@ export class Patcher {
     if (replaced >= this.#written) this.#writer.wait(this.#written = replaced + 1);
     const slot = this.#count++ % slots;
     const start = slot * LINE_BYTES;
-    if (replaced >= 0) this.#old.drop(lines[slot]!, start);
+    if (replaced >= 0) this.#old.drop(lines[slot]!, slot);
     lines[slot] = line;
     return start;
   }
@@ -204,7 +210,7 @@ export class Patcher {
   #writeBeyond(): void {
     const bytes = Math.min(this.#beyond * LINE_BYTES, this.#position - this.#beyondPosition);
     this.#image.writeAt(
-      this.#memory.subarray(this.#rowStart, this.#rowStart + bytes),
+      this.#ring.data.subarray(this.#rowStart, this.#rowStart + bytes),
       this.#beyondPosition,
     );
     this.#beyond = 0;
@@ -256,32 +262,38 @@ export class Patcher {
 class OldLines {
   readonly #image: ImageReader;
   readonly #ring: LineRing;
-  readonly #memory: Uint8Array;
-  /** Where in memory the lines start that were read. */
-  readonly #readStart: number;
-  /** The start in memory of each line that is in the ring, as the last delta left it. */
-  readonly #inRing = new Map<number, number>();
-  /** The line that stands in each place, or -1. */
-  readonly #held = new Int32Array(SETS * PLACES).fill(-1);
-  /** Which of the places of a set was filled last. */
-  readonly #filled = new Uint8Array(SETS);
+  readonly #memory: DataView;
+  /** The first place for lines that were read. A place is a line of the memory: the ring's slots are the first ones. */
+  readonly #firstRead: number;
+  /** For each line, one more than the place where it stands as the last delta left it; 0 where it is in none. */
+  #placeOf = new Uint16Array();
+  /** The lines that were read, or -1: each in the place of its number after `#firstRead`. */
+  readonly #held = new Int32Array(READ_LINES).fill(-1);
+  /** Which of them were used since the hand passed them: the hand takes the first that was not (CLOCK replacement). */
+  readonly #used = new Uint8Array(READ_LINES);
+  #hand = 0;
   /** The line that was copied from last, and its start in memory; -1 where that is not known. */
   #line = -1;
   #start = 0;
   #bytes = 0;
 
-  constructor(image: ImageReader, ring: LineRing, readStart: number) {
+  constructor(image: ImageReader, ring: LineRing, firstRead: number) {
     this.#image = image;
     this.#ring = ring;
-    this.#memory = ring.data;
-    this.#readStart = readStart;
+    this.#memory = viewOf(ring.data);
+    this.#firstRead = firstRead;
   }
 
   /** Says that the image has changed, and has this size now. */
   forgetRead(bytes: number): void {
-    this.#held.fill(-1);
+    for (let index = 0; index < READ_LINES; index++) this.#forget(index);
     this.#line = -1;
     this.#bytes = bytes;
+    const lines = Math.ceil(bytes / LINE_BYTES);
+    if (lines <= this.#placeOf.length) return;
+    const longer = new Uint16Array(lines);
+    longer.set(this.#placeOf);
+    this.#placeOf = longer;
   }
 
   /** Takes lines of the ring for what the image holds. */
@@ -289,18 +301,18 @@ class OldLines {
     const { slots, lines } = this.#ring;
     for (let count = from; count < to; count++) {
       const slot = count % slots;
-      this.#inRing.set(lines[slot]!, slot * LINE_BYTES);
+      this.#placeOf[lines[slot]!] = slot + 1;
     }
   }
 
   /** Says that a slot gets another line. */
-  drop(line: number, start: number): void {
+  drop(line: number, slot: number): void {
     this.#line = -1;
-    if (this.#inRing.get(line) === start) this.#inRing.delete(line);
+    if (this.#placeOf[line] === slot + 1) this.#placeOf[line] = 0;
   }
 
   dropAll(): void {
-    this.#inRing.clear();
+    this.#placeOf.fill(0);
   }
 
   /** Copies `length` bytes at `position` of the image into the memory from `to` on. */
@@ -310,33 +322,45 @@ class OldLines {
       const offset = position - line * LINE_BYTES;
       const part = Math.min(length, LINE_BYTES - offset);
       if (line !== this.#line) {
-        this.#start = this.#inRing.get(line) ?? this.#read(line);
+        this.#start = this.#find(line) * LINE_BYTES;
         this.#line = line;
       }
-      const from = this.#start + offset;
-      if (part > LOOP_BYTES_MAX) this.#memory.copyWithin(to, from, from + part);
-      else copyBytes(this.#memory, to, this.#memory, from, part);
+      copyBytes(this.#memory, to, this.#memory, this.#start + offset, part);
       to += part;
       position += part;
       length -= part;
     }
   }
 
-  /** Makes sure that a line that is not in the ring is in memory. Returns where. */
+  /** The place of a line, which is read where it is in none. */
+  #find(line: number): number {
+    const place = this.#placeOf[line]! - 1;
+    if (place < 0) return this.#read(line);
+    if (place >= this.#firstRead) this.#used[place - this.#firstRead] = 1;
+    return place;
+  }
+
   #read(line: number): number {
-    const set = line % SETS;
-    const first = set * PLACES;
-    for (let place = first; place < first + PLACES; place++) {
-      if (this.#held[place] === line) return this.#readStart + place * LINE_BYTES;
+    while (this.#used[this.#hand] === 1) {
+      this.#used[this.#hand] = 0;
+      this.#hand = (this.#hand + 1) % READ_LINES;
     }
-    this.#filled[set] = (this.#filled[set]! + 1) % PLACES;
-    const place = first + this.#filled[set]!;
-    const start = this.#readStart + place * LINE_BYTES;
+    this.#forget(this.#hand);
+    const place = this.#firstRead + this.#hand;
+    const start = place * LINE_BYTES;
     const position = line * LINE_BYTES;
     const bytes = Math.min(LINE_BYTES, this.#bytes - position);
-    this.#image.readAt(this.#memory.subarray(start, start + bytes), position);
-    this.#held[place] = line;
-    return start;
+    this.#image.readAt(this.#ring.data.subarray(start, start + bytes), position);
+    this.#held[this.#hand] = line;
+    this.#placeOf[line] = place + 1;
+    this.#hand = (this.#hand + 1) % READ_LINES;
+    return place;
+  }
+
+  #forget(index: number): void {
+    const line = this.#held[index]!;
+    if (line >= 0 && this.#placeOf[line] === this.#firstRead + index + 1) this.#placeOf[line] = 0;
+    this.#held[index] = -1;
   }
 }
 
@@ -354,11 +378,22 @@ class WriterHere implements LineWriter {
   wait(): void {}
 }
 
-/** Copies `length` bytes. A view on a buffer costs more than to copy a few bytes singly. */
-function copyBytes(target: Uint8Array, to: number, source: Uint8Array, from: number, length: number): void {
-  if (length > LOOP_BYTES_MAX) {
-    target.set(source.subarray(from, from + length), to);
+/**
+ * Copies `length` bytes between places that do not overlap, eight at a time. A call into the engine for each run costs
+ * more than most of them, and in shared memory it copies slowly.
+ */
+function copyBytes(target: DataView, to: number, source: DataView, from: number, length: number): void {
+  const last = length - 8;
+  if (last >= 0) {
+    for (let at = 0; at < last; at += 8) {
+      target.setBigUint64(to + at, source.getBigUint64(from + at, true), true);
+    }
+    target.setBigUint64(to + last, source.getBigUint64(from + last, true), true);
   } else {
-    for (let i = 0; i < length; i++) target[to + i] = source[from + i]!;
+    for (let at = 0; at < length; at++) target.setUint8(to + at, source.getUint8(from + at));
   }
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
 }
