@@ -215,10 +215,57 @@ Deno.test("another thread writes what is in the ring, before its places are fill
       const path = `${folder}/${slots}`;
       Deno.writeFileSync(path, new Uint8Array());
       const ring = sharedRing(slots);
-      using writer = imageWriterThread(there.port, path, ring);
+      using writer = imageWriterThread(there.port, path);
+      writer.empty(ring);
       const expected = fill(ring, writer);
       await writer.finish();
       assert.ok(Buffer.from(Deno.readFileSync(path)).equals(expected), `${slots} slots`);
+    }
+  });
+});
+
+Deno.test("another thread writes the pieces that it takes, one at a time, and says when", async () => {
+  await inTempDir(async (folder) => {
+    using there = writerThread(Infinity);
+    const path = `${folder}/image`;
+    const expected = noise(5_000_000, 7);
+    Deno.writeFileSync(path, new Uint8Array(expected.length));
+    using image = Deno.openSync(path, { write: true });
+    using writer = imageWriterThread(there.port, path);
+    const taken = { yes: 0, no: 0 };
+    for (let at = 0; at < expected.length; at += 100_000) {
+      const piece = expected.slice(at, at + 100_000);
+      if (writer.offer(piece, at)) {
+        taken.yes++;
+        assert.equal(piece.length, 0, "it is the other thread's now");
+      } else {
+        taken.no++;
+        image.seekSync(at, Deno.SeekMode.Start);
+        assert.equal(image.writeSync(piece), piece.length);
+      }
+      if (at % 1_000_000 === 0) await writer.settle();
+    }
+    await writer.settle();
+    assert.ok(Buffer.from(Deno.readFileSync(path)).equals(expected));
+    assert.ok(taken.yes >= 5 && taken.no >= 5, JSON.stringify(taken));
+    await writer.finish();
+  });
+});
+
+Deno.test("a piece that cannot be written on the other thread is told once it is waited for, and at the end", async () => {
+  await inTempDir(async (folder) => {
+    Deno.writeFileSync(`${folder}/image`, new Uint8Array());
+    for (
+      const [name, reason] of [["image", /image: the disk is full/], [
+        "missing",
+        /missing: .*No such file/,
+      ]] as const
+    ) {
+      using there = writerThread(0);
+      using writer = imageWriterThread(there.port, `${folder}/${name}`);
+      assert.ok(writer.offer(noise(100_000, 1), 0));
+      await assert.rejects(writer.settle(), { kind: "disk", message: reason });
+      await assert.rejects(writer.finish(), { kind: "disk", message: reason });
     }
   });
 });
@@ -231,7 +278,8 @@ Deno.test("a write that fails on the other thread ends the waiting for it, and i
     for (const [name, writesMax, failure] of [["image", 30, full], ["missing", 0, missing]] as const) {
       using there = writerThread(writesMax);
       const ring = sharedRing(16);
-      using writer = imageWriterThread(there.port, `${folder}/${name}`, ring);
+      using writer = imageWriterThread(there.port, `${folder}/${name}`);
+      writer.empty(ring);
       assert.throws(() => fill(ring, writer), { kind: "disk" });
       await assert.rejects(writer.finish(), failure);
     }

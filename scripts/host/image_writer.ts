@@ -1,72 +1,102 @@
 /**
- * Writes the changed lines of an image from a ring, on another thread, while the next ones are being made.
+ * Writes an image on another thread: first as a row of pieces, then its changed lines from a ring, while the next ones
+ * are being made.
  *
- * That thread shares the ring's memory and opens the image by its path. It says how far it is by a counter, so that
- * who fills the ring can wait for it without a message.
+ * That thread opens the image by its path. Pieces change hands; the ring's memory is shared, and how far its lines are
+ * written is said by a counter, so that who fills it can wait without a message.
  *
  * @module
  */
 
 import { BackupError, receivedError, type SentError, sentError } from "../core/errors.ts";
-import { LineRing, type LineWriter } from "../core/line_ring.ts";
-import { attempt } from "./fs.ts";
+import { releaseBytes } from "../core/bytes.ts";
+import { LINE_BYTES, LineRing, LINES_AT_ONCE, type LineWriter } from "../core/line_ring.ts";
+import { diskError } from "./fs.ts";
 import type { Fs, OpenFile } from "./host.ts";
+
+/** Bytes of an image that are written at once. */
+const WRITE_BYTES = LINES_AT_ONCE * LINE_BYTES;
+
+/** Writes a piece of an image, so that lines of it can be changed at little cost. */
+export function writePiece(image: OpenFile, bytes: Uint8Array, position: number): void {
+  for (let at = 0; at < bytes.length; at += WRITE_BYTES) {
+    image.writeAt(bytes.subarray(at, at + WRITE_BYTES), position + at);
+  }
+}
 
 /** A {@linkcode LineWriter} on another thread. */
 export interface ImageWriter extends LineWriter, Disposable {
+  /** Takes a piece to write, which is no longer the caller's then; false, and nothing, while the last one is not written. */
+  offer(bytes: Uint8Array<ArrayBuffer>, position: number): boolean;
+  /** Waits until what was taken is written. @throws {BackupError} (disk) */
+  settle(): Promise<void>;
+  /** Says which ring is to be emptied: once, and before anything of it is committed. @param ring In shared memory. */
+  empty(ring: LineRing): void;
   /** Waits for all that was committed. @throws {BackupError} (disk) What failed meanwhile, also behind another error. */
   finish(): Promise<void>;
 }
 
 type ToThread =
-  | {
-    readonly type: "start";
-    readonly path: string;
-    readonly ring: SharedRing;
-    readonly counter: SharedArrayBuffer;
-  }
+  | { readonly type: "start"; readonly path: string; readonly counter: SharedArrayBuffer }
+  | { readonly type: "write"; readonly bytes: Uint8Array<ArrayBuffer>; readonly position: number }
+  | { readonly type: "empty"; readonly ring: SharedRing }
   | { readonly type: "commit"; readonly count: number; readonly imageBytes: number }
   | { readonly type: "finish" };
-type FromThread = { readonly type: "finished"; readonly error?: SentError };
+/** Answers "write" and "finish", in order. */
+type FromThread = { readonly error?: SentError };
 interface SharedRing {
   readonly slots: number;
   readonly buffer: ArrayBufferLike;
 }
 
 /** What the counter says once a write has failed. */
-const FAILED = -1n;
+const FAILED = -1;
 
 /**
  * The near end of a thread that {@linkcode serveImageWriter} serves.
  *
  * @param path The image: a file that is there.
- * @param ring In shared memory.
  */
-export function imageWriterThread(port: MessagePort, path: string, ring: LineRing): ImageWriter {
+export function imageWriterThread(port: MessagePort, path: string): ImageWriter {
   const counter = new BigInt64Array(new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT));
-  const say = (message: ToThread) => port.postMessage(message);
-  const finished = Promise.withResolvers<void>();
-  finished.promise.catch(() => {});
+  const asked: PromiseWithResolvers<void>[] = [];
   port.onmessage = ({ data: { error } }: MessageEvent<FromThread>) => {
-    if (error) finished.reject(receivedError(error));
-    else finished.resolve();
+    const next = asked.shift()!;
+    if (error) next.reject(receivedError(error));
+    else next.resolve();
   };
-  const { slots, buffer } = ring;
-  say({ type: "start", path, ring: { slots, buffer }, counter: counter.buffer as SharedArrayBuffer });
+  const say = (message: ToThread, transfer: Transferable[] = []) => port.postMessage(message, transfer);
+  const answer = () => {
+    const next = Promise.withResolvers<void>();
+    // What fails comes with finish(), too.
+    next.promise.catch(() => {});
+    asked.push(next);
+    return next.promise;
+  };
+  let settled = Promise.resolve();
+  say({ type: "start", path, counter: counter.buffer as SharedArrayBuffer });
   return {
+    offer(bytes, position) {
+      if (asked.length > 0) return false;
+      say({ type: "write", bytes, position }, [bytes.buffer]);
+      settled = answer();
+      return true;
+    },
+    settle: () => settled,
+    empty: ({ slots, buffer }) => say({ type: "empty", ring: { slots, buffer } }),
     commit: (count, imageBytes) => say({ type: "commit", count, imageBytes }),
     wait(count) {
       for (;;) {
         const written = Atomics.load(counter, 0);
         if (written >= count) return;
         // What failed comes with finish().
-        if (written === FAILED) throw new BackupError(`Cannot write ${path}`, { kind: "disk" });
+        if (Number(written) === FAILED) throw new BackupError(`Cannot write ${path}`, { kind: "disk" });
         Atomics.wait(counter, 0, written);
       }
     },
     async finish() {
       say({ type: "finish" });
-      await finished.promise;
+      await answer();
     },
     [Symbol.dispose]: () => port.close(),
   };
@@ -79,25 +109,26 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
   let file: OpenFile | undefined;
   let action = "write an image";
   let error: SentError | undefined;
-  const publish = (written: bigint) => {
-    Atomics.store(counter, 0, written);
+  const publish = (written: number) => {
+    Atomics.store(counter, 0, BigInt(written));
     Atomics.notify(counter, 0);
   };
+  const writeAt = (lines: Uint8Array, position: number) => file!.writeAt(lines, position);
   const work = (data: ToThread) => {
-    if (data.type === "start") {
-      ring = new LineRing(data.ring.slots, data.ring.buffer);
-      counter = new BigInt64Array(data.counter);
-      action = `write ${data.path}`;
-      file = attempt(action, () => fs.open(data.path, { write: true }));
-    } else if (data.type === "commit") {
-      const written = Number(Atomics.load(counter, 0));
-      ring.write(
-        written,
-        data.count,
-        data.imageBytes,
-        (lines, position) => attempt(action, () => file!.writeAt(lines, position)),
-        (count) => publish(BigInt(count)),
-      );
+    switch (data.type) {
+      case "start":
+        counter = new BigInt64Array(data.counter);
+        action = `write ${data.path}`;
+        file = fs.open(data.path, { write: true });
+        break;
+      case "write":
+        writePiece(file!, data.bytes, data.position);
+        break;
+      case "empty":
+        ring = new LineRing(data.ring.slots, data.ring.buffer);
+        break;
+      case "commit":
+        ring.write(Number(Atomics.load(counter, 0)), data.count, data.imageBytes, writeAt, publish);
     }
   };
   port.onmessage = ({ data }: MessageEvent<ToThread>) => {
@@ -105,12 +136,12 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
       try {
         work(data);
       } catch (caught) {
-        error = sentError(caught);
-        publish(FAILED);
+        error = sentError(diskError(action, caught));
       }
     }
-    if (data.type !== "finish") return;
-    file?.close();
-    port.postMessage({ type: "finished", ...(error ? { error } : {}) } satisfies FromThread);
+    if (error) publish(FAILED);
+    if (data.type === "write") releaseBytes(data.bytes);
+    if (data.type === "finish") file?.close();
+    if (data.type === "write" || data.type === "finish") port.postMessage(error ? { error } : {});
   };
 }

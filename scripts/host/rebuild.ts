@@ -10,13 +10,12 @@ import { createHash } from "node:crypto";
 import { releaseBytes } from "../core/bytes.ts";
 import { BackupError } from "../core/errors.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
-import { LINE_BYTES, LINES_AT_ONCE } from "../core/line_ring.ts";
 import { type Image, makeRing, Patcher, type Scratch } from "../core/patch.ts";
 import { parentOf } from "../core/paths.ts";
 import { FRAME_BYTES_MAX } from "../core/zstd_frames.ts";
 import { attempt, diskError, removeIfThere, syncBeside } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
-import { imageWriterThread } from "./image_writer.ts";
+import { imageWriterThread, writePiece } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
 import type { OpenPart } from "./part_reader.ts";
 import { sourceHere, sourceThread } from "./part_source.ts";
@@ -26,8 +25,6 @@ type Link = SavedDatabase["chain"][number];
 
 /** Bytes of an image that are read at once to be hashed. */
 const READ_BYTES = 512 * 1024;
-/** Bytes of an image that are written at once. */
-const WRITE_BYTES = LINES_AT_ONCE * LINE_BYTES;
 const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
 /**
@@ -73,22 +70,47 @@ async function applyChain(
   file: OpenFile,
   journal: OpenFile,
 ): Promise<number> {
-  const { startThread } = opening.host;
+  const { host } = opening;
+  const { startThread } = host;
   const [full, ...deltas] = saved.chain;
   using thread = startThread && sourceThread(startThread("part reader"));
-  const start = thread?.start ?? sourceHere(opening.host.fs);
-  const open = async ({ snapshot, part }: Link, unpacked: boolean) =>
+  const start = thread?.start ?? sourceHere(host.fs);
+  const open: OpenLink = async ({ snapshot, part }, unpacked) =>
     await openPartSaying(opening, openSeal(opening, snapshot), part, { start, unpacked });
-
-  {
-    // As much work on both threads: there it is deciphered, here decompressed and written.
-    using part = await open(full!, !thread);
-    await writeFull(part, full!, file, path);
+  using writer = startThread && imageWriterThread(startThread("image writer"), path);
+  const image = imageIn(file, path, full!.bytes);
+  try {
+    {
+      // There it is deciphered, here decompressed; who has time for it writes.
+      using part = await open(full!, !thread);
+      await writeFull(part, full!, (bytes, position) => {
+        if (writer?.offer(bytes, position)) return;
+        image.writeAt(bytes, position);
+        releaseBytes(bytes);
+      });
+      await writer?.settle();
+    }
+    if (deltas.length === 0) return full!.bytes;
+    const ring = makeRing(full!.bytes, startThread ? SharedArrayBuffer : ArrayBuffer);
+    writer?.empty(ring);
+    // The disk is at work meanwhile: what the deltas change is written again, and all else is done with.
+    using second = attempt(`write ${path}`, () => host.fs.open(path, { write: true }));
+    const synced = syncBeside(second, path);
+    try {
+      await applyDeltas(open, deltas, new Patcher(image, scratchIn(journal, path), ring, writer));
+    } finally {
+      await synced;
+    }
+    return deltas.at(-1)!.bytes;
+  } finally {
+    await writer?.finish();
   }
-  if (deltas.length === 0) return full!.bytes;
-  const ring = makeRing(full!.bytes, startThread ? SharedArrayBuffer : ArrayBuffer);
-  using writer = startThread && imageWriterThread(startThread("image writer"), path, ring);
-  const patcher = new Patcher(imageIn(file, path, full!.bytes), scratchIn(journal, path), ring, writer);
+}
+
+/** Starts to read a link's part. @param unpacked Whether the other thread, if there is one, decompresses it. */
+type OpenLink = (link: Link, unpacked: boolean) => Promise<OpenPart>;
+
+async function applyDeltas(open: OpenLink, deltas: readonly Link[], patcher: Patcher): Promise<void> {
   let coming: OpenPart | undefined;
   try {
     coming = await open(deltas[0]!, true);
@@ -109,16 +131,14 @@ async function applyChain(
     }
   } finally {
     coming?.[Symbol.dispose]();
-    await writer?.finish();
   }
-  return deltas.at(-1)!.bytes;
 }
 
 function imageIn(file: OpenFile, path: string, bytes: number): Image {
   return {
     bytes,
     readAt: reader(file, path),
-    writeAt: (data, position) => writeImage(file, path, data, position),
+    writeAt: (data, position) => attempt(`write ${path}`, () => writePiece(file, data, position)),
     truncate: (to) => attempt(`write ${path}`, () => file.truncate(to)),
   };
 }
@@ -132,32 +152,24 @@ function scratchIn(journal: OpenFile, path: string): Scratch {
   };
 }
 
+/** @param write Writes what is its own from then on. */
 async function writeFull(
   part: OpenPart,
   { bytes, part: name, snapshot }: Link,
-  image: OpenFile,
-  path: string,
+  write: (bytes: Uint8Array<ArrayBuffer>, position: number) => void,
 ): Promise<void> {
   let done = 0;
   for await (const content of part.contents()) {
-    if (done + content.length > bytes) break;
-    writeImage(image, path, content, done);
-    done += content.length;
-    releaseBytes(content);
+    const { length } = content;
+    if (done + length > bytes) break;
+    write(content, done);
+    done += length;
   }
   if (done === bytes) return;
   throw new BackupError(
     `Cannot use ${name} of ${snapshot}: it does not hold ${bytes} bytes, as the manifest says`,
     { kind: "integrity", hint: ANOTHER_COPY },
   );
-}
-
-function writeImage(image: OpenFile, path: string, data: Uint8Array, position: number): void {
-  attempt(`write ${path}`, () => {
-    for (let at = 0; at < data.length; at += WRITE_BYTES) {
-      image.writeAt(data.subarray(at, at + WRITE_BYTES), position + at);
-    }
-  });
 }
 
 function reader(file: OpenFile, path: string): (buffer: Uint8Array, position: number) => void {
