@@ -63,7 +63,6 @@ import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
 import { runStep } from "./scripts/host/step.ts";
-import { storageVerbs } from "./scripts/host/storage_verbs.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
 import {
   choiceOf,
@@ -86,7 +85,10 @@ import type { VerifyJob } from "./scripts/verify.ts";
 const script = (name: string): string => import.meta.resolve(`./scripts/${name}.ts`);
 
 const VERBS: Readonly<Record<string, Verb>> = {
-  ...storageVerbs(script),
+  ...lazily(
+    ["scrub", "retain", "watch", "pin", "storage"],
+    async () => (await import("./scripts/host/storage_verbs.ts")).storageVerbs(script),
+  ),
   ...lazily(
     ["session", "compare", "browse"],
     async () =>
