@@ -289,11 +289,11 @@ class OldLines {
     for (let index = 0; index < READ_LINES; index++) this.#forget(index);
     this.#line = -1;
     this.#bytes = bytes;
-    const lines = Math.ceil(bytes / LINE_BYTES);
-    if (lines <= this.#placeOf.length) return;
-    const longer = new Uint16Array(lines);
-    longer.set(this.#placeOf);
-    this.#placeOf = longer;
+    const tableBytes = Math.ceil(bytes / LINE_BYTES) * Uint16Array.BYTES_PER_ELEMENT;
+    // The shorter one's memory is given back at once.
+    if (tableBytes > this.#placeOf.byteLength) {
+      this.#placeOf = new Uint16Array(this.#placeOf.buffer.transfer(tableBytes));
+    }
   }
 
   /** Takes lines of the ring for what the image holds. */
