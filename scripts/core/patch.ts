@@ -265,8 +265,8 @@ class OldLines {
   readonly #memory: DataView;
   /** The first place for lines that were read. A place is a line of the memory: the ring's slots are the first ones. */
   readonly #firstRead: number;
-  /** For each line, one more than the place where it stands as the last delta left it; 0 where it is in none. */
-  #placeOf = new Uint16Array();
+  /** The place of each line that is in one, as the last delta left it. */
+  readonly #placeOf = new Map<number, number>();
   /** The lines that were read, or -1: each in the place of its number after `#firstRead`. */
   readonly #held = new Int32Array(READ_LINES).fill(-1);
   /** Which of them were used since the hand passed them: the hand takes the first that was not (CLOCK replacement). */
@@ -289,11 +289,6 @@ class OldLines {
     for (let index = 0; index < READ_LINES; index++) this.#forget(index);
     this.#line = -1;
     this.#bytes = bytes;
-    const tableBytes = Math.ceil(bytes / LINE_BYTES) * Uint16Array.BYTES_PER_ELEMENT;
-    // The shorter one's memory is given back at once.
-    if (tableBytes > this.#placeOf.byteLength) {
-      this.#placeOf = new Uint16Array(this.#placeOf.buffer.transfer(tableBytes));
-    }
   }
 
   /** Takes lines of the ring for what the image holds. */
@@ -301,18 +296,18 @@ class OldLines {
     const { slots, lines } = this.#ring;
     for (let count = from; count < to; count++) {
       const slot = count % slots;
-      this.#placeOf[lines[slot]!] = slot + 1;
+      this.#placeOf.set(lines[slot]!, slot);
     }
   }
 
   /** Says that a slot gets another line. */
   drop(line: number, slot: number): void {
     this.#line = -1;
-    if (this.#placeOf[line] === slot + 1) this.#placeOf[line] = 0;
+    if (this.#placeOf.get(line) === slot) this.#placeOf.delete(line);
   }
 
   dropAll(): void {
-    this.#placeOf.fill(0);
+    this.#placeOf.clear();
   }
 
   /** Copies `length` bytes at `position` of the image into the memory from `to` on. */
@@ -334,8 +329,8 @@ class OldLines {
 
   /** The place of a line, which is read where it is in none. */
   #find(line: number): number {
-    const place = this.#placeOf[line]! - 1;
-    if (place < 0) return this.#read(line);
+    const place = this.#placeOf.get(line);
+    if (place === undefined) return this.#read(line);
     if (place >= this.#firstRead) this.#used[place - this.#firstRead] = 1;
     return place;
   }
@@ -352,14 +347,14 @@ class OldLines {
     const bytes = Math.min(LINE_BYTES, this.#bytes - position);
     this.#image.readAt(this.#ring.data.subarray(start, start + bytes), position);
     this.#held[this.#hand] = line;
-    this.#placeOf[line] = place + 1;
+    this.#placeOf.set(line, place);
     this.#hand = (this.#hand + 1) % READ_LINES;
     return place;
   }
 
   #forget(index: number): void {
     const line = this.#held[index]!;
-    if (line >= 0 && this.#placeOf[line] === this.#firstRead + index + 1) this.#placeOf[line] = 0;
+    if (this.#placeOf.get(line) === this.#firstRead + index) this.#placeOf.delete(line);
     this.#held[index] = -1;
   }
 }

@@ -142,6 +142,8 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
     if (error) publish(FAILED);
     if (data.type === "write") releaseBytes(data.bytes);
     if (data.type === "finish") file?.close();
-    if (data.type === "write" || data.type === "finish") port.postMessage(error ? { error } : {});
+    if (data.type === "write" || data.type === "finish") {
+      port.postMessage((error ? { error } : {}) satisfies FromThread);
+    }
   };
 }
