@@ -20,7 +20,7 @@ import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts
 import { newestSuspect } from "./core/select.ts";
 import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
-import { attempt, exists, lstatIfThere, removeIfThere, syncTree } from "./host/fs.ts";
+import { attempt, exists, lstatIfThere, makeFolderDurably, removeIfThere, syncTree } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { Moves, stampOf } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
@@ -58,7 +58,8 @@ export async function restore(
   try {
     attempt(`make ${folder}`, () => {
       removeIfThere(fs, partial);
-      fs.mkdir(partial, { recursive: true, mode: 0o700 });
+      makeFolderDurably(fs, folder, 0o700);
+      fs.mkdir(partial, { mode: 0o700 });
     });
     const restored = await restoreInto(opening, id, partial, only);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));

@@ -246,12 +246,15 @@ Deno.test("a restore to a folder that has ended is on the disk", async () => {
   using home = await makeHome();
   const { id } = await home.backup();
   Deno.mkdirSync(`${home.dir}/restored`);
-  const recording = new Recording(home.host.fs, home.dir);
-  const opening = await home.opening({ host: { ...home.host, fs: recording.fs } });
-  await restore(opening, id, `${home.dir}/restored`);
-  assert.ok(recording.all.has("restored/home/.hapi/hub.env"));
-  const restored = (tree: Tree) => keyOf(new Map([...tree].filter(([path]) => path.startsWith("restored/"))));
-  assert.equal(restored(recording.synced), restored(recording.all));
+  for (const folder of ["restored", "restored-new/folder"]) {
+    const recording = new Recording(home.host.fs, home.dir);
+    const opening = await home.opening({ host: { ...home.host, fs: recording.fs } });
+    await restore(opening, id, `${home.dir}/${folder}`);
+    assert.ok(recording.all.has(`${folder}/home/.hapi/hub.env`));
+    const restored = (tree: Tree) =>
+      keyOf(new Map([...tree].filter(([path]) => path.startsWith("restored"))));
+    assert.equal(restored(recording.synced), restored(recording.all), folder);
+  }
 });
 
 Deno.test("power lost at any moment of a retention leaves whole chains, and the next one ends it", async () => {
