@@ -54,7 +54,7 @@ export async function restore(
     });
   }
   const partial = `${folder}/${PARTIAL}`;
-  const made = stat ? undefined : folder;
+  const placed: string[] = [];
   try {
     attempt(`make ${folder}`, () => {
       removeIfThere(fs, partial);
@@ -63,19 +63,26 @@ export async function restore(
     });
     const restored = await restoreInto(opening, id, partial, only);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
-    for (const top of fs.readDir(partial)) {
-      attempt(
-        `make ${folder}/${top.name}`,
-        () => fs.rename(`${partial}/${top.name}`, `${folder}/${top.name}`),
-      );
+    for (const { name } of fs.readDir(partial)) {
+      const path = `${folder}/${name}`;
+      attempt(`make ${path}`, () => fs.rename(`${partial}/${name}`, path));
+      placed.push(path);
     }
     removeIfThere(fs, partial);
     attempt(`sync ${folder}`, () => fs.syncFolder(folder));
     return restored;
   } catch (error) {
-    removeIfThere(fs, made ?? partial);
+    for (const path of [partial, ...placed]) removeIfThere(fs, path);
+    if (!stat) removeIfEmpty(fs, folder);
     throw error;
   }
+}
+
+/** What came to lie in a folder meanwhile is somebody's, and stays. */
+function removeIfEmpty(fs: Fs, folder: string): void {
+  try {
+    fs.remove(folder);
+  } catch { /* It was not made, or is not empty. */ }
 }
 
 /** Says what a restore would bring back, without reading more than the manifest. */

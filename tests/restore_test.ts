@@ -273,6 +273,52 @@ Deno.test("restore to a folder refuses one that is not empty, and leaves no trac
   assert.equal(countMessages(`${home.home}/empty/home/.hapi/hapi.db`), 300);
 });
 
+Deno.test("a restore to a folder that fails at its end takes back what it put there, and nothing else", async () => {
+  using home = await makeHome();
+  home.write(`${home.dir}/elsewhere/a.txt`, "outside the home");
+  home.configure({
+    sets: {
+      state: {
+        sources: [{ kind: "file", path: "~/.hapi/hub.env" }, {
+          kind: "file",
+          path: `${home.dir}/elsewhere/a.txt`,
+        }],
+      },
+    },
+  });
+  const { id } = await home.backup();
+  const opening = await home.opening();
+  const names = (folder: string) => [...Deno.readDirSync(folder)].map(({ name }) => name);
+  for (const call of ["rename", "remove", "syncFolder"] as const) {
+    for (const folder of [`${home.dir}/empty`, `${home.dir}/new`]) {
+      Deno.mkdirSync(`${home.dir}/empty`, { recursive: true });
+      let renames = 0;
+      const fs: Fs = {
+        ...home.host.fs,
+        rename(from, to) {
+          renames++;
+          if (call === "rename" && renames === 2) throw new Error("injected");
+          home.host.fs.rename(from, to);
+          Deno.writeTextFileSync(`${folder}/mine`, "came meanwhile");
+        },
+        remove(path, options) {
+          if (call === "remove" && renames === 2) throw new Error(`injected ${renames++}`);
+          home.host.fs.remove(path, options);
+        },
+        syncFolder(path) {
+          if (call === "syncFolder" && renames === 2) throw new Error("injected");
+          home.host.fs.syncFolder(path);
+        },
+      };
+      await assert.rejects(restore({ ...opening, host: { ...home.host, fs } }, id, folder), /injected/);
+      assert.deepEqual(names(folder), ["mine"], `${call} ${folder}`);
+      Deno.removeSync(folder, { recursive: true });
+    }
+  }
+  await restore(opening, id, `${home.dir}/new`);
+  assert.deepEqual(names(`${home.dir}/new`).sort(), ["home", "root"]);
+});
+
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
   using home = await makeHome();
   const { id } = await home.backup();
