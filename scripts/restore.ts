@@ -20,7 +20,7 @@ import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts
 import { newestSuspect } from "./core/select.ts";
 import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
-import { attempt, exists, lstatIfThere, makeFolderDurably, removeIfThere, syncTree } from "./host/fs.ts";
+import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { Moves, stampOf } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
@@ -57,7 +57,7 @@ export async function restore(
   const placed: string[] = [];
   try {
     attempt(`make ${folder}`, () => {
-      removeIfThere(fs, partial);
+      removeRestored(fs, partial);
       makeFolderDurably(fs, folder, 0o700);
       fs.mkdir(partial, { mode: 0o700 });
     });
@@ -68,11 +68,11 @@ export async function restore(
       attempt(`make ${path}`, () => fs.rename(`${partial}/${name}`, path));
       placed.push(path);
     }
-    removeIfThere(fs, partial);
+    removeRestored(fs, partial);
     attempt(`sync ${folder}`, () => fs.syncFolder(folder));
     return restored;
   } catch (error) {
-    for (const path of [partial, ...placed]) removeIfThere(fs, path);
+    for (const path of [partial, ...placed]) removeRestored(fs, path);
     if (!stat) removeIfEmpty(fs, folder);
     throw error;
   }
@@ -166,7 +166,7 @@ export async function restoreInPlace(
   const anchor = planned.databases[0]?.place ?? planned.files[0]?.place;
   const folder = anchor === undefined ? config.home : parentOf(targetOf(anchor));
   const beside = `${nearestFolder(fs, folder)}/${PARTIAL}-${id}`;
-  removeIfThere(fs, beside);
+  removeRestored(fs, beside);
   const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
   try {
     attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
@@ -189,7 +189,7 @@ export async function restoreInPlace(
     return { ...planned, kept, ...moves.done() };
   } finally {
     try {
-      removeIfThere(fs, beside);
+      removeRestored(fs, beside);
     } catch (error) {
       // Whether it is restored was settled before.
       host.report.warn(`${beside} holds plaintext and cannot be removed (${reasonOf(error)}): remove it`);

@@ -5,7 +5,12 @@ import { chooseSnapshot } from "../scripts/core/select.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import type { RestoredInPlace } from "../scripts/core/reports.ts";
+import { parentOf } from "../scripts/core/paths.ts";
+import { removeRestored } from "../scripts/host/fs.ts";
+import { makeScratch } from "../scripts/host/scratch.ts";
+import { isSealed, readSet } from "../scripts/host/store.ts";
 import { restore, restoreInPlace } from "../scripts/restore.ts";
+import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -317,6 +322,83 @@ Deno.test("a restore to a folder that fails at its end takes back what it put th
   }
   await restore(opening, id, `${home.dir}/new`);
   assert.deepEqual(names(`${home.dir}/new`).sort(), ["home", "root"]);
+});
+
+/** The same files to one who is not root: what is in a folder that is closed to its owner cannot be changed. */
+function asOwner(fs: Fs): Fs {
+  const requireOpen = (folder: string) => {
+    if ((Deno.statSync(folder).mode! & 0o200) !== 0) return;
+    throw new Deno.errors.PermissionDenied(`Permission denied (os error 13): ${folder}`);
+  };
+  const requireRemovable = (path: string) => {
+    requireOpen(parentOf(path));
+    if (!Deno.lstatSync(path).isDirectory) return;
+    for (const { name } of Deno.readDirSync(path)) requireRemovable(`${path}/${name}`);
+  };
+  return {
+    ...fs,
+    open(path, options) {
+      if (options.createNew) requireOpen(parentOf(path));
+      return fs.open(path, options);
+    },
+    mkdir(path, options) {
+      if (!options?.recursive) requireOpen(parentOf(path));
+      fs.mkdir(path, options);
+    },
+    rename(from, to) {
+      [from, to].map(parentOf).forEach(requireOpen);
+      fs.rename(from, to);
+    },
+    remove(path, options) {
+      if (fs.lstat(path)) requireRemovable(path);
+      fs.remove(path, options);
+    },
+  };
+}
+
+/** A home that saves a folder which is closed to its owner, as is one in it. */
+async function makeClosed(): Promise<{ home: Home; id: SnapshotId; notes: string } & Disposable> {
+  const home = await makeHome();
+  const sources = [{ kind: "sqlite", path: "~/.hapi/hapi.db" }, { kind: "folder", path: "~/notes" }];
+  home.configure({ sets: { state: { sources } } });
+  home.write("notes/closed/a.md", "a");
+  home.write("notes/closed/too/b.md", "b");
+  const notes = `${home.home}/notes`;
+  for (const name of ["closed/too", "closed"]) Deno.chmodSync(`${notes}/${name}`, 0o555);
+  const { id } = await home.backup();
+  return {
+    home,
+    id,
+    notes,
+    [Symbol.dispose]() {
+      removeRestored(home.host.fs, home.dir);
+    },
+  };
+}
+
+Deno.test("what was restored goes again where nothing may stay, also folders that are closed to their owner", async () => {
+  using made = await makeClosed();
+  const { home, id } = made;
+  const fs = asOwner(home.host.fs);
+  const opening = await home.opening({ host: { ...home.host, fs } });
+  const scratches = `${home.dir}/scratch`;
+  {
+    using scratch = makeScratch({ fs }, scratches);
+    const checks = await verify(opening, readSet(fs, opening.set).filter(isSealed), id, scratch.path);
+    assert.deepEqual(checks.filter(({ ok }) => !ok), []);
+    assert.throws(() => fs.remove(scratch.path, { recursive: true }), Deno.errors.PermissionDenied);
+  }
+  assert.deepEqual([...Deno.readDirSync(scratches)], []);
+
+  const to = `${home.dir}/to`;
+  const failing = { ...opening.host, fs: { ...fs, rename: () => assert.fail("injected") } };
+  await assert.rejects(restore({ ...opening, host: failing }, id, to), /injected/);
+  assert.throws(() => Deno.statSync(to), Deno.errors.NotFound);
+
+  await restoreInPlace(opening, home.config(), id);
+  assert.deepEqual(home.told.filter((text) => text.startsWith("!")), []);
+  const left = [...Deno.readDirSync(`${home.home}/.hapi`)].map(({ name }) => name);
+  assert.deepEqual(left.filter((name) => name.startsWith(".hapi-backup-restore")), []);
 });
 
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {

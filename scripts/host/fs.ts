@@ -229,6 +229,23 @@ export function removeIfThere(fs: Fs, path: string): void {
   }
 }
 
+/** As {@linkcode removeIfThere}, of what was restored: its folders may be closed to their owner, as they were saved. */
+export function removeRestored(fs: Fs, path: string): void {
+  try {
+    removeIfThere(fs, path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    openFolders(fs, path);
+    removeIfThere(fs, path);
+  }
+}
+
+function openFolders(fs: Fs, path: string): void {
+  if (lstatIfThere(fs, path)?.type !== "folder") return;
+  fs.chmod(path, 0o700);
+  for (const { name, type } of fs.readDir(path)) if (type === "folder") openFolders(fs, `${path}/${name}`);
+}
+
 /**
  * What a person can be told of an error: itself, or what the system said where nobody closer by had more to say.
  * Undefined for anything else, which is a fault of ours.

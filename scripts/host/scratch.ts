@@ -4,7 +4,7 @@
  * @module
  */
 
-import { diskError, removeIfThere } from "./fs.ts";
+import { diskError, removeRestored } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
 
 /** A scratch folder; disposing of it removes it. */
@@ -18,7 +18,7 @@ export function makeScratch({ fs }: Pick<Host, "fs">, parent: string): Scratch {
     fs.mkdir(parent, { recursive: true, mode: 0o700 });
     for (const { name, type } of fs.readDir(parent)) {
       if (type === "folder" && name.startsWith("scratch-") && isAbandoned(`${parent}/${name}`)) {
-        removeIfThere(fs, `${parent}/${name}`);
+        removeRestored(fs, `${parent}/${name}`);
       }
     }
     const path = `${parent}/scratch-${crypto.randomUUID()}`;
@@ -28,7 +28,7 @@ export function makeScratch({ fs }: Pick<Host, "fs">, parent: string): Scratch {
     return {
       path,
       [Symbol.dispose]() {
-        removeIfThere(fs, path);
+        removeRestored(fs, path);
         lock.close();
       },
     };
