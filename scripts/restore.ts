@@ -61,7 +61,7 @@ export async function restore(
       makeFolderDurably(fs, folder, 0o700);
       fs.mkdir(partial, { mode: 0o700 });
     });
-    const restored = await restoreInto(opening, id, partial, only);
+    const restored = await restoreInto(opening, id, partial, only, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
     for (const { name } of fs.readDir(partial)) {
       const path = `${folder}/${name}`;
@@ -105,11 +105,13 @@ async function planRestore(
   return { snapshot: id, manifest, databases, files };
 }
 
+/** @param isWhole Whether folders are to be as they were saved, too: one that is closed to its owner cannot be emptied. */
 async function restoreInto(
   opening: Opening,
   id: SnapshotId,
   root: string,
-  only?: readonly string[],
+  only: readonly string[] | undefined,
+  isWhole: boolean,
 ): Promise<Restored> {
   const { host } = opening;
   const planned = await planRestore(opening, id, only);
@@ -127,7 +129,7 @@ async function restoreInto(
       durable: true,
     });
   }
-  finishTree(host, planned.files, root);
+  finishTree(host, planned.files.filter(({ type }) => isWhole || type !== "folder"), root);
   return planned;
 }
 
@@ -170,7 +172,7 @@ export async function restoreInPlace(
   const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
   try {
     attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
-    await restoreInto(opening, id, beside, only);
+    await restoreInto(opening, id, beside, only, false);
     const kept: string[] = [];
     for (const database of planned.databases) {
       const target = targetOf(database.place);

@@ -401,6 +401,37 @@ Deno.test("what was restored goes again where nothing may stay, also folders tha
   assert.deepEqual(left.filter((name) => name.startsWith(".hapi-backup-restore")), []);
 });
 
+Deno.test("folders that are closed to their owner come back in place, and its script undoes that", async () => {
+  using made = await makeClosed();
+  const { home, id, notes } = made;
+  removeRestored(home.host.fs, notes);
+  const before = await liveFiles(home);
+  const fs = asOwner(home.host.fs);
+  let chmods = 0;
+  const failing: Fs = {
+    ...fs,
+    chmod(path, mode) {
+      // The last of all.
+      if (path === `${notes}/closed` && mode === 0o555 && ++chmods === 1) throw new Error("injected");
+      fs.chmod(path, mode);
+    },
+  };
+  await assert.rejects(inPlace(home, id, failing), /injected/);
+  assert.deepEqual(await liveFiles(home), before);
+  assert.throws(() => Deno.statSync(notes), Deno.errors.NotFound);
+
+  const { undoScript } = await inPlace(home, id, fs);
+  for (const [name, text] of [["closed", "a.md: a"], ["closed/too", "b.md: b"]] as const) {
+    assert.equal(Deno.statSync(`${notes}/${name}`).mode! & 0o777, 0o555);
+    const [file, content] = text.split(": ");
+    assert.equal(Deno.readTextFileSync(`${notes}/${name}/${file}`), content);
+  }
+  await output("sh", [undoScript]);
+  assert.equal(Deno.statSync(`${notes}/closed`).mode! & 0o777, 0o700, "what is in it was renamed");
+  const undone = (await liveFiles(home)).filter(([path]) => !path.includes(".restored-"));
+  assert.deepEqual(undone, before);
+});
+
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
   using home = await makeHome();
   const { id } = await home.backup();

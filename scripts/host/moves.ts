@@ -32,7 +32,9 @@ type Move =
     readonly undone: string;
     readonly ends: readonly string[];
   }
-  | { readonly kind: "folder"; readonly path: string; readonly mode: number };
+  | { readonly kind: "folder"; readonly path: string; readonly mode: number }
+  /** A folder that was made gets the mode that closes it to its owner. */
+  | { readonly kind: "close"; readonly path: string; readonly mode: number };
 
 /** Moves that are planned one by one, and then carried out together. */
 export class Moves {
@@ -103,23 +105,29 @@ export class Moves {
     const { fs } = this.#host;
     const asides = this.#moves.filter(({ kind }) => kind === "aside");
     const others = this.#moves.filter(({ kind }) => kind !== "aside");
+    // Once everything is in them, the deepest first.
+    const closed = others.flatMap((move): Move[] =>
+      move.kind === "folder" && !isOpen(move.mode) ? [{ ...move, kind: "close" }] : []
+    ).reverse();
     const done: Move[] = [];
+    const make = (move: Move) => {
+      attempt(`restore ${move.path}`, () => carryOut(fs, move));
+      done.push(move);
+    };
     try {
       makeFolderDurably(fs, this.#folder, 0o700);
       attempt(
         `write ${this.#script}`,
-        () => writeFileDurably(fs, this.#script, undoScript([...asides, ...others]), 0o700),
+        () => writeFileDurably(fs, this.#script, undoScript([...asides, ...others, ...closed]), 0o700),
       );
       // What was there is safe under its new name before anything takes its place, even if the power goes now.
       for (const moves of [asides, others]) {
-        for (const move of moves) {
-          attempt(`restore ${move.path}`, () => carryOut(fs, move));
-          done.push(move);
-        }
+        moves.forEach(make);
         for (const folder of new Set(moves.map(({ path }) => parentOf(path)))) {
           attempt(`sync ${folder}`, () => fs.syncFolder(folder));
         }
       }
+      closed.forEach(make);
     } catch (error) {
       const stuck = done.reverse().filter((move) => !isUndone(fs, move));
       if (stuck.length > 0) throw halfRestored(error, stuck, this.#script);
@@ -141,6 +149,9 @@ export class Moves {
   }
 }
 
+/** Whether its owner can do everything in a folder of this mode. */
+const isOpen = (mode: number): boolean => (mode & 0o700) === 0o700;
+
 function isUndone(fs: Fs, move: Move): boolean {
   try {
     undo(fs, move);
@@ -161,10 +172,11 @@ function halfRestored(error: unknown, stuck: readonly Move[], script: string): B
 
 function carryOut(fs: Fs, move: Move): void {
   if (move.kind === "aside") return fs.rename(move.path, move.aside);
+  if (move.kind === "close") return fs.chmod(move.path, move.mode);
   if (move.kind === "folder") {
     fs.mkdir(move.path, { mode: 0o700 });
     try {
-      return fs.chmod(move.path, move.mode);
+      return isOpen(move.mode) ? fs.chmod(move.path, move.mode) : undefined;
     } catch (error) {
       fs.remove(move.path);
       throw error;
@@ -220,6 +232,7 @@ function undo(fs: Fs, move: Move): void {
     return fs.rename(move.aside, move.path);
   }
   if (move.kind === "place") return removeIfThere(fs, move.path);
+  if (move.kind === "close") return fs.chmod(move.path, 0o700);
   try {
     fs.remove(move.path);
   } catch { /* Something is in it: then it stays. */ }
@@ -229,6 +242,7 @@ function undo(fs: Fs, move: Move): void {
 function undoScript(moves: readonly Move[]): string {
   const lines = moves.toReversed().flatMap((move) => {
     const path = quote(move.path);
+    if (move.kind === "close") return [`if [ -d ${path} ]; then chmod 700 ${path}; fi`];
     if (move.kind === "folder") return [`rmdir -- ${path} 2>/dev/null || true`];
     if (move.kind === "aside") {
       return [`if there ${quote(move.aside)}; then ${moving(move.aside, move.path)}; fi`];
