@@ -432,6 +432,30 @@ Deno.test("folders that are closed to their owner come back in place, and its sc
   assert.deepEqual(undone, before);
 });
 
+Deno.test("the script undoes a restore in place of a folder where a file had come to lie", async () => {
+  using home = await makeHome();
+  home.write(".hapi/scratchlist-attachments/folder/a.txt", "an attachment");
+  home.write(".hapi/scratchlist-attachments/folder/deep/b.txt", "another");
+  const { id } = await home.backup();
+  for (const name of ["scratchlist-attachments", "scratchlist-attachments/folder"]) {
+    Deno.removeSync(`${home.home}/.hapi/scratchlist-attachments`, { recursive: true });
+    home.sql(insertMessages(10));
+    home.write(`.hapi/${name}`, "in the way");
+    const before = await liveFiles(home);
+    const { undoScript } = await inPlace(home, id);
+    assert.equal(countMessages(home.database), 300);
+    const text = Deno.readTextFileSync(`${home.home}/.hapi/scratchlist-attachments/folder/deep/b.txt`);
+    assert.equal(text, "another");
+    for (const _ of ["once", "and again"]) {
+      await output("sh", [undoScript]);
+      const after = (await liveFiles(home)).filter(([path]) => !path.includes(".restored-"));
+      assert.deepEqual(after, before);
+    }
+    await undo(home, { undoScript } as RestoredInPlace);
+    home.now = new Date(home.now.getTime() + 1000);
+  }
+});
+
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
   using home = await makeHome();
   const { id } = await home.backup();

@@ -32,7 +32,14 @@ type Move =
     readonly undone: string;
     readonly ends: readonly string[];
   }
-  | { readonly kind: "folder"; readonly path: string; readonly mode: number }
+  | {
+    readonly kind: "folder";
+    readonly path: string;
+    readonly mode: number;
+    /** As of what is placed. */
+    readonly aside: string | undefined;
+    readonly undone: string;
+  }
   /** A folder that was made gets the mode that closes it to its owner. */
   | { readonly kind: "close"; readonly path: string; readonly mode: number };
 
@@ -86,8 +93,9 @@ export class Moves {
   /** Plans to make a folder, after setting aside what is in its way. */
   makeFolder(path: string, mode: number): void {
     this.#makeParents(path);
-    this.setAside(path);
-    this.#moves.push({ kind: "folder", path, mode });
+    const aside = this.setAside(path);
+    const undone = this.#freeName(`${path}.restored-${this.#stamp}`);
+    this.#moves.push({ kind: "folder", path, mode, aside, undone });
     this.#folders.add(path);
   }
 
@@ -107,7 +115,9 @@ export class Moves {
     const others = this.#moves.filter(({ kind }) => kind !== "aside");
     // Once everything is in them, the deepest first.
     const closed = others.flatMap((move): Move[] =>
-      move.kind === "folder" && !isOpen(move.mode) ? [{ ...move, kind: "close" }] : []
+      move.kind === "folder" && !isOpen(move.mode)
+        ? [{ kind: "close", path: move.path, mode: move.mode }]
+        : []
     ).reverse();
     const done: Move[] = [];
     const make = (move: Move) => {
@@ -243,7 +253,15 @@ function undoScript(moves: readonly Move[]): string {
   const lines = moves.toReversed().flatMap((move) => {
     const path = quote(move.path);
     if (move.kind === "close") return [`if [ -d ${path} ]; then chmod 700 ${path}; fi`];
-    if (move.kind === "folder") return [`rmdir -- ${path} 2>/dev/null || true`];
+    if (move.kind === "folder") {
+      if (move.aside === undefined) return [`rmdir -- ${path} 2>/dev/null || true`];
+      // What was put into it is in it still, under another name: it must not be in the way.
+      return [
+        `if there ${quote(move.aside)} && there ${path} && ! there ${quote(move.undone)}; then`,
+        `  rmdir -- ${path} 2>/dev/null || ${moving(move.path, move.undone)}`,
+        "fi",
+      ];
+    }
     if (move.kind === "aside") {
       return [`if there ${quote(move.aside)}; then ${moving(move.aside, move.path)}; fi`];
     }
