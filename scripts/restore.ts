@@ -182,7 +182,7 @@ export async function restoreInPlace(
       const path = pathOfPlace(file.place, config.home);
       // Only a link that the operator named was followed when it was saved.
       const target = named.has(path) && file.type !== "link" ? realTarget(fs, path) : path;
-      if (isAsSaved(fs, target, file)) kept.push(target);
+      if (moves.isThere(target) && isAsSaved(fs, target, file)) kept.push(target);
       else if (file.type === "folder") moves.makeFolder(target, file.mode);
       else moves.place(`${beside}/${file.place}`, target);
     }

@@ -456,6 +456,30 @@ Deno.test("the script undoes a restore in place of a folder where a file had com
   }
 });
 
+Deno.test("a folder that a link had come to stand for is restored with all that is in it, whatever the link leads to", async () => {
+  using home = await makeHome();
+  const attachments = `${home.home}/.hapi/scratchlist-attachments`;
+  const folder = `${attachments}/folder`;
+  home.write(`${folder}/a.txt`, "a");
+  home.write(`${folder}/deep/b.txt`, "b");
+  const { id } = await home.backup();
+  const saved = await filesBelow(folder);
+  Deno.renameSync(folder, `${home.home}/elsewhere`);
+  Deno.symlinkSync(`${home.home}/elsewhere`, folder);
+  for (const content of ["a", "changed"]) {
+    home.write("elsewhere/a.txt", content);
+    const before = await liveFiles(home);
+    const done = await inPlace(home, id);
+    assert.equal(Deno.lstatSync(folder).isDirectory, true);
+    assert.deepEqual(await filesBelow(folder), saved);
+    assert.equal(Deno.readTextFileSync(`${home.home}/elsewhere/a.txt`), content);
+    await undo(home, done);
+    assert.equal(Deno.readLinkSync(folder), `${home.home}/elsewhere`);
+    assert.deepEqual(await liveFiles(home), before);
+    Deno.removeSync(`${folder}.restored-20260301-120000`, { recursive: true });
+  }
+});
+
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
   using home = await makeHome();
   const { id } = await home.backup();

@@ -62,10 +62,15 @@ export class Moves {
     this.#stamp = stamp;
   }
 
+  /** Whether what is at `path` is there still when it is its turn: not what a link leads to that a folder replaces. */
+  isThere(path: string): boolean {
+    for (let at = parentOf(path); at !== "/"; at = parentOf(at)) if (this.#folders.has(at)) return false;
+    return exists(this.#host.fs, path);
+  }
+
   /** Plans to set aside what is at `path`, if anything. */
   setAside(path: string): string | undefined {
-    const { fs } = this.#host;
-    if (!exists(fs, path)) return undefined;
+    if (!this.isThere(path)) return undefined;
     const aside = this.#freeName(`${path}.before-restore-${this.#stamp}`);
     this.#moves.push({ kind: "aside", path, aside });
     return aside;
@@ -101,7 +106,7 @@ export class Moves {
 
   #makeParents(path: string): void {
     const parent = parentOf(path);
-    if (!this.#folders.has(parent) && !exists(this.#host.fs, parent)) this.makeFolder(parent, 0o700);
+    if (!this.#folders.has(parent) && !this.isThere(parent)) this.makeFolder(parent, 0o700);
   }
 
   get #script(): string {
