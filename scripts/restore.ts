@@ -21,7 +21,7 @@ import { newestSuspect } from "./core/select.ts";
 import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
-import type { Fs, Host } from "./host/host.ts";
+import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { Moves, stampOf } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
@@ -36,7 +36,7 @@ const PARTIAL = ".hapi-backup-restore";
  * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified.
  *
  * @param only Patterns of places; everything where left out.
- * @throws {BackupError} (usage) If the folder is not empty; (integrity), (key), (disk). Nothing is left there then.
+ * @throws {BackupError} (usage) If the folder is not empty; (busy); (integrity), (key), (disk). Nothing is left there then.
  */
 export async function restore(
   opening: Opening,
@@ -55,10 +55,12 @@ export async function restore(
   }
   const partial = `${folder}/${PARTIAL}`;
   const placed: string[] = [];
+  let lock: OpenFile | undefined;
   try {
-    attempt(`make ${folder}`, () => {
+    makeFolderDurably(fs, folder, 0o700);
+    lock = lockFolder(fs, folder);
+    attempt(`make ${partial}`, () => {
       removeRestored(fs, partial);
-      makeFolderDurably(fs, folder, 0o700);
       fs.mkdir(partial, { mode: 0o700 });
     });
     const restored = await restoreInto(opening, id, partial, only, true);
@@ -72,10 +74,27 @@ export async function restore(
     attempt(`sync ${folder}`, () => fs.syncFolder(folder));
     return restored;
   } catch (error) {
-    for (const path of [partial, ...placed]) removeRestored(fs, path);
+    if (lock) { for (const path of [partial, ...placed]) removeRestored(fs, path); }
     if (!stat) removeIfEmpty(fs, folder);
     throw error;
+  } finally {
+    lock?.close();
   }
+}
+
+/** Keeps a second restore from what this one is building. @throws {BackupError} (busy) If there is one. */
+function lockFolder(fs: Fs, folder: string): OpenFile {
+  const lock = attempt(`open ${folder}`, () => fs.open(folder, { read: true }));
+  try {
+    if (lock.tryLock()) return lock;
+  } catch {
+    return lock; // Not every file system can lock a folder.
+  }
+  lock.close();
+  throw new BackupError(`Cannot restore to ${folder}: another restore is filling it`, {
+    kind: "busy",
+    hint: "wait for it to end, or name another folder",
+  });
 }
 
 /** What came to lie in a folder meanwhile is somebody's, and stays. */

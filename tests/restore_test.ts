@@ -480,6 +480,23 @@ Deno.test("a folder that a link had come to stand for is restored with all that 
   }
 });
 
+Deno.test("a second restore to the same folder leaves alone what the first is building", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const opening = await home.opening();
+  for (const to of [`${home.dir}/new`, `${home.dir}/empty`]) {
+    Deno.mkdirSync(`${home.dir}/empty`, { recursive: true });
+    const first = restore(opening, id, to);
+    first.catch(() => {});
+    await assert.rejects(restore(opening, id, to), {
+      kind: "busy",
+      message: /another restore is filling it/,
+    });
+    await first;
+    assert.equal(countMessages(`${to}/home/.hapi/hapi.db`), 300);
+  }
+});
+
 Deno.test("a sync that fails while the image is hashed, or a read of it, says which file, and leaves nothing", async () => {
   using home = await makeHome();
   const { id } = await home.backup();
