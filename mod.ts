@@ -57,7 +57,7 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { lstatIfThere, makeFolderDurably } from "./scripts/host/fs.ts";
+import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
@@ -95,9 +95,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
       (await import("./scripts/host/session_verbs.ts")).sessionVerbs({
         script,
         takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
-        async restoreOnly({ terminal }, choice, what) {
-          const job: RestoreJob = { ...choice, ...what, inPlace: false, dryRun: false };
-          await runStep(script("restore"), job, restorePermissions(choice.config, job), terminal);
+        async restoreOnly(context, choice, what) {
+          await restoreStep(context, { ...choice, ...what, inPlace: false, dryRun: false });
         },
       }),
   ),
@@ -196,8 +195,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       ...(to === undefined ? {} : { to }),
       ...(Array.isArray(options.only) ? { only: options.only as string[] } : {}),
     };
-    const permissions = restorePermissions(config, job);
-    const run = () => runStep<RestoreReport>(script("restore"), job, permissions, context.terminal);
+    const run = () => restoreStep(context, job);
     // In place, no snapshot may be taken of a half-restored home.
     const report = job.inPlace && !job.dryRun
       ? await withLock(
@@ -393,6 +391,13 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
     context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports, ship: shipped }));
   }
   if (error) throw error;
+}
+
+function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<RestoreReport> {
+  const permissions = restorePermissions(job.config, job);
+  const run = () => runStep<RestoreReport>(script("restore"), job, permissions, terminal);
+  // The step sees no further up than the folder itself.
+  return job.to === undefined ? run() : makingDurably(host.fs, job.to, run);
 }
 
 /** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */

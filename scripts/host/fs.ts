@@ -201,6 +201,22 @@ export function makeFolderDurably(fs: Fs, path: string, mode: number): void {
   }
 }
 
+/**
+ * Does what makes a folder at `path`, and then makes the names of all that was missing on the way to it durable: for who
+ * may look there, where a step may not.
+ *
+ * @throws {BackupError} (disk)
+ */
+export async function makingDurably<T>(fs: Fs, path: string, work: () => Promise<T>): Promise<T> {
+  const missing: string[] = [];
+  for (let at = path; !exists(fs, at); at = parentOf(at)) missing.push(at);
+  const done = await work();
+  for (const folder of missing.filter((folder) => exists(fs, folder))) {
+    attempt(`sync ${parentOf(folder)}`, () => fs.syncFolder(parentOf(folder)));
+  }
+  return done;
+}
+
 /** Does what it can of something that a step may not be permitted to do. */
 function withinReach(work: () => void): void {
   try {

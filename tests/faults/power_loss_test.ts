@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
 import { check } from "../../scripts/check.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
-import { exists, removeIfThere } from "../../scripts/host/fs.ts";
+import { exists, makingDurably, removeIfThere } from "../../scripts/host/fs.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
 import { readStagedChecks } from "../../scripts/host/staging.ts";
 import { isSealed, problemWithPart, readSetIfThere, readSignature, setIn } from "../../scripts/host/store.ts";
@@ -248,8 +248,24 @@ Deno.test("a restore to a folder that has ended is on the disk", async () => {
   Deno.mkdirSync(`${home.dir}/restored`);
   for (const folder of ["restored", "restored-new/folder"]) {
     const recording = new Recording(home.host.fs, home.dir);
-    const opening = await home.opening({ host: { ...home.host, fs: recording.fs } });
-    await restore(opening, id, `${home.dir}/${folder}`);
+    const to = `${home.dir}/${folder}`;
+    // As the step, which may look at that folder only.
+    const requireBelow = (path: string) => {
+      if (`${to}/`.startsWith(`${path}/`) && path !== to) throw new Deno.errors.NotCapable(path);
+    };
+    const fs: Fs = {
+      ...recording.fs,
+      lstat(path) {
+        requireBelow(path);
+        return recording.fs.lstat(path);
+      },
+      syncFolder(path) {
+        requireBelow(path);
+        recording.fs.syncFolder(path);
+      },
+    };
+    const opening = await home.opening({ host: { ...home.host, fs } });
+    await makingDurably(recording.fs, to, () => restore(opening, id, to));
     assert.ok(recording.all.has(`${folder}/home/.hapi/hub.env`));
     const restored = (tree: Tree) =>
       keyOf(new Map([...tree].filter(([path]) => path.startsWith("restored"))));
