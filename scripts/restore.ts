@@ -153,13 +153,16 @@ async function restoreInto(
 }
 
 /** Which members of which snapshot's tar hold the content of which files. */
-function bySnapshot(files: readonly SavedFile[]): Map<SnapshotId, Map<Place, SavedFile[]>> {
+export function bySnapshot(files: readonly SavedFile[]): Map<SnapshotId, Map<Place, SavedFile[]>> {
   const wanted = new Map<SnapshotId, Map<Place, SavedFile[]>>();
   for (const file of files) {
     if (!file.stored) continue;
     const members = wanted.get(file.stored.snapshot) ?? new Map<Place, SavedFile[]>();
     wanted.set(file.stored.snapshot, members);
-    members.set(file.stored.member, [...members.get(file.stored.member) ?? [], file]);
+    const same = members.get(file.stored.member);
+    // Not copied: a thousand files may be empty, all of them one member.
+    if (same) same.push(file);
+    else members.set(file.stored.member, [file]);
   }
   return wanted;
 }
