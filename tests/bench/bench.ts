@@ -10,7 +10,7 @@
  * - restore: the newest snapshot after two weeks, one every half day. Twice for hapi-backup: with a full each week, as
  *   it comes, and with all 28 in one chain. The peers restore the same image from three backups, which spares them a
  *   chain: duplicity's would be as long.
- * - nothing, oneRow, massDelete, migration, vacuum: hapi-backup alone, and the peers too with `--all`.
+ * - nothing, oneRow, fiveMinutes, massDelete, migration, vacuum: hapi-backup alone, and the peers too with `--all`.
  *
  * hapi-backup is run as it is installed: compiled code in Deno's cache, its own command line, `backup --no-ship`, into a
  * local store. Bytes are all that the store grew by: seals, signatures and manifests too. Every restored image is
@@ -47,7 +47,14 @@ const HALF_DAY_MS = 12 * 3_600_000;
 const TWO_WEEKS = 28;
 /** A message takes this much of a database. */
 const BYTES_PER_MESSAGE = 1387;
-const OTHER_CASES: readonly CaseName[] = ["nothing", "oneRow", "massDelete", "migration", "vacuum"];
+const OTHER_CASES: readonly CaseName[] = [
+  "nothing",
+  "oneRow",
+  "fiveMinutes",
+  "massDelete",
+  "migration",
+  "vacuum",
+];
 
 const { values } = parseArgs({
   options: {

@@ -80,7 +80,7 @@ export async function generateHubDatabase(options: GenerateOptions): Promise<str
 }
 
 /** What can happen to a hub's database between two snapshots. Each leaves it checkpointed and closed. */
-export const CASES = { halfDay, nothing, oneRow, vacuum, massDelete, migration } as const;
+export const CASES = { halfDay, fiveMinutes, nothing, oneRow, vacuum, massDelete, migration } as const;
 export type CaseName = keyof typeof CASES;
 
 /** Half a day of use: 4,000 messages in 8 sessions, their usage rows and session updates. */
@@ -95,6 +95,11 @@ export function halfDay(
     writer.work(writer.random.sample(atWork, Math.min(3, atWork.length)), burst);
     done += burst;
   }
+}
+
+/** Five minutes of use: a 144th of half a day. */
+export function fiveMinutes(database: string, { seed = 2 }: CaseOptions = {}): void {
+  halfDay(database, { seed, messages: 28, sessions: 3 });
 }
 
 /** Nothing at all: the file is not even opened. */

@@ -58,6 +58,7 @@ Deno.test("each case leaves a sound, checkpointed database with the rows it shou
         assert.equal(after.messages, before.messages! + 300);
         assert.ok(after.usage_events! > before.usage_events! + 50);
       },
+      fiveMinutes: (before, after) => assert.equal(after.messages, before.messages! + 28),
       nothing: (before, after) => assert.deepEqual(after, before),
       oneRow: (before, after) => assert.deepEqual(after, before),
       vacuum: (before, after) => assert.deepEqual(after, before),
