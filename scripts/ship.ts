@@ -36,6 +36,7 @@ import {
   isOnDevices,
   missingInFolder,
   requireMounted,
+  requireOtherThanStore,
 } from "./host/folder_destination.ts";
 import {
   exists,
@@ -307,6 +308,7 @@ class ShipRun {
   #openFolder(destination: FolderDestination): Driver {
     const { fs } = this.host;
     requireMounted(fs, destination);
+    requireOtherThanStore(fs, destination, this.options);
     const offBox = !isOnDevices(fs, destination.path, this.#devices());
     return {
       // A folder under which another disk was mounted, or is no longer, is another place.

@@ -455,6 +455,20 @@ Deno.test("a folder on the same disk gets a copy, and does not count as off the 
   });
 });
 
+Deno.test("a destination that is the local store, by whatever path, is an error and confirms nothing", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    await Deno.symlink(hub.store, `${hub.dir}/link`);
+    for (const path of [hub.store, `${hub.dir}/link`]) {
+      const [disk] = (await hub.ship([{ kind: "folder", name: "disk", path }])).destinations;
+      assert.equal(disk!.errors[0]?.kind, "config");
+      assert.match(disk!.errors[0]!.message, /is the local store itself$/);
+      assert.deepEqual(keysOf(disk!.waiting), [`state/${ID[0]}`]);
+      await assert.rejects(hub.record("disk"), Deno.errors.NotFound);
+    }
+  });
+});
+
 Deno.test("a mount that is missing is an error, and its folder is not made", async () => {
   await withHub(async (hub) => {
     await hub.make(ID[0]);

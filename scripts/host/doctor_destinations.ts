@@ -13,7 +13,7 @@ import { SEAL_FILE } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../core/rsync_args.ts";
 import { shipFolder } from "../core/state_paths.ts";
-import { isOnDevices, requireMounted } from "./folder_destination.ts";
+import { isOnDevices, requireMounted, requireOtherThanStore } from "./folder_destination.ts";
 import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 import type { SetStatus } from "./hub_status.ts";
@@ -142,6 +142,7 @@ async function checkDestination(
   switch (destination.kind) {
     case "folder": {
       requireMounted(host.fs, destination);
+      requireOtherThanStore(host.fs, destination, config);
       const isHere = isOnDevices(host.fs, destination.path, sourceDevices);
       return [{ ...about, state: "ok", detail: destination.path }, {
         ...about,

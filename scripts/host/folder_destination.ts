@@ -37,6 +37,27 @@ export function requireMounted(fs: Fs, destination: FolderDestination): void {
 }
 
 /**
+ * Makes sure that the destination is not the local store, by whatever path: what it holds would count as shipped, and
+ * be removed there as not needed here any more.
+ *
+ * @throws {BackupError} (config) If it is.
+ */
+export function requireOtherThanStore(
+  fs: Fs,
+  destination: FolderDestination,
+  { store, hub }: { readonly store: string; readonly hub: HubName },
+): void {
+  if (!exists(fs, `${store}/${hub}`) || !exists(fs, `${destination.path}/${hub}`)) return;
+  const here = fs.stat(`${store}/${hub}`);
+  const there = fs.stat(`${destination.path}/${hub}`);
+  if (here.device !== there.device || here.inode !== there.inode) return;
+  throw new BackupError(`Cannot ship to ${destination.name}: ${destination.path} is the local store itself`, {
+    kind: "config",
+    hint: 'name another folder under "destinations", such as one on another disk',
+  });
+}
+
+/**
  * Whether `path`, or what of it exists, lies on one of these devices. A partition of the same disk has another
  * number, so a "no" proves less than a "yes".
  */
