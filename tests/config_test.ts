@@ -101,3 +101,17 @@ Deno.test("every path may start with ~ or $HAPI_HOME, which themselves are where
     "/home/a$&b/from-env/sub/s",
   );
 });
+
+Deno.test("a set's name is one that a folder of its own and --set can have, and an error says so", () => {
+  const here: Surroundings = { home: "/home/a", hostname: "x", env: {} };
+  const named = (name: string) =>
+    parseConfig(JSON.stringify({ sets: { [name]: { sources: [{ kind: "file", path: "/x" }] } } }), "x", here);
+  assert.deepEqual([...named("shipping").sets.keys()], ["shipping"]);
+  assert.throws(() => named("State"), /sets\.State: is not a set's name: use lower-case/);
+  for (const name of ["ship", "all"]) {
+    assert.throws(
+      () => named(name),
+      (error: Error) => error.message.includes(`sets.${name}: is a name that no`),
+    );
+  }
+});

@@ -68,6 +68,12 @@ const set = z.strictObject({
   gate: gate.default(gate.parse({})),
 });
 
+/** Beside the sets' folders of the state folder lies that of `ship`, which may reach the network; `all` is all sets. */
+const SET_NAMES_TAKEN: readonly string[] = ["ship", "all"];
+const setName = z.string()
+  .refine(isSetName, "is not a set's name: use lower-case letters, digits and dashes")
+  .refine((text) => !SET_NAMES_TAKEN.includes(text), "is a name that no set can have: use another");
+
 const destinationName = z.string().regex(
   /^[a-z0-9][a-z0-9-]{0,40}$/,
   "is not a name: use lower case, digits and dashes",
@@ -181,7 +187,7 @@ const configSchema = z.strictObject({
   signers: z.array(z.string()).optional().describe(
     "ssh-ed25519 public keys whose seals verify and restore accept",
   ),
-  sets: z.record(z.string().refine(isSetName, "is not a set's name"), set).optional(),
+  sets: z.record(setName, set).optional(),
   destinations: z.array(destination).default([]),
   limits: limits.default(limits.parse({})),
   localKeepDays: z.number().min(0).max(36_500).default(14)
@@ -267,12 +273,20 @@ export function parseConfig(text: string, where: string, around: Surroundings): 
   const parsed = configSchema.safeParse(parseJsonc(text, where));
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
-    throw new BackupError(`Cannot use configuration ${where}: ${placeInText(text, issue)}${issue.message}`, {
-      kind: "config",
-      hint: "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again",
-    });
+    throw new BackupError(
+      `Cannot use configuration ${where}: ${placeInText(text, issue)}${messageOf(issue)}`,
+      {
+        kind: "config",
+        hint: "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again",
+      },
+    );
   }
   return resolveConfig(parsed.data, where, around);
+}
+
+/** What is wrong, of a key what is wrong with it. */
+function messageOf(issue: z.core.$ZodIssue): string {
+  return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
 }
 
 function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
