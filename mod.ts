@@ -15,6 +15,7 @@ import { defined } from "./scripts/core/defined.ts";
 import { BackupError, outcome } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
+import type { NotifyReport } from "./scripts/core/notices.ts";
 import { textOf } from "./scripts/core/option_flags.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
@@ -284,15 +285,12 @@ const VERBS: Readonly<Record<string, Verb>> = {
   async notify(context) {
     const config = requireConfig(context);
     const report = await tell(teller(context), config, context.options.action === "test" ? "test" : "send");
-    const said = report.sent.map(({ name, event }) => `${name}: ${event} sent`).join("\n") ||
-      (config.notify.length === 0 ? "no notifier is configured" : "nothing is due");
-    const ok = report.failed.length === 0;
-    context.terminal.result(context.json ? JSON.stringify({ ok, ...report }) : said);
-    if (ok) return;
-    throw new BackupError(`Cannot notify ${report.failed.map(({ name }) => name).join(", ")}: see above`, {
-      kind: "network",
-      hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
-    });
+    const error = untoldError(report, context.options.quiet !== true && !context.json);
+    const sent = report.sent.map(({ name, event }) => `${name}: ${event} sent`);
+    const none = config.notify.length === 0 ? "no notifier is configured" : "nothing is due";
+    if (context.json) context.terminal.result(JSON.stringify({ ...outcome(error), ...report }));
+    else if (!error || sent.length > 0) context.terminal.result(sent.join("\n") || none);
+    if (error) throw error;
   },
 
   async systemd(context) {
@@ -367,6 +365,19 @@ const VERBS: Readonly<Record<string, Verb>> = {
 function lazily(names: readonly string[], load: () => Promise<Record<string, Verb>>): Record<string, Verb> {
   const calling = (name: string): Verb => async (context) => await (await load())[name]!(context);
   return Object.fromEntries(names.map((name) => [name, calling(name)]));
+}
+
+/** @param isTold Whether people were told the reasons, which the error then need not repeat. */
+function untoldError({ failed }: NotifyReport, isTold: boolean): BackupError | undefined {
+  if (failed.length === 0) return undefined;
+  const names = failed.map(({ name }) => name).join(", ");
+  const reasons = failed.map(({ name, reason }) =>
+    `${name}: ${reason.replace(`Cannot notify ${name}: `, "")}`
+  );
+  return new BackupError(`Cannot notify ${isTold ? `${names}: see above` : reasons.join("; ")}`, {
+    kind: "network",
+    hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
+  });
 }
 
 /** Prints what is a text by itself, such as a page. */

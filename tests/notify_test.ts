@@ -435,6 +435,22 @@ Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies
     assert.deepEqual(server.take().map(({ path }) => path).sort(), ["/h", "/p/log"]);
     assert.equal(JSON.parse(test.stdout).sent.length, 2);
 
+    server.state.answer = () => new Response("", { status: 500 });
+    const quiet = await cli("notify", "test", "--quiet");
+    assert.deepEqual([quiet.code, quiet.stdout], [1, ""]);
+    assert.match(
+      quiet.stderr,
+      /^error: Cannot notify .*webhook: 127\.0\.0\.1:\d+ answers 500; check the address/,
+    );
+    const untold = await cli("notify", "test", "--json");
+    assert.match(JSON.parse(untold.stdout).error.message, /ping2: 127\.0\.0\.1:\d+ answers 500/);
+    assert.equal(JSON.parse(untold.stdout).exitCode, 1);
+    assert.equal(
+      (await cli("notify", "test")).stdout,
+      "",
+      "nothing was sent, which is not that nothing is due",
+    );
+
     const config = parseConfig(text, file, { home, hostname: Deno.hostname(), env: {} });
     assert.ok(runLogFile(config, { verb: "backup", set: "state" as never }).startsWith(`${config.store}/`));
     const runs = readRuns(makeHost({ progress() {}, info() {}, warn() {} }), config, {
