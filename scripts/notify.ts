@@ -99,7 +99,7 @@ async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<
   }
   const address = readAddress(host, notifier);
   const tokenFile = "tokenFile" in notifier ? notifier.tokenFile : undefined;
-  const token = tokenFile === undefined ? undefined : readSecret(host, notifier.name, tokenFile);
+  const token = tokenFile === undefined ? undefined : readToken(host, notifier.name, tokenFile);
   const { url, headers, body } = requestOf(notifier, address, token, notice);
   // The path of an address may be a secret, so only its host is named.
   const where = hostOf(url);
@@ -132,6 +132,17 @@ async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<
 function readAddress(host: Host, notifier: Exclude<Notifier, { readonly kind: "command" }>): string {
   if (notifier.url !== undefined) return notifier.url;
   return parseAddress(readSecret(host, notifier.name, notifier.urlFile!), notifier.name);
+}
+
+/** A token goes into a header, which holds no more than this: else it would be said that the server is not there. */
+function readToken(host: Host, name: string, file: string): string {
+  const token = readSecret(host, name, file);
+  if (/^[\x20-\x7e]+$/.test(token)) return token;
+  const hint = "write the token alone into that file, on one line";
+  throw new BackupError(`Cannot notify ${name}: ${file} does not hold one token; ${hint}`, {
+    kind: "key",
+    hint,
+  });
 }
 
 function readSecret(host: Host, name: string, file: string): string {

@@ -271,6 +271,20 @@ Deno.test("what could not be delivered is told the next time, and the others are
   assert.equal(broken.take().length, 1);
 });
 
+Deno.test("a token that no header can hold is named, and the server is not blamed", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "ntfy", url: server.base, tokenFile: "~/token" }]);
+  const tokenFile = `${hub.config.home}/token`;
+  for (const text of ["one\ntwo\n", "tök\u2713n"]) {
+    Deno.writeTextFileSync(tokenFile, text);
+    const { failed } = await notify(hub.host, hub.config, "test");
+    assert.match(failed[0]!.reason, /token does not hold one token; write the token alone/);
+    assert.doesNotMatch(failed[0]!.reason, /two|tök/);
+  }
+  Deno.writeTextFileSync(tokenFile, "tk_1\n");
+  assert.deepEqual((await notify(hub.host, hub.config, "test")).failed, []);
+});
+
 Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {
   const identity = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ";
   const parse = new SyntaxError(`Unexpected token 'C', "CLI_API_TOKEN=hunter2" is not valid JSON`);
