@@ -314,19 +314,24 @@ Deno.test("a report replaces a report and nothing else", () => {
     Deno.symlinkSync(mine, `${folder}/link.html`);
     Deno.symlinkSync(`${folder}/nothing`, `${folder}/dangling.html`);
     Deno.mkdirSync(`${folder}/folder.html`);
+    new Deno.Command("mkfifo", { args: [`${folder}/pipe.html`] }).outputSync();
     for (
       const [name, state] of [
         ["mine", /the file there is no report/],
         ["link", /there is a link/],
         ["dangling", /there is a link/],
         ["folder", /there is a folder/],
+        ["pipe", /there is something else/],
       ] as const
     ) {
       assert.throws(() => writeReport(fs, `${folder}/${name}.html`, page), { kind: "usage", message: state });
     }
     assert.equal(Deno.readTextFileSync(mine), "<!doctype html><title>mine</title>");
     assert.throws(() => Deno.statSync(`${folder}/nothing`), Deno.errors.NotFound);
-    assert.throws(() => writeReport(fs, `${folder}/no/such.html`, page), { kind: "disk" });
+    for (const name of ["no/such.html", "mine.html/such.html"]) {
+      const hint = "check that path: a folder of it is not there";
+      assert.throws(() => writeReport(fs, `${folder}/${name}`, page), { kind: "disk", hint });
+    }
   } finally {
     Deno.removeSync(folder, { recursive: true });
   }

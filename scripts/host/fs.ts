@@ -287,11 +287,14 @@ export function diskError(action: string, error: unknown): BackupError {
   const full = /os error (28|122)\b|No space left|quota exceeded/i.test(reason);
   const readOnly = /os error 30\b|Read-only file system/i.test(reason);
   const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
+  const missing = error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason);
   const state = full ? "the disk is full" : readOnly ? "the file system is read-only" : reason;
   const hint = full
     ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
     : denied
     ? "check the owner and mode of that path, and the user that this runs as"
+    : missing
+    ? "check that path: a folder of it is not there"
     : "look at the system's log for errors of that disk";
   return new BackupError(`Cannot ${action}: ${state}`, { kind: "disk", hint, cause: error });
 }

@@ -21,7 +21,7 @@ export function writeReport(fs: Fs, path: string, page: string): void {
   const before = lstatIfThere(fs, path);
   if (before) {
     const state = before.type !== "file"
-      ? `there is a ${before.type}`
+      ? `there is ${before.type === "other" ? "something else" : `a ${before.type}`}`
       : isReport(fs, path)
       ? undefined
       : "the file there is no report";
