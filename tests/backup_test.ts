@@ -105,3 +105,20 @@ Deno.test("HAPI_HOME and DB_PATH say where the hub is, and what is restored in p
   assert.match(Deno.readTextFileSync(`${home.dir}/elsewhere/hub.env`), /of-the-hub-that-is-elsewhere/);
   assert.deepEqual(await filesBelow(`${home.home}/.hapi`), before, "the usual place is not touched");
 });
+
+Deno.test("links in a folder are proven and come back, by the command line", async () => {
+  using home = await makeHome();
+  home.write("notes/real", "x");
+  for (const [name, target] of [["link", "real"], ["dangling", "/nowhere"], ["loop", "."]] as const) {
+    Deno.symlinkSync(target, `${home.home}/notes/${name}`);
+  }
+  home.configure({ sets: { state: { sources: [{ kind: "folder", path: "~/notes" }] } } });
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  const identity = ["--identity", home.identityFile];
+  const proven = await home.cli(["verify", ...identity]);
+  assert.equal(proven.code, 0, proven.stderr);
+  const restored = await home.cli(["restore", "--to", `${home.dir}/out`, ...identity]);
+  assert.equal(restored.code, 0, restored.stderr);
+  assert.equal(Deno.readLinkSync(`${home.dir}/out/home/notes/dangling`), "/nowhere");
+  assert.equal(Deno.readTextFileSync(`${home.dir}/out/home/notes/link`), "x");
+});

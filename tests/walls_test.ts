@@ -255,6 +255,22 @@ Deno.test("with --hub, verify may start that program and reach loopback only", a
   assert.deepEqual(answers, ["ok", "ok", DENIED]);
 });
 
+Deno.test("links are made for a step that may have them, where it may write, and not through another link", async () => {
+  using home = await makeHome();
+  const dir = Deno.realPathSync(home.dir);
+  Deno.mkdirSync(`${dir}/in`);
+  const walls = { read: [`${dir}/in`], write: [`${dir}/in`] };
+  const places = ["in/a", "in/b", "in/a", "in/a/c", "in/../d", "e"];
+  const attempts = places.map((place) => ["link", `${dir}/${place}`] as const);
+  const refused = attempts.map(() => "Error");
+  assert.deepEqual(await tryWith(walls, attempts), refused);
+  assert.deepEqual(await tryWith({ ...walls, links: true }, attempts), ["ok", "ok", ...refused.slice(2)]);
+  assert.equal(Deno.readLinkSync(`${dir}/in/b`), "..");
+  for (const name of ["c", "d", "e"]) {
+    assert.throws(() => Deno.lstatSync(`${dir}/${name}`), Deno.errors.NotFound);
+  }
+});
+
 Deno.test("no verb and no task is granted everything, and none that needs no network has it", () => {
   const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("../deno.json", import.meta.url)));
   for (const [name, line] of Object.entries<string>(tasks)) {

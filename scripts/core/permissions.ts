@@ -41,6 +41,8 @@ export interface StepPermissions {
   readonly net?: readonly string[];
   readonly env?: readonly string[];
   readonly sys?: readonly string[];
+  /** Whether links are made for it below `write`: Deno lets none make them that may not write everywhere. */
+  readonly links?: boolean;
 }
 
 /** `node:fs` asks for this to tell the free space of a disk. */
@@ -193,6 +195,7 @@ export function verifyPermissions(
     write: [...store.write, drills],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
+    links: true,
   };
 }
 
@@ -207,6 +210,7 @@ export function restorePermissions(
     read: [...store.read, ...keyPermissions(config, job.keys), ...places],
     write: [...store.write, ...places],
     run: [...store.run, ...job.inPlace ? ["find"] : []],
+    links: true,
   };
 }
 

@@ -15,6 +15,7 @@ import type { Host, Report, Run, ThreadWork } from "./host.ts";
 import { serveImageWriter } from "./image_writer.ts";
 import { serveSources } from "./part_source.ts";
 import { makeRun } from "./process.ts";
+import { askingForLinks, type LinkRequest, makeLink } from "./step_link.ts";
 
 /** Where a step's words go. */
 export interface Terminal extends Report {
@@ -42,6 +43,7 @@ type ToWorker =
 type FromWorker =
   | { readonly type: "ready" | "asked" }
   | { readonly type: "thread"; readonly work: ThreadWork; readonly port: MessagePort }
+  | { readonly type: "link"; readonly request: LinkRequest }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
@@ -137,6 +139,8 @@ export function runStep<Result>(
           return;
         case "thread":
           return SERVERS[data.work](data.port);
+        case "link":
+          return makeLink(data.request, permissions);
         case "progress":
           underWay.add(data.what);
           return terminal.progress(data.what, data.done, data.total);
@@ -204,7 +208,9 @@ export function serveStep<Job>(
       scope.postMessage({ type: "thread", work, port: port2 }, [port2]);
       return port1;
     };
-    const host = { ...makeHost(report, data.cancelled), startThread };
+    const made = makeHost(report, data.cancelled);
+    const fs = askingForLinks(made.fs, (request) => say({ type: "link", request }));
+    const host = { ...made, fs, startThread };
     const ask = () => {
       say({ type: "asked" });
       return later;

@@ -1,17 +1,18 @@
 /** A step that tries what it is told and answers what came of each: run with a real step's permissions. */
 
+import type { Host } from "../../scripts/host/host.ts";
 import { serveStep } from "../../scripts/host/step.ts";
 
 /** Something to try. */
 export type Attempt =
-  | readonly ["read" | "write" | "run" | "env", string]
+  | readonly ["read" | "write" | "run" | "env" | "link", string]
   | readonly ["connect" | "listen", number];
 
 /** Tries everything; `ok`, or the name of the error. */
-function probe(attempts: readonly Attempt[]): Promise<string[]> {
+function probe(attempts: readonly Attempt[], host: Host): Promise<string[]> {
   return Promise.all(attempts.map(async ([what, subject]) => {
     try {
-      await attempt(what, subject as never);
+      await attempt(what, subject as never, host);
       return "ok";
     } catch (error) {
       return (error as Error).name;
@@ -19,7 +20,7 @@ function probe(attempts: readonly Attempt[]): Promise<string[]> {
   }));
 }
 
-async function attempt(what: Attempt[0], subject: never): Promise<void> {
+async function attempt(what: Attempt[0], subject: never, host: Host): Promise<void> {
   switch (what) {
     case "read":
       return void Deno.lstatSync(subject);
@@ -29,6 +30,8 @@ async function attempt(what: Attempt[0], subject: never): Promise<void> {
       return void await new Deno.Command(subject, { args: ["--version"] }).output();
     case "env":
       return void Deno.env.get(subject);
+    case "link":
+      return host.fs.symlink("..", subject);
     case "connect":
       return (await Deno.connect({ hostname: "127.0.0.1", port: subject })).close();
     case "listen":
@@ -36,4 +39,4 @@ async function attempt(what: Attempt[0], subject: never): Promise<void> {
   }
 }
 
-serveStep<readonly Attempt[]>(import.meta, (attempts) => probe(attempts));
+serveStep<readonly Attempt[]>(import.meta, (attempts, { host }) => probe(attempts, host));
