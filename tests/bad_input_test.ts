@@ -5,6 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import { randomBytes } from "node:crypto";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
+import { knownError } from "../scripts/host/fs.ts";
 import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -452,4 +453,18 @@ Deno.test("a hub that just started has everything in its -wal, and one that stop
     Deno.statSync(home.database).ino,
     Deno.statSync(home.database).mtime,
   ]);
+});
+
+Deno.test("a disk that is full or read-only is named, whatever was being done there", () => {
+  const known = (reason: string) => knownError(new Error(reason))!;
+  const readOnly = known("Read-only file system (os error 30): mkdir '/mnt/it's a store'");
+  assert.equal(
+    readOnly.message,
+    "Cannot go on with mkdir '/mnt/it's a store': the file system is read-only",
+  );
+  assert.match(readOnly.hint!, /^mount it so that it can be written to/);
+  const full = known("No space left on device (os error 28): open '/mnt/x'");
+  assert.equal(full.message, "Cannot go on with open '/mnt/x': the disk is full");
+  assert.equal(known("x (os error 5): stat '/y'").message, "Cannot go on: x (os error 5): stat '/y'");
+  assert.equal(knownError(new Error("x")), undefined);
 });

@@ -268,7 +268,11 @@ function openFolders(fs: Fs, path: string): void {
  */
 export function knownError(error: unknown): BackupError | undefined {
   if (error instanceof BackupError) return error;
-  return /\(os error \d+\)/.test(reasonOf(error)) ? diskError("go on", error) : undefined;
+  const reason = reasonOf(error);
+  if (!/\(os error \d+\)/.test(reason)) return undefined;
+  // What stands for these reasons does not say where.
+  const doing = /\(os error (?:28|30|122)\): (\w+ '[^]*')/.exec(reason)?.[1];
+  return diskError(doing === undefined ? "go on" : `go on with ${doing}`, error);
 }
 
 /** Does something with the file system. @throws {BackupError} (disk) "Cannot <action>", if that fails. */
@@ -293,6 +297,8 @@ export function diskError(action: string, error: unknown): BackupError {
     ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
     : denied
     ? "check the owner and mode of that path, and the user that this runs as"
+    : readOnly
+    ? "mount it so that it can be written to; the system's log says whether that disk has errors"
     : missing
     ? "check that path: a folder of it is not there"
     : "look at the system's log for errors of that disk";
