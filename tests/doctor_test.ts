@@ -235,6 +235,12 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   assert.equal((await heard(1, [])).state, "ok");
   assert.deepEqual([(await heard(20, [])).state, (await heard(1, ["rotten"])).kind], ["warn", "integrity"]);
 
+  // A folder on the local store's disk does not count as off it, as `ship` has it; the store itself is refused.
+  Deno.mkdirSync(`${home}/disk`);
+  const onto = (path: string) => look({ destinations: [{ kind: "folder", name: "disk", path }] });
+  assert.equal(named(await onto(`${home}/disk`), /off this disk/).kind, "unshipped");
+  assert.match(named(await onto(hub.config().store), /^disk: reachable/).detail, /is the local store itself/);
+
   // Sources.
   const db = `${home}/.hapi/hapi.db`;
   {

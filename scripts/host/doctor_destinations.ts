@@ -14,7 +14,7 @@ import { parentOf } from "../core/paths.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../core/rsync_args.ts";
 import { shipFolder } from "../core/state_paths.ts";
 import { isOnDevices, requireMounted, requireOtherThanStore } from "./folder_destination.ts";
-import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import { exists, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
 import type { SetStatus } from "./hub_status.ts";
 import { type Probed, probeRsync } from "./probe.ts";
@@ -143,14 +143,16 @@ async function checkDestination(
     case "folder": {
       requireMounted(host.fs, destination);
       requireOtherThanStore(host.fs, destination, config);
-      const isHere = isOnDevices(host.fs, destination.path, sourceDevices);
+      // As `ship` counts.
+      const own = exists(host.fs, config.store) ? [host.fs.stat(config.store).device] : [];
+      const isHere = isOnDevices(host.fs, destination.path, [...own, ...sourceDevices]);
       return [{ ...about, state: "ok", detail: destination.path }, {
         ...about,
         name: `${destination.name}: off this disk`,
         ...(isHere
           ? {
             state: "fail",
-            detail: "it is on the same disk as a source",
+            detail: "it is on the same disk as a source or the local store",
             remedy: "mount another disk there",
             kind: "unshipped",
           }
