@@ -307,4 +307,6 @@ Deno.test("the exit code is that of the most telling failure, and warnings have 
   assert.equal(kindOf(finding("network")), "network");
   assert.equal(kindOf(finding("config", "warn")), undefined);
   assert.ok(doctorError([finding("disk")]) instanceof BackupError);
+  const { message } = doctorError([finding("network"), finding("key")])!;
+  assert.equal(message, 'Cannot call it healthy: 2 of 2 checks failed, above all "key": x');
 });

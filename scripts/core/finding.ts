@@ -25,7 +25,9 @@ export function doctorError(findings: readonly Finding[]): BackupError | undefin
   const rank = ({ kind = "internal" }: Finding) => exitCodeOf(kind) === 1 ? 99 : exitCodeOf(kind);
   const worst = failed.toSorted((a, b) => rank(a) - rank(b))[0]!;
   return new BackupError(
-    `Cannot call it healthy: ${failed.length} of ${findings.length} checks failed; first ${worst.name}: ${worst.detail}`,
+    `Cannot call it healthy: ${failed.length} of ${findings.length} checks failed, above all ${
+      JSON.stringify(worst.name)
+    }: ${worst.detail}`,
     { kind: worst.kind ?? "internal", ...(worst.remedy ? { hint: worst.remedy } : {}) },
   );
 }
