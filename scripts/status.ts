@@ -58,10 +58,9 @@ serveStep<StatusJob>(import.meta, async ({ config, json, isColored }, { host, pr
     json ? JSON.stringify({ ok: stale.length === 0, ...page }) : statusText(page, makePaint(isColored)),
   );
   if (stale.length === 0) return;
+  const names = stale.map(({ set }) => set).join(", ");
   throw new BackupError(
-    `Cannot call this safe: set ${
-      stale.map(({ set }) => set).join(", ")
-    } has no good snapshot that is new enough`,
+    `Cannot call this safe: no good snapshot is new enough of set${stale.length === 1 ? "" : "s"} ${names}`,
     { kind: "stale", hint: "run `hapi-backup backup`, and look at the log of its timer" },
   );
 });

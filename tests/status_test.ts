@@ -69,3 +69,18 @@ Deno.test("a chart's columns are equal times, its heights count from zero, and g
   assert.equal(sparkline([{ at: at(0), value: 0 }, { at: at(1), value: 0 }], 2, "last"), "▁▁");
   assert.equal(sparkline([], 10, "last"), "");
 });
+
+Deno.test("status names every set that is too old", async () => {
+  using home = await makeHome();
+  home.write("notes", "x");
+  const set = { sources: [{ kind: "file", path: "~/notes" }], maxAgeHours: 1e-6 };
+  const stale = async (...names: string[]) => {
+    home.configure({ sets: Object.fromEntries(names.map((name) => [name, set])) });
+    await home.cli(["backup", "--no-ship", "--set", "all"]);
+    const { code, stderr } = await home.cli(["status"]);
+    assert.equal(code, 8);
+    return stderr;
+  };
+  assert.match(await stale("one"), /: no good snapshot is new enough of set one$/m);
+  assert.match(await stale("one", "two"), /: no good snapshot is new enough of sets one, two$/m);
+});
