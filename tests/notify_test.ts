@@ -221,6 +221,22 @@ Deno.test("a digest comes once a week and says how things stand", async () => {
   assert.match(digest!.body, /keys last proven: never/);
 });
 
+Deno.test("a clock that was ahead once silences neither reminders nor digests when it is set back", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base, on: ["failure", "digest"] }]);
+  await hub.snapshot("20261122T050000Z");
+  await hub.run(LOCKED);
+  const told = async () => {
+    await notify(hub.host, hub.config, "end");
+    return server.take().map(({ body }) => JSON.parse(body).event);
+  };
+  hub.later(4 * 365 * 24);
+  assert.deepEqual(await told(), ["failure"]);
+  hub.later(-4 * 365 * 24);
+  assert.deepEqual(await told(), ["failure", "digest"]);
+  assert.deepEqual(await told(), []);
+});
+
 Deno.test("pings are sent at the start, and at the end to /fail with a summary or to the address itself", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "ping", url: `${server.base}/uuid?create=1` }]);

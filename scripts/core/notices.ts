@@ -105,7 +105,7 @@ export function dueNotices(
   const news = view.problems.filter((problem) => {
     const before = state.problems[problem.topic];
     return !before || before.mark !== markOf(problem) ||
-      now.getTime() - Date.parse(before.at) >= notifier.remindHours * HOUR_MS;
+      isOver(before.at, notifier.remindHours * HOUR_MS, now);
   });
   if (news.length > 0) {
     const problems = Object.fromEntries(
@@ -134,7 +134,7 @@ export function dueNotices(
     );
   }
 
-  if (now.getTime() - Date.parse(state.digestAt) >= notifier.digestDays * DAY_MS) {
+  if (isOver(state.digestAt, notifier.digestDays * DAY_MS, now)) {
     say("digest", { ...state, digestAt: at }, digestTitle(view), view.digest);
   }
   return { due, told: state };
@@ -176,6 +176,12 @@ export function testNotice({ hub }: Pick<HubView, "hub">, now: Date): Notice {
     lines: ["This is a test: hapi-backup would tell you here when something is wrong."],
     problems: [],
   };
+}
+
+/** Whether `at` is so long ago; a time to come, of a clock that was ahead, must not silence anything until then. */
+function isOver(at: string, spanMs: number, now: Date): boolean {
+  const sinceMs = now.getTime() - Date.parse(at);
+  return !(sinceMs >= 0 && sinceMs < spanMs);
 }
 
 /** What does not change from run to run: without numbers, which are times, ids and counts. */
