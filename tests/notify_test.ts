@@ -470,7 +470,7 @@ Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies
     assert.deepEqual([quiet.code, quiet.stdout], [1, ""]);
     assert.match(
       quiet.stderr,
-      /^error: Cannot notify .*webhook: 127\.0\.0\.1:\d+ answers 500; check the address/,
+      /^error: Cannot notify .*webhook: 127\.0\.0\.1:\d+ answers 500; check the address/m,
     );
     const untold = await cli("notify", "test", "--json");
     assert.match(JSON.parse(untold.stdout).error.message, /ping2: 127\.0\.0\.1:\d+ answers 500/);
