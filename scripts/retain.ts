@@ -112,7 +112,7 @@ function retainLocked(
   using ledger = openLedger(host.fs, config.stateFolder);
   if (options.trustClock) ledger.trustClock(host.now().getTime());
   const inventory = refreshInventory(host, config, ledger);
-  const chosen = chosenSets(inventory, options.hub, options.set);
+  const chosen = chosenSets(config, inventory, options.hub, options.set);
   const floods = new Map<HubName, string | undefined>();
   for (const hub of new Set(chosen.map((set) => set.hub))) {
     const known = config.hubs.get(hub);

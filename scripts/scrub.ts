@@ -101,7 +101,8 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
   const key = config.receiptKeyFile === undefined ? undefined : readSigningKey(host, config.receiptKeyFile);
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
-  const totalBytes = chosenSets(inventory, options.hub, options.set)
+  const wanted = chosenSets(config, inventory, options.hub, options.set);
+  const totalBytes = wanted
     .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
   const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
   const reading = new Reading(host, config, ledger, inventory.foreign, options, bytesMax);
@@ -115,9 +116,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
 
   const survey = surveyStore(host, config, ledger, inventory);
   const receipts = key ? writeReceipts(host, config, key, survey) : [];
-  const chosen = new Set(
-    chosenSets(inventory, options.hub, options.set).map(({ hub, set }) => `${hub}/${set}`),
-  );
+  const chosen = new Set(wanted.map(({ hub, set }) => `${hub}/${set}`));
   const sets = survey.sets.filter(({ hub, set }) => chosen.has(`${hub}/${set}`));
   const damage = new CutList<Fault & { hub: HubName; set: SetName }>();
   const notes = new CutList<Fault & { hub: HubName; set: SetName }>();

@@ -69,9 +69,10 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
   const inventory = refreshInventory(host, config, ledger);
   const survey = surveyStore(host, config, ledger, inventory);
   const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
-  const chosen = survey.sets.filter(({ hub, set }) =>
-    (scope.hub ?? hub) === hub && (scope.set ?? set) === set
+  const wanted = new Set(
+    chosenSets(config, inventory, scope.hub, scope.set).map(({ hub, set }) => `${hub}/${set}`),
   );
+  const chosen = survey.sets.filter(({ hub, set }) => wanted.has(`${hub}/${set}`));
   return {
     sets: chosen.map((set): SetStatus => ({
       hub: set.hub,
@@ -129,7 +130,7 @@ export function* storageList(host: Host, config: StorageConfig, scope: Scope = {
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
-  for (const { key, hub, set } of chosenSets(inventory, scope.hub, scope.set)) {
+  for (const { key, hub, set } of chosenSets(config, inventory, scope.hub, scope.set)) {
     host.checkpoint();
     const known = ledger.snapshots(key);
     const { standings } = judge(config, hub, set, known);
@@ -177,13 +178,14 @@ export interface ForgetOptions {
 /**
  * Notes that a snapshot is lost for good, or that one which others follow never came, so that it is no fault any more.
  *
- * @throws {BackupError} (usage) If it is there.
+ * @throws {BackupError} (usage) If it is there, or there is no such set.
  */
 export function forget(host: Host, config: StorageConfig, options: ForgetOptions): void {
   using ledger = openLedger(host.fs, config.stateFolder);
-  refreshInventory(host, config, ledger);
+  const inventory = refreshInventory(host, config, ledger);
   const { name: hub } = hubNamed(config, options.hub);
   const set = parseSetName(options.set);
+  chosenSets(config, inventory, hub, set);
   const id = parseSnapshotId(options.id);
   const key = ledger.setKey(hub, set);
   const known = ledger.snapshots(key).find((snapshot) => snapshot.id === id);

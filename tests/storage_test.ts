@@ -329,6 +329,33 @@ Deno.test("only one scrub and one retain run at a time", async () => {
   }
 });
 
+Deno.test("a mistyped hub or set is an error that names those that are there, and nothing is noted of it", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const id = writeHistory(store, signer, [storage.now])[0]!.seal.id;
+  const all = [
+    (scope: { hub?: HubName; set?: SetName }) => scrub(host, config, scope),
+    (scope: { hub?: HubName; set?: SetName }) => retain(host, config, { ...scope, apply: true }),
+    (scope: { hub?: HubName; set?: SetName }) =>
+      Promise.resolve().then(() => storageStatus(host, config, scope)),
+    (scope: { hub?: HubName; set?: SetName }) =>
+      Promise.resolve().then(() => [...storageList(host, config, scope)]),
+  ];
+  for (const verb of all) {
+    await assert.rejects(verb({ hub: "hoem" as HubName }), { kind: "usage", hint: "hubs there: home" });
+    await assert.rejects(verb({ set: "staet" as SetName }), { kind: "usage", hint: /^sets there: state/ });
+    await assert.rejects(verb({ hub: HUB, set: "staet" as SetName }), { kind: "usage" });
+  }
+  const change = { hub: HUB, set: "staet", id, why: "why" };
+  assert.throws(() => pin(host, config, { change }), { kind: "usage", hint: /^sets there: state/ });
+  assert.throws(() => forget(host, config, change), { kind: "usage", hint: /^sets there: state/ });
+  const status = storageStatus(host, config);
+  assert.deepEqual([status.sets.map(({ set }) => set), status.lastScrubAt], [[STATE], null]);
+  // A set of which nothing came yet is none.
+  const awaiting = storage.withConfig({}, { maxAgeHours: { state: 26, voice: 192 } });
+  assert.deepEqual(storageStatus(host, awaiting, { hub: HUB, set: "voice" as SetName }).sets, []);
+});
+
 Deno.test("retain() plans without touching anything, and removes with apply what it planned", async () => {
   using storage = makeStorageHost({ retention: { keepDaily: 20, keepWeekly: 5, keepMonthly: 2 } });
   const { host, config, store } = storage;

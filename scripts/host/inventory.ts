@@ -370,13 +370,40 @@ function incomingAt(fs: Fs, hub: HubName, path: string): Incoming {
   return { hub, path, grownMs };
 }
 
-/** The sets that a person asked for. */
+/**
+ * The sets that a person asked for.
+ *
+ * @throws {BackupError} (usage) If the store and the configuration know no such hub or set: then a name is mistyped,
+ * and nothing would be done as if all were well.
+ */
 export function chosenSets(
+  config: StorageConfig,
   inventory: Inventory,
   hub: HubName | undefined,
   set: SetName | undefined,
 ): InventorySet[] {
-  return inventory.sets.filter((known) =>
-    (hub === undefined || known.hub === hub) && (set === undefined || known.set === set)
-  );
+  const hubs = new Set([...config.hubs.keys(), ...inventory.sets.map((known) => known.hub)]);
+  if (hub !== undefined && !hubs.has(hub)) {
+    throw new BackupError(
+      `Cannot find hub ${JSON.stringify(hub)}: it is not in the configuration or the store`,
+      {
+        kind: "usage",
+        hint: `hubs there: ${[...hubs].join(", ") || "none"}`,
+      },
+    );
+  }
+  const ofHub = <Of extends { hub: HubName }>(known: Of) => hub === undefined || known.hub === hub;
+  const sets = new Set([
+    ...[...config.hubs.values()].filter(({ name }) => ofHub({ hub: name }))
+      .flatMap(({ maxAgeHours, setPolicies }) => [...maxAgeHours.keys(), ...setPolicies.keys()]),
+    ...inventory.sets.filter(ofHub).map((known) => known.set),
+  ]);
+  if (set !== undefined && !sets.has(set)) {
+    const where = hub === undefined ? "" : ` of hub ${hub}`;
+    throw new BackupError(
+      `Cannot find set ${JSON.stringify(set)}${where}: it is not in the configuration or the store`,
+      { kind: "usage", hint: `sets there: ${[...sets].join(", ") || "none"}` },
+    );
+  }
+  return inventory.sets.filter((known) => ofHub(known) && (set === undefined || known.set === set));
 }
