@@ -309,14 +309,17 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   const json = options.json === true;
   let failed: SetRetention | undefined;
   let refused: SetRetention | undefined;
+  // The list begins with its first set: an error before that is told as JSON of its own.
   let count = 0;
-  if (json) result('{"sets":[');
   const report = await retainEach(host, config, asked, (set) => {
     if (set.problem !== null) failed ??= set;
     if (set.refused.length > 0) refused ??= set;
-    result(json ? `${count++ > 0 ? "," : ""}${JSON.stringify(set)}` : describeSet(set, asked.apply));
+    result(json ? `${count++ > 0 ? "," : '{"sets":['}${JSON.stringify(set)}` : describeSet(set, asked.apply));
+  }).catch((error) => {
+    if (json && count > 0) result("]}");
+    throw error;
   });
-  if (json) result(`],${JSON.stringify(report).slice(1)}`);
+  if (json) result(`${count > 0 ? "" : '{"sets":['}],${JSON.stringify(report).slice(1)}`);
   else for (const line of describeRest(report)) result(line);
   if (failed) {
     throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {

@@ -125,6 +125,13 @@ Deno.test("a verb that finds something wrong prints it all first, and then ends 
     assert.match(printed, /STALE home\/state: the newest good snapshot/);
     assert.equal(error?.kind, "stale");
   });
+  await t.step("with --json nothing is printed before an error, and so no half of an object", async () => {
+    using storage = recentStore();
+    const { printed, error } = await step("retain", storage.settings, { json: true, hub: "hoem" });
+    assert.deepEqual([printed, error?.kind], ["", "usage"]);
+    const empty = await step("retain", storage.settings, { json: true });
+    assert.deepEqual(JSON.parse(empty.printed).sets, []);
+  });
   await t.step("storage forget, pin and others: usage", async () => {
     using storage = recentStore();
     const { settings: config } = storage;
