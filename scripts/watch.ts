@@ -5,9 +5,10 @@
  */
 
 import { BackupError } from "./core/errors.ts";
-import { formatDuration } from "./core/format.ts";
+import { formatCounted, formatDuration } from "./core/format.ts";
 import type { HubName, SetName } from "./core/names.ts";
 import { textOf } from "./core/option_flags.ts";
+import { parentOf } from "./core/paths.ts";
 import { formatMetrics, type Metric } from "./core/prometheus.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
@@ -35,6 +36,8 @@ export interface Alarm {
   readonly hub?: HubName;
   readonly set?: SetName;
   readonly problem: string;
+  /** What to do about it, where that is not what the kind says. */
+  readonly hint?: string;
 }
 
 const URGENCY: readonly Alarm["kind"][] = ["stale", "integrity", "clock", "disk"];
@@ -61,10 +64,22 @@ export function watch(host: Host, config: StorageConfig, options: WatchOptions =
     ...fullDisk(config, survey),
   ];
   if (options.prometheus !== undefined) {
-    const metrics = metricsOf(survey, inventory, ledger, alarms);
-    writeFileDurably(host.fs, options.prometheus, formatMetrics(metrics), 0o644);
+    alarms.push(...writeMetrics(host, options.prometheus, metricsOf(survey, inventory, ledger, alarms)));
   }
   return { ok: alarms.length === 0, alarms };
+}
+
+/** Writes the metrics. That they cannot be is one more alarm: it must not keep the others from being told. */
+function writeMetrics({ fs }: Host, path: string, metrics: readonly Metric[]): Alarm[] {
+  try {
+    writeFileDurably(fs, path, formatMetrics(metrics), 0o644);
+    return [];
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    const hint = `see that ${parentOf(path)} is there and that this user may write to it, ` +
+      "or name another file with --prometheus";
+    return [{ kind: "disk", problem: `the metrics are not written: ${error.message}`, hint }];
+  }
 }
 
 /** Sets of which nothing good came for too long, or nothing ever. */
@@ -140,7 +155,7 @@ function contradictions(survey: Survey, inventory: Inventory): Alarm[] {
         kind: "integrity",
         hub,
         set,
-        problem: `and ${faults.length - FAULTS_TOLD_MAX} more faults`,
+        problem: `and ${formatCounted(faults.length - FAULTS_TOLD_MAX, "more fault")}`,
       });
     }
   }
@@ -157,7 +172,9 @@ function contradictions(survey: Survey, inventory: Inventory): Alarm[] {
 function fullDisk(config: StorageConfig, { daysUntilFull, freeBytes }: Survey): Alarm[] {
   if (freeBytes === 0) return [{ kind: "disk", problem: "the store's disk is full" }];
   if (daysUntilFull === undefined || daysUntilFull >= config.diskDaysMin) return [];
-  const problem = `the store's disk is full in ${Math.floor(daysUntilFull)} days at the present rate`;
+  const problem = `the store's disk is full in ${
+    formatCounted(Math.floor(daysUntilFull), "day")
+  } at the present rate`;
   return [{ kind: "disk", problem: `${problem}; the limit is ${config.diskDaysMin} days` }];
 }
 
@@ -254,10 +271,10 @@ function metricsOf(
 /** The error that the most urgent alarm makes. */
 function alarmError(alarms: readonly Alarm[]): BackupError {
   const kind = URGENCY.find((urgent) => alarms.some((alarm) => alarm.kind === urgent))!;
-  const { hub, set, problem } = alarms.find((alarm) => alarm.kind === kind)!;
+  const { hub, set, problem, hint = HINTS[kind] } = alarms.find((alarm) => alarm.kind === kind)!;
   const place = [hub, set].filter((name) => name !== undefined).join("/") || "the store";
-  const more = alarms.length > 1 ? `, and ${alarms.length - 1} more alarms` : "";
-  return new BackupError(`Cannot call ${place} safe: ${problem}${more}`, { kind, hint: HINTS[kind] });
+  const more = alarms.length > 1 ? `, and ${formatCounted(alarms.length - 1, "more alarm")}` : "";
+  return new BackupError(`Cannot call ${place} safe: ${problem}${more}`, { kind, hint });
 }
 
 const HINTS: Readonly<Record<Alarm["kind"], string>> = {
@@ -270,8 +287,10 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
 serveStep<StorageJob>(import.meta, async ({ config, options }, { host, result }) => {
   await Promise.resolve();
   const report = watch(host, config, { prometheus: textOf(options.prometheus) });
-  const tell = ({ kind, hub, set, problem }: Alarm) =>
-    `${kind.toUpperCase()} ${[hub, set].filter((name) => name !== undefined).join("/")}: ${problem}`;
+  const tell = ({ kind, hub, set, problem }: Alarm) => {
+    const place = [hub, set].filter((name) => name !== undefined).join("/");
+    return `${kind.toUpperCase()}${place && ` ${place}`}: ${problem}`;
+  };
   if (options.json === true) result(JSON.stringify(report));
   else result(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
   if (!report.ok) throw alarmError(report.alarms);

@@ -125,6 +125,21 @@ Deno.test("a verb that finds something wrong prints it all first, and then ends 
     assert.match(printed, /STALE home\/state: the newest good snapshot/);
     assert.equal(error?.kind, "stale");
   });
+  await t.step("watch: metrics that cannot be written keep no other alarm from being told", async () => {
+    using storage = recentStore();
+    const { settings: config, store, signer, root } = storage;
+    Deno.mkdirSync(`${root}/metrics`);
+    writeHistory(store, signer, [new Date(storage.now.getTime() - 2 * DAY_MS)]);
+    const options = { prometheus: `${root}/metrics/out.prom` };
+    const permissions = storagePermissions("watch", config, options);
+    Deno.removeSync(`${root}/metrics`);
+    const stale = await step("watch", config, options, permissions);
+    assert.match(stale.printed, /^STALE home\/state: .*\nDISK: the metrics are not written: Cannot write /);
+    assert.equal(stale.error?.kind, "stale");
+    assert.match(stale.error.message, /, and 1 more alarm$/);
+    writeHistory(store, signer, [storage.now]);
+    assert.equal((await step("watch", config, options, permissions)).error?.kind, "disk");
+  });
   await t.step("with --json nothing is printed before an error, and so no half of an object", async () => {
     using storage = recentStore();
     const { printed, error } = await step("retain", storage.settings, { json: true, hub: "hoem" });
