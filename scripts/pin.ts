@@ -13,7 +13,7 @@ import type { Host } from "./host/host.ts";
 import { chosenSets, refreshInventory } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
-import { requiredText, type StorageJob } from "./host/storage_job.ts";
+import { requiredText, scopeOf, type StorageJob } from "./host/storage_job.ts";
 
 /** What to pin. */
 export interface PinOptions {
@@ -53,7 +53,7 @@ export function pin(host: Host, config: StorageConfig, { change }: PinOptions): 
     if (known?.state !== "present" && known?.state !== "unreadable") {
       throw new BackupError(`Cannot pin ${hub}/${set}/${id}: there is no such snapshot here`, {
         kind: "usage",
-        hint: "`hapi-backup list --store <store>` shows those that are",
+        hint: `\`hapi-backup storage list --hub ${hub} --set ${set}\` shows those that are`,
       });
     }
     ledger.setPin(known.key, change.why);
@@ -66,7 +66,18 @@ export function pin(host: Host, config: StorageConfig, { change }: PinOptions): 
 serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
   await Promise.resolve();
   const id = textOf(options.id);
-  const pins = pin(
+  if (id === undefined && (options.remove === true || options.why !== undefined)) {
+    throw new BackupError(
+      `Cannot ${options.remove === true ? "take back a pin" : "pin"}: no snapshot is named`,
+      {
+        kind: "usage",
+        hint:
+          "name it by its id: `hapi-backup pin` lists what is pinned, `hapi-backup storage list` what is there",
+      },
+    );
+  }
+  const scope = scopeOf(options);
+  const all = pin(
     host,
     config,
     id === undefined ? {} : {
@@ -78,6 +89,9 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
       },
     },
   );
+  const pins = id !== undefined
+    ? all
+    : all.filter(({ hub, set }) => (scope.hub ?? hub) === hub && (scope.set ?? set) === set);
   const rows = pins.map(({ hub, set, id, why }) => [`${hub}/${set}`, id, why]);
   print(
     options.json === true
