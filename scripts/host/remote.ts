@@ -120,7 +120,9 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
       `Cannot open store ${spec}: no ${identityFile ? "known hosts file" : "key"} is named`,
       {
         kind: "usage",
-        hint: "name the key that may only read (readIdentityFile) and the pinned host key (knownHostsFile)",
+        hint:
+          "name the key that may only read with --ssh-key (readIdentityFile of a destination), and the file with " +
+          "the pinned host key with --known-hosts (knownHostsFile)",
       },
     );
   }
@@ -355,9 +357,18 @@ async function pullParts(
   for (const part of parts) {
     const file = `${folder}/${path}/${part.name}`;
     const stat = lstatIfThere(host.fs, file);
-    if (!stat || (stat.type === "file" && stat.bytes === part.bytes)) continue;
+    if (stat?.type === "file" && stat.bytes === part.bytes) continue;
+    // Its reader names the place here, which is gone afterwards: the one there is told now.
+    const there = `${path}/${part.name} of ${source.name}`;
+    if (!stat) {
+      host.report.warn(`${there} was not sent: it is missing, cannot be read, or is larger than sealed`);
+      continue;
+    }
     // Left out rather than handed on: its reader then says that it is missing.
-    host.report.warn(`${file} is not what the seal says (${stat.type}, ${stat.bytes} bytes); it is not used`);
+    host.report.warn(
+      `${there} is not what the seal says (a ${stat.type} of ${stat.bytes} bytes where it says ${part.bytes}); ` +
+        "it is not used",
+    );
     if (exists(host.fs, file)) removeIfThere(host.fs, file);
   }
 }
