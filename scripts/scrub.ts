@@ -98,7 +98,9 @@ export async function scrub(
 }
 
 function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): ScrubReport {
-  const key = config.receiptKeyFile === undefined ? undefined : readSigningKey(host, config.receiptKeyFile);
+  const key = config.receiptKeyFile === undefined
+    ? undefined
+    : readSigningKey(host, config.receiptKeyFile, "receiptKeyFile");
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const wanted = chosenSets(config, inventory, options.hub, options.set);

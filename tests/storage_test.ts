@@ -14,6 +14,7 @@ import {
 import { fingerprintOf, publicKeyOf } from "../scripts/core/openssh_key.ts";
 import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
 import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/receipt.ts";
+import { shellQuote } from "../scripts/core/shell.ts";
 import { parseStorageConfig } from "../scripts/core/storage_config.ts";
 import { formatMetrics } from "../scripts/core/prometheus.ts";
 import type { Fs } from "../scripts/host/host.ts";
@@ -895,6 +896,12 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
   Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
   const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
   const written = writeHistory(store, signer, timesUntil(storage.now, 3));
+  await assert.rejects(scrub(host, storage.withConfig({ receiptKeyFile: `${root}/none` })), {
+    kind: "key",
+    hint: `make one with \`ssh-keygen -t ed25519 -N '' -f ${
+      shellQuote(`${root}/none`)
+    }\`, or name another as receiptKeyFile`,
+  });
   const report = await scrub(host, config);
   assert.deepEqual(report.receipts, [{ hub: HUB }]);
   const read = () => ({

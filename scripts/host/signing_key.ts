@@ -1,5 +1,6 @@
 /**
- * The hub's signing key: an OpenSSH Ed25519 key file, read where seals are made and nowhere else.
+ * A signing key: an OpenSSH Ed25519 key file, read where seals (on the hub) or receipts (on the storage host) are
+ * made and nowhere else.
  *
  * @module
  */
@@ -10,8 +11,17 @@ import { shellQuote } from "../core/shell.ts";
 import { isMissing } from "./fs.ts";
 import type { Host } from "./host.ts";
 
-/** Reads the signing key. @throws {BackupError} (key) If it is missing, unreadable, or not a plain Ed25519 key. */
-export function readSigningKey({ fs, report }: Pick<Host, "fs" | "report">, path: string): SshPrivateKey {
+/**
+ * Reads a signing key.
+ *
+ * @param named The configuration's key that names it.
+ * @throws {BackupError} (key) If it is missing, unreadable, or not a plain Ed25519 key.
+ */
+export function readSigningKey(
+  { fs, report }: Pick<Host, "fs" | "report">,
+  path: string,
+  named: "signingKeyFile" | "receiptKeyFile" = "signingKeyFile",
+): SshPrivateKey {
   let text: string;
   try {
     if ((fs.stat(path).mode & 0o077) !== 0) {
@@ -23,7 +33,11 @@ export function readSigningKey({ fs, report }: Pick<Host, "fs" | "report">, path
       `Cannot read signing key ${path}: ${isMissing(error) ? "there is none" : reasonOf(error)}`,
       {
         kind: "key",
-        hint: "make one with `ssh-keygen -t ed25519 -N '' -f FILE`, and name it as signingKeyFile",
+        hint: isMissing(error)
+          ? `make one with \`ssh-keygen -t ed25519 -N '' -f ${
+            shellQuote(path)
+          }\`, or name another as ${named}`
+          : `this user must be able to read it; ${named} names it`,
       },
     );
   }
