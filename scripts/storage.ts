@@ -8,6 +8,7 @@ import { authorizeText } from "./core/authorize.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatDuration, formatTable } from "./core/format.ts";
 import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
+import { parsePublicKeyLine } from "./core/openssh_key.ts";
 import { textOf } from "./core/option_flags.ts";
 import type { Standing } from "./core/retention.ts";
 import { isDamage } from "./core/standing.ts";
@@ -212,11 +213,22 @@ export function authorize(
 ): string {
   const read = (path: string) => {
     const text = readTextIfThere(host.fs, path);
-    if (text !== undefined) return text;
-    throw new BackupError(`Cannot read public key ${path}: there is no such file`, {
-      kind: "key",
-      hint: "make a key on the hub with `ssh-keygen -t ed25519 -N '' -f FILE`, and give FILE.pub here",
-    });
+    if (text === undefined) {
+      throw new BackupError(`Cannot read public key ${path}: there is no such file`, {
+        kind: "key",
+        hint: "make a key on the hub with `ssh-keygen -t ed25519 -N '' -f FILE`, and give FILE.pub here",
+      });
+    }
+    try {
+      parsePublicKeyLine(text);
+    } catch (error) {
+      if (!(error instanceof BackupError)) throw error;
+      throw new BackupError(`Cannot authorize the key in ${path}: ${error.message}`, {
+        kind: "key",
+        ...(error.hint ? { hint: error.hint } : {}),
+      });
+    }
+    return text;
   };
   return authorizeText(config, hubNamed(config, hub), {
     writeKey: read(keyFile),

@@ -974,6 +974,16 @@ Deno.test("authorize() prints a line that confines the key, and refuses what wou
   assert.throws(() => authorize(host, config, { ...options, keyFile: `${root}/none` }), { kind: "key" });
   Deno.writeTextFileSync(`${root}/key.pub`, "ssh-rsa AAAA x");
   assert.throws(() => authorize(host, config, options), { kind: "key" });
+  Deno.writeTextFileSync(`${root}/read.pub`, "ssh-rsa AAAA x");
+  assert.throws(
+    () => authorize(host, config, { ...options, readKeyFile: `${root}/read.pub` }),
+    (error: BackupError) => error.message.startsWith(`Cannot authorize the key in ${root}/key.pub: `),
+  );
+  Deno.writeTextFileSync(`${root}/key.pub`, key);
+  assert.throws(
+    () => authorize(host, config, { ...options, readKeyFile: `${root}/read.pub` }),
+    (error: BackupError) => error.message.startsWith(`Cannot authorize the key in ${root}/read.pub: `),
+  );
 });
 
 Deno.test("parseStorageConfig() names the file, the line, the key and what is wrong with it", () => {
