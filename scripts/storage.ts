@@ -6,7 +6,7 @@
 
 import { authorizeText } from "./core/authorize.ts";
 import { BackupError } from "./core/errors.ts";
-import { formatBytes, formatCount, formatDuration, formatTable } from "./core/format.ts";
+import { formatBytes, formatCount, formatCounted, formatDuration, formatTable } from "./core/format.ts";
 import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
 import { parsePublicKeyLine } from "./core/openssh_key.ts";
 import { textOf } from "./core/option_flags.ts";
@@ -268,7 +268,7 @@ function describe(status: StorageStatus): string {
   const free = status.freeBytes === null ? "" : `, ${formatBytes(status.freeBytes)} free`;
   const full = status.daysUntilFull === null
     ? ""
-    : `, full in ${formatCount(status.daysUntilFull)} days at this rate`;
+    : `, full in ${formatCounted(status.daysUntilFull, "day")} at this rate`;
   return [
     formatTable([head, ...rows]),
     `${formatBytes(status.bytes)} stored${free}${full}`,
@@ -276,8 +276,14 @@ function describe(status: StorageStatus): string {
     ...status.lastGoodDrills.map(({ hub, snapshot, at }) =>
       `last good drill of ${hub}: ${snapshot} at ${at}`
     ),
-    ...status.foreign > 0 ? [`${formatCount(status.foreign)} foreign entries: scrub lists them`] : [],
-    ...status.unfinishedUploads > 0 ? [`${formatCount(status.unfinishedUploads)} unfinished uploads`] : [],
+    ...status.foreign > 0
+      ? [
+        `${formatCount(status.foreign)} foreign ${
+          status.foreign === 1 ? "entry" : "entries"
+        }: scrub lists them`,
+      ]
+      : [],
+    ...status.unfinishedUploads > 0 ? [formatCounted(status.unfinishedUploads, "unfinished upload")] : [],
     ...status.floods.map(({ hub, problem }) => `FLOOD from ${hub}: ${problem}`),
     ...status.sets.filter(({ problems }) => problems > 0)
       .map(({ hub, set, problems }) =>

@@ -8,7 +8,7 @@
 
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCount } from "./core/format.ts";
+import { formatBytes, formatCount, formatCounted } from "./core/format.ts";
 import { partsRead, type SavedDatabase } from "./core/manifest.ts";
 import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
@@ -83,7 +83,7 @@ export async function verify(
   const manifest = await check(
     "manifest",
     () => openManifest(opening, openSeal(opening, id)),
-    ({ databases, files }) => `${databases.length} databases and ${files.length} files`,
+    whatIn,
   );
   if (!manifest) return checks;
   const involved = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
@@ -91,14 +91,14 @@ export async function verify(
   await check(
     "parts",
     () => requireParts(host, opening, involved),
-    ({ count, bytes }) => `${count} parts, ${formatBytes(bytes)}: sizes and SHA-256 as sealed`,
+    ({ count, bytes }) =>
+      `${formatCounted(count, "part")}, ${formatBytes(bytes)}: sizes and SHA-256 as sealed`,
   );
 
   const restored = await check(
     "decrypted and rebuilt",
     () => restore(opening, id, `${scratch}/restored`),
-    ({ databases, files }) =>
-      `${databases.length} databases and ${files.length} files: every SHA-256 as in the manifest`,
+    (found) => `${whatIn(found)}: every SHA-256 as in the manifest`,
   );
   if (!restored) return checks;
   const root = `${scratch}/restored`;
@@ -111,7 +111,7 @@ export async function verify(
   await check(
     "no secret shows in the store",
     () => requireHidden(opening, restored, involved, root),
-    (count) => `${count} secret values looked for`,
+    (count) => `${formatCounted(count, "secret value")} looked for`,
   );
   for (const database of restored.databases) {
     if (extras.home !== undefined) reportMovedOn(host, database, extras.home, checks);
@@ -127,7 +127,7 @@ export async function verify(
           if (served !== saved) throw new Error(`the hub serves ${served} sessions, and ${saved} were saved`);
           return served;
         },
-        (served) => `${formatCount(served)} sessions, as saved`,
+        (served) => `${formatCounted(served, "session")}, as saved`,
       );
     }
   }
@@ -145,6 +145,11 @@ type RunCheck = <T>(
   work: () => T | Promise<T>,
   say: (value: T) => string,
 ) => Promise<T | undefined>;
+
+/** What is in a snapshot. */
+function whatIn({ databases, files }: { databases: readonly unknown[]; files: readonly unknown[] }): string {
+  return `${formatCounted(databases.length, "database")} and ${formatCounted(files.length, "file")}`;
+}
 
 async function checkDatabase(
   host: Host,

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import type { Manifest } from "../scripts/core/manifest.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { describeSnapshot } from "../scripts/core/reports.ts";
 import { chooseSnapshot } from "../scripts/core/select.ts";
 import type { Seal } from "../scripts/core/seal.ts";
 import { openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
@@ -21,6 +22,22 @@ async function failing(home: Home, id: SnapshotId): Promise<string[]> {
   Deno.removeSync(scratch, { recursive: true });
   return checks.filter(({ ok }) => !ok).map(({ name }) => name);
 }
+
+Deno.test("one of a thing is told without a plural", async () => {
+  using home = await makeHome();
+  home.sql("DROP TABLE messages; DELETE FROM sessions; CREATE TABLE more (id); INSERT INTO more VALUES (1)");
+  Deno.removeSync(`${home.home}/.hapi/settings.json`);
+  const report = await home.backup();
+  const opening = await home.opening();
+  const seals = readSet(home.host.fs, opening.set).filter(isSealed);
+  const scratch = Deno.makeTempDirSync();
+  const checks = await verify(opening, seals, report.id, scratch);
+  Deno.removeSync(scratch, { recursive: true });
+  const said = [describeSnapshot(report), ...checks.map(({ detail }) => detail)].join("\n");
+  assert.match(said, /1 row in all, 1 more table$/m);
+  assert.match(said, /^1 database and 1 file$/m);
+  assert.doesNotMatch(said, /(?<![\d,.])1 (databases|files|parts|rows|more tables|tables|secret values)/);
+});
 
 Deno.test("what a manifest or seal says wrong of a database that is whole fails the very line that is about it", async () => {
   using home = await makeHome();

@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { formatBytes, formatCount, formatCounted, formatTime } from "./format.ts";
+import { formatBytes, formatCounted, formatTime } from "./format.ts";
 import { type DetailedSuspicion, gateHint } from "./gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./manifest.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "./names.ts";
@@ -94,7 +94,11 @@ export function describeSnapshot(report: EncryptReport): string {
     if (sessions !== undefined && messages !== undefined) named.push(formatCounted(messages, "message"));
     const left = named.length > 0 ? Object.keys(others).length : Object.keys(tables).length;
     return `${source}: ${
-      [...named, `${formatCount(total)} rows in all`, `${left}${named.length > 0 ? " more" : ""} tables`]
+      [
+        ...named,
+        `${formatCounted(total, "row")} in all`,
+        formatCounted(left, named.length > 0 ? "more table" : "table"),
+      ]
         .join(", ")
     }`;
   });
@@ -138,10 +142,10 @@ export function describeRestore(
     ...report.databases.map(({ place, bytes, rows }) => {
       const sessions = rows.sessions === undefined ? "" : `${formatCounted(rows.sessions, "session")}, `;
       const total = Object.values(rows).reduce((sum, count) => sum + count, 0);
-      return `  ${place}: ${sessions}${formatCount(total)} rows, ${formatBytes(bytes)}`;
+      return `  ${place}: ${sessions}${formatCounted(total, "row")}, ${formatBytes(bytes)}`;
     }),
     ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${place}: ${formatBytes(bytes)}`) : []),
-    `  ${formatCount(report.files.filter(({ type }) => type === "file").length)} files`,
+    `  ${formatCounted(report.files.filter(({ type }) => type === "file").length, "file")}`,
   ];
   const from = `${report.manifest.set} ${report.snapshot}, ${localTime(report.snapshot)}`;
   if (job.dryRun) return [`would restore ${from}:`, ...what].join("\n");
