@@ -7,6 +7,7 @@
  * @module
  */
 
+import { formatDuration } from "./format.ts";
 import type { SnapshotId } from "./names.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import { isTimely, type Standing } from "./retention.ts";
@@ -216,10 +217,10 @@ export function clockDoubt(
   if (lastMs === undefined) return undefined;
   const minutes = Math.round((nowMs - lastMs) / 60_000);
   if (minutes < -CLOCK_BACK_MINUTES_MAX) {
-    return `this host's clock is ${-minutes} minutes behind an earlier run`;
+    return `this host's clock is ${formatDuration(-minutes * 60)} behind an earlier run`;
   }
   if (minutes > gapDaysMax * 24 * 60) {
-    return `this host's clock is ${Math.round(minutes / 1440)} days ahead of the last run`;
+    return `this host's clock is ${formatDuration(minutes * 60)} ahead of the last run`;
   }
   return undefined;
 }
