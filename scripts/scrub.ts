@@ -107,7 +107,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
   const totalBytes = wanted
     .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
   const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
-  const reading = new Reading(host, config, ledger, inventory.foreign, options, bytesMax);
+  const reading = new Reading(host, config, ledger, inventory, options, bytesMax);
   ledger.relax();
   const order = ledger.scrubOrder(options.hub, options.set);
   let done = 0;
@@ -168,7 +168,7 @@ class Reading {
     private readonly host: Host,
     private readonly config: StorageConfig,
     private readonly ledger: Ledger,
-    private readonly foreign: CutList<Foreign>,
+    private readonly inventory: Inventory,
     private readonly options: ScrubOptions,
     private readonly totalBytes: number,
   ) {
@@ -215,12 +215,19 @@ class Reading {
       if (this.#isOver(part.bytes)) return false;
       const problem = problemWithPart(fs, snapshot.folder, part, (count) => this.#took(count));
       if (problem !== undefined && this.ledger.snapshot(key)?.state !== "present") return true;
-      this.ledger.recordPart(key, name, this.host.now().getTime(), problem);
+      this.ledger.recordPart(key, name, this.#believedMs(), problem);
       this.#counts.parts++;
     }
     this.#counts.snapshots++;
     this.#lookForForeign(snapshot.folder, parts);
     return true;
+  }
+
+  /** Now, or what is surely past: a date ahead would count as read for as long as the clock was wrong. */
+  #believedMs(): number {
+    const nowMs = this.host.now().getTime();
+    if (this.inventory.clockDoubt === undefined) return nowMs;
+    return Math.min(nowMs, this.ledger.clockMark() ?? nowMs);
   }
 
   /** Notes something about a seal, unless retention has taken the snapshot away meanwhile. */
@@ -242,7 +249,10 @@ class Reading {
       const what = isPartName(name)
         ? "is a part that the seal does not name"
         : "does not belong to a snapshot";
-      this.foreign.add({ path: `${folder}/${name}`, reason: type === "file" ? what : `is a ${type}` });
+      this.inventory.foreign.add({
+        path: `${folder}/${name}`,
+        reason: type === "file" ? what : `is a ${type}`,
+      });
     }
   }
 

@@ -487,6 +487,26 @@ Deno.test("retain() refuses when the clock jumps back or far ahead, until a pers
   assert.notDeepEqual(trusted.sets[0]!.removed, []);
 });
 
+Deno.test("what is read while the clock is far ahead is not taken for read until then", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  const start = storage.now.getTime();
+  storage.now = new Date(start + 3650 * DAY_MS);
+  const ahead = await scrub(host, config);
+  assert.deepEqual([ahead.ok, ahead.read.snapshots], [true, 1]);
+  assert.equal(ahead.sets[0]!.oldestReadAt, new Date(start).toISOString());
+  storage.now = new Date(start + 6 * DAY_MS);
+  assert.equal(storageStatus(host, config).clockDoubt, null);
+  for (let days = 12; days <= 42; days += 6) {
+    storage.now = new Date(start + days * DAY_MS);
+    storageStatus(host, config);
+  }
+  const { alarms } = watch(host, config);
+  assert(alarms.some(({ problem }) => problem.startsWith("scrub has not read all of it for 42 days")));
+});
+
 Deno.test("what comes while the clock is in doubt is dated once it is not, and stays until then", async () => {
   using storage = makeStorageHost({
     retention: { keepWithinDays: 1, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
