@@ -191,11 +191,18 @@ export function forget(host: Host, config: StorageConfig, options: ForgetOptions
   const key = ledger.setKey(hub, set);
   const known = ledger.snapshots(key).find((snapshot) => snapshot.id === id);
   if (known && known.state !== "gone") {
-    throw new BackupError(`Cannot forget ${hub}/${set}/${id}: it is ${known.state}, not gone`, {
-      kind: "usage",
-      hint:
-        "what is there is removed by `hapi-backup retain`; move it out of the store by hand if it is forged",
-    });
+    const isRemoved = known.state === "removed" || known.state === "removing";
+    throw new BackupError(
+      `Cannot forget ${hub}/${set}/${id}: ${
+        isRemoved ? "retention removed it" : `it is ${known.state}, not gone`
+      }`,
+      {
+        kind: "usage",
+        hint: isRemoved
+          ? "that it is not there is no fault: there is nothing to forget"
+          : "what is there is removed by `hapi-backup retain`; move it out of the store by hand if it is forged",
+      },
+    );
   }
   ledger.forget(key, id, options.why, host.now().getTime());
 }

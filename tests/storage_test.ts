@@ -696,8 +696,13 @@ Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back"
   assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: "before 2.0" } }), [
     { hub: HUB, set: STATE, id, why: "before 2.0" },
   ]);
-  const kept = (await retain(host, config, { apply: true })).sets[0]!.keep.map((decision) => decision.id);
+  const first = await retain(host, config, { apply: true });
+  const kept = first.sets[0]!.keep.map((decision) => decision.id);
   assert.deepEqual(kept.slice(0, 2), [written[0]!.seal.id, id]);
+  assert.throws(
+    () => forget(host, config, { hub: HUB, set: STATE, id: first.sets[0]!.removed[0]!, why: "x" }),
+    { kind: "usage", message: /retention removed it$/, hint: /nothing to forget/ },
+  );
   assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: undefined } }), []);
   const after = await retain(host, config, { apply: true });
   assert(after.sets[0]!.removed.includes(id));
