@@ -83,9 +83,9 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
     id === undefined ? {} : {
       change: {
         id,
-        hub: requiredText(options, "hub"),
-        set: requiredText(options, "set"),
-        why: options.remove === true ? undefined : requiredText(options, "why"),
+        hub: requiredText("pin", options, "hub"),
+        set: requiredText("pin", options, "set"),
+        why: options.remove === true ? undefined : requiredText("pin", options, "why"),
       },
     },
   );

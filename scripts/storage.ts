@@ -321,8 +321,8 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
     }
     case "authorize": {
       const text = authorize(host, config, {
-        hub: requiredText(options, "hub"),
-        keyFile: requiredText(options, "key"),
+        hub: requiredText("storage", options, "hub"),
+        keyFile: requiredText("storage", options, "key"),
         readKeyFile: textOf(options.readKey),
         from: textOf(options.from),
       });
@@ -330,10 +330,10 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
     }
     case "forget": {
       const wanted = {
-        hub: requiredText(options, "hub"),
-        set: requiredText(options, "set"),
-        id: requiredText(options, "snapshot"),
-        why: requiredText(options, "why"),
+        hub: requiredText("storage", options, "hub"),
+        set: requiredText("storage", options, "set"),
+        id: requiredText("storage", options, "snapshot"),
+        why: requiredText("storage", options, "why"),
       };
       forget(host, config, wanted);
       return say(`forgot ${wanted.hub}/${wanted.set}/${wanted.id}`, { ok: true, forgot: wanted });

@@ -21,7 +21,9 @@ import {
 
 interface Outcome {
   readonly printed: string;
-  readonly error: { readonly kind: ErrorKind; readonly message: string } | undefined;
+  readonly error:
+    | { readonly kind: ErrorKind; readonly message: string; readonly hint: string | undefined }
+    | undefined;
 }
 
 /** Runs a verb as the command line does. */
@@ -46,7 +48,7 @@ async function step(
     return { printed, error: undefined };
   } catch (error) {
     if (!(error instanceof BackupError)) throw error;
-    return { printed, error: { kind: error.kind, message: error.message } };
+    return { printed, error: { kind: error.kind, message: error.message, hint: error.hint } };
   }
 }
 
@@ -167,6 +169,8 @@ Deno.test("a verb that finds something wrong prints it all first, and then ends 
     for (const [verb, options] of wrong) {
       assert.equal((await step(verb, config, options)).error?.kind, "usage", JSON.stringify(options));
     }
+    const pinned = await step("pin", config, { id: "20260101T000000Z", hub: HUB, set: "state" });
+    assert.match(pinned.error!.hint!, /^`hapi-backup pin --help`/);
   });
 });
 

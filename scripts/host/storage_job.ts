@@ -32,12 +32,12 @@ export function scopeOf(options: StorageJob["options"]): Scope {
 }
 
 /** An option's text. @throws {BackupError} (usage) If it was not given. */
-export function requiredText(options: StorageJob["options"], name: string): string {
+export function requiredText(verb: "pin" | "storage", options: StorageJob["options"], name: string): string {
   const text = textOf(options[name]);
   if (text !== undefined && text.trim() !== "") return text;
   throw new BackupError(`Cannot go on: ${flagNamed(name)} is missing`, {
     kind: "usage",
-    hint: "`hapi-backup <verb> --help` shows an example",
+    hint: `\`hapi-backup ${verb} --help\` says what it is, and shows an example`,
   });
 }
 
