@@ -61,6 +61,16 @@ Deno.test("status tells the last run, growth, what is off the machine and how ol
   );
 });
 
+Deno.test("status says that the newest snapshot is ahead of the clock, and gives no age below zero", async () => {
+  using home = await makeHome();
+  home.now = new Date(Date.now() + 400 * 86_400_000);
+  await home.backup();
+  const { code, stdout } = await home.cli(["status"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/m);
+  assert.doesNotMatch(stdout, /-\d+ s/);
+});
+
 Deno.test("a chart's columns are equal times, its heights count from zero, and gaps stay gaps", () => {
   const at = (hour: number) => new Date(Date.UTC(2026, 0, 1, hour));
   const line = [0, 1, 2, 9].map((hour) => ({ at: at(hour), value: hour === 9 ? 100 : 50 }));

@@ -67,7 +67,14 @@ const isNeverTaken = ({ snapshots, stale, lastRun }: SetStatus & SetPast): boole
 function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, paint: Paint): string {
   const name = paint.strong(`${set}:`);
   if (newest === undefined) return `${name} ${paint.bad("NO GOOD SNAPSHOT")}`;
-  const age = `newest good snapshot ${timeOf(newest)}, ${formatDuration(ageSeconds!)} ago`;
+  // Two runs within a second give the later one an id that is a moment ahead.
+  if (ageSeconds! < -60) {
+    const ahead = formatDuration(-ageSeconds!);
+    return `${name} ${
+      paint.doubtful(`newest good snapshot ${timeOf(newest)}, ${ahead} AHEAD OF THIS CLOCK`)
+    }`;
+  }
+  const age = `newest good snapshot ${timeOf(newest)}, ${formatDuration(Math.max(0, ageSeconds!))} ago`;
   return `${name} ${stale ? paint.bad(`${age} - TOO OLD (limit ${maxAgeHours} h)`) : paint.good(age)}`;
 }
 
