@@ -274,6 +274,20 @@ Deno.test("no recipient, a bad one, no signing key: each is told before anything
   }
 });
 
+Deno.test("an option given twice, with two values, is refused and not half heard: exit 2", async () => {
+  using home = await makeHome();
+  const twice = ["--set", "state", "--set", "voice"];
+  assertError(await home.cli(["backup", ...twice]), 2, /--set voice: --set state was given before/, /once/);
+  const identities = ["--identity", home.identityFile, "--identity", `${home.dir}/other.txt`];
+  assertError(
+    await home.cli(["restore", "--to", `${home.dir}/out`, ...identities]),
+    2,
+    /--identity .*other\.txt: --identity .* was given before/,
+    /into one file/,
+  );
+  assert.equal((await home.cli(["list", "--set", "state", "--set", "state"])).code, 0);
+});
+
 Deno.test("a wrong identity names the recipients that are needed: exit 7; so do none, and one that is missing", async () => {
   using home = await makeHome();
   await home.backup();

@@ -133,7 +133,10 @@ function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) 
       const argument = new Argument(name, text);
       command.addArgument(choices ? argument.choices(choices) : argument);
     }
-    for (const option of [...spec.options, ...GLOBAL_OPTIONS]) command.addOption(makeOption(option));
+    for (const option of [...spec.options, ...GLOBAL_OPTIONS]) {
+      command.addOption(makeOption(option));
+      refuseRepeated(command, option);
+    }
     command.action(async (...given: unknown[]) => {
       const names = (spec.arguments ?? []).map(({ name }) => name.replace(/[<>[\].]/g, ""));
       const options: Record<string, unknown> = { ...command.opts() };
@@ -150,6 +153,24 @@ function makeOption({ flags, text, default: value, choices, many }: OptionSpec):
   if (choices) option.choices(choices);
   if (many) option.argParser((next: string, before: string[] | undefined) => [...before ?? [], next]);
   return option;
+}
+
+/** The last of two would count, and the other set, identity or store be left out without a word. */
+function refuseRepeated(command: Command, { flags, many }: OptionSpec): void {
+  if (many || !flags.includes(" ")) return;
+  const name = flags.split(" ")[0]!.slice(2);
+  let before: string | undefined;
+  command.on(`option:${name}`, (value: string) => {
+    if (before !== undefined && before !== value) {
+      throw new BackupError(`Cannot use --${name} ${value}: --${name} ${before} was given before it`, {
+        kind: "usage",
+        hint: name === "identity"
+          ? "put all of them into one file, one below the other"
+          : `give --${name} once`,
+      });
+    }
+    before = value;
+  });
 }
 
 /** What of the environment the configuration's defaults depend on. */
