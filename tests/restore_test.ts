@@ -223,6 +223,31 @@ Deno.test("restore in place refuses while a process has the database open, and n
   assert.equal(countMessages(home.database), 300);
 });
 
+Deno.test("the script that undoes a restore refuses while a process has the database open, and names it", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const done = await inPlace(home, made.id);
+  const reader = new Deno.Command("sqlite3", { args: [home.database], stdin: "piped", stdout: "piped" })
+    .spawn();
+  const writer = reader.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("SELECT 'open' FROM sessions;\n"));
+  const answers = reader.stdout.getReader();
+  await answers.read();
+  const before = await liveFiles(home);
+  const { code, stderr } = await new Deno.Command("sh", { args: [done.undoScript], stdin: "null" }).output();
+  const told = new TextDecoder().decode(stderr);
+  const after = await liveFiles(home);
+  await writer.close();
+  await answers.cancel();
+  await reader.status;
+  assert.equal(code, 1, told);
+  assert.match(told, new RegExp(`process ${reader.pid} has .*hapi\\.db open\\.\nStop it first`));
+  assert.deepEqual(after, before);
+
+  await output("sh", [done.undoScript]);
+  assert.equal(countMessages(home.database), 800);
+});
+
 Deno.test("a database that is a link is restored to where the link points, and so are files that were named", async () => {
   using home = await makeHome();
   for (

@@ -282,13 +282,29 @@ function undoScript(moves: readonly Move[]): string {
       "fi",
     ];
   });
+  const databases = moves.flatMap((move) =>
+    move.kind === "place" && move.ends.length > 0 ? [quote(move.path)] : []
+  );
   return `#!/bin/sh
 # Undoes a restore in place: what it put there is renamed to *.restored-*, what it set aside comes back.
-# Stop the hub first.
 set -eu
 there() { [ -e "$1" ] || [ -L "$1" ]; }
-${lines.join("\n")}
+${databases.length === 0 ? "" : refusing(databases)}${lines.join("\n")}
 `;
 }
+
+/** Who has a database open would go on writing to what was renamed, and nobody would look for it there. */
+const refusing = (databases: readonly string[]): string =>
+  `for database in ${databases.join(" ")}; do
+  for open in /proc/[0-9]*/fd/*; do
+    if [ "$open" -ef "$database" ]; then
+      process=\${open#/proc/}
+      echo "Cannot undo the restore: process \${process%%/*} has $database open." >&2
+      echo "Stop it first (for the hub: systemctl --user stop hapi-hub hapi-runner), then run this again." >&2
+      exit 1
+    fi
+  done
+done
+`;
 
 const moving = (from: string, to: string): string => `mv -T -- ${quote(from)} ${quote(to)}`;
