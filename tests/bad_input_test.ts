@@ -328,6 +328,27 @@ Deno.test("a wrong identity names the recipients that are needed: exit 7; so do 
   assert.equal(input.code, 0, input.stderr);
 });
 
+Deno.test("a part that is damaged inside is named, and so is a snapshot that is not there: exit 5", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  home.sql(insertMessages(10));
+  await home.backup();
+  const part = `${home.stored}/${id}/hapi.db.full.zst.age`;
+  const bytes = Deno.readFileSync(part);
+  bytes[bytes.length - 9]! ^= 4;
+  Deno.writeFileSync(part, bytes);
+  const args = ["restore", "--to", `${home.dir}/out`, "--identity", home.identityFile];
+  assertError(
+    await home.cli(args),
+    5,
+    new RegExp(`read .*${id}/hapi\\.db\\.full\\.zst\\.age: chunk \\d+ does not authenticate`),
+    /--store/,
+  );
+
+  Deno.removeSync(`${home.stored}/${id}`, { recursive: true });
+  assertError(await home.cli(args), 5, new RegExp(`state/${id}: it is not in this store`), /--store/);
+});
+
 Deno.test("snapshots without a seal, of a newer format, and by a stranger are told apart, and ignored otherwise", async () => {
   using home = await makeHome();
   const good = await home.backup();

@@ -89,7 +89,12 @@ export async function openPart(
     prepare: () => source.prepare(),
     async *contents() {
       for (;;) {
-        const { bytes, sha256, readBytes } = await source.next();
+        const { bytes, sha256, readBytes } = await source.next().catch((error) => {
+          // What decrypts does not know which file it reads.
+          throw isUndecryptable(error)
+            ? damaged(error.message.replace(/^Cannot decrypt age payload: /, ""))
+            : error;
+        });
         host.checkpoint();
         host.report.progress(`read ${part.name}`, Math.min(readBytes, part.bytes), part.bytes);
         if (!bytes) {
@@ -114,6 +119,9 @@ export async function openPart(
     [Symbol.dispose]: () => kept.dispose(),
   };
 }
+
+const isUndecryptable = (error: unknown): error is BackupError =>
+  error instanceof BackupError && error.message.startsWith("Cannot decrypt age payload: ");
 
 async function openHeaderOf(
   host: Host,

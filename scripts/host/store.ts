@@ -160,7 +160,13 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
     }
     return { ...found, sealed: { seal, bytes, checksum: sealChecksum(bytes) } };
   } catch (error) {
-    if (isMissing(error)) return bad("incomplete", "it has no seal: its upload or its run did not finish");
+    if (isMissing(error)) {
+      const isThere = lstatIfThere(fs, found.folder) !== undefined;
+      return bad(
+        "incomplete",
+        isThere ? "it has no seal: its upload or its run did not finish" : "it is not in this store",
+      );
+    }
     return bad("unreadable", reasonOf(error));
   }
 
