@@ -367,6 +367,9 @@ Deno.test("snapshots without a seal, of a newer format, and by a stranger are to
   const args = ["restore", "--to", `${home.dir}/out`, "--identity", home.identityFile];
   const restored = await home.cli([...args, "--json"]);
   assert.equal(JSON.parse(restored.stdout).snapshot, good.id);
+  for (const newer of folders.slice(0, 2)) {
+    assert.match(restored.stderr, new RegExp(`${newer} is newer than ${good.id}, and cannot be opened: `));
+  }
   assertError(
     await home.cli([...args, "--snapshot", folders[1]!]),
     5,

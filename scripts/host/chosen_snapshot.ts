@@ -13,7 +13,7 @@ import type { Host } from "./host.ts";
 import { type KeyOptions, readKeys } from "./keys.ts";
 import { chooseStored, type Opening } from "./open_snapshot.ts";
 import { rebuildDatabase } from "./rebuild.ts";
-import { isSealed, readSetIfThere } from "./store.ts";
+import { isSealed, readSetIfThere, type StoredSnapshot } from "./store.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
 
 /** What a person gives to name snapshots and to open them. */
@@ -45,6 +45,7 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
       seals: stored.filter(isSealed).map(({ sealed }) => sealed.seal),
       async choose(which) {
         const { id, sealed: { seal } } = chooseStored(which, stored, Math.random());
+        if (which === "latest") warnOfNewer(host, id, stored);
         await store.fetch(set, [...seal.needs, id]);
         return id;
       },
@@ -53,6 +54,15 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
   } catch (error) {
     await store[Symbol.asyncDispose]();
     throw error;
+  }
+}
+
+/** Who asks for the latest is to know of one that came later and cannot be had. */
+function warnOfNewer({ report }: Host, chosen: SnapshotId, stored: readonly StoredSnapshot[]): void {
+  for (const { id, sealed } of stored) {
+    if (id > chosen && sealed.seal === undefined) {
+      report.warn(`${id} is newer than ${chosen}, and cannot be opened: ${sealed.problem}`);
+    }
   }
 }
 
