@@ -326,6 +326,21 @@ Deno.test("a wrong identity names the recipients that are needed: exit 7; so do 
     stdin: Deno.readTextFileSync(home.identityFile),
   });
   assert.equal(input.code, 0, input.stderr);
+
+  const again = ["restore", "--to", `${home.dir}/again`];
+  assertError(await home.cli([...again, "--identity", home.home]), 7, /it is a folder/, /--identity FILE/);
+  const encrypted = { stdin: "age-encryption.org/v1\n-> scrypt" };
+  assertError(
+    await home.cli([...again, "--identity", "-"], encrypted),
+    7,
+    /identity file on standard input: it needs its passphrase/,
+    /age -d FILE/,
+  );
+  // As a password manager gives it.
+  const piped = await home.cli(again, {
+    under: ["bash", "-c", 'exec "$@" --identity <(cat "$0")', home.identityFile],
+  });
+  assert.equal(piped.code, 0, piped.stderr);
 });
 
 Deno.test("a part that is damaged inside is named, and so is a snapshot that is not there: exit 5", async () => {

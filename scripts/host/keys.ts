@@ -14,7 +14,7 @@ import { decryptIdentityFile, type Identity, isEncryptedIdentityFile, readIdenti
 /** What a person may give on the command line. */
 export interface KeyOptions {
   readonly identity?: string;
-  /** The text of an identity file, where it was read from standard input. */
+  /** The text of an identity file, where it was read from standard input, or from a pipe that `identity` names. */
   readonly identityText?: string;
   /** For an identity file that a passphrase protects. */
   readonly passphrase?: string;
@@ -39,14 +39,14 @@ export async function readKeys(host: Pick<Host, "fs">, config: Config, options: 
         "bring the identity file that you keep off the hub, and give --identity FILE (or - for standard input)",
     });
   } else bytes = readIdentityFile(host, path);
+  const where = options.identity ?? (options.identityText === undefined ? path! : "on standard input");
   const isEncrypted = isEncryptedIdentityFile(bytes);
   if (isEncrypted && options.passphrase === undefined) {
-    throw new BackupError(`Cannot use identity file ${path}: it needs its passphrase`, {
+    throw new BackupError(`Cannot use identity file ${where}: it needs its passphrase`, {
       kind: "key",
       hint: "run this on a terminal, or decrypt it first: age -d FILE | hapi-backup ... --identity -",
     });
   }
-  const where = options.identityText === undefined ? path! : "on standard input";
   const identities = await namingFile(
     where,
     () =>
@@ -71,12 +71,19 @@ async function namingFile<T>(where: string, read: () => T | Promise<T>): Promise
   }
 }
 
-function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {
+/** Reads an identity file whole. @throws {BackupError} (key) */
+export function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {
   try {
     return host.fs.readFile(path);
   } catch (error) {
     throw new BackupError(
-      `Cannot read identity file ${path}: ${isMissing(error) ? "there is none" : reasonOf(error)}`,
+      `Cannot read identity file ${path}: ${
+        isMissing(error)
+          ? "there is none"
+          : error instanceof Deno.errors.IsADirectory
+          ? "it is a folder"
+          : reasonOf(error)
+      }`,
       {
         kind: "key",
         hint: "bring the identity file that you keep off the hub, and give --identity FILE",

@@ -12,8 +12,9 @@ import { textOf } from "../core/option_flags.ts";
 import { setNamed } from "../core/set_named.ts";
 import type { ChoiceJob } from "./chosen_snapshot.ts";
 import { absolutePath, fileOf, numberOption, readConfig, type VerbContext } from "./cli.ts";
-import { readTextIfThere } from "./fs.ts";
-import type { KeyOptions } from "./keys.ts";
+import { exists } from "./fs.ts";
+import type { Host } from "./host.ts";
+import { type KeyOptions, readIdentityFile } from "./keys.ts";
 import { askSecret } from "./questions.ts";
 import type { StoreOptions } from "./store_option.ts";
 
@@ -85,10 +86,25 @@ export async function keyOptions(
   const identityText = given === "-" ? await new Response(Deno.stdin.readable).text() : undefined;
   const identity = given === undefined || given === "-" ? undefined : absolutePath(given);
   const path = identity ?? config.identityFile;
-  const start = identityText ?? (path === undefined ? "" : readTextIfThere(host.fs, path) ?? "");
-  const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(start);
+  const read = identityText ?? (path === undefined ? "" : readIdentityText(host, path));
+  const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(read);
   const passphrase = isEncrypted && Deno.stdin.isTerminal()
     ? await askSecret("Passphrase of the identity file")
     : undefined;
-  return { ...defined({ identity, identityText, passphrase }), signer };
+  // A pipe, such as the shell's <(pass show identity), can be read only once.
+  const text = identityText ?? (path !== undefined && read !== "" && !isFile(host, path) ? read : undefined);
+  return { ...defined({ identity, identityText: text, passphrase }), signer };
+}
+
+/** The text of an identity file, empty where there is none. @throws {BackupError} (key) */
+function readIdentityText(host: Host, path: string): string {
+  return exists(host.fs, path) ? new TextDecoder().decode(readIdentityFile(host, path)) : "";
+}
+
+function isFile({ fs }: Host, path: string): boolean {
+  try {
+    return fs.lstat(fs.realPath(path)).type === "file";
+  } catch {
+    return false;
+  }
 }
