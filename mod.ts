@@ -58,7 +58,7 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
+import { exists, lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
@@ -173,7 +173,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const job: VerifyJob = {
       ...await choiceOf(context, config),
       which: String(options.snapshot),
-      ...(typeof options.hub === "string" ? { hubProgram: absolutePath(options.hub) } : {}),
+      ...(typeof options.hub === "string" ? { hubProgram: hubProgram(context, options.hub) } : {}),
     };
     await prove(context, job);
   },
@@ -409,6 +409,19 @@ function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<
   const run = () => runStep<RestoreReport>(script("restore"), job, permissions, terminal);
   // The step sees no further up than the folder itself.
   return job.to === undefined ? run() : makingDurably(host.fs, job.to, run);
+}
+
+/** The path of `--hub`. @throws {BackupError} (usage) If that is no program: it says nothing of the snapshot. */
+function hubProgram({ host: { fs } }: VerbContext, given: string): string {
+  const path = absolutePath(given);
+  const stat = exists(fs, path) ? fs.lstat(fs.realPath(path)) : undefined;
+  if (stat?.type === "file" && (stat.mode & 0o111) !== 0) return path;
+  throw new BackupError(
+    `Cannot start a hub from ${path}: ${
+      stat === undefined ? "there is no such file" : "it is not a program that can be run"
+    }`,
+    { kind: "usage", hint: 'name it with its whole path, such as --hub "$(command -v hapi)"' },
+  );
 }
 
 /** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */

@@ -75,6 +75,18 @@ Deno.test("what a manifest or seal says wrong of a database that is whole fails 
   }
 });
 
+Deno.test("a --hub that is no program is told before the drill, which has no verdict then: exit 2", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const args = ["verify", "--identity", home.identityFile, "--hub"];
+  for (const [given, state] of [["hapi", "there is no such file"], [home.identityFile, "it is not a program"]]) {
+    const { code, stderr } = await home.cli([...args, given!]);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, new RegExp(`^error: Cannot start a hub from .*: ${state}.*\nhint: .*command -v`, "m"));
+  }
+  assert.throws(() => Deno.statSync(`${home.stateFolder}/drills.jsonl`), Deno.errors.NotFound);
+});
+
 Deno.test("a drill is logged, good or bad, and list and status read the log; random ones take what is good", async () => {
   using home = await makeHome();
   const good = await home.backup();
