@@ -375,9 +375,9 @@ function describeKeys(keys: readonly KeyReach[], now: Date): string {
     [
       `${recipient}${configured ? "" : "  (no longer: not in the configuration)"}`,
       ...reach.filter(({ of }) => of > 0).map(({ set, snapshots, of, oldest, newest }) =>
-        `  ${set}: opens ${snapshots === of ? `all ${of}` : `${snapshots} of ${of}`} snapshots${
-          oldest ? `, ${day(oldest)} to ${day(newest!)}` : ""
-        }`
+        `  ${set}: opens ${snapshots === of && of > 1 ? "all " : snapshots < of ? `${snapshots} of ` : ""}${
+          formatCounted(of, "snapshot")
+        }${oldest ? `, ${day(oldest)} to ${day(newest!)}` : ""}`
       ),
       `  last proven: ${
         provenAt

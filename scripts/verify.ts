@@ -83,7 +83,7 @@ export async function verify(
   const manifest = await check(
     "manifest",
     () => openManifest(opening, openSeal(opening, id)),
-    whatIn,
+    contentOf,
   );
   if (!manifest) return checks;
   const involved = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
@@ -98,7 +98,7 @@ export async function verify(
   const restored = await check(
     "decrypted and rebuilt",
     () => restore(opening, id, `${scratch}/restored`),
-    (found) => `${whatIn(found)}: every SHA-256 as in the manifest`,
+    (all) => `${contentOf(all)}: every SHA-256 as in the manifest`,
   );
   if (!restored) return checks;
   const root = `${scratch}/restored`;
@@ -124,7 +124,9 @@ export async function verify(
         async () => {
           const served = await askHubForSessions(host, hubProgram, `${root}/${database.place}`, scratch);
           const saved = database.rows.sessions!;
-          if (served !== saved) throw new Error(`the hub serves ${served} sessions, and ${saved} were saved`);
+          if (served !== saved) {
+            throw new Error(`the hub serves ${formatCounted(served, "session")}, and ${saved} were saved`);
+          }
           return served;
         },
         (served) => `${formatCounted(served, "session")}, as saved`,
@@ -132,6 +134,12 @@ export async function verify(
     }
   }
   return checks;
+}
+
+/** What a snapshot holds, as a restore counts it. */
+function contentOf({ databases, files }: Pick<Restored, "databases" | "files">): string {
+  const count = files.filter(({ type }) => type === "file").length;
+  return `${formatCounted(databases.length, "database")} and ${formatCounted(count, "file")}`;
 }
 
 /** An interruption says nothing of the snapshot, nor does a wrong key or a full disk while all else was right. */
@@ -145,11 +153,6 @@ type RunCheck = <T>(
   work: () => T | Promise<T>,
   say: (value: T) => string,
 ) => Promise<T | undefined>;
-
-/** What is in a snapshot. */
-function whatIn({ databases, files }: { databases: readonly unknown[]; files: readonly unknown[] }): string {
-  return `${formatCounted(databases.length, "database")} and ${formatCounted(files.length, "file")}`;
-}
 
 async function checkDatabase(
   host: Host,
@@ -192,7 +195,10 @@ async function checkDatabase(
         throw new Error(result.foreignKeys.slice(0, 3).join("; "));
       }
     },
-    () => result.foreignKeys.length === 0 ? "ok" : `${result.foreignKeys.length} rows, as when it was saved`,
+    () =>
+      result.foreignKeys.length === 0
+        ? "ok"
+        : `${formatCounted(result.foreignKeys.length, "row")}, as when it was saved`,
   );
 }
 

@@ -231,3 +231,9 @@ Deno.test("a proof is due when the last good one, or the first backup, is past t
 });
 
 const signerIn = (config: string): string => /"(ssh-ed25519 [^"]+)"/.exec(config)![1]!;
+
+Deno.test("keys list: a recipient of the only snapshot opens one, not all 1", async () => {
+  using home = makeHome();
+  await cli(home, "backup");
+  assert.match((await cli(home, "keys", "list")).stdout, /state: opens 1 snapshot, /);
+});

@@ -558,6 +558,7 @@ Deno.test("--only chooses by pattern, a pattern without a match is an error, and
   const dry = await home.cli([...args, "--only", "home/.hapi/*.env", "--dry-run"]);
   assert.match(dry.stdout, /home\/\.hapi\/hub\.env: /);
   assert.doesNotMatch(dry.stdout, /hapi\.db/);
+  assert.match(dry.stdout, /^ {2}1 file$/m);
   assert.throws(() => Deno.statSync(to), Deno.errors.NotFound);
   const one = await home.cli([...args, "--only", "home/.hapi/*.env", "--json"]);
   assert.equal(one.code, 0, one.stderr);

@@ -79,10 +79,15 @@ Deno.test("a --hub that is no program is told before the drill, which has no ver
   using home = await makeHome();
   await home.backup();
   const args = ["verify", "--identity", home.identityFile, "--hub"];
-  for (const [given, state] of [["hapi", "there is no such file"], [home.identityFile, "it is not a program"]]) {
+  for (
+    const [given, state] of [["hapi", "there is no such file"], [home.identityFile, "it is not a program"]]
+  ) {
     const { code, stderr } = await home.cli([...args, given!]);
     assert.equal(code, 2, stderr);
-    assert.match(stderr, new RegExp(`^error: Cannot start a hub from .*: ${state}.*\nhint: .*command -v`, "m"));
+    assert.match(
+      stderr,
+      new RegExp(`^error: Cannot start a hub from .*: ${state}.*\nhint: .*command -v`, "m"),
+    );
   }
   assert.throws(() => Deno.statSync(`${home.stateFolder}/drills.jsonl`), Deno.errors.NotFound);
 });
@@ -94,6 +99,10 @@ Deno.test("a drill is logged, good or bad, and list and status read the log; ran
   live.exec(insertMessages(7));
   const args = ["--identity", home.identityFile];
   const proven = await home.cli(["verify", "--snapshot", "random", ...args, "--json"]);
+  const detail = (name: string) =>
+    JSON.parse(proven.stdout).checks.find((check: { name: string }) => check.name === name).detail;
+  assert.equal(detail("manifest"), "1 database and 2 files");
+  assert.match(detail("decrypted and rebuilt"), /^1 database and 2 files: /);
   live.close();
   assert.equal(proven.code, 0, proven.stderr);
   const report = JSON.parse(proven.stdout);
