@@ -216,7 +216,7 @@ serveStep<SessionJob>(import.meta, async (job, { host, print, ask }): Promise<Se
   const database = await rebuildSessions(set.opening, manifest, scratch.path);
   using image = openImage(host.fs, database.image);
   const schema = readSchema(image.db);
-  const session = findSession(image.db, schema, job.session);
+  const session = findSession(image.db, schema, job.session, snapshot);
   const rows = sessionRows(image.db, schema, session);
   const found = {
     session,

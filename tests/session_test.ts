@@ -434,6 +434,9 @@ Deno.test("a database rebuilt for looking is its owner's only, and gone after an
   assert.deepEqual([modes, files()], [["700", "600"], []]);
   const unknown = await home.cli(["session", "restore", "nobody", "--identity", home.identityFile]);
   assert.equal(unknown.code, 2);
-  assert.match(unknown.stderr, /none whose id starts so/);
+  assert.match(unknown.stderr, new RegExp(`snapshot ${id}, \\d[^,]* UTC, has none whose id starts so`));
+  const none = await home.cli(["session", "restore", "--identity", home.identityFile]);
+  assert.equal(none.code, 2);
+  assert.match(none.stderr, /Cannot restore a session: say which\nhint: .*session list/);
   assert.deepEqual(files(), []);
 });

@@ -6,7 +6,8 @@
 
 import type { DatabaseSync } from "node:sqlite";
 import { BackupError } from "../core/errors.ts";
-import { cleanText } from "../core/format.ts";
+import { cleanText, formatTime } from "../core/format.ts";
+import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import { type Schema, SESSIONS, type Table } from "../core/session_schema.ts";
 import { type SessionSummary, titleOf } from "../core/session_summary.ts";
 import { quoted } from "./sqlite.ts";
@@ -36,8 +37,12 @@ export function listSessions(db: DatabaseSync, schema: Schema): SessionSummary[]
   }));
 }
 
-/** The session that an id, or the start of one, means. @throws {BackupError} (usage) If there is none, or several. */
-export function findSession(db: DatabaseSync, schema: Schema, start: string): string {
+/**
+ * The session that an id, or the start of one, means in a snapshot.
+ *
+ * @throws {BackupError} (usage) If there is none, or several.
+ */
+export function findSession(db: DatabaseSync, schema: Schema, start: string, snapshot: SnapshotId): string {
   requireSessions(schema);
   const found = (db.prepare(
     "SELECT CAST(id AS TEXT) AS id FROM sessions WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1 ORDER BY id = ?1 DESC, id LIMIT 3",
@@ -45,11 +50,13 @@ export function findSession(db: DatabaseSync, schema: Schema, start: string): st
   if (start !== "" && (found.length === 1 || found[0] === start)) return found[0]!;
   throw new BackupError(
     found.length === 0
-      ? `Cannot find session ${start}: the snapshot has none whose id starts so`
-      : `Cannot tell which session ${start} is: ${
+      ? `Cannot find session ${cleanText(start)}: snapshot ${snapshot}, ${
+        formatTime(timeOfSnapshotId(snapshot))
+      }, has none whose id starts so`
+      : `Cannot tell which session ${cleanText(start)} is: ${
         found.slice(0, 2).map((id) => cleanText(id)).join(" and ")
       } start so`,
-    { kind: "usage", hint: "`hapi-backup session list` shows them; another snapshot is --snapshot" },
+    { kind: "usage", hint: "`hapi-backup session list` shows them; for an older snapshot give --snapshot" },
   );
 }
 

@@ -47,8 +47,16 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
   return {
     async session(context) {
       const { options, terminal, json } = context;
-      if ((options.action === "restore") !== (typeof options.id === "string")) {
-        throw usage(`Cannot ${options.action}: an id belongs to restore, and to restore only`);
+      if (options.action === "restore" && typeof options.id !== "string") {
+        throw usage(
+          "Cannot restore a session: say which",
+          "hapi-backup session restore 4f1c; `hapi-backup session list` shows them",
+        );
+      }
+      if (options.action !== "restore" && typeof options.id === "string") {
+        throw usage(
+          `Cannot ${options.action} session ${cleanText(options.id)}: an id belongs to restore only`,
+        );
       }
       if (options.action === "restore") return await restoreSession(context, shared);
       const choice = await choiceOf(context, configOrDefaults(context));
@@ -171,5 +179,5 @@ function describeReport({ session, snapshot, rows, target, database, folders }: 
 
 const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
 
-const usage = (message: string): BackupError =>
-  new BackupError(message, { kind: "usage", hint: "hapi-backup session --help says more" });
+const usage = (message: string, hint = "hapi-backup session --help says more"): BackupError =>
+  new BackupError(message, { kind: "usage", hint });
