@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import type { Differing } from "../scripts/core/session_rows.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
+import { shellQuote } from "../scripts/core/shell.ts";
 import { look } from "../scripts/look.ts";
 import { exportSession, restoreSession } from "../scripts/session.ts";
 import { readSchema } from "../scripts/host/schema.ts";
@@ -95,6 +96,8 @@ Deno.test("a session deleted in the real hub comes back whole, and taking it bac
     second.stdout,
     /messages: 250 added[^]*to undo it, with the hub stopped: hapi-backup restore --in-place/,
   );
+  const pasted = `hapi-backup restore --in-place --identity ${shellQuote(home.identityFile)} --snapshot `;
+  assert.equal(second.stdout.split(pasted).length, 3, second.stdout);
   // The hub deleted the session's files too: the command that is printed for them brings them back.
   const attachment = `${hapi}/scratchlist-attachments/default/${lost}/a.txt`;
   assert.throws(() => Deno.statSync(attachment), Deno.errors.NotFound);

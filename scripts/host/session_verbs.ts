@@ -141,10 +141,40 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
     () => shared.takeSnapshot(context, config, choice.set as SetName),
   );
   if (job.target.kind === "stdout") return;
-  terminal.result(json ? JSON.stringify({ ok: true, ...report }) : describeReport(report));
+  terminal.result(
+    json ? JSON.stringify({ ok: true, ...report }) : describeReport(report, givenAgain(context, choice)),
+  );
 }
 
-function describeReport({ session, snapshot, rows, target, database, folders }: SessionReport): string {
+/** What a command must be given to open the same configuration, set and store: printed ones are to be pasted. */
+interface GivenAgain {
+  readonly here: string;
+  readonly store: string;
+}
+
+function givenAgain({ options }: VerbContext, { keys }: ChoiceJob): GivenAgain {
+  const words = (given: Readonly<Record<string, unknown>>) =>
+    Object.entries(given).flatMap(([name, values]) =>
+      [values ?? []].flat().map((value) => ` --${name} ${shellQuote(String(value))}`)
+    ).join("");
+  const set = options.set === "state" ? undefined : options.set;
+  const identity = keys.identityText === undefined ? keys.identity : "FILE";
+  return {
+    here: words({ config: options.config, set, identity, signer: options.signer }),
+    store: words({
+      store: options.store,
+      "hub-name": options.hubName,
+      "ssh-key": options.sshKey,
+      "known-hosts": options.knownHosts,
+      port: options.port,
+    }),
+  };
+}
+
+function describeReport(
+  { session, snapshot, rows, target, database, folders }: SessionReport,
+  given: GivenAgain,
+): string {
   const from = `session ${cleanText(session)} out of ${snapshot}, ${localTime(snapshot)}`;
   if (!database) {
     const counts = Object.entries(rows).map(([table, count]) =>
@@ -160,7 +190,7 @@ function describeReport({ session, snapshot, rows, target, database, folders }: 
     return `  ${cleanText(table)}: ${said.join(", ")}`;
   });
   const files = folders.map((folder) =>
-    `  its files, if they are gone too: hapi-backup restore --in-place --identity FILE --snapshot ${snapshot} --only ${
+    `  its files, if they are gone too: hapi-backup restore --in-place${given.here}${given.store} --snapshot ${snapshot} --only ${
       shellQuote(patternOfPlace(folder))
     }`
   );
@@ -171,7 +201,7 @@ function describeReport({ session, snapshot, rows, target, database, folders }: 
     `restored ${from} into ${target}:`,
     ...lines,
     ...files,
-    `to undo it, with the hub stopped: hapi-backup restore --in-place --identity FILE --snapshot ${before} --only ${
+    `to undo it, with the hub stopped: hapi-backup restore --in-place${given.here} --snapshot ${before} --only ${
       shellQuote(patternOfPlace(place))
     }`,
   ].join("\n");
