@@ -163,10 +163,10 @@ Deno.test("stock tools restore a chain by the README's own lines, and tell damag
   try {
     const store = `${plain}/state`;
     copySync(home.stored, store);
-    const run = async (folder: string) => {
+    const run = async (folder: string, flags = "-euc") => {
       Deno.mkdirSync(`${plain}/${folder}`);
       const { code, stdout, stderr } = await new Deno.Command("sh", {
-        args: ["-euc", linesOfReadme()],
+        args: [flags, linesOfReadme()],
         cwd: `${plain}/${folder}`,
         clearEnv: true,
         env: { PATH: "/usr/bin:/bin", STORE: store, ID: id, IDENTITY: home.identityFile },
@@ -179,7 +179,18 @@ Deno.test("stock tools restore a chain by the README's own lines, and tell damag
     const checked = new Set(good.text.match(/^[a-z.]+: OK$/gm));
     assert.deepEqual(
       [...checked].sort(),
-      ["files.tar", "hapi.db.delta", "hapi.db.full", "manifest.json"].map((name) => `${name}.zst.age: OK`),
+      [
+        "files.tar.zst.age: OK",
+        "hapi.db.delta.zst.age: OK",
+        "hapi.db.full.zst.age: OK",
+        "hapi.db: OK",
+        "manifest.json.zst.age: OK",
+      ],
+    );
+    assert.deepEqual(
+      good.text.trim().split("\n").filter((line) => !/^Good |: OK$/.test(line)),
+      ["ok"],
+      "all that is said is what the README tells to look for, and what SQLite says",
     );
     assert.match(good.text, /^ok$/m);
     assert.equal(
@@ -199,6 +210,9 @@ Deno.test("stock tools restore a chain by the README's own lines, and tell damag
     const damaged = await run("damaged");
     assert.notEqual(damaged.code, 0);
     assert.match(damaged.text, /hapi\.db\.delta\.zst\.age: FAILED/);
+    // Pasted line by line, nothing stops at the first that fails, and SQLite has no fault to find.
+    const pasted = await run("pasted", "-c");
+    assert.match(pasted.text, /^hapi\.db: FAILED$/m);
 
     const seal = `${store}/${id}/seal.json`;
     Deno.writeTextFileSync(
