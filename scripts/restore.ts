@@ -13,7 +13,7 @@ import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import type { SavedFile } from "./core/manifest.ts";
-import { FILES_PART, type SnapshotId } from "./core/names.ts";
+import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
@@ -82,6 +82,16 @@ export async function restore(
   }
 }
 
+/** Removes what restores that were killed had not finished: plaintext that nobody needs. One may be under way there. */
+function removeAbandoned(fs: Fs, folder: string): void {
+  for (const { name } of fs.readDir(folder)) {
+    if (!name.startsWith(`${PARTIAL}-`) || !isSnapshotId(name.slice(PARTIAL.length + 1))) continue;
+    const path = `${folder}/${name}`;
+    using _lock = lockFolder(fs, path);
+    attempt(`remove ${path}`, () => removeRestored(fs, path));
+  }
+}
+
 /** Keeps a second restore from what this one is building. @throws {BackupError} (busy) If there is one. */
 function lockFolder(fs: Fs, folder: string): OpenFile {
   const lock = attempt(`open ${folder}`, () => fs.open(folder, { read: true }));
@@ -93,7 +103,7 @@ function lockFolder(fs: Fs, folder: string): OpenFile {
   lock.close();
   throw new BackupError(`Cannot restore to ${folder}: another restore is filling it`, {
     kind: "busy",
-    hint: "wait for it to end, or name another folder",
+    hint: "wait for it to end, or restore --to another folder",
   });
 }
 
@@ -189,11 +199,13 @@ export async function restoreInPlace(
   // Built on the disk that the database lives on, so that the swap is a rename.
   const anchor = planned.databases[0]?.place ?? planned.files[0]?.place;
   const folder = anchor === undefined ? config.home : parentOf(targetOf(anchor));
-  const beside = `${nearestFolder(fs, folder)}/${PARTIAL}-${id}`;
-  removeRestored(fs, beside);
+  const near = nearestFolder(fs, folder);
+  removeAbandoned(fs, near);
+  const beside = `${near}/${PARTIAL}-${id}`;
   const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
+  attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
+  using _lock = lockFolder(fs, beside);
   try {
-    attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
     await restoreInto(opening, id, beside, only, false);
     const kept: string[] = [];
     for (const database of planned.databases) {

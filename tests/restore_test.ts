@@ -80,6 +80,19 @@ Deno.test("restore in place brings back what was saved, sets aside what was ther
   assert.deepEqual(await liveFiles(home), [...undone], "a second time does nothing");
 });
 
+Deno.test("restore in place removes what one that was killed left of another snapshot, and nothing else", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  const left = ".hapi/.hapi-backup-restore-20260101T060000Z/home/.hapi/hapi.db";
+  home.write(left, "plaintext");
+  const mine = ".hapi/.hapi-backup-restore-notes";
+  home.write(mine, "of the operator");
+  await inPlace(home, made.id);
+  const after = new Map(await liveFiles(home));
+  assert.deepEqual([after.has(left), after.has(mine)], [false, true]);
+  assert.equal(Deno.readTextFileSync(`${home.home}/${mine}`), "of the operator");
+});
+
 Deno.test("restore in place keeps what is as it was saved, and --only touches nothing else", async () => {
   const made = await makeChanged();
   using home = made.home;
