@@ -5,11 +5,12 @@
  */
 
 import type { Config } from "../core/config.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
+import { BackupError } from "../core/errors.ts";
 import { parseTrust, signersIn, type Trust } from "../core/trust.ts";
-import { isMissing, lstatIfThere } from "./fs.ts";
+import { lstatIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { decryptIdentityFile, type Identity, isEncryptedIdentityFile, readIdentities } from "./identity.ts";
+import { readIdentityFile } from "./identity_bytes.ts";
 
 /** What a person may give on the command line. */
 export interface KeyOptions {
@@ -68,27 +69,6 @@ async function namingFile<T>(where: string, read: () => T | Promise<T>): Promise
     const { kind, hint } = error;
     const message = error.message.replace("identity file", `identity file ${where}`);
     throw new BackupError(message, { kind, ...(hint === undefined ? {} : { hint }), cause: error });
-  }
-}
-
-/** Reads an identity file whole. @throws {BackupError} (key) */
-export function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {
-  try {
-    return host.fs.readFile(path);
-  } catch (error) {
-    throw new BackupError(
-      `Cannot read identity file ${path}: ${
-        isMissing(error)
-          ? "there is none"
-          : error instanceof Deno.errors.IsADirectory
-          ? "it is a folder"
-          : reasonOf(error)
-      }`,
-      {
-        kind: "key",
-        hint: "bring the identity file that you keep off the hub, and give --identity FILE",
-      },
-    );
   }
 }
 

@@ -14,7 +14,8 @@ import type { ChoiceJob } from "./chosen_snapshot.ts";
 import { absolutePath, fileOf, numberOption, readConfig, type VerbContext } from "./cli.ts";
 import { exists } from "./fs.ts";
 import type { Host } from "./host.ts";
-import { type KeyOptions, readIdentityFile } from "./keys.ts";
+import { readIdentityFile } from "./identity_bytes.ts";
+import type { KeyOptions } from "./keys.ts";
 import { askSecret } from "./questions.ts";
 import type { StoreOptions } from "./store_option.ts";
 
