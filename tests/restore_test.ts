@@ -87,6 +87,16 @@ Deno.test("restore in place removes what one that was killed left of another sna
   home.write(left, "plaintext");
   const mine = ".hapi/.hapi-backup-restore-notes";
   home.write(mine, "of the operator");
+  {
+    // As if that one were under way.
+    using other = home.host.fs.open(`${home.home}/.hapi/.hapi-backup-restore-20260101T060000Z`, {
+      read: true,
+    });
+    assert.ok(other.tryLock());
+    await assert.rejects(inPlace(home, made.id), { kind: "busy", message: /another restore is filling it/ });
+    assert.equal(Deno.readTextFileSync(`${home.home}/${left}`), "plaintext");
+    assert.equal(countMessages(home.database), 800);
+  }
   await inPlace(home, made.id);
   const after = new Map(await liveFiles(home));
   assert.deepEqual([after.has(left), after.has(mine)], [false, true]);
