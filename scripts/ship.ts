@@ -47,7 +47,13 @@ import {
   writeFileDurably,
 } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { copySnapshotByRclone, describeRemote, isRemoteOnDevices, missingAtRemote } from "./host/rclone.ts";
+import {
+  copySnapshotByRclone,
+  describeRemote,
+  isRemoteOnDevices,
+  missingAtRemote,
+  requireRemoteOtherThanStore,
+} from "./host/rclone.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
 import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./host/rsync.ts";
 import { serveStep } from "./host/step.ts";
@@ -322,6 +328,7 @@ class ShipRun {
   async #openRclone(destination: RcloneDestination): Promise<Driver> {
     const retry = this.#retry(destination.attempts);
     const remote = await describeRemote(this.host, destination, `ship to ${destination.name}`, retry);
+    await requireRemoteOtherThanStore(this.host, destination, remote, this.options);
     const offBox = !isRemoteOnDevices(this.host, remote, this.#devices());
     return {
       where: `rclone ${destination.remote}${offBox ? "" : " on the same disk"}`,

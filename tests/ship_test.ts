@@ -8,10 +8,11 @@ import { explainFailure } from "../scripts/core/rsync_failure.ts";
 import { signSsh } from "../scripts/core/sshsig.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import assert from "node:assert/strict";
-import type { Destination } from "../scripts/core/config.ts";
+import type { Config, Destination } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { parseRsyncTarget, parseVerdicts, quoteForRsync, sshCommand } from "../scripts/core/rsync_args.ts";
 import type { HubName, SetName } from "../scripts/core/names.ts";
+import { checkDestinations } from "../scripts/host/doctor_destinations.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
@@ -466,6 +467,33 @@ Deno.test("a destination that is the local store, by whatever path, is an error 
       assert.deepEqual(keysOf(disk!.waiting), [`state/${ID[0]}`]);
       await assert.rejects(hub.record("disk"), Deno.errors.NotFound);
     }
+  });
+});
+
+Deno.test("an rclone remote that is the local store, by whatever path, is an error and confirms nothing", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    await Deno.symlink(hub.store, `${hub.dir}/link`);
+    const configFile = `${hub.dir}/rclone.conf`;
+    await Deno.writeTextFile(
+      configFile,
+      `[local]\ntype = local\n[alias]\ntype = alias\nremote = ${hub.store}\n` +
+        `[chunks]\ntype = chunker\nremote = ${hub.store}\n`,
+    );
+    const before = await filesBelow(hub.store);
+    for (const remote of [`local:${hub.store}`, `local:${hub.dir}/link`, "alias:", "chunks:"]) {
+      const destinations: Destination[] = [{ kind: "rclone", name: "disk", remote, configFile, attempts: 1 }];
+      const { store, stateFolder } = hub;
+      const config = { hub: "home", store, stateFolder, destinations } as unknown as Config;
+      const [finding] = await checkDestinations(hub.host, config, { sourceDevices: [], offline: false });
+      assert.deepEqual([finding!.state, finding!.kind], ["fail", "config"], remote);
+      const [disk] = (await hub.ship(destinations)).destinations;
+      assert.equal(disk!.errors[0]?.kind, "config", remote);
+      assert.match(disk!.errors[0]!.message, /is the local store itself$/);
+      assert.deepEqual(keysOf(disk!.waiting), [`state/${ID[0]}`]);
+      await assert.rejects(hub.record("disk"), Deno.errors.NotFound);
+    }
+    assert.deepEqual(await filesBelow(hub.store), before);
   });
 });
 

@@ -18,7 +18,7 @@ import { exists, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.t
 import type { Host } from "./host.ts";
 import type { SetStatus } from "./hub_status.ts";
 import { type Probed, probeRsync } from "./probe.ts";
-import { describeRemote } from "./rclone.ts";
+import { describeRemote, requireRemoteOtherThanStore } from "./rclone.ts";
 import { realRetry } from "./retry.ts";
 import { runRsync } from "./rsync.ts";
 import { readRuns } from "./run_log.ts";
@@ -159,10 +159,13 @@ async function checkDestination(
           : { state: "ok", detail: "another disk" }),
       }];
     }
-    case "rclone":
+    case "rclone": {
       if (offline) return [];
-      await describeRemote(host, destination, `reach ${destination.name}`, realRetry(host, 1));
+      const what = `reach ${destination.name}`;
+      const remote = await describeRemote(host, destination, what, realRetry(host, 1));
+      await requireRemoteOtherThanStore(host, destination, remote, config);
       return [{ ...about, state: "ok", detail: destination.remote }];
+    }
     case "rsync": {
       const pinned = checkPinned(host, destination);
       if (offline || pinned.state === "fail") return [pinned];

@@ -51,7 +51,12 @@ export function requireOtherThanStore(
   const here = fs.stat(`${store}/${hub}`);
   const there = fs.stat(`${destination.path}/${hub}`);
   if (here.device !== there.device || here.inode !== there.inode) return;
-  throw new BackupError(`Cannot ship to ${destination.name}: ${destination.path} is the local store itself`, {
+  throw localStoreError(destination.name, destination.path);
+}
+
+/** A destination is the local store by another name. */
+export function localStoreError(name: string, place: string): BackupError {
+  return new BackupError(`Cannot ship to ${name}: ${place} is the local store itself`, {
     kind: "config",
     hint: 'name another folder under "destinations", such as one on another disk',
   });

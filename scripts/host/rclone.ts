@@ -13,11 +13,12 @@ import type { RcloneDestination } from "../core/config.ts";
 import { BackupError, type ErrorKind } from "../core/errors.ts";
 import { type HubName, SEAL_FILE } from "../core/names.ts";
 import type { Expected, ExpectedFile } from "../core/shipping.ts";
-import { filesOf, isOnDevices } from "./folder_destination.ts";
+import { filesOf, isOnDevices, localStoreError } from "./folder_destination.ts";
+import { exists } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
 import { type Retry, Retryable, withRetries } from "./retry.ts";
 import type { Pushed } from "./rsync.ts";
-import type { SealedSnapshot } from "./store.ts";
+import { INCOMING_PREFIX, type SealedSnapshot } from "./store.ts";
 
 /** Where a remote is, and which configuration tells rclone how to reach it. */
 export interface RcloneAccess {
@@ -282,6 +283,29 @@ export function isRemoteOnDevices(host: Host, remote: RcloneRemote, devices: rea
   } catch {
     return true;
   }
+}
+
+/**
+ * Makes sure that the remote is not the local store, by whatever path, as `requireOtherThanStore` does for folders.
+ * This process may not look at that path: rclone makes an empty file there, and it must not appear in the store.
+ *
+ * @throws {BackupError} (config) If it is.
+ * @throws {BackupError} (network, key, disk) If that cannot be told.
+ */
+export async function requireRemoteOtherThanStore(
+  host: Host,
+  destination: RcloneDestination,
+  { localPath }: RcloneRemote,
+  { store, hub }: { readonly store: string; readonly hub: HubName },
+): Promise<void> {
+  if (localPath === undefined || !exists(host.fs, `${store}/${hub}`)) return;
+  const what = `tell whether ${destination.name} is the local store`;
+  const name = `${INCOMING_PREFIX}${crypto.randomUUID()}`;
+  const probe = below(destination.remote, `${hub}/${name}`);
+  await rclone(host, destination, what, ["touch", probe]);
+  const isStore = exists(host.fs, `${store}/${hub}/${name}`);
+  await rclone(host, destination, what, ["deletefile", probe]);
+  if (isStore) throw localStoreError(destination.name, destination.remote);
 }
 
 function commonArgs(access: RcloneAccess): string[] {
