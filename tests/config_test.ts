@@ -3,11 +3,18 @@
 import assert from "node:assert/strict";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
-import { type Config, parseConfig, type Surroundings } from "../scripts/core/config.ts";
+import {
+  type Config,
+  parseConfig,
+  type RsyncDestination,
+  type Surroundings,
+} from "../scripts/core/config.ts";
+import type { BackupError } from "../scripts/core/errors.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
+import { parseRsyncTarget } from "../scripts/core/rsync_args.ts";
 
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
-  !/[/\0]/.test(text)
+  !/[/\0\n]/.test(text)
 );
 const relative = fc.array(fileName, { maxLength: 4 }).map((names) =>
   names.map((name) => `/${name}`).join("")
@@ -58,7 +65,7 @@ const raw = fc.record({
   database: path,
   store: path,
   stateFolder: path,
-  recipients: fc.array(fileName),
+  recipients: fc.array(fc.stringMatching(/^age1[a-z0-9]{1,20}$/)),
   signingKeyFile: path,
   identityFile: path,
   sets: fc.dictionary(slug, set, { minKeys: 1, maxKeys: 3, noNullPrototype: true }),
@@ -75,7 +82,12 @@ function asFile({ home: _, sets, ...config }: Config): string {
 Deno.test("a configuration comes to one that comes to the same on any machine, with comments or without", () => {
   fc.assert(
     fc.property(raw, around, around, (raw, here, elsewhere) => {
-      const config = parseConfig(JSON.stringify(raw), "x", here);
+      let config: Config;
+      try {
+        config = parseConfig(JSON.stringify(raw), "x", here);
+      } catch (error) {
+        return fc.pre(!/lie one in the other/.test(String(error))), assert.fail(error as Error);
+      }
       const again = parseConfig(
         `// a comment\n${asFile(config).replace(/}$/, ", /* and a comma */ }")}`,
         "x",
@@ -114,4 +126,43 @@ Deno.test("a set's name is one that a folder of its own and --set can have, and 
       (error: Error) => error.message.includes(`sets.${name}: is a name that no`),
     );
   }
+});
+
+Deno.test("what cannot be a recipient, a target or a path is refused with its key, and no secret is repeated", () => {
+  const here: Surroundings = { home: "/home/a", hostname: "x", env: {} };
+  const rsync = { kind: "rsync", target: "hub@storage:", identityFile: "/k", knownHostsFile: "/h" };
+  const to = (change: object) => ({ destinations: [{ ...rsync, ...change }] });
+  const secret = `AGE-SECRET-KEY-1${"Q".repeat(58)}`;
+  const cases: [object, RegExp][] = [
+    [{ recipients: ["age1a", secret] }, /: recipients\.1: is an identity, which is secret/],
+    [{ recipients: [` ${secret.toLowerCase()}`] }, /is an identity/],
+    ...["", "age1", "ssh-ed25519 AAAA", "hello", "age1...", "age1a,age1b"].map((text): [object, RegExp] => [
+      { recipients: [text] },
+      /: recipients\.0: is not a recipient/,
+    ]),
+    [to({ readTarget: "-oProxyCommand=x" }), /readTarget: is not of the form user@host:path/],
+    [to({ readTarget: "storage" }), /readTarget: is not of the form/],
+    [to({ readTarget: "hub@storage::module" }), /readTarget: is not of the form/],
+    [to({ target: "hub@storage:a\0b" }), /\.target: is not of the form/],
+    [to({ identityFile: "/k\n" }), /identityFile: holds a line break or a NUL/],
+    [{ store: "/s\0" }, /: store: holds a line break or a NUL/],
+    [{ destinations: [{ kind: "rclone", remote: "b2:a\nb" }] }, /remote: is not of the form/],
+    [{ store: "/s", stateFolder: "/s" }, /store \/s and stateFolder \/s lie one in the other/],
+    [{ store: "/s", stateFolder: "/s/x/../state/" }, /stateFolder \/s\/state lie one in the other/],
+    [{ store: "/s/store", stateFolder: "//s" }, /lie one in the other/],
+    [{ store: "/", stateFolder: "/s" }, /lie one in the other/],
+  ];
+  for (const [raw, expected] of cases) {
+    assert.throws(() => parseConfig(JSON.stringify(raw), "x", here), (error: BackupError) => {
+      assert.match(error.message, expected);
+      assert.doesNotMatch(`${error.message} ${error.hint}`, /QQQ/i);
+      return error.kind === "config";
+    }, JSON.stringify(raw));
+  }
+  for (const target of ["hub@storage:", "hub@[fe80::1]:a b", "hub@10.0.0.1:/srv/x:y"]) {
+    const [one] = parseConfig(JSON.stringify(to({ target, readTarget: target })), "x", here).destinations;
+    assert.equal((one as RsyncDestination).readTarget, target);
+    assert.ok(parseRsyncTarget(target).user);
+  }
+  assert.equal(parseConfig('{ "store": "/s", "stateFolder": "/state" }', "x", here).stateFolder, "/state");
 });

@@ -10,7 +10,7 @@ import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import { parseJsonc, placeInText } from "./jsonc.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "./names.ts";
-import { normalizePath } from "./paths.ts";
+import { isWithin, normalizePath } from "./paths.ts";
 
 /** What of the environment the defaults depend on. */
 export interface Surroundings {
@@ -20,7 +20,9 @@ export interface Surroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-const path = z.string().min(1).max(4096).describe("absolute, or starting with ~/ or $HAPI_HOME/");
+const path = z.string().min(1).max(4096).regex(/^[^\0\n]*$/, "holds a line break or a NUL").describe(
+  "absolute, or starting with ~/ or $HAPI_HOME/",
+);
 const required = z.boolean().default(false).describe("a run fails when it is missing");
 const secret = z.boolean().default(false).describe(
   "never written to disk in plaintext; verify looks for its bytes in the store",
@@ -74,6 +76,20 @@ const setName = z.string()
   .refine(isSetName, "is not a set's name: use lower-case letters, digits and dashes")
   .refine((text) => !SET_NAMES_TAKEN.includes(text), "is a name that no set can have: use another");
 
+/** The form only: the age library, which knows its checksum, is not for this thread. No text of it is repeated. */
+const recipient = z.string()
+  .refine(
+    (text) => !/^\s*age-(secret-key|plugin)-/i.test(text),
+    "is an identity, which is secret and does not belong here: give its public key, which `age-keygen -y` prints",
+  )
+  .refine((text) => /^\s*age1[a-z0-9]+\s*$/.test(text), "is not a recipient, which looks like age1...");
+
+/** As `parseRsyncTarget` reads it. */
+const target = z.string().regex(
+  /^[A-Za-z0-9_][A-Za-z0-9._-]*@(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?!:)[^\0\n]*$/,
+  "is not of the form user@host:path",
+);
+
 const destinationName = z.string().regex(
   /^[a-z0-9][a-z0-9-]{0,40}$/,
   "is not a name: use lower case, digits and dashes",
@@ -82,19 +98,15 @@ const destination = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("rsync"),
     name: destinationName,
-    target: z.string().regex(
-      /^[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.:_-]*:.*$/,
-      "is not of the form user@host:path",
-    )
-      .describe(
-        "user@host:path; the path is this hub's own folder there, and empty where the far side forces it",
-      ),
+    target: target.describe(
+      "user@host:path; the path is this hub's own folder there, and empty where the far side forces it",
+    ),
     identityFile: path.describe("the SSH key that may only add files"),
     knownHostsFile: path.describe("holds the far side's host key; nothing else is accepted"),
     readIdentityFile: path.optional().describe(
       "an SSH key that may only read, for list, verify, restore and receipts",
     ),
-    readTarget: z.string().optional().describe("user@host:path for the reading key, where it differs"),
+    readTarget: target.optional().describe("user@host:path for the reading key, where it differs"),
     receiptSigners: z.array(z.string()).default([])
       .describe("ssh-ed25519 public keys of the storage host, which signs what it verified"),
     port: z.number().int().min(1).max(65535).default(22),
@@ -110,7 +122,7 @@ const destination = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("rclone"),
     name: destinationName,
-    remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0]*$/, "is not of the form remote:path")
+    remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0\n]*$/, "is not of the form remote:path")
       .describe("remote:path; a store"),
     configFile: path.optional().describe("rclone's configuration"),
     attempts: z.number().int().min(1).max(20).default(4),
@@ -179,7 +191,7 @@ const configSchema = z.strictObject({
   ),
   store: path.optional().describe("the local store"),
   stateFolder: path.optional().describe("staging, base images, logs and the lock"),
-  recipients: z.array(z.string()).optional().describe(
+  recipients: z.array(recipient).optional().describe(
     "age recipients (age1...); two or more, kept in different places",
   ),
   signingKeyFile: path.optional().describe("OpenSSH Ed25519 key that signs seals"),
@@ -324,6 +336,17 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     sets.set(setName as SetName, { ...set, sources });
   }
 
+  const store = absolute(raw.store ?? `${env.XDG_DATA_HOME ?? `${home}/.local/share`}/hapi-backup/store`);
+  const stateFolder = absolute(
+    raw.stateFolder ?? `${env.XDG_STATE_HOME ?? `${home}/.local/state`}/hapi-backup`,
+  );
+  if (isWithin(store, stateFolder) || isWithin(stateFolder, store)) {
+    fail(
+      `store ${store} and stateFolder ${stateFolder} lie one in the other, or are one`,
+      "give each a folder of its own",
+    );
+  }
+
   const destinations = raw.destinations.map((each, index) => resolveDestination(each, index, absolute));
   const notify = raw.notify.map((each, index) => resolveNotifier(each, index, absolute, fail));
   for (const [what, all] of [["destinations", destinations], ["notifiers", notify]] as const) {
@@ -335,8 +358,8 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
   return {
     hub: (raw.hub ?? hubNameFor(around.hostname)) as HubName,
     home,
-    store: absolute(raw.store ?? `${env.XDG_DATA_HOME ?? `${home}/.local/share`}/hapi-backup/store`),
-    stateFolder: absolute(raw.stateFolder ?? `${env.XDG_STATE_HOME ?? `${home}/.local/state`}/hapi-backup`),
+    store,
+    stateFolder,
     recipients: raw.recipients ?? [],
     signingKeyFile: absolute(raw.signingKeyFile ?? `${folder}/signing_ed25519`),
     identityFile: raw.identityFile === undefined ? undefined : absolute(raw.identityFile),

@@ -15,6 +15,11 @@ export function nameOf(path: string): string {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
+/** Whether `path` is `folder` or lies in it; both are normalized. */
+export function isWithin(path: string, folder: string): boolean {
+  return folder === "/" || `${path}/`.startsWith(`${folder}/`);
+}
+
 /** Removes `//`, `/./`, `..` and a trailing slash. */
 export function normalizePath(path: string): string {
   const names: string[] = [];

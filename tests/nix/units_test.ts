@@ -267,7 +267,10 @@ Deno.test("a source with any name can stand in a unit; a key, a store or a set's
     assert.throws(() => unitsFor("system", more), { kind: "config", message });
   refused({ store: "/srv/my store" }, /store, "\/srv\/my store", would need quoting/);
   refused({ signingKeyFile: "/srv/%h" }, /signingKeyFile, "\/srv\/%h"/);
-  refused({ sets: { a: { sources: [{ kind: "file", path: "/srv/a\nExecStartPre=/bin/sh" }] } } }, /a source/);
+  refused(
+    { sets: { a: { sources: [{ kind: "file", path: "/srv/a\nExecStartPre=/bin/sh" }] } } },
+    /line break/,
+  );
   refused({ sets: { a: { sources: [{ kind: "file", path: '/srv/a"b' }] } } }, /a source/);
   refused({ sets: { ship: { sources: [{ kind: "file", path: "/a" }] } } }, /name of a verb, ship/);
 });
