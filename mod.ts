@@ -431,13 +431,17 @@ async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
   context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
   const permissions = verifyPermissions(config, job, realPath(context));
   const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
-  context.terminal.result(context.json ? JSON.stringify(report) : describeVerify(report));
-  if (report.ok) return;
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
-  throw new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
-    kind: "integrity",
-    hint: "verify another copy with --store, or an older snapshot with --snapshot",
-  });
+  const error = report.ok
+    ? undefined
+    : new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
+      kind: "integrity",
+      hint: "verify another copy with --store, or an older snapshot with --snapshot",
+    });
+  context.terminal.result(
+    context.json ? JSON.stringify({ ...outcome(error), ...report }) : describeVerify(report),
+  );
+  if (error) throw error;
 }
 
 /** What the units need of the environment, so that the configuration's defaults are there what they are here. */

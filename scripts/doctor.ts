@@ -7,7 +7,7 @@
  */
 
 import type { Config } from "./core/config.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, outcome, reasonOf } from "./core/errors.ts";
 import { describeFindings, doctorError, type Finding } from "./core/finding.ts";
 import {
   checkDestinations,
@@ -71,6 +71,6 @@ export interface DoctorJob {
 serveStep<DoctorJob>(import.meta, async ({ config, options, json }, { host, result }) => {
   const findings = await doctor(host, config, options);
   const error = doctorError(findings);
-  result(json ? JSON.stringify({ ok: error === undefined, checks: findings }) : describeFindings(findings));
+  result(json ? JSON.stringify({ ...outcome(error), checks: findings }) : describeFindings(findings));
   if (error) throw error;
 });

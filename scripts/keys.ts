@@ -8,7 +8,7 @@
 
 import { appendInText, removeInText } from "./core/config_edit.ts";
 import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, outcome, reasonOf } from "./core/errors.ts";
 import { formatCount, formatCounted, formatDuration, formatTime } from "./core/format.ts";
 import {
   type HubName,
@@ -343,9 +343,7 @@ async function proveAndLog(
     chains: chains.length,
     failed: failed.map(({ hub, set, full }) => `${hub}/${set}/${full}`),
   });
-  tell(json ? JSON.stringify({ ok, recipients, chains }) : describeProof(chains, recipients, store.name));
-  if (ok) return;
-  throw new BackupError(
+  const error = ok ? undefined : new BackupError(
     `Cannot open ${failed.length} of ${chains.length} chains: ${failed[0]!.set}/${failed[0]!.full}: ${
       failed[0]!.problem
     }`,
@@ -354,6 +352,12 @@ async function proveAndLog(
       hint: "find the identity that they were made for: `hapi-backup keys list` names its recipient",
     },
   );
+  tell(
+    json
+      ? JSON.stringify({ ...outcome(error), recipients, chains })
+      : describeProof(chains, recipients, store.name),
+  );
+  if (error) throw error;
 }
 
 function describeProof(chains: readonly ProvenChain[], recipients: readonly string[], store: string): string {

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, outcome, reasonOf, receivedError, sentError } from "./core/errors.ts";
 import { formatBytes, formatCount } from "./core/format.ts";
 import {
   type HubName,
@@ -25,7 +25,7 @@ import { type Decision, planRetention, type RetentionPlan } from "./core/retenti
 import { isDoubt, type KnownSnapshot } from "./core/standing.ts";
 import { policyOf, type StorageConfig } from "./core/storage_config.ts";
 import { DAY_MS } from "./core/time.ts";
-import { exists } from "./host/fs.ts";
+import { exists, knownError } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import {
   chosenSets,
@@ -316,29 +316,44 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
     if (set.refused.length > 0) refused ??= set;
     result(json ? `${count++ > 0 ? "," : '{"sets":['}${JSON.stringify(set)}` : describeSet(set, asked.apply));
   }).catch((error) => {
-    if (json && count > 0) result("]}");
+    if (json && count > 0) {
+      result(`],${JSON.stringify(outcome(knownError(error) ?? receivedError(sentError(error)))).slice(1)}`);
+    }
     throw error;
   });
-  if (json) result(`${count > 0 ? "" : '{"sets":['}],${JSON.stringify(report).slice(1)}`);
-  else for (const line of describeRest(report)) result(line);
+  const error = retainError(report, failed, refused);
+  if (json) {
+    const rest = JSON.stringify({ ...outcome(error), ...report }).slice(1);
+    result(`${count > 0 ? "" : '{"sets":['}],${rest}`);
+  } else for (const line of describeRest(report)) result(line);
+  if (error) throw error;
+});
+
+/** @param failed The first set that could not be removed from. @param refused The first that may not. */
+function retainError(
+  { clockDoubt }: Omit<RetainReport, "sets">,
+  failed: SetRetention | undefined,
+  refused: SetRetention | undefined,
+): BackupError | undefined {
   if (failed) {
-    throw new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
+    return new BackupError(`Cannot remove from ${failed.hub}/${failed.set}: ${failed.problem}`, {
       kind: "disk",
       hint: "check the owner and mode of that folder, and the user that this runs as; the next run goes on",
     });
   }
-  if (report.clockDoubt) {
-    throw new BackupError(`Cannot remove anything: ${report.clockDoubt}`, {
+  if (clockDoubt) {
+    return new BackupError(`Cannot remove anything: ${clockDoubt}`, {
       kind: "clock",
       hint: "check this host's clock (timedatectl); if it is right, run it once with --trust-clock",
     });
   }
   if (refused) {
-    throw new BackupError(`Cannot remove from ${refused.hub}/${refused.set}: ${refused.refused[0]}`, {
+    return new BackupError(`Cannot remove from ${refused.hub}/${refused.set}: ${refused.refused[0]}`, {
       kind: "integrity",
       hint:
         "look into it: then --despite-flood if a sudden amount is right, `hapi-backup storage forget` for what is " +
         "lost for good, or move what is forged out of the store",
     });
   }
-});
+  return undefined;
+}

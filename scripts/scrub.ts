@@ -7,7 +7,7 @@
  * @module
  */
 
-import { BackupError } from "./core/errors.ts";
+import { BackupError, outcome } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
@@ -322,16 +322,23 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
     maxBytes: amountOf(options, "maxBytes", ["k", "M", "G", "T"]),
     idle: options.idle === true,
   });
-  result(options.json === true ? JSON.stringify(report) : describe(report, config.timeZone));
-  if (!report.ok) {
-    const first = report.damage.items[0];
-    const what = first
-      ? `${first.hub}/${first.set}/${first.id}: ${first.problem}`
-      : tellForeign(report.unreadable[0]!);
-    const more = report.damage.count + report.unreadable.length - 1;
-    throw new BackupError(`Cannot vouch for the store: ${what}${more > 0 ? `, and ${more} more` : ""}`, {
-      kind: "integrity",
-      hint: "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
-    });
-  }
+  const error = report.ok ? undefined : damageError(report);
+  result(
+    options.json === true
+      ? JSON.stringify({ ...outcome(error), ...report })
+      : describe(report, config.timeZone),
+  );
+  if (error) throw error;
 });
+
+function damageError({ damage, unreadable }: ScrubReport): BackupError {
+  const first = damage.items[0];
+  const what = first
+    ? `${first.hub}/${first.set}/${first.id}: ${first.problem}`
+    : tellForeign(unreadable[0]!);
+  const more = damage.count + unreadable.length - 1;
+  return new BackupError(`Cannot vouch for the store: ${what}${more > 0 ? `, and ${more} more` : ""}`, {
+    kind: "integrity",
+    hint: "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
+  });
+}

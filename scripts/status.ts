@@ -8,7 +8,7 @@
  */
 
 import type { Config } from "./core/config.ts";
-import { BackupError } from "./core/errors.ts";
+import { BackupError, outcome } from "./core/errors.ts";
 import { historyOf } from "./core/history.ts";
 import type { SetName } from "./core/names.ts";
 import { makePaint } from "./core/paint.ts";
@@ -54,13 +54,11 @@ function readPast(host: Host, config: Config, set: SetName, timers: readonly Tim
 serveStep<StatusJob>(import.meta, async ({ config, json, isColored }, { host, print }) => {
   const page = await readStatus(host, config);
   const stale = page.sets.filter((set) => set.stale);
-  print(
-    json ? JSON.stringify({ ok: stale.length === 0, ...page }) : statusText(page, makePaint(isColored)),
-  );
-  if (stale.length === 0) return;
   const names = stale.map(({ set }) => set).join(", ");
-  throw new BackupError(
+  const error = stale.length === 0 ? undefined : new BackupError(
     `Cannot call this safe: no good snapshot is new enough of set${stale.length === 1 ? "" : "s"} ${names}`,
     { kind: "stale", hint: "run `hapi-backup backup`, and look at the log of its timer" },
   );
+  print(json ? JSON.stringify({ ...outcome(error), ...page }) : statusText(page, makePaint(isColored)));
+  if (error) throw error;
 });

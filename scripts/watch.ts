@@ -4,7 +4,7 @@
  * @module
  */
 
-import { BackupError } from "./core/errors.ts";
+import { BackupError, outcome } from "./core/errors.ts";
 import { formatCounted, formatDuration } from "./core/format.ts";
 import type { HubName, SetName } from "./core/names.ts";
 import { textOf } from "./core/option_flags.ts";
@@ -291,7 +291,8 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, result })
     const place = [hub, set].filter((name) => name !== undefined).join("/");
     return `${kind.toUpperCase()}${place && ` ${place}`}: ${problem}`;
   };
-  if (options.json === true) result(JSON.stringify(report));
+  const error = report.ok ? undefined : alarmError(report.alarms);
+  if (options.json === true) result(JSON.stringify({ ...outcome(error), ...report }));
   else result(report.ok ? "all within their limits" : report.alarms.map(tell).join("\n"));
-  if (!report.ok) throw alarmError(report.alarms);
+  if (error) throw error;
 });

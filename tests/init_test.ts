@@ -207,8 +207,9 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   const args = ["--local-only", "--identity", "-", "--json"];
   const local = await cli({ home, stdin: `${own.identity}\n` }, "init", ...args);
   assert.equal(local.code, 4, local.stderr);
-  const { ok, recipients, proven } = JSON.parse(local.stdout);
+  const { ok, error, exitCode, recipients, proven } = JSON.parse(local.stdout);
   assert.deepEqual([ok, recipients, proven], [false, [own.recipient], true]);
+  assert.deepEqual([error.kind, exitCode], ["unshipped", 4]);
 
   // On a terminal it asks for what the configuration lacks, and for the identity that it does not know.
   await using terminal = startPty([Deno.execPath(), ...cliArgs(["init"])], { cwd: home, env: cliEnv(home) });

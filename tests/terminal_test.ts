@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
 import { formatCount, formatCounted } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
+import { generateIdentity } from "../scripts/host/identity.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
@@ -97,6 +98,41 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
   Deno.removeSync(home.configFile);
   const none = await home.cli(["config", "check"]);
   assert.match(none.stdout, /config\.json is not there; these are the defaults:/);
+});
+
+Deno.test("with --json a failure is told alike by every verb: what it found, the error and its exit code", async () => {
+  using home = await makeHome();
+  const other = await generateIdentity();
+  const wrong = `${home.dir}/wrong.txt`;
+  Deno.writeTextFileSync(wrong, `${other.identity}\n`);
+  const storage = (hub: string) => {
+    const file = `${home.dir}/storage-${hub}.json`;
+    const hubs = { [hub]: { signers: [home.signer] } };
+    Deno.writeTextFileSync(
+      file,
+      JSON.stringify({ store: home.store, stateFolder: `${home.dir}/${hub}`, hubs }),
+    );
+    return ["--config", file];
+  };
+  const failing = async (code: number, key: string, ...args: string[]) => {
+    const ran = await home.cli([...args, "--json"]);
+    const told = JSON.parse(ran.stdout);
+    assert.deepEqual([ran.code, told.ok, told.exitCode], [code, false, code], `${args}: ${ran.stderr}`);
+    assert.match(told.error.message, /^Cannot /);
+    assert.ok(told.error.kind && told.error.hint && key in told, ran.stdout);
+  };
+  await failing(8, "sets", "status");
+  await failing(4, "checks", "doctor", "--offline");
+  const { id } = await home.backup();
+  await failing(7, "chains", "keys", "prove", "--identity", wrong);
+  await failing(5, "sets", "retain", ...storage("elsewhere"));
+  const part = `${home.store}/home/state/${id}/files.tar.zst.age`;
+  const bytes = Deno.readFileSync(part);
+  bytes[bytes.length - 1]! ^= 1;
+  Deno.writeFileSync(part, bytes);
+  await failing(5, "checks", "verify", "--identity", home.identityFile);
+  await failing(5, "damage", "scrub", ...storage("home"));
+  await failing(8, "alarms", "watch", ...storage("home"));
 });
 
 Deno.test("a reader that has read enough ends nothing", async () => {

@@ -526,7 +526,9 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   },
   {
     flags: "--json",
-    text: "print the result as JSON, and what is told meanwhile as events, one JSON object a line",
+    text:
+      "print the result as JSON, a failure as `ok: false` with `error` (message, kind, hint) and `exitCode`, and what " +
+      "is told meanwhile as events, one JSON object a line",
   },
   { flags: "--quiet", text: "say nothing but errors, and draw no progress" },
   {

@@ -9,7 +9,7 @@
 
 import type { NewDestination } from "../core/config_text.ts";
 import { type Config, type Destination, hubNameFor } from "../core/config.ts";
-import { BackupError } from "../core/errors.ts";
+import { BackupError, outcome } from "../core/errors.ts";
 import { isHubName } from "../core/names.ts";
 import { textOf } from "../core/option_flags.ts";
 import { parentOf } from "../core/paths.ts";
@@ -69,7 +69,7 @@ export function initVerb(parts: InitParts): Verb {
     // With something there to overwrite, that is tried too.
     for (const destination of stores) await requireAppendOnly(context, config, destination);
     await parts.prove(within, config, identity ?? await bringIdentity(context, parts, config));
-    finish(context, config);
+    finish(context, config, unshipped);
     if (unshipped) throw unshipped;
   };
 }
@@ -219,7 +219,8 @@ async function bringIdentity(
   return await parts.identity({ ...context, options: { ...context.options, identity: answer } });
 }
 
-function finish(context: InitContext, config: Config): void {
+/** @param error What is wrong all the same. */
+function finish(context: InitContext, config: Config, error: BackupError | undefined): void {
   const { terminal, json, configFile } = context;
   const where = config.destinations.map(({ name }) => name).join(", ");
   if (config.identityFile !== undefined) {
@@ -236,7 +237,7 @@ function finish(context: InitContext, config: Config): void {
   if (json) {
     const { hub, recipients, destinations } = config;
     return terminal.result(JSON.stringify({
-      ok: config.destinations.length > 0,
+      ...outcome(error),
       configFile,
       hub,
       recipients,
