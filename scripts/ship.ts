@@ -28,6 +28,7 @@ import {
   type ShipReport,
   type SnapshotKey,
   waitingFor,
+  whereOf,
 } from "./core/shipping.ts";
 import { fetchReceipt } from "./host/far_receipt.ts";
 import {
@@ -317,8 +318,7 @@ class ShipRun {
     requireOtherThanStore(fs, destination, this.options);
     const offBox = !isOnDevices(fs, destination.path, this.#devices());
     return {
-      // A folder under which another disk was mounted, or is no longer, is another place.
-      where: `folder ${destination.path}${offBox ? "" : " on the same disk"}`,
+      where: whereOf(`folder ${destination.path}`, offBox),
       offBox,
       missing: (expected) => Promise.resolve(missingInFolder(fs, destination, this.options.hub, expected)),
       push: (snapshot) => Promise.resolve(copySnapshot(this.host, destination, snapshot)),
@@ -331,7 +331,7 @@ class ShipRun {
     await requireRemoteOtherThanStore(this.host, destination, remote, this.options);
     const offBox = !isRemoteOnDevices(this.host, remote, this.#devices());
     return {
-      where: `rclone ${destination.remote}${offBox ? "" : " on the same disk"}`,
+      where: whereOf(`rclone ${destination.remote}`, offBox),
       offBox,
       missing: (expected) => missingAtRemote(this.host, destination, this.options.hub, expected, retry),
       push: (snapshot) => copySnapshotByRclone(this.host, destination, snapshot, remote, retry),

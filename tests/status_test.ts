@@ -26,7 +26,12 @@ Deno.test("status tells the last run, growth, what is off the machine and how ol
   assert.match(fresh.stdout, /^state: newest good snapshot .* s ago$/m);
   assert.match(fresh.stdout, /^ {2}last run \d+ s ago, took .*: done/m);
   assert.match(fresh.stdout, /^ {2}hapi\.db: 3 sessions, 600 messages, 0 other rows$/m);
-  assert.match(fresh.stdout, /^ {2}disk: holds /m);
+  assert.match(
+    fresh.stdout,
+    /^ {2}disk: holds .*, ON THIS MACHINE'S OWN DISK: does not count as off this machine$/m,
+  );
+  const json = JSON.parse((await home.cli(["status", "--json"])).stdout);
+  assert.equal(json.sets[0].destinations[0].offBox, false);
   assert.match(fresh.stdout, /^ {2}sessions +▆█ 2 to 3$/m);
   assert.match(fresh.stdout, /^ {2}stored +[▁-█]{2} \d\S* kB in /m);
   assert.match(fresh.stdout, /^ {2}last drill: .*, proven$/m);

@@ -52,6 +52,15 @@ export interface DestinationRecord {
   readonly uploads: ReadonlyMap<string, number>;
 }
 
+/** How `where` ends of a place that is not off this machine. */
+const ON_SAME_DISK = " on the same disk";
+
+/** A {@linkcode DestinationRecord.where}: under which another disk was mounted, or is no longer, is another place. */
+export const whereOf = (place: string, offBox: boolean): string => `${place}${offBox ? "" : ON_SAME_DISK}`;
+
+/** Whether that place was off this machine. Inverse of {@linkcode whereOf}. */
+export const isOffBox = (where: string): boolean => !where.endsWith(ON_SAME_DISK);
+
 /** A snapshot's key in a {@linkcode DestinationRecord}. */
 export const keyOf = ({ set, id }: SnapshotKey): string => `${set}/${id}`;
 

@@ -38,6 +38,8 @@ export interface SetStatus {
   readonly rows: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly destinations: readonly {
     readonly name: string;
+    /** Whether it counts as off this machine, as the last shipping found. */
+    readonly offBox: boolean;
     /** The newest snapshot that it has confirmed, and the local ones that it has not. */
     readonly newest: SnapshotId | undefined;
     readonly waiting: readonly SnapshotId[];
@@ -75,8 +77,9 @@ export function status(host: Host, config: Config): SetStatus[] {
       rows: Object.fromEntries(
         memory?.manifest.databases.map((database) => [database.source, database.rows]) ?? [],
       ),
-      destinations: records.map(({ destination, confirmed }) => ({
+      destinations: records.map(({ destination, offBox, confirmed }) => ({
         name: destination,
+        offBox,
         newest: seals.findLast(({ id }) => confirmed.has(`${set}/${id}`))?.id,
         waiting: seals.filter(({ id }) => !confirmed.has(`${set}/${id}`)).map(({ id }) => id),
         receipt: receiptOf(host, config, destination, set),

@@ -125,8 +125,10 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
       ]
       : [],
     `  here: ${formatCounted(set.snapshots, "snapshot")}, ${formatBytes(set.bytes)}`,
-    ...set.destinations.map(({ name, waiting }) =>
-      `  ${name}: ${waiting.length === 0 ? "holds them all" : `${waiting.length} WAITING`}`
+    ...set.destinations.map(({ name, offBox, waiting }) =>
+      `  ${name}: ${waiting.length === 0 ? "holds them all" : `${waiting.length} WAITING`}${
+        offBox ? "" : ", ON THIS MACHINE'S OWN DISK"
+      }`
     ),
     ...set.drill
       ? [`  last drill: ${formatAgo(new Date(set.drill.at), now)}, ${set.drill.ok ? "proven" : "FAILED"}`]

@@ -7,7 +7,7 @@
 
 import type { Config } from "../core/config.ts";
 import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
-import type { SnapshotKey } from "../core/shipping.ts";
+import { isOffBox, type SnapshotKey } from "../core/shipping.ts";
 import { shipFolder } from "../core/state_paths.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -15,6 +15,8 @@ import type { Host } from "./host.ts";
 /** What a destination has confirmed. */
 export interface ShipRecord {
   readonly destination: string;
+  /** Whether it was off this machine when it was last shipped to; true where nothing ever was. */
+  readonly offBox: boolean;
   /** By `<set>/<id>`: when, as an ISO 8601 time in UTC. */
   readonly confirmed: ReadonlyMap<string, string>;
 }
@@ -23,16 +25,18 @@ export interface ShipRecord {
 export function readShipRecords(host: Pick<Host, "fs">, config: Config): ShipRecord[] {
   return config.destinations.map(({ name }) => {
     const confirmed = new Map<string, string>();
+    let offBox = true;
     try {
       const text = readTextIfThere(host.fs, `${shipFolder(config.stateFolder)}/${name}.json`);
       const record = text === undefined
         ? {}
-        : JSON.parse(text) as { confirmed?: Record<string, { confirmedAt: string }> };
+        : JSON.parse(text) as { where?: string; confirmed?: Record<string, { confirmedAt: string }> };
       for (const [key, { confirmedAt }] of Object.entries(record.confirmed ?? {})) {
         confirmed.set(key, confirmedAt);
       }
+      offBox = isOffBox(record.where ?? "");
     } catch { /* The next ship makes it anew. */ }
-    return { destination: name, confirmed };
+    return { destination: name, offBox, confirmed };
   });
 }
 

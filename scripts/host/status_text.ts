@@ -111,9 +111,11 @@ function placesOf({ destinations }: SetStatus, paint: Paint): string[] {
   if (destinations.length === 0) {
     return [paint.bad("NOTHING IS OFF THIS MACHINE: no destination is configured")];
   }
-  return destinations.flatMap(({ name, newest, waiting, receipt }) => [
-    `${name}: ${newest ? paint.good(`holds ${timeOf(newest)}`) : paint.bad("HOLDS NOTHING")}${
-      waiting.length > 0 ? `, ${paint.doubtful(`${waiting.length} WAITING`)}` : ""
+  return destinations.flatMap(({ name, offBox, newest, waiting, receipt }) => [
+    `${name}: ${
+      newest ? (offBox ? paint.good : paint.doubtful)(`holds ${timeOf(newest)}`) : paint.bad("HOLDS NOTHING")
+    }${waiting.length > 0 ? `, ${paint.doubtful(`${waiting.length} WAITING`)}` : ""}${
+      offBox ? "" : `, ${paint.bad("ON THIS MACHINE'S OWN DISK: does not count as off this machine")}`
     }`,
     ...receipt ? receiptOf(name, receipt.time, receipt.set, paint) : [],
   ]);
