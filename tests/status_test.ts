@@ -2,6 +2,9 @@
 
 import assert from "node:assert/strict";
 import { sparkline } from "../scripts/core/sparkline.ts";
+import { checkRuns } from "../scripts/host/doctor_runs.ts";
+import { status as readStatus } from "../scripts/host/hub_status.ts";
+import { readView } from "../scripts/host/hub_view.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
@@ -74,6 +77,12 @@ Deno.test("status says that the newest snapshot is ahead of the clock, and gives
   assert.equal(code, 0);
   assert.match(stdout, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/m);
   assert.doesNotMatch(stdout, /-\d+ s/);
+  // So do what is told to people, and the doctor.
+  const host = { ...home.host, now: () => new Date() };
+  const { digest } = readView(host, home.config());
+  assert.match(digest[0]!, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/);
+  const [finding] = checkRuns(host, home.config(), readStatus(host, home.config())[0]!);
+  assert.deepEqual([finding!.state, /^it is 40[01] days ahead/.test(finding!.detail)], ["warn", true]);
 });
 
 Deno.test("a chart's columns are equal times, its heights count from zero, and gaps stay gaps", () => {

@@ -7,7 +7,7 @@
 import type { Config } from "../core/config.ts";
 import type { ErrorKind } from "../core/errors.ts";
 import type { Finding } from "../core/finding.ts";
-import { formatDuration } from "../core/format.ts";
+import { formatAgo, formatDuration } from "../core/format.ts";
 import type { Host } from "./host.ts";
 import type { SetStatus } from "./hub_status.ts";
 import { readRuns } from "./run_log.ts";
@@ -30,11 +30,19 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
         remedy: "run `hapi-backup backup`, and look at the log of its timer",
         kind: "stale",
       }
+      : (set.ageSeconds ?? 0) < -60
+      ? {
+        group,
+        name: `${set.set}: newest good snapshot`,
+        state: "warn",
+        detail: `it is ${formatDuration(-set.ageSeconds!)} ahead of this clock`,
+        remedy: "check this machine's clock (timedatectl)",
+      }
       : {
         group,
         name: `${set.set}: newest good snapshot`,
         state: "ok",
-        detail: `${formatDuration(set.ageSeconds ?? 0)} old`,
+        detail: `${formatDuration(Math.max(0, set.ageSeconds ?? 0))} old`,
       },
     ...set.suspect
       ? [{
@@ -51,9 +59,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
         group,
         name: `${set.set}: last run`,
         state: "fail" as const,
-        detail: `${last.message ?? "it failed"} (${
-          formatDuration((host.now().getTime() - Date.parse(last.at)) / 1000)
-        } ago)`,
+        detail: `${last.message ?? "it failed"} (${formatAgo(new Date(last.at), host.now())})`,
         remedy: last.hint,
         kind: (last.kind ?? "internal") as ErrorKind,
       }]

@@ -111,8 +111,10 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
   const total = rows.reduce((sum, [, count]) => sum + count, 0);
   const newest = set.newest
     ? `newest good snapshot ${formatTime(timeOfSnapshotId(set.newest))}, ${
-      formatDuration(set.ageSeconds!)
-    } ago`
+      set.ageSeconds! < -60
+        ? `${formatDuration(-set.ageSeconds!)} AHEAD OF THIS CLOCK`
+        : formatAgo(timeOfSnapshotId(set.newest), now)
+    }`
     : "NO GOOD SNAPSHOT";
   return [
     `${set.set}: ${newest}`,
