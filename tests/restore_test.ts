@@ -572,9 +572,16 @@ Deno.test("a sync that fails while the image is hashed, or a read of it, says wh
 
 Deno.test("--only chooses by pattern, a pattern without a match is an error, and --dry-run writes nothing", async () => {
   using home = await makeHome();
+  Deno.mkdirSync(`${home.home}/linked`);
+  Deno.symlinkSync("elsewhere", `${home.home}/linked/link`);
+  const [state] = home.config().sets.values();
+  home.configure({ sets: { state: { sources: [...state!.sources, { kind: "folder", path: "~/linked" }] } } });
   await home.backup();
   const to = `${home.dir}/out`;
   const args = ["restore", "--to", to, "--identity", home.identityFile];
+  const link = await home.cli([...args, "--only", "home/linked/link"]);
+  assert.match(link.stdout, /^ {2}1 link$/m, link.stderr);
+  Deno.removeSync(to, { recursive: true });
   const nothing = await home.cli([...args, "--only", "home/none*"]);
   assert.equal(nothing.code, 2);
   assert.match(nothing.stderr, /nothing in it matches home\/none\*[^]*hint: places look like/);

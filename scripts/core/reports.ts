@@ -145,7 +145,7 @@ export function describeRestore(
       return `  ${place}: ${sessions}${formatCounted(total, "row")}, ${formatBytes(bytes)}`;
     }),
     ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${place}: ${formatBytes(bytes)}`) : []),
-    `  ${formatCounted(report.files.filter(({ type }) => type === "file").length, "file")}`,
+    `  ${countedOf(report.files)}`,
   ];
   const from = `${report.manifest.set} ${report.snapshot}, ${localTime(report.snapshot)}`;
   if (job.dryRun) return [`would restore ${from}:`, ...what].join("\n");
@@ -158,6 +158,15 @@ export function describeRestore(
     `  as they should be already: ${report.kept!.length}`,
     `to undo it: sh ${shellQuote(report.undoScript!)}`,
   ].join("\n");
+}
+
+/** Files, links and folders, of which there are any. */
+function countedOf(files: readonly SavedFile[]): string {
+  const counted = (["file", "link", "folder"] as const).flatMap((kind) => {
+    const count = files.filter(({ type }) => type === kind).length;
+    return count > 0 ? [formatCounted(count, kind)] : [];
+  });
+  return counted.join(", ") || formatCounted(0, "file");
 }
 
 /** When a snapshot was taken, as local time. */
