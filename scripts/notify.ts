@@ -131,7 +131,8 @@ async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<
 
 function readAddress(host: Host, notifier: Exclude<Notifier, { readonly kind: "command" }>): string {
   if (notifier.url !== undefined) return notifier.url;
-  return parseAddress(readSecret(host, notifier.name, notifier.urlFile!), notifier.name);
+  const file = notifier.urlFile!;
+  return parseAddress(readSecret(host, notifier.name, file), notifier.name, file);
 }
 
 /** A token goes into a header, which holds no more than this: else it would be said that the server is not there. */

@@ -382,7 +382,10 @@ Deno.test("a run's outcome does not change when telling fails, and the failure i
   const report = await tell({ host: hub.host, terminal, script }, hub.config, "end");
   assert.deepEqual(report.failed.map(({ name }) => name).sort(), ["hook", "ntfy"]);
   assert.equal(warnings.length, 2);
-  assert.ok(warnings.some((text) => /hook: its urlFile does not hold one/.test(text)), warnings.join());
+  assert.ok(
+    warnings.some((text) => /hook: its urlFile \/nonexistent\/address is not there/.test(text)),
+    warnings.join(),
+  );
 });
 
 Deno.test("a reminder comes when the keys were not proven for too long", async () => {
@@ -511,8 +514,11 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
     [{ kind: "ping", url: "http://a", name: "x" }, { kind: "ping", url: "http://a", name: "x" }],
     /named x/,
   );
-  assert.throws(() => parseAddress("two lines\nof text", "n"), (error) => !/two lines/.test(String(error)));
-  assert.equal(parseAddress(" https://a/b\n", "n"), "https://a/b");
+  assert.throws(
+    () => parseAddress("two lines\nof text", "n", "/f"),
+    (error) => !/two lines/.test(String(error)),
+  );
+  assert.equal(parseAddress(" https://a/b\n", "n", "/f"), "https://a/b");
   assert.deepEqual([hostOf("https://a/b"), hostOf("http://a"), hostOf("http://[::1]:8/")], [
     "a:443",
     "a:80",

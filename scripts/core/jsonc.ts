@@ -69,7 +69,7 @@ function refuseTwice(node: Node, text: string, where: string): void {
           `Cannot use configuration ${where}: line ${lineOf(text, property.offset)}: key ${
             JSON.stringify(key)
           } ${key === "__proto__" ? "is not a key" : "stands there twice"}`,
-          { kind: "config", hint: "remove one of them" },
+          { kind: "config", hint: key === "__proto__" ? "remove it" : "remove one of them" },
         );
       }
       seen.add(key);

@@ -312,11 +312,14 @@ export function hostOf(address: string): string {
 }
 
 /** The address in the text of an `urlFile`. @throws {BackupError} (config) Without repeating the text. */
-export function parseAddress(text: string, name: string): string {
+export function parseAddress(text: string, name: string, file: string): string {
   const address = text.trim();
   if (/^https?:\/\/\S+$/.test(address) && URL.canParse(address)) return address;
-  throw new BackupError(`Cannot notify ${name}: its urlFile does not hold one http or https address`, {
-    kind: "config",
-    hint: "write the address into that file, on one line",
-  });
+  throw new BackupError(
+    `Cannot notify ${name}: its urlFile ${file} does not hold one http or https address`,
+    {
+      kind: "config",
+      hint: "write the address into that file, on one line",
+    },
+  );
 }

@@ -12,7 +12,7 @@ import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "
 import { BackupError, EXIT_CODES, exitCodeOf, outcome, reasonOf } from "../core/errors.ts";
 import { flagNamed, textOf } from "../core/option_flags.ts";
 import { VERSION } from "../core/version.ts";
-import { knownError, readTextIfThere } from "./fs.ts";
+import { knownError, lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { cancelSteps, makeHost } from "./step.ts";
 import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
@@ -214,6 +214,12 @@ export function readConfig({ host, configFile, around, options }: VerbContext): 
   try {
     text = readTextIfThere(host.fs, configFile);
   } catch (error) {
+    if (lstatIfThere(host.fs, configFile)?.type === "folder") {
+      throw new BackupError(`Cannot read configuration ${configFile}: it is a folder`, {
+        kind: "config",
+        hint: `name the file itself, such as ${configFile.replace(/\/+$/, "")}/config.json`,
+      });
+    }
     throw new BackupError(`Cannot read configuration ${configFile}: ${reasonOf(error)}`, {
       kind: "config",
       hint: "check its owner and mode, and the user that this runs as",

@@ -49,7 +49,7 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
       const { options, terminal, json } = context;
       if (options.action === "restore" && typeof options.id !== "string") {
         throw usage(
-          "Cannot restore a session: say which",
+          "Cannot restore a session: say which, by its id or the start of it",
           "hapi-backup session restore 4f1c; `hapi-backup session list` shows them",
         );
       }

@@ -6,7 +6,7 @@
  */
 
 import type { Config, Notifier } from "../core/config.ts";
-import { reasonOf } from "../core/errors.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
 import { hostOf, type NotifyPhase, type NotifyReport, parseAddress } from "../core/notices.ts";
 import { notifyPermissions } from "../core/permissions.ts";
 import { shipFolder } from "../core/state_paths.ts";
@@ -70,10 +70,19 @@ async function grantFor(
     await requireGranted({ name: "run", command: notifier.command[0]! }, `start ${notifier.command[0]}`);
     return { notifier };
   }
-  const address = notifier.url ?? parseAddress(readTextIfThere(fs, notifier.urlFile!) ?? "", notifier.name);
+  const address = notifier.url ?? readAddress(fs, notifier.name, notifier.urlFile!);
   const host = hostOf(address);
   await requireGranted({ name: "net", host }, `reach ${host}`);
   return { notifier, host };
+}
+
+function readAddress(fs: Host["fs"], name: string, file: string): string {
+  const text = readTextIfThere(fs, file);
+  if (text !== undefined) return parseAddress(text, name, file);
+  throw new BackupError(`Cannot notify ${name}: its urlFile ${file} is not there`, {
+    kind: "config",
+    hint: "write the address into that file, on one line, mode 0600",
+  });
 }
 
 async function requireGranted(permission: Deno.PermissionDescriptor, what: string): Promise<void> {
