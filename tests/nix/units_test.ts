@@ -272,5 +272,5 @@ Deno.test("a source with any name can stand in a unit; a key, a store or a set's
     /line break/,
   );
   refused({ sets: { a: { sources: [{ kind: "file", path: '/srv/a"b' }] } } }, /a source/);
-  refused({ sets: { ship: { sources: [{ kind: "file", path: "/a" }] } } }, /name of a verb, ship/);
+  refused({ sets: { verify: { sources: [{ kind: "file", path: "/a" }] } } }, /name of a verb, verify/);
 });
