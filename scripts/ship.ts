@@ -16,11 +16,13 @@ import {
   type Candidate,
   type Confirmation,
   confirmedOfNewestChains,
+  confirmedOfOlderChains,
   type DestinationRecord,
   type DestinationReport,
   type Expected,
   keyOf,
   lostOfNewestChains,
+  type Missing,
   parseDestinationRecord,
   type Problem,
   pruneRecord,
@@ -118,7 +120,7 @@ interface Driver {
   /** The place, as its record names it. */
   readonly where: string;
   readonly offBox: boolean;
-  readonly missing: (expected: readonly Expected[]) => Promise<readonly Expected[]>;
+  readonly missing: (expected: readonly Expected[]) => Promise<readonly Missing[]>;
   readonly push: (snapshot: SealedSnapshot, memory: UploadMemory) => Promise<Pushed>;
 }
 
@@ -257,17 +259,24 @@ class ShipRun {
     }
   }
 
-  /** Asks the destination whether it still holds what the newest chains need, and forgets what it does not. */
+  /**
+   * Asks the destination whether it still holds what it confirmed, and forgets what it does not. An older snapshot that is
+   * gone as a whole was removed by its retention; one of which a part is gone was damaged.
+   */
   async #forgetVanished(
     destination: Destination,
     driver: Driver,
     book: Book,
   ): Promise<readonly SnapshotKey[]> {
-    const expected = confirmedOfNewestChains(book.record, this.local);
-    if (expected.length === 0) return [];
-    const vanished = await driver.missing(expected);
+    const newest = confirmedOfNewestChains(book.record, this.local);
+    const older = confirmedOfOlderChains(book.record, this.local);
+    if (newest.length + older.length === 0) return [];
+    const needed = new Set(newest.map(keyOf));
+    const vanished = (await driver.missing([...newest, ...older]))
+      .filter((missing) => missing.isPartly || needed.has(keyOf(missing)));
     for (const key of vanished) {
-      this.host.report.warn(`${destination.name} no longer holds ${keyOf(key)}, which it once confirmed`);
+      const what = key.isPartly ? `all of ${keyOf(key)}` : keyOf(key);
+      this.host.report.warn(`${destination.name} no longer holds ${what}, which it once confirmed`);
       book.forget(key);
     }
     return vanished.map(({ set, id }) => ({ set, id }));

@@ -375,6 +375,43 @@ Deno.test("what the far side has lost of the newest chain is sent again", async 
   });
 });
 
+Deno.test("a part of an older chain that the far side has lost is sent again, and what its retention removed is not", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    const disk = `${hub.dir}/disk`;
+    await Deno.mkdir(disk);
+    const places: Destination[] = [destination, { kind: "folder", name: "disk", path: disk }];
+    for (const id of ID.slice(0, 4)) await hub.make(id);
+    await hub.ship(places);
+    for (const state of [`${far}/state`, `${disk}/home/state`]) {
+      await Deno.remove(`${state}/${ID[0]}`, { recursive: true });
+      await Deno.remove(`${state}/${ID[1]}/files.tar.zst.age`);
+      await Deno.writeTextFile(`${state}/${ID[2]}/files.tar.zst.age`, "cut");
+    }
+
+    const report = await hub.ship(places);
+    for (const { name, vanished, shipped, waiting } of report.destinations) {
+      assert.deepEqual(keysOf(vanished), [`state/${ID[1]}`, `state/${ID[2]}`], name);
+      assert.deepEqual(keysOf(shipped), [`state/${ID[1]}`], name);
+      assert.deepEqual(keysOf(waiting), [`state/${ID[2]}`], "nothing is written over");
+    }
+    assert.deepEqual(report.fullWanted, []);
+    assert.match(unshippedError(report)!.hint!, /set that snapshot's folder (there )?aside, then ship again/);
+    assert.ok(hub.told.includes(`! storage no longer holds all of state/${ID[1]}, which it once confirmed`));
+
+    for (const state of [`${far}/state`, `${disk}/home/state`]) {
+      await Deno.rename(`${state}/${ID[2]}`, `${hub.dir}/aside`);
+      await Deno.remove(`${hub.dir}/aside`, { recursive: true });
+    }
+    const mended = await hub.ship(places);
+    assert.equal(unshippedError(mended), undefined);
+    for (const { shipped } of mended.destinations) assert.deepEqual(keysOf(shipped), [`state/${ID[2]}`]);
+    assert.deepEqual(
+      await filesBelow(`${far}/state/${ID[1]}`),
+      await filesBelow(`${hub.store}/home/state/${ID[1]}`),
+    );
+  });
+});
+
 Deno.test("a chain that can be completed neither there nor from here asks for a new full, until there is one", async () => {
   await withStorage(async (hub, { far, destination }) => {
     const full = await hub.make(ID[0]);

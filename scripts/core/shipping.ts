@@ -29,6 +29,12 @@ export interface Expected extends SnapshotKey {
   readonly files: readonly ExpectedFile[];
 }
 
+/** A snapshot that a destination lacks. */
+export interface Missing extends Expected {
+  /** Whether a file of it is there: whoever removes snapshots by intent removes the whole folder at once. */
+  readonly isPartly: boolean;
+}
+
 /** A sealed snapshot of the local store, as far as planning is concerned. */
 export interface Candidate extends SnapshotKey {
   readonly sealSha256: string;
@@ -144,6 +150,15 @@ export function confirmedOfNewestChains(record: DestinationRecord, local: readon
   return newestChains(local).flatMap((key) => {
     const confirmation = record.confirmed.get(keyOf(key));
     return confirmation ? [{ ...key, files: confirmation.files }] : [];
+  });
+}
+
+/** The same of the other snapshots that are here. The destination may have removed them meanwhile, as it should. */
+export function confirmedOfOlderChains(record: DestinationRecord, local: readonly Candidate[]): Expected[] {
+  const newest = new Set(newestChains(local).map(keyOf));
+  return local.flatMap(({ set, id }) => {
+    const confirmation = record.confirmed.get(keyOf({ set, id }));
+    return confirmation && !newest.has(keyOf({ set, id })) ? [{ set, id, files: confirmation.files }] : [];
   });
 }
 

@@ -12,7 +12,7 @@ import { BackupError } from "../core/errors.ts";
 import { type HubName, SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
 import { nameOf, parentOf } from "../core/paths.ts";
 import { sealChecksum } from "../core/seal.ts";
-import type { Expected, ExpectedFile } from "../core/shipping.ts";
+import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
 import { diskError, exists, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import type { Pushed } from "./rsync.ts";
@@ -201,12 +201,14 @@ export function missingInFolder(
   destination: FolderDestination,
   hub: HubName,
   expected: readonly Expected[],
-): Expected[] {
+): Missing[] {
   requireMounted(fs, destination);
-  return expected.filter(({ set, id, files }) =>
-    files.some(({ name, bytes }) => {
-      const stat = lstatIfThere(fs, `${destination.path}/${hub}/${set}/${id}/${name}`);
-      return stat?.type !== "file" || stat.bytes !== bytes;
-    })
-  );
+  return expected.flatMap((snapshot) => {
+    const { set, id, files } = snapshot;
+    const stats = files.map(({ name }) =>
+      lstatIfThere(fs, `${destination.path}/${hub}/${set}/${id}/${name}`)
+    );
+    if (files.every(({ bytes }, n) => stats[n]?.type === "file" && stats[n].bytes === bytes)) return [];
+    return [{ ...snapshot, isPartly: stats.some((stat) => stat !== undefined) }];
+  });
 }

@@ -12,7 +12,7 @@ import { z } from "zod";
 import type { RcloneDestination } from "../core/config.ts";
 import { BackupError, type ErrorKind } from "../core/errors.ts";
 import { type HubName, SEAL_FILE } from "../core/names.ts";
-import type { Expected, ExpectedFile } from "../core/shipping.ts";
+import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
 import { filesOf, isOnDevices, localStoreError } from "./folder_destination.ts";
 import { exists } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
@@ -158,9 +158,9 @@ export async function missingAtRemote(
   hub: HubName,
   expected: readonly Expected[],
   retry: Retry,
-): Promise<Expected[]> {
+): Promise<Missing[]> {
   const what = `ask ${destination.name} what it holds`;
-  const missing: Expected[] = [];
+  const missing: Missing[] = [];
   for (const set of new Set(expected.map((snapshot) => snapshot.set))) {
     const wanted = expected.filter((snapshot) => snapshot.set === set);
     const there = await withRetries(
@@ -176,9 +176,11 @@ export async function missingAtRemote(
         ),
     );
     missing.push(
-      ...wanted.filter(({ id, files }) =>
-        files.some(({ name, bytes }) => there.get(`${id}/${name}`) !== bytes)
-      ),
+      ...wanted.flatMap((snapshot) => {
+        const found = snapshot.files.map(({ name }) => there.get(`${snapshot.id}/${name}`));
+        if (snapshot.files.every(({ bytes }, n) => found[n] === bytes)) return [];
+        return [{ ...snapshot, isPartly: found.some((bytes) => bytes !== undefined) }];
+      }),
     );
   }
   return missing;

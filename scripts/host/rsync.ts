@@ -32,7 +32,7 @@ import {
   type Verdict,
 } from "../core/rsync_args.ts";
 import { explainFailure } from "../core/rsync_failure.ts";
-import type { Expected, ExpectedFile } from "../core/shipping.ts";
+import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
 import { removeIfThere } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
 import { type Retry, Retryable, withRetries } from "./retry.ts";
@@ -182,7 +182,7 @@ export async function missingThere(
   expected: readonly Expected[],
   probe: string,
   retry: Retry,
-): Promise<Expected[]> {
+): Promise<Missing[]> {
   if (expected.length === 0) return [];
   const what = `ask ${destination.name} what it holds`;
   const nameIn = ({ set, id }: Expected, file: ExpectedFile) => `${set}/${id}/${file.name}`;
@@ -206,9 +206,14 @@ export async function missingThere(
       () => runRsync(host, destination, what, compareArgs(destination, probe, "size"), { names }),
     );
     const verdicts = parseVerdicts(run.stdout);
-    return expected.filter((snapshot) =>
-      snapshot.files.some((file) => verdicts.get(nameIn(snapshot, file)) !== "same")
-    );
+    return expected.flatMap((snapshot) => {
+      const found = snapshot.files.map((file) => verdicts.get(nameIn(snapshot, file)));
+      if (found.every((verdict) => verdict === "same")) return [];
+      return [{
+        ...snapshot,
+        isPartly: found.some((verdict) => verdict === "same" || verdict === "different"),
+      }];
+    });
   } finally {
     removeIfThere(host.fs, probe);
   }
