@@ -32,7 +32,7 @@ import {
   waitingFor,
   whereOf,
 } from "./core/shipping.ts";
-import { fetchReceipt } from "./host/far_receipt.ts";
+import { fetchReceipt, readKeptReceipt } from "./host/far_receipt.ts";
 import {
   copySnapshot,
   filesOf,
@@ -261,7 +261,7 @@ class ShipRun {
 
   /**
    * Asks the destination whether it still holds what it confirmed, and forgets what it does not. An older snapshot that is
-   * gone as a whole was removed by its retention; one of which a part is gone was damaged.
+   * gone as a whole was removed by its retention, unless its receipt misses it; one of which a part is gone was damaged.
    */
   async #forgetVanished(
     destination: Destination,
@@ -271,7 +271,7 @@ class ShipRun {
     const newest = confirmedOfNewestChains(book.record, this.local);
     const older = confirmedOfOlderChains(book.record, this.local);
     if (newest.length + older.length === 0) return [];
-    const needed = new Set(newest.map(keyOf));
+    const needed = new Set([...newest.map(keyOf), ...this.#missedThere(destination, older)]);
     const vanished = (await driver.missing([...newest, ...older]))
       .filter((missing) => missing.isPartly || needed.has(keyOf(missing)));
     for (const key of vanished) {
@@ -280,6 +280,15 @@ class ShipRun {
       book.forget(key);
     }
     return vanished.map(({ set, id }) => ({ set, id }));
+  }
+
+  /** Which of these the storage host had something to say of, in the receipt that the last run read. */
+  #missedThere(destination: Destination, keys: readonly SnapshotKey[]): string[] {
+    if (destination.kind !== "rsync" || destination.receiptSigners.length === 0) return [];
+    const receipt = readKeptReceipt(this.host, destination, this.options.hub, this.#folder);
+    return keys.filter(({ set, id }) =>
+      receipt?.sets.get(set)?.problems.some((problem) => problem.startsWith(`${id}: `))
+    ).map(keyOf);
   }
 
   /** A part that rotted here must not become the truth elsewhere. Each snapshot is read once a run. */

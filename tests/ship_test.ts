@@ -850,9 +850,9 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
     const marker = `${hub.stateFolder}/ship/full-wanted-state`;
     const writeReceipt = async (
       time: string,
-      { fullWanted = true, hubName = "home", by = storageHost } = {},
+      { fullWanted = true, hubName = "home", by = storageHost, problem = "files.tar.zst.age is rotten" } = {},
     ) => {
-      const set = { newestVerified: null, problems: ["files.tar.zst.age is rotten"], fullWanted };
+      const set = { newestVerified: null, problems: [problem], fullWanted };
       const sets = new Map([["state" as SetName, set]]);
       const text = serializeReceipt({ hub: hubName as HubName, time: new Date(time), sets });
       await Deno.writeTextFile(`${far}/${RECEIPT_FILE}`, text);
@@ -886,5 +886,20 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
       assert.match(hub.told.at(-1)!, /receipt/);
       assert.equal(unshippedError(report), undefined, "what is confirmed stays confirmed");
     }
+
+    // An older snapshot is sent again if the storage host misses it, and not if it says nothing of it.
+    await hub.make(ID[1]);
+    await hub.make(ID[2]);
+    const problem = `${ID[1]}: it was here, and this host did not remove it`;
+    await writeReceipt("2026-03-04T14:00:00Z", { fullWanted: false, problem });
+    await hub.ship([reading]);
+    for (const id of [ID[0], ID[1]]) await Deno.remove(`${far}/state/${id}`, { recursive: true });
+    const [again] = (await hub.ship([reading])).destinations;
+    assert.deepEqual(keysOf(again!.shipped), [`state/${ID[1]}`]);
+    assert.deepEqual(
+      (await hub.ship([reading])).destinations[0]!.shipped,
+      [],
+      "once, whatever the receipt says",
+    );
   });
 });
