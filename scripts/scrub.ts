@@ -12,6 +12,7 @@ import { formatBytes, formatCount, formatCounted, formatTime } from "./core/form
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
+import { lstatIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import {
   chosenSets,
@@ -22,6 +23,7 @@ import {
   seenOf,
   signerOf,
   stampOf,
+  UNSIGNED_STAMP,
 } from "./host/inventory.ts";
 import { type Ledger, openLedger } from "./host/ledger.ts";
 import { withLock } from "./host/lock.ts";
@@ -192,8 +194,15 @@ class Reading {
       // Retention may have taken it away since; then there is nothing to say.
       if (this.ledger.snapshot(key)?.state !== "present") return true;
       const { state, problem } = snapshot.sealed as { state: string; problem: string };
-      if (state === "incomplete") this.ledger.recordMissing(key);
-      else this.#recordSeal(key, () => this.ledger.recordSignature(key, known.signer, problem));
+      const hasSeal = lstatIfThere(fs, `${snapshot.folder}/${SEAL_FILE}`) !== undefined;
+      if (state === "incomplete" && !hasSeal) this.ledger.recordMissing(key);
+      else if (state === "incomplete") {
+        const setKey = this.ledger.setKey(known.hub, known.set);
+        this.#recordSeal(
+          key,
+          () => this.ledger.recordUnreadable(setKey, known.id, problem, UNSIGNED_STAMP, undefined),
+        );
+      } else this.#recordSeal(key, () => this.ledger.recordSignature(key, known.signer, problem));
       return true;
     }
     const { seal, checksum } = snapshot.sealed;

@@ -684,6 +684,28 @@ Deno.test("a seal lost from a known snapshot is a loss, not an unfinished upload
   assert.equal(report.incoming.count, 0);
 });
 
+Deno.test("a signature lost from a known snapshot is named by every verb, and all is well once it is back", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [only] = writeHistory(store, signer, [storage.now]);
+  await scrub(host, config);
+  const path = `${only!.folder}/seal.json.sig`;
+  const signature = Deno.readFileSync(path);
+  Deno.removeSync(path);
+  const problem = "its seal has no signature: there is no seal.json.sig";
+  const report = await scrub(host, config);
+  assert.deepEqual(report.damage.items.map((fault) => fault.problem), [problem]);
+  assert.deepEqual([report.incoming.count, report.sets[0]!.damaged], [0, 1]);
+  assert.deepEqual(
+    watch(host, config).alarms.map((alarm) => alarm.problem).filter((text) => text.includes("seal")),
+    [`${only!.seal.id}: ${problem}`],
+  );
+  assert.deepEqual((await scrub(host, config)).damage.items.map((fault) => fault.problem), [problem]);
+  Deno.writeFileSync(path, signature);
+  assert.equal(storageStatus(host, config).sets[0]!.problems, 0);
+  assert.equal((await scrub(host, config)).ok, true);
+});
+
 Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back", async () => {
   using storage = makeStorageHost({
     retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },

@@ -44,6 +44,8 @@ const NEW_SETS_MAX = 20;
 const LISTED_MAX = 200;
 /** Names in an unfinished upload that are looked at for its age. */
 const LOOKED_AT_MAX = 1_000;
+/** The stamp of a seal without its signature: no file has it, so that it is looked at again. */
+export const UNSIGNED_STAMP = "unsigned";
 /** A snapshot's folder on its way out: nothing named so is taken for a snapshot. */
 export const REMOVING_PREFIX = ".removing-";
 
@@ -307,7 +309,7 @@ class SetLook {
     const { state, problem } = snapshot.sealed as { state: string; problem: string };
     // Without its signature it is not there yet; and it is looked at again, whenever that comes.
     if (state === "incomplete" && !known) this.lists.incoming.add(incomingAt(fs, this.known.hub, folder));
-    else this.#unreadable(id, problem, stamp, nowMs);
+    else this.#unreadable(id, problem, state === "incomplete" ? UNSIGNED_STAMP : stamp, nowMs);
   }
 
   #unreadable(id: SnapshotId, problem: string, stamp: string, nowMs: number | undefined): void {

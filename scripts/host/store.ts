@@ -154,7 +154,7 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
     }
     const signaturePath = `${found.folder}/${SIGNATURE_FILE}`;
     const signature = lstatIfThere(fs, signaturePath);
-    if (!signature) return bad("incomplete", "its seal has no signature");
+    if (!signature) return bad("incomplete", `its seal has no signature: there is no ${SIGNATURE_FILE}`);
     if (signature.type !== "file" || signature.bytes > 65_536) {
       return bad("unreadable", `${signaturePath} is no signature`);
     }
