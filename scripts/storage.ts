@@ -59,6 +59,8 @@ export interface StorageStatus {
   readonly freeBytes: number | null;
   readonly daysUntilFull: number | null;
   readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
+  /** Hubs that hold more than their quota. */
+  readonly overQuota: readonly { readonly hub: HubName; readonly problem: string }[];
   readonly clockDoubt: string | null;
   readonly foreign: number;
   readonly unfinishedUploads: number;
@@ -105,6 +107,7 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
     freeBytes: survey.freeBytes ?? null,
     daysUntilFull: survey.daysUntilFull === undefined ? null : Math.floor(survey.daysUntilFull),
     floods: [...survey.floods].map(([hub, problem]) => ({ hub, problem })),
+    overQuota: [...survey.overQuota].map(([hub, problem]) => ({ hub, problem })),
     clockDoubt: inventory.clockDoubt ?? null,
     foreign: inventory.foreign.count,
     unfinishedUploads: inventory.incoming.count,
@@ -292,6 +295,7 @@ function describe(status: StorageStatus): string {
       : [],
     ...status.unfinishedUploads > 0 ? [formatCounted(status.unfinishedUploads, "unfinished upload")] : [],
     ...status.floods.map(({ hub, problem }) => `FLOOD from ${hub}: ${problem}`),
+    ...status.overQuota.map(({ hub, problem }) => `QUOTA of ${hub}: ${problem}`),
     ...status.sets.filter(({ problems }) => problems > 0)
       .map(({ hub, set, problems }) =>
         `PROBLEMS in ${hub}/${set}: ${formatCount(problems)}; scrub lists them`

@@ -62,6 +62,12 @@ export function watch(host: Host, config: StorageConfig, options: WatchOptions =
     ...staleProofs(config, survey, inventory.nowMs),
     ...contradictions(survey, inventory),
     ...fullDisk(config, survey),
+    ...[...survey.overQuota].map(([hub, problem]): Alarm => ({
+      kind: "disk",
+      hub,
+      problem,
+      hint: QUOTA_HINT,
+    })),
   ];
   if (options.prometheus !== undefined) {
     alarms.push(...writeMetrics(host, options.prometheus, metricsOf(survey, inventory, ledger, alarms)));
@@ -283,6 +289,9 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
   clock: "check this host's clock (timedatectl); if it is right, run `hapi-backup retain --trust-clock` once",
   disk: "add space, or keep less (retention in the storage configuration)",
 };
+
+const QUOTA_HINT = "keep less of it (retention in the storage configuration) or raise its quotaBytes; " +
+  "the file system refuses more only if the same limit is set there (`hapi-backup storage authorize` prints how)";
 
 serveStep<StorageJob>(import.meta, async ({ config, options }, { host, result }) => {
   await Promise.resolve();

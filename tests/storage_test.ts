@@ -861,6 +861,24 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
   assert.match(problems[1]!, /there is no good drill/);
 });
 
+Deno.test("a hub that holds more than its quota is an alarm with a remedy, and status says so", () => {
+  using storage = makeStorageHost();
+  const { host, store, signer } = storage;
+  const parts = { [FILES_PART]: new Uint8Array(1500) };
+  writeSnapshot(store, { id: snapshotIdAt(storage.now), signer, parts });
+  writeSnapshot(store, { id: snapshotIdAt(storage.now), signer, parts, set: "voice" as SetName });
+  const within = storage.withConfig({}, { quotaBytes: 3000 });
+  assert.deepEqual(watch(host, within).alarms, []);
+  assert.deepEqual(storageStatus(host, within).overQuota, []);
+
+  const over = storage.withConfig({}, { quotaBytes: 2999 });
+  const problem = "its snapshots take 3.00 kB, more than its quotaBytes of 3.00 kB";
+  const [alarm, ...others] = watch(host, over).alarms;
+  assert.deepEqual([alarm!.kind, alarm!.hub, alarm!.problem, others], ["disk", HUB, problem, []]);
+  assert.match(alarm!.hint!, /raise its quotaBytes.*storage authorize/);
+  assert.deepEqual(storageStatus(host, over).overQuota, [{ hub: HUB, problem }]);
+});
+
 Deno.test("watch() warns before the disk is full, from the rate of the last days", () => {
   using storage = makeStorageHost();
   const { host, config, store, signer } = storage;

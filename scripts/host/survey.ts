@@ -4,6 +4,7 @@
  * @module
  */
 
+import { formatBytes } from "../core/format.ts";
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../core/names.ts";
 import { findFlood } from "../core/retention.ts";
 import {
@@ -73,6 +74,8 @@ export interface Survey {
   readonly sets: readonly SetSurvey[];
   /** Why a hub's sending is not usual. */
   readonly floods: ReadonlyMap<HubName, string>;
+  /** Of each hub that holds more than its quota, how much. */
+  readonly overQuota: ReadonlyMap<HubName, string>;
   readonly lastGoodDrills: ReadonlyMap<HubName, DrillNote>;
   readonly bytes: number;
   readonly freeBytes: number | undefined;
@@ -95,6 +98,12 @@ export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, i
         return flood === undefined ? [] : [[hub.name, flood]];
       }),
     ),
+    overQuota: new Map(
+      [...config.hubs.values()].flatMap((hub) => {
+        const over = overQuota(hub, sets);
+        return over === undefined ? [] : [[hub.name, over]];
+      }),
+    ),
     lastGoodDrills: new Map(
       [...config.hubs.values()].flatMap((hub) => {
         const drill = lastGoodDrill(host, hub);
@@ -105,6 +114,13 @@ export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, i
     freeBytes,
     daysUntilFull: freeBytes !== undefined && bytesPerDay > 0 ? freeBytes / bytesPerDay : undefined,
   };
+}
+
+/** That a hub's snapshots take more than its quota; undefined if they do not. It is the file system that enforces one. */
+function overQuota({ name, quotaBytes }: HubConfig, sets: readonly SetSurvey[]): string | undefined {
+  const bytes = sets.filter(({ hub }) => hub === name).reduce((sum, set) => sum + set.bytes, 0);
+  if (quotaBytes === undefined || bytes <= quotaBytes) return undefined;
+  return `its snapshots take ${formatBytes(bytes)}, more than its quotaBytes of ${formatBytes(quotaBytes)}`;
 }
 
 /** Why a hub's sending is not usual, or undefined if it is. */
