@@ -9,7 +9,9 @@ import { look } from "../scripts/look.ts";
 import { exportSession, restoreSession } from "../scripts/session.ts";
 import { readSchema } from "../scripts/host/schema.ts";
 import { type SessionRows, sessionRows } from "../scripts/host/session_rows.ts";
+import { sessionVerbs } from "../scripts/host/session_verbs.ts";
 import { makeHost } from "../scripts/host/step.ts";
+import { makeTerminal } from "../scripts/host/terminal.ts";
 import { makeHome } from "./real/home.ts";
 import { startHub } from "./real/hub.ts";
 
@@ -411,6 +413,39 @@ Deno.test("an export holds every row, loses nothing, and is whole or not there",
     /Cannot export to .*injected/,
   );
   assert.deepEqual([...Deno.readDirSync(pair.dir)].filter(({ name }) => name.startsWith("out.json")), []);
+});
+
+Deno.test("the name of an export is made durable in its folder once the step has written it", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const file = `${home.dir}/a.json`;
+  const synced: string[] = [];
+  const fs = {
+    ...home.host.fs,
+    syncFolder(path: string) {
+      assert.equal(home.host.fs.lstat(file).type, "file");
+      synced.push(path);
+      home.host.fs.syncFolder(path);
+    },
+  };
+  const unused = () => Promise.reject(new Error("not asked for"));
+  const script = (name: string) => new URL(`../scripts/${name}.ts`, import.meta.url).href;
+  const { session } = sessionVerbs({ script, takeSnapshot: unused, restoreOnly: unused });
+  await session!({
+    options: {
+      action: "restore",
+      id: "a",
+      snapshot: "latest",
+      set: "state",
+      identity: home.identityFile,
+      export: file,
+    },
+    host: { ...home.host, fs },
+    terminal: makeTerminal({ quiet: true, verbose: false, json: false, journal: false }),
+    around: { home: home.home, hostname: "h", env: {} },
+    configFile: home.configFile,
+  } as never);
+  assert.deepEqual(synced, [home.dir]);
 });
 
 Deno.test("a database rebuilt for looking is its owner's only, and gone after an interruption", async () => {

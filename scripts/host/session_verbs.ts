@@ -17,6 +17,7 @@ import { shellQuote } from "../core/shell.ts";
 import { browse } from "./browsing.ts";
 import type { ChoiceJob } from "./chosen_snapshot.ts";
 import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
+import { makingDurably } from "./fs.ts";
 import type { LookJob, LookReport, SessionJob, SessionReport } from "./session_jobs.ts";
 import { runStep } from "./step.ts";
 import { choiceOf, configOrDefaults, realPath, requireConfig } from "./verb_options.ts";
@@ -107,7 +108,7 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
 }
 
 async function restoreSession(context: VerbContext, shared: SharedVerbParts): Promise<void> {
-  const { options, terminal, json } = context;
+  const { options, host, terminal, json } = context;
   if (options.keep === true && options.replace === true) {
     throw usage("Cannot restore a session: --keep and --replace contradict each other");
   }
@@ -133,13 +134,18 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
       : { kind: "file", path: absolutePath(String(options.export)) },
   };
   const live = [...new Set(databases.flatMap((path) => [path, realPath(context)(path)]))];
-  const report = await runStep<SessionReport>(
-    shared.script("session"),
-    job,
-    sessionPermissions(config, job, live),
-    terminal,
-    () => shared.takeSnapshot(context, config, choice.set as SetName),
-  );
+  const run = () =>
+    runStep<SessionReport>(
+      shared.script("session"),
+      job,
+      sessionPermissions(config, job, live),
+      terminal,
+      () => shared.takeSnapshot(context, config, choice.set as SetName),
+    );
+  // The step sees the file and not its folder.
+  const report = job.target.kind === "file"
+    ? await makingDurably(host.fs, job.target.path, run)
+    : await run();
   if (job.target.kind === "stdout") return;
   terminal.result(
     json ? JSON.stringify({ ok: true, ...report }) : describeReport(report, givenAgain(context, choice)),
