@@ -123,7 +123,7 @@ function staleProofs(config: StorageConfig, survey: Survey, nowMs: number): Alar
         kind: "stale",
         hub,
         set,
-        problem: `${problem}; the limit is ${config.scrubMaxAgeDays} days`,
+        problem: `${problem}; the limit is ${formatCounted(config.scrubMaxAgeDays, "day")}`,
       });
     }
   }
@@ -137,7 +137,7 @@ function staleProofs(config: StorageConfig, survey: Survey, nowMs: number): Alar
     alarms.push({
       kind: "stale",
       hub: hub.name,
-      problem: `${problem}; the limit is ${config.drillMaxAgeDays} days`,
+      problem: `${problem}; the limit is ${formatCounted(config.drillMaxAgeDays, "day")}`,
     });
   }
   return alarms;
@@ -181,7 +181,7 @@ function fullDisk(config: StorageConfig, { daysUntilFull, freeBytes }: Survey): 
   const problem = `the store's disk is full in ${
     formatCounted(Math.floor(daysUntilFull), "day")
   } at the present rate`;
-  return [{ kind: "disk", problem: `${problem}; the limit is ${config.diskDaysMin} days` }];
+  return [{ kind: "disk", problem: `${problem}; the limit is ${formatCounted(config.diskDaysMin, "day")}` }];
 }
 
 function metricsOf(

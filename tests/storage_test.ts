@@ -859,6 +859,12 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
   const problems = watch(host, config).alarms.map(({ problem }) => problem);
   assert.match(problems[0]!, /scrub has not read all of it for 21 days/);
   assert.match(problems[1]!, /there is no good drill/);
+  const daily = storage.withConfig({ clockGapDaysMax: 100, scrubMaxAgeDays: 1, drillMaxAgeDays: 1 }, {
+    drillLogFile: `${root}/drills.jsonl`,
+  });
+  for (const { problem } of watch(host, daily).alarms.slice(1)) {
+    assert.match(problem, /; the limit is 1 day$/);
+  }
 });
 
 Deno.test("a hub that holds more than its quota is an alarm with a remedy, and status says so", () => {

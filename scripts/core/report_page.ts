@@ -6,7 +6,7 @@
  * @module
  */
 
-import { formatAgo, formatCount, formatDuration } from "./format.ts";
+import { formatAgo, formatCount, formatCounted, formatDuration } from "./format.ts";
 import { type Html, markup, raw } from "./html.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import type { Problem } from "./notices.ts";
@@ -165,7 +165,7 @@ ${
       ? tile(
         "Keys last proven",
         formatAgo(proof.time, at),
-        `due every ${formatCount(proofMaxAgeDays)} days`,
+        `due every ${formatCounted(proofMaxAgeDays, "day")}`,
         !isProofOld,
       )
       : tile("Keys last proven", "never", "hapi-backup keys prove", false)

@@ -36,7 +36,9 @@ export function readView(host: Host, config: Config, sets = status(host, config)
     problems.push({
       topic: "proof of the keys",
       kind: "reminder",
-      text: `No identity was proven to open the backups for more than ${config.proofMaxAgeDays} days`,
+      text: `No identity was proven to open the backups for more than ${
+        formatCounted(config.proofMaxAgeDays, "day")
+      }`,
       hint: "bring your identity file and run: hapi-backup keys prove --identity FILE",
     });
   }
