@@ -14,6 +14,7 @@
  * @module
  */
 
+import { formatCounted } from "./format.ts";
 import { type SnapshotId, timeOfSnapshotId } from "./names.ts";
 import { DAY_MS, HOUR_MS } from "./time.ts";
 
@@ -103,13 +104,13 @@ export function planRetention(
 
   keepUnconditionally(snapshots, policy, now, newest, keep);
   for (const { id } of timely.slice(0, policy.keepLast)) {
-    keep(id, `one of the last ${policy.keepLast} good ones`);
+    keep(id, policy.keepLast === 1 ? "the last good one" : `one of the last ${policy.keepLast} good ones`);
   }
   const places = new Places(policy, now, timeZone);
   for (const snapshot of timely) places.offer(snapshot, keep);
   for (const snapshot of misdated) places.offerLeftOver(snapshot, keep);
   for (const { id } of [...timely, ...misdated].slice(0, policy.keepGoodMin)) {
-    keep(id, `never fewer than ${policy.keepGoodMin} good ones`);
+    keep(id, `never fewer than ${formatCounted(policy.keepGoodMin, "good one")}`);
   }
   keepNeeded(snapshots, kept);
 
@@ -140,7 +141,7 @@ function keepUnconditionally(
       continue;
     }
     if (now.getTime() - firstSeenMs <= policy.keepWithinDays * DAY_MS) {
-      keep(id, `it came within ${policy.keepWithinDays} days`);
+      keep(id, `it came within ${formatCounted(policy.keepWithinDays, "day")}`);
     }
     if (standing !== "good" && (newest === undefined || firstSeenMs > newest.firstSeenMs)) {
       keep(id, "no good one came after it");
@@ -180,7 +181,7 @@ function keepNeeded(snapshots: readonly Candidate[], kept: Map<SnapshotId, strin
 
 function whyNotKept(snapshot: Candidate, policy: RetentionPolicy, places: Places): string[] {
   if (snapshot.standing !== "good") {
-    return [`${snapshot.standing}, and it came more than ${policy.keepWithinDays} days ago`];
+    return [`${snapshot.standing}, and it came more than ${formatCounted(policy.keepWithinDays, "day")} ago`];
   }
   const held = places.heldBy(snapshot as Seen);
   if (held.length > 0) return held;
