@@ -106,8 +106,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the hub",
     summary: "set it all up: keys, storage host, first backup, and the proof that it can be restored",
     details: "Asks what it must know on a terminal; without one, options say it.\n" +
-      "A new identity is handed over once, and only where it is asked for: it does not\n" +
-      "stay on the hub. Where the storage host is not ready yet, it prints what to paste\n" +
+      "A new identity is handed over once, and only where it is asked for: it does not " +
+      "stay on the hub. Where the storage host is not ready yet, it prints what to paste " +
       "there; run again, it goes on where it stopped. What is there is kept as it is.",
     config: "hub",
     options: [
@@ -375,7 +375,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "Anywhere",
     summary: "print the systemd units and timers of this machine, hardened as the NixOS modules make them",
     details:
-      "Run it as the operator, not as root, so that the paths are the operator's. --to writes the files into a folder\n" +
+      "Run it as the operator, not as root, so that the paths are the operator's. --to writes the files into a folder " +
       "and says how to install them; nothing is started.",
     config: "hub",
     options: [
@@ -435,7 +435,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the storage host",
     summary: "re-read the store, without any key to its contents, and say everything that is wrong",
     details:
-      "What was never read comes first, then what was not read for longest; the next run goes on where a\n" +
+      "What was never read comes first, then what was not read for longest; the next run goes on where a " +
       "limit ended this one. Writes each hub's receipt. Exit code 5 when anything is damaged.",
     config: "storage",
     options: [
