@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
-import type { SetName, SnapshotId } from "../scripts/core/names.ts";
+import type { Config } from "../scripts/core/config.ts";
+import { FILES_PART, type SetName, type SnapshotId } from "../scripts/core/names.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
 import { openStore, type RemoteOptions } from "../scripts/host/remote.ts";
+import { openPartSaying } from "../scripts/host/open_snapshot.ts";
+import { openStoreOf } from "../scripts/host/store_option.ts";
 import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store.ts";
 import { newKey, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
@@ -174,6 +177,41 @@ Deno.test("a part that is shorter than its seal says is not handed on, and is na
     assert(told[1]!.startsWith(`${there} was not sent: it is missing`), told[1]);
   });
 });
+
+for (const served of ["store", "hub"] as const) {
+  Deno.test(`errors name the files of a far ${served} as they are called there, not by a place in scratch`, async () => {
+    await withFar(served, async ({ store, scratch, target, options, host }) => {
+      const [broken, lacking] = [
+        await makeSealedFolder({ store, id: ID[0] }),
+        await makeSealedFolder({ store, id: ID[1] }),
+      ];
+      await Deno.writeTextFile(`${broken}/seal.json`, "{");
+      await Deno.remove(`${lacking}/files.tar.zst.age`);
+      const config = { store: "/none", destinations: [] } as unknown as Config;
+      await using far = await openStoreOf(host, config, {
+        store: target,
+        sshKey: options.identityFile!,
+        knownHosts: options.knownHostsFile!,
+        port: options.port!,
+        scratch,
+      });
+      const [set] = far.sets;
+      const [first, second] = readSet(realFs, set!);
+      const there = `${target}${served === "store" ? "home/" : ""}state`;
+      const { problem } = first!.sealed as { problem: string };
+      assert(problem.includes(`${there}/${ID[0]}/seal.json`) && !problem.includes(scratch), problem);
+
+      assert(isSealed(second!));
+      await far.fetch(set!, [second.id]);
+      const opening = { host, set: set!, identities: [], trust: new Map() as never };
+      const { seal } = second.sealed;
+      await assert.rejects(
+        openPartSaying(opening, { ...second, seal }, FILES_PART),
+        { message: `Cannot read ${there}/${ID[1]}/files.tar.zst.age: it is missing` },
+      );
+    });
+  });
+}
 
 Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, unknown host key", async () => {
   await withFar("store", async ({ store, target, options, host, scratch }) => {

@@ -35,6 +35,8 @@ export interface Opening {
 export interface TrustedSnapshot {
   readonly seal: Seal;
   readonly folder: string;
+  /** What its folder is called in the store that it was fetched from. */
+  readonly called?: string;
 }
 
 /**
@@ -47,10 +49,10 @@ export function openSeal(
   id: SnapshotId,
 ): TrustedSnapshot {
   const snapshot = requireSealed(readSnapshot(host.fs, set, id));
-  const { folder, sealed: { seal, bytes } } = snapshot;
+  const { folder, called, sealed: { seal, bytes } } = snapshot;
   const { publicKey } = verifySsh(readSignature(host.fs, snapshot), SEAL_NAMESPACE, bytes);
   requireTrusted(trust, publicKey, `${set.hub}/${set.set}/${id}`);
-  return { seal, folder };
+  return { seal, folder, ...called === undefined ? {} : { called } };
 }
 
 /**
@@ -133,7 +135,14 @@ export async function openPartSaying(
   reading?: Reading,
 ): Promise<OpenPart> {
   try {
-    return await openPart(host, snapshot.folder, partOf(snapshot, name), identities, reading);
+    return await openPart(
+      host,
+      snapshot.folder,
+      partOf(snapshot, name),
+      identities,
+      reading,
+      snapshot.called,
+    );
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "key") throw error;
     throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {

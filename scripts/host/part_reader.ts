@@ -55,6 +55,7 @@ export interface Reading {
 /**
  * Opens a part, and starts to read it.
  *
+ * @param called What errors call the folder.
  * @throws {BackupError} As {@linkcode readPart}.
  */
 export async function openPart(
@@ -63,10 +64,11 @@ export async function openPart(
   part: SealedPart,
   identities: readonly Identity[],
   reading: Reading = { start: sourceHere(host.fs), unpacked: true },
+  called = folder,
 ): Promise<OpenPart> {
   const path = `${folder}/${part.name}`;
   const damaged = (state: string) =>
-    new BackupError(`Cannot read ${path}: ${state}`, {
+    new BackupError(`Cannot read ${called}/${part.name}: ${state}`, {
       kind: "integrity",
       hint: "another copy of the store may hold it whole: verify there with --store",
     });

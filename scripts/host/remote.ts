@@ -50,6 +50,8 @@ export interface OpenStore extends AsyncDisposable {
   readonly kind: "local" | "rsync" | "rclone";
   /** The local folder to read: a store, or one hub's folder. From elsewhere it holds seals only until `fetch`. */
   readonly root: string;
+  /** What the folder of a set is called where it was fetched from; left out of one that is here. */
+  readonly called?: (set: { readonly hub: string; readonly set: SetName }) => string;
   /**
    * Makes the parts of these snapshots, or only the one named, readable under `root`. Snapshots without a readable seal
    * are passed over.
@@ -235,9 +237,11 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
+    const isHubFolder = found[0]!.split("/").length === 2;
     return {
       kind: source.kind,
       root,
+      called: ({ hub, set }) => below(source.name, isHubFolder ? set : `${hub}/${set}`),
       close,
       [Symbol.asyncDispose]: close,
       fetch: async (snapshots, only) => {

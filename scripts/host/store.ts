@@ -36,6 +36,8 @@ interface SnapshotFolder {
   readonly set: SetName;
   readonly id: SnapshotId;
   readonly folder: string;
+  /** What its folder is called in the store that it was fetched from. */
+  readonly called?: string;
 }
 
 /** A snapshot whose seal could be read: the seal and its exact bytes. */
@@ -66,6 +68,8 @@ export interface StoredSet {
   readonly hub: HubName;
   readonly set: SetName;
   readonly folder: string;
+  /** What its folder is called in the store that it was fetched from. */
+  readonly called?: string;
 }
 
 /** Something in a store that is not ours. */
@@ -138,17 +142,25 @@ export function snapshotIds(
 }
 
 /** Reads one snapshot's seal, and sees that it has a signature. Problems are returned, not thrown. */
-export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: SnapshotId): StoredSnapshot {
-  const found = { hub, set, id, folder: `${folder}/${id}` };
+export function readSnapshot(
+  fs: Fs,
+  { hub, set, folder, called }: StoredSet,
+  id: SnapshotId,
+): StoredSnapshot {
+  const found = {
+    ...{ hub, set, id, folder: `${folder}/${id}` },
+    ...called === undefined ? {} : { called: `${called}/${id}` },
+  };
   const path = `${found.folder}/${SEAL_FILE}`;
+  const told = `${found.called ?? found.folder}/${SEAL_FILE}`;
   try {
     const stat = fs.lstat(path);
-    if (stat.type !== "file") return bad("unreadable", `${path} is a ${stat.type}`);
+    if (stat.type !== "file") return bad("unreadable", `${told} is a ${stat.type}`);
     if (stat.bytes > SEAL_BYTES_MAX) {
-      return bad("unreadable", `${path} has ${stat.bytes} bytes, which no seal has`);
+      return bad("unreadable", `${told} has ${stat.bytes} bytes, which no seal has`);
     }
     const bytes = fs.readFile(path);
-    const seal = parseSeal(new TextDecoder().decode(bytes), path);
+    const seal = parseSeal(new TextDecoder().decode(bytes), told);
     if (seal.hub !== hub || seal.set !== set || seal.id !== id) {
       return bad("unreadable", `its seal belongs to ${seal.hub}/${seal.set}/${seal.id}`);
     }
@@ -176,11 +188,11 @@ export function readSnapshot(fs: Fs, { hub, set, folder }: StoredSet, id: Snapsh
 }
 
 /** Reads the signature of a seal. @throws {BackupError} (integrity) If it cannot be read. */
-export function readSignature(fs: Fs, { folder }: SealedSnapshot): string {
+export function readSignature(fs: Fs, { folder, called = folder }: SealedSnapshot): string {
   try {
     return new TextDecoder().decode(fs.readFile(`${folder}/${SIGNATURE_FILE}`));
   } catch (error) {
-    throw new BackupError(`Cannot read ${folder}/${SIGNATURE_FILE}: ${reasonOf(error)}`, {
+    throw new BackupError(`Cannot read ${called}/${SIGNATURE_FILE}: ${reasonOf(error)}`, {
       kind: "integrity",
       cause: error,
     });

@@ -48,7 +48,9 @@ export async function openStoreOf(host: Host, config: Config, options: StoreOpti
     const store = await openStore(host, spec, { ...access, scratch: `${scratch.path}/store` });
     return {
       name: spec,
-      sets: findSets(host.fs, store.root),
+      sets: findSets(host.fs, store.root).map((set) =>
+        store.called ? { ...set, called: store.called(set) } : set
+      ),
       isLocal: store.kind === "local",
       fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
       async [Symbol.asyncDispose]() {
