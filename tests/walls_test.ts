@@ -271,6 +271,16 @@ Deno.test("links are made for a step that may have them, where it may write, and
   }
 });
 
+Deno.test("no link is made for verify, through which it could leave its scratch", async () => {
+  using home = await makeHome();
+  const scratch = `${home.dir}/scratch`;
+  Deno.mkdirSync(scratch);
+  const job = { keys: {}, store: { scratch }, set: "state" };
+  const walls = verifyPermissions(home.config(), job, (path) => path);
+  assert.deepEqual(await tryWith(walls, [["link", `${scratch}/out`]]), ["Error"]);
+  assert.throws(() => Deno.lstatSync(`${scratch}/out`), Deno.errors.NotFound);
+});
+
 Deno.test("no verb and no task is granted everything, and none that needs no network has it", () => {
   const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("../deno.json", import.meta.url)));
   for (const [name, line] of Object.entries<string>(tasks)) {

@@ -195,7 +195,6 @@ export function verifyPermissions(
     write: [...store.write, drills],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
-    links: true,
   };
 }
 

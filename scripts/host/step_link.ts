@@ -4,7 +4,7 @@
  *
  * Invariants: a link is made only where the step may write, wherever the links on the way there lead; only for steps
  * whose permissions say so; nothing that is there is replaced. A link leads where it says, which is why Deno refuses:
- * code that had taken over such a step could write through it. So only what restores has this.
+ * code that had taken over such a step could write through it. So only `restore` has this.
  *
  * @module
  */
