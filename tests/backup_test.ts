@@ -122,3 +122,23 @@ Deno.test("links in a folder are proven and come back, by the command line", asy
   assert.equal(Deno.readLinkSync(`${home.dir}/out/home/notes/dangling`), "/nowhere");
   assert.equal(Deno.readTextFileSync(`${home.dir}/out/home/notes/link`), "x");
 });
+
+Deno.test("a home that is a link is backed up, proven and restored", async () => {
+  using home = await makeHome();
+  Deno.renameSync(home.home, `${home.dir}/disk`);
+  Deno.symlinkSync("disk", home.home);
+  home.configure({ sets: { state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] } } });
+  const identity = ["--identity", home.identityFile];
+  const verbs = [
+    ["backup", "--no-ship"],
+    ["verify", ...identity],
+    ["session", "restore", "a", ...identity],
+    ["restore", "--in-place", ...identity],
+  ];
+  for (const args of verbs) {
+    if (args[0] === "restore") Deno.removeSync(home.database);
+    const { code, stderr } = await home.cli(args);
+    assert.equal(code, 0, `${args[0]}: ${stderr}`);
+  }
+  assert.equal(countMessages(home.database), 300);
+});

@@ -8,7 +8,7 @@
  */
 
 import { BackupError, receivedError, type SentError, sentError } from "../core/errors.ts";
-import { nameOf } from "../core/paths.ts";
+import { nameOf, parentOf } from "../core/paths.ts";
 import type { StepPermissions } from "../core/permissions.ts";
 import { knownError, realFs } from "./fs.ts";
 import type { Host, Report, Run, ThreadWork } from "./host.ts";
@@ -88,6 +88,24 @@ export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFl
 const shown = (word: string): string => /^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word);
 
 /**
+ * The same paths, and where they lead: a home may be a link, and Deno asks for what SQLite opens by its real path. Opening
+ * files through a link that is granted Deno allows anyhow.
+ */
+const withReal = (paths: readonly string[]): string[] => [
+  ...new Set(paths.flatMap((path) => [path, whereItLeads(path)])),
+];
+
+/** What is not there yet will lie where the folder above it leads. */
+function whereItLeads(path: string): string {
+  if (path === "/") return path;
+  try {
+    return realFs.realPath(path);
+  } catch {
+    return `${whereItLeads(parentOf(path)).replace(/\/$/, "")}/${nameOf(path)}`;
+  }
+}
+
+/**
  * Runs a script as a step in a worker, to its end.
  *
  * @param script The module's URL.
@@ -109,8 +127,8 @@ export function runStep<Result>(
     type: "module",
     deno: {
       permissions: {
-        read: list(read),
-        write: list(write),
+        read: list(withReal(read)),
+        write: list(withReal(write)),
         run: list(run),
         net: list(net),
         env: list(env),
