@@ -595,6 +595,23 @@ Deno.test("--only chooses by pattern, a pattern without a match is an error, and
   assert.deepEqual((await filesBelow(to)).map(([path]) => path), ["home/.hapi/hub.env"]);
 });
 
+Deno.test("--to takes a path with .. in it, also past what is not there", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const args = [
+    "restore",
+    "--to",
+    "new/none/../out",
+    "--only",
+    "home/.hapi/*.env",
+    "--identity",
+    home.identityFile,
+  ];
+  const { code, stderr } = await home.cli(args);
+  assert.equal(code, 0, stderr);
+  assert.deepEqual((await filesBelow(`${home.dir}/new/out`)).map(([path]) => path), ["home/.hapi/hub.env"]);
+});
+
 Deno.test("a time finds the newest good snapshot at or before it", async () => {
   using home = await makeHome();
   const ids: SnapshotId[] = [];

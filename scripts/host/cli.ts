@@ -11,7 +11,7 @@ import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
 import { BackupError, EXIT_CODES, exitCodeOf, outcome, reasonOf } from "../core/errors.ts";
 import { flagNamed, textOf } from "../core/option_flags.ts";
-import { parentOf } from "../core/paths.ts";
+import { normalizePath } from "../core/paths.ts";
 import { VERSION } from "../core/version.ts";
 import { knownError, lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -198,18 +198,9 @@ function surroundings(): Surroundings {
   };
 }
 
-/**
- * Makes a path given on the command line absolute. Its first `..` are resolved: no link is on the way to the working
- * directory. Later ones are the system's, since what they follow may be a link.
- */
+/** Makes a path given on the command line absolute, without the `..` that Deno leaves out of what it opens, too. */
 export function absolutePath(path: string): string {
-  if (path.startsWith("/")) return path;
-  let folder = Deno.cwd();
-  let rest = path;
-  for (let step; (step = /^(\.\.?)(?:\/+|$)/.exec(rest)); rest = rest.slice(step[0].length)) {
-    if (step[1] === "..") folder = parentOf(folder);
-  }
-  return rest === "" ? folder : `${folder === "/" ? "" : folder}/${rest}`;
+  return normalizePath(path.startsWith("/") ? path : `${Deno.cwd()}/${path}`);
 }
 
 /** The absolute path that an option was given; undefined if it was not given. */
