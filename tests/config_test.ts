@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import {
   type Config,
+  defaultConfigFile,
   parseConfig,
   type RsyncDestination,
   type Surroundings,
@@ -147,10 +148,9 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
     [to({ identityFile: "/k\n" }), /identityFile: holds a line break or a NUL/],
     [{ store: "/s\0" }, /: store: holds a line break or a NUL/],
     [{ destinations: [{ kind: "rclone", remote: "b2:a\nb" }] }, /remote: is not of the form/],
-    [{ store: "/s", stateFolder: "/s" }, /store \/s and stateFolder \/s lie one in the other/],
-    [{ store: "/s", stateFolder: "/s/x/../state/" }, /stateFolder \/s\/state lie one in the other/],
-    [{ store: "/s/store", stateFolder: "//s" }, /lie one in the other/],
-    [{ store: "/", stateFolder: "/s" }, /lie one in the other/],
+    [{ store: "/s", stateFolder: "//s" }, /stateFolder \/s is the store, or lies in it/],
+    [{ store: "/s", stateFolder: "/s/x/../state/" }, /stateFolder \/s\/state is the store, or lies in it/],
+    [{ store: "/", stateFolder: "/s" }, /lies in it/],
   ];
   for (const [raw, expected] of cases) {
     assert.throws(() => parseConfig(JSON.stringify(raw), "x", here), (error: BackupError) => {
@@ -165,4 +165,18 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
     assert.ok(parseRsyncTarget(target).user);
   }
   assert.equal(parseConfig('{ "store": "/s", "stateFolder": "/state" }', "x", here).stateFolder, "/state");
+});
+
+Deno.test("a folder that the environment names emptily or not absolutely counts as not named", () => {
+  const given = (folder: string) => ({
+    home: "/home/op",
+    hostname: "home",
+    env: { XDG_CONFIG_HOME: folder, XDG_DATA_HOME: folder, XDG_STATE_HOME: folder, HAPI_BACKUP_CONFIG: "" },
+  });
+  const none = { ...given(""), env: {} };
+  for (const folder of ["", "rel/c"]) {
+    assert.equal(defaultConfigFile(given(folder)), defaultConfigFile(none));
+    assert.deepEqual(parseConfig("{}", "c", given(folder)), parseConfig("{}", "c", none));
+  }
+  assert.equal(parseConfig("{}", "c", given("/x")).store, "/x/hapi-backup/store");
 });

@@ -475,6 +475,9 @@ Deno.test("a database rebuilt for looking is its owner's only, and gone after an
   assert.match(unknown.stderr, new RegExp(`snapshot ${id}, \\d[^,]* UTC, has none whose id starts so`));
   const none = await home.cli(["session", "restore", "--identity", home.identityFile]);
   assert.equal(none.code, 2);
-  assert.match(none.stderr, /Cannot restore a session: say which, by its id or the start of it\nhint: .*session list/);
+  assert.match(
+    none.stderr,
+    /Cannot restore a session: say which, by its id or the start of it\nhint: .*session list/,
+  );
   assert.deepEqual(files(), []);
 });

@@ -267,13 +267,17 @@ export interface Config {
 
 /** Where the configuration is looked for when `--config` does not say. */
 export function defaultConfigFile(around: Surroundings): string {
-  return around.env.HAPI_BACKUP_CONFIG ?? `${configFolder(around)}/config.json`;
+  return around.env.HAPI_BACKUP_CONFIG || `${configFolder(around)}/config.json`;
 }
 
 /** The folder of the configuration and of the keys that a first run makes. */
 export function configFolder({ home, env }: Surroundings): string {
-  return `${env.XDG_CONFIG_HOME ?? `${home}/.config`}/hapi-backup`;
+  return `${xdgFolder(env.XDG_CONFIG_HOME, `${home}/.config`)}/hapi-backup`;
 }
+
+/** What is empty or not absolute counts as not set, as the XDG base directories have it. */
+const xdgFolder = (given: string | undefined, otherwise: string): string =>
+  given?.startsWith("/") ? given : otherwise;
 
 /**
  * Reads a configuration.
@@ -336,14 +340,14 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     sets.set(setName as SetName, { ...set, sources });
   }
 
-  const store = absolute(raw.store ?? `${env.XDG_DATA_HOME ?? `${home}/.local/share`}/hapi-backup/store`);
-  const stateFolder = absolute(
-    raw.stateFolder ?? `${env.XDG_STATE_HOME ?? `${home}/.local/state`}/hapi-backup`,
-  );
-  if (isWithin(store, stateFolder) || isWithin(stateFolder, store)) {
+  const data = xdgFolder(env.XDG_DATA_HOME, `${home}/.local/share`);
+  const store = absolute(raw.store ?? `${data}/hapi-backup/store`);
+  const state = xdgFolder(env.XDG_STATE_HOME, `${home}/.local/state`);
+  const stateFolder = absolute(raw.stateFolder ?? `${state}/hapi-backup`);
+  if (isWithin(stateFolder, store)) {
     fail(
-      `store ${store} and stateFolder ${stateFolder} lie one in the other, or are one`,
-      "give each a folder of its own",
+      `stateFolder ${stateFolder} is the store, or lies in it`,
+      "give it a folder of its own: it holds plaintext, and a store may be copied anywhere",
     );
   }
 
