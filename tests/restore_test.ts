@@ -595,6 +595,15 @@ Deno.test("--only chooses by pattern, a pattern without a match is an error, and
   assert.deepEqual((await filesBelow(to)).map(([path]) => path), ["home/.hapi/hub.env"]);
 });
 
+Deno.test("a restore in place without find names the package that has it", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const args = ["restore", "--in-place", "--identity", home.identityFile];
+  const { code, stderr } = await home.cli(args, { env: { PATH: `${home.dir}/none` } });
+  assert.equal(code, 2, stderr);
+  assert.match(stderr, /Cannot run find: it is not installed\nhint: .*apt-get install findutils\)/);
+});
+
 Deno.test("--to takes a path with .. in it, also past what is not there", async () => {
   using home = await makeHome();
   await home.backup();

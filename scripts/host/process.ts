@@ -94,7 +94,11 @@ export function makeRun(checkpoint: () => void): Run {
 }
 
 /** Debian's packages of programs whose name differs. */
-const PACKAGE_OF: Readonly<Record<string, string>> = { ssh: "openssh-client" };
+const PACKAGE_OF: Readonly<Record<string, string>> = {
+  find: "findutils",
+  ssh: "openssh-client",
+  "ssh-keyscan": "openssh-client",
+};
 
 function kill(child: Deno.ChildProcess, signal: Deno.Signal): void {
   try {
