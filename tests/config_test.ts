@@ -20,7 +20,8 @@ const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).fi
 const relative = fc.array(fileName, { maxLength: 4 }).map((names) =>
   names.map((name) => `/${name}`).join("")
 );
-const slug = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$/);
+const slug = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?$/)
+  .filter((text) => text !== "all" && text !== "ship");
 const path = fc.tuple(fc.constantFrom("~", "$HAPI_HOME", "", "/.", "/a/.."), relative)
   .map(([start, rest]) => start + rest || "/");
 const around: fc.Arbitrary<Surroundings> = fc.record({
@@ -64,8 +65,9 @@ const raw = fc.record({
   hub: slug,
   hapiHome: path,
   database: path,
-  store: path,
-  stateFolder: path,
+  // The state must not lie in the store.
+  store: path.map((path) => `${path}/store`),
+  stateFolder: path.map((path) => `${path}/state`),
   recipients: fc.array(fc.stringMatching(/^age1[a-z0-9]{1,20}$/)),
   signingKeyFile: path,
   identityFile: path,
