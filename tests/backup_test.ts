@@ -142,3 +142,14 @@ Deno.test("a home that is a link is backed up, proven and restored", async () =>
   }
   assert.equal(countMessages(home.database), 300);
 });
+
+Deno.test("a pattern may be read where its names are quoted with a backslash, or hold a lone bracket", async () => {
+  for (const [pattern, place] of [["~/my\\ notes/*.md", "my notes/a.md"], ["~/a]b/*.md", "a]b/a.md"]] as const) {
+    using home = await makeHome();
+    home.write(place, "x");
+    home.configure({ sets: { state: { sources: [{ kind: "glob", name: "notes", path: pattern }] } } });
+    const ran = await home.cli(["backup", "--no-ship", "--json"]);
+    assert.equal(ran.code, 0, ran.stderr);
+    assert.equal(JSON.parse(ran.stdout).snapshots[0].files, 1, pattern);
+  }
+});

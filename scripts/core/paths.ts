@@ -30,3 +30,13 @@ export function normalizePath(path: string): string {
   }
   return "/" + names.join("/");
 }
+
+/** Whether a name in the path of a pattern stands for more than itself. */
+export function isWild(name: string): boolean {
+  return /[*?[\]{}]/.test(name);
+}
+
+/** What a name in the path of a pattern is on the disk, where it is not wild: a backslash takes a character as it is. */
+export function literalName(name: string): string {
+  return name.replace(/\\(.)/g, "$1");
+}

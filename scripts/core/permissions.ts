@@ -29,7 +29,7 @@
 
 import type { Config, Destination, Notifier, Source } from "./config.ts";
 import type { SetName } from "./names.ts";
-import { parentOf } from "./paths.ts";
+import { isWild, literalName, parentOf } from "./paths.ts";
 import { DATABASE_FILES } from "./sqlite_format.ts";
 import { drillLog, memoryFile, proofLog, setFolder, shipFolder, stagingFolder } from "./state_paths.ts";
 
@@ -97,8 +97,8 @@ export function encryptPermissions(
 export function readableRoot(source: Source): string {
   if (source.kind !== "glob") return source.path;
   const names = source.path.split("/");
-  const wild = names.findIndex((name) => /[*?[{]/.test(name));
-  return names.slice(0, wild < 0 ? names.length : wild).join("/") || "/";
+  const wild = names.findIndex(isWild);
+  return names.slice(0, wild < 0 ? names.length : wild).map(literalName).join("/") || "/";
 }
 
 /** Ciphertext, the keys to send it with, and the records of what was sent. */

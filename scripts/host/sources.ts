@@ -11,6 +11,7 @@ import picomatch from "picomatch";
 import type { Source } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import type { FoundFile } from "../core/file_index.ts";
+import { isWild, literalName } from "../core/paths.ts";
 import { type Place, placeOf } from "../core/place.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Stat } from "./host.ts";
@@ -208,7 +209,7 @@ function stepOf(source: FileSource, text: string): Step {
   if (text === "" || text === "." || text === "..") {
     throw notAPattern(source.path, `a name in it is "${text}"`);
   }
-  if (!/[*?[\]{}]/.test(text)) return { kind: "name", name: text.replace(/\\(.)/g, "$1") };
+  if (!isWild(text)) return { kind: "name", name: literalName(text) };
   const matches = matcher(text, false);
   // A class such as [!a] would match a dot.
   const showsHidden = /^(\.|\\\.|\{)/.test(text);
