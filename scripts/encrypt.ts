@@ -24,6 +24,7 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "./core/names.ts";
+import { parentOf } from "./core/paths.ts";
 import type { Place } from "./core/place.ts";
 import {
   FORMAT_NAME,
@@ -43,7 +44,7 @@ import { baseImage, setFolder } from "./core/state_paths.ts";
 import { PROGRAM } from "./core/version.ts";
 import { FullNeeded, keepForNext, type PartsTarget, writeDelta, writeFull } from "./host/database_parts.ts";
 import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
-import type { Host } from "./host/host.ts";
+import type { Host, Stat } from "./host/host.ts";
 import { openImage } from "./host/image.ts";
 import { prepareStore, pruneStore, publish } from "./host/local_store.ts";
 import { type Memory, readMemory, writeMemory } from "./host/memory.ts";
@@ -342,9 +343,10 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   const sources: Manifest["sources"] = [];
   const found: Parameters<typeof planFiles>[0]["found"][] = [];
   const foundNotes: string[] = [];
+  const own = ownFolders(job);
   for (const source of set.sources) {
     if (source.kind === "sqlite") continue;
-    const result = findFiles(host.fs, source, config.home);
+    const result = findFiles(host.fs, source, config.home, own);
     found.push(result.found);
     foundNotes.push(...result.notes);
     if (result.absent) host.report.info(`${source.name}: there is nothing at ${source.path}`);
@@ -368,6 +370,19 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   const part = packed.wroteTar ? writer.finish() : undefined;
   if (!part) removeIfThere(host.fs, `${incoming}/${FILES_PART}`);
   return { ...packed, part, sources, foundNotes };
+}
+
+/** Where backups are kept: saved with the files, every snapshot would hold those before it. */
+function ownFolders({ host, config, folder, stored }: Job): Stat[] {
+  const disks = config.destinations.flatMap((to) => to.kind === "folder" ? [to.path] : []);
+  return [config.store, config.stateFolder, ...disks, folder, parentOf(stored.folder)].flatMap((path) => {
+    try {
+      return [host.fs.stat(path)];
+    } catch {
+      // What this step may not look at, or is not there, lies in no source.
+      return [];
+    }
+  });
 }
 
 /** A folder source may hold a database that is saved as such: its files are not saved a second time, torn. */

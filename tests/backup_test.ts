@@ -144,12 +144,38 @@ Deno.test("a home that is a link is backed up, proven and restored", async () =>
 });
 
 Deno.test("a pattern may be read where its names are quoted with a backslash, or hold a lone bracket", async () => {
-  for (const [pattern, place] of [["~/my\\ notes/*.md", "my notes/a.md"], ["~/a]b/*.md", "a]b/a.md"]] as const) {
+  for (
+    const [pattern, place] of [["~/my\\ notes/*.md", "my notes/a.md"], ["~/a]b/*.md", "a]b/a.md"]] as const
+  ) {
     using home = await makeHome();
     home.write(place, "x");
     home.configure({ sets: { state: { sources: [{ kind: "glob", name: "notes", path: pattern }] } } });
     const ran = await home.cli(["backup", "--no-ship", "--json"]);
     assert.equal(ran.code, 0, ran.stderr);
     assert.equal(JSON.parse(ran.stdout).snapshots[0].files, 1, pattern);
+  }
+});
+
+Deno.test("a source that holds the store, the state and a disk's store saves none of them, and says so", async () => {
+  using home = await makeHome();
+  const disk = `${home.home}/disk`;
+  Deno.mkdirSync(disk);
+  home.configure({
+    sets: {
+      state: {
+        sources: [
+          { kind: "sqlite", path: "~/.hapi/hapi.db" },
+          { kind: "folder", name: "home", path: "~" },
+          { kind: "glob", name: "json", path: "~/**/*.json" },
+        ],
+      },
+    },
+    destinations: [{ kind: "folder", name: "disk", path: disk }],
+  });
+  await home.cli(["backup"]);
+  const again = await home.cli(["backup", "--json"]);
+  assert.equal(JSON.parse(again.stdout).snapshots[0].kind, "unchanged", again.stderr);
+  for (const path of [home.store, home.stateFolder, disk]) {
+    assert.ok(again.stderr.includes(`${path} is where backups are kept and was not saved`), again.stderr);
   }
 });

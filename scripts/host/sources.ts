@@ -37,6 +37,8 @@ interface Search {
   readonly notes: string[];
   /** Whether a path inside the folder, relative to it, is left out. */
   readonly isExcluded: (path: string, name: string) => boolean;
+  /** Folders of our own, which are not saved. */
+  readonly own: readonly Stat[];
 }
 
 /**
@@ -48,14 +50,15 @@ interface Search {
  * `exclude` of a folder: a pattern without a slash is compared with each name, one with a slash with the path
  * inside the folder. There a leading dot is a character like any other.
  *
+ * @param own Folders that are left out with a note: a store that saved itself would double with every full.
  * @throws {BackupError} (source) If a required source is absent, something cannot be read, or a name cannot be
  * written down. (config) If a pattern is not one.
  */
-export function findFiles(fs: Fs, source: FileSource, home: string): Found {
+export function findFiles(fs: Fs, source: FileSource, home: string, own: readonly Stat[] = []): Found {
   const found = new Map<Place, FoundFile>();
   const notes: string[] = [];
   const isExcluded = source.kind === "folder" ? excluder(source.exclude) : () => false;
-  const search: Search = { fs, source, home, found, notes, isExcluded };
+  const search: Search = { fs, source, home, found, notes, isExcluded, own };
 
   if (source.kind === "glob") findMatches(search);
   else findNamed(search);
@@ -94,6 +97,7 @@ function findNamed(search: Search): void {
       },
     );
   }
+  if (isOwn(search, source.path, stat)) return;
   // The home folder and `/` have no place of their own; what is in them has.
   if (source.path !== search.home && source.path !== "/") add(search, source.path, stat, true);
   if (stat.type === "folder") walk(search, source.path, "");
@@ -105,7 +109,7 @@ function walk(search: Search, path: string, inside: string): void {
     if (search.isExcluded(inside + name, name)) continue;
     const below = join(path, name);
     const stat = statOf(search, below);
-    if (!stat) continue;
+    if (!stat || isOwn(search, below, stat)) continue;
     add(search, below, stat, false);
     if (stat.type === "folder") walk(search, below, `${inside}${name}/`);
   }
@@ -179,7 +183,7 @@ function match(
     const stat = step.kind === "name"
       ? look(() => lstatIfThere(search.fs, path), path)
       : statOf(search, path);
-    if (!stat) continue;
+    if (!stat || isOwn(search, path, stat)) continue;
     if (step.kind === "folders") {
       if (rest.length === 0) take(search, path, stat, true);
       if (stat.type === "folder") match(search, path, steps, deep, done);
@@ -264,6 +268,16 @@ function statOf(search: Search, path: string): Stat | undefined {
   }
   search.notes.push(`${path} vanished while its folder was read`);
   return undefined;
+}
+
+/** Whether this is a folder of our own, by whatever path it was come to; a note says that it is left out. */
+function isOwn({ own, notes }: Search, path: string, { type, device, inode }: Stat): boolean {
+  if (type !== "folder" || !own.some((folder) => folder.device === device && folder.inode === inode)) {
+    return false;
+  }
+  const note = `${path} is where backups are kept and was not saved`;
+  if (!notes.includes(note)) notes.push(note);
+  return true;
 }
 
 /** Whether there is a folder at `path`, or a link to one. */
