@@ -179,3 +179,22 @@ Deno.test("a source that holds the store, the state and a disk's store saves non
     assert.ok(again.stderr.includes(`${path} is where backups are kept and was not saved`), again.stderr);
   }
 });
+
+Deno.test("a file whose name is not UTF-8 is an error that says how to find it, also beside one that looks the same", async () => {
+  using home = await makeHome();
+  home.write("notes/in\uFFFD", "the one that may be saved");
+  const folder = `${home.home}/notes`;
+  await output("bash", ["-c", `echo lost > "$0"/in$'\\xe9'`, folder]);
+  const configure = (exclude: string[]) =>
+    home.configure({ sets: { state: { sources: [{ kind: "folder", path: "~/notes", exclude }] } } });
+  configure([]);
+  const refused = await home.cli(["backup", "--no-ship"]);
+  assert.equal(refused.code, 3, refused.stderr);
+  const command = /^error: Cannot save ".*notes\/in\uFFFD": its name is not UTF-8\nhint: `(.*)` shows/m.exec(
+    refused.stderr,
+  );
+  assert.ok(command, refused.stderr);
+  assert.match(await output("sh", ["-c", command[1]!]), /in\\351/);
+  configure(["in*"]);
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+});

@@ -11,8 +11,9 @@ import picomatch from "picomatch";
 import type { Source } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import type { FoundFile } from "../core/file_index.ts";
-import { isWild, literalName } from "../core/paths.ts";
+import { isWild, literalName, parentOf } from "../core/paths.ts";
 import { type Place, placeOf } from "../core/place.ts";
+import { shellQuote } from "../core/shell.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Stat } from "./host.ts";
 
@@ -37,6 +38,8 @@ interface Search {
   readonly notes: string[];
   /** Whether a path inside the folder, relative to it, is left out. */
   readonly isExcluded: (path: string, name: string) => boolean;
+  /** Paths that a folder listed twice. */
+  readonly doubled: Set<string>;
   /** Folders of our own, which are not saved. */
   readonly own: readonly Stat[];
 }
@@ -58,7 +61,7 @@ export function findFiles(fs: Fs, source: FileSource, home: string, own: readonl
   const found = new Map<Place, FoundFile>();
   const notes: string[] = [];
   const isExcluded = source.kind === "folder" ? excluder(source.exclude) : () => false;
-  const search: Search = { fs, source, home, found, notes, isExcluded, own };
+  const search: Search = { fs, source, home, found, notes, isExcluded, doubled: new Set(), own };
 
   if (source.kind === "glob") findMatches(search);
   else findNamed(search);
@@ -252,22 +255,29 @@ function notAPattern(pattern: string, reason: string): BackupError {
 /** Names in a folder, sorted; none if it vanished. */
 function namesIn(search: Search, path: string): { name: string }[] {
   const names = look(() => search.fs.readDir(path), path, search) ?? [];
-  return names.sort((one, other) => one.name < other.name ? -1 : 1);
+  names.sort((one, other) => one.name < other.name ? -1 : 1);
+  names.forEach(({ name }, at) => {
+    if (name === names[at + 1]?.name) search.doubled.add(join(path, name));
+  });
+  return names;
 }
 
 /** What a name that was just read from its folder stands for. */
 function statOf(search: Search, path: string): Stat | undefined {
   const stat = look(() => lstatIfThere(search.fs, path), path);
-  if (stat) return stat;
-  // Deno shows a byte that is not UTF-8 as U+FFFD, and then nothing is found under that name.
-  if (path.includes("\uFFFD")) {
+  // Deno shows a byte that is not UTF-8 as U+FFFD, and under that name nothing is found, or another file.
+  if (path.includes("\uFFFD") && (!stat || search.doubled.has(path))) {
     throw new BackupError(`Cannot save ${quote(path)}: its name is not UTF-8`, {
       kind: "source",
-      hint: "rename it, or leave it out of the sources",
+      hint:
+        `\`ls -b ${
+          shellQuote(parentOf(path))
+        }\` shows its bytes: rename it, or leave it out (the "exclude" of a ` +
+        "folder takes * in place of them)",
     });
   }
-  search.notes.push(`${path} vanished while its folder was read`);
-  return undefined;
+  if (!stat) search.notes.push(`${path} vanished while its folder was read`);
+  return stat;
 }
 
 /** Whether this is a folder of our own, by whatever path it was come to; a note says that it is left out. */
