@@ -53,7 +53,8 @@ export async function snapshot(host: Host, config: Config, options: SnapshotOpti
     const sources: SourceOutcome[] = [];
     for (const source of set.sources) {
       if (source.kind !== "sqlite") continue;
-      const staged = await stageDatabase(host, config, source, folder, options.full ? undefined : memory);
+      const known = options.full ? undefined : memory;
+      const staged = await stageDatabase(host, config, source, folder, set.keepBase, known);
       if (staged) databases.push(staged);
       else host.report.warn(`${source.name}: there is nothing at ${source.path}`);
       const outcome = staged ? "saved" : "absent";
@@ -73,6 +74,7 @@ async function stageDatabase(
   config: Config,
   source: Extract<Source, { kind: "sqlite" }>,
   folder: string,
+  keepBase: boolean,
   memory: Memory | undefined,
 ): Promise<StagedDatabase | undefined> {
   const { fs } = host;
@@ -105,7 +107,8 @@ async function stageDatabase(
 
   const saved = memory?.manifest.databases.find((database) => database.source === source.name);
   // Where only checksums are kept, a full that falls due could not be made without a copy.
-  const keepsImage = saved !== undefined && lstatIfThere(fs, baseImage(folder, saved.sha256)) !== undefined;
+  const keepsImage = keepBase && saved !== undefined &&
+    lstatIfThere(fs, baseImage(folder, saved.sha256)) !== undefined;
   const known = memory?.fingerprints[source.name];
   const now = known && fingerprintOf(fs, path);
   if (keepsImage && known && now && saved?.place === found.place && sameFingerprint(known, now)) {

@@ -198,3 +198,19 @@ Deno.test("a file whose name is not UTF-8 is an error that says how to find it, 
   configure(["in*"]);
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
 });
+
+Deno.test("once keepBase is false no image stays, though the database never changes again", async () => {
+  using home = await makeHome();
+  const run = async (keepBase: boolean) => {
+    home.configure({ sets: { state: { keepBase, sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] } } });
+    const ran = await home.cli(["backup", "--no-ship", "--json"]);
+    assert.equal(ran.code, 0, ran.stderr);
+    const kept = [...Deno.readDirSync(`${home.stateFolder}/state/base`)].map(({ name }) =>
+      name.split(".")[1]
+    );
+    return { kind: JSON.parse(ran.stdout).snapshots[0].kind, kept };
+  };
+  assert.deepEqual(await run(true), { kind: "full", kept: ["image"] });
+  assert.deepEqual(await run(false), { kind: "full", kept: ["sums"] });
+  assert.deepEqual(await run(false), { kind: "unchanged", kept: ["sums"] });
+});

@@ -200,5 +200,7 @@ export function keepForNext(
     bytes.set(sums);
     bytes.set(checksum, sums.length);
     writeFileDurably(host.fs, baseChecksums(folder, sha256), bytes);
+    // Kept by an earlier configuration, of the very same content.
+    removeIfThere(host.fs, baseImage(folder, sha256));
   }
 }
