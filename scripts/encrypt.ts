@@ -25,7 +25,7 @@ import {
   type SnapshotId,
 } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
-import type { Place } from "./core/place.ts";
+import { type Place, placeOf } from "./core/place.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -354,10 +354,11 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     sources.push({ name: source.name, kind: source.kind, path: source.path, secret: source.secret, outcome });
     host.checkpoint();
   }
+  const all = found.flatMap((files) => [...files]);
   const plan: FilePlan = planFiles({
     id: staged.id,
-    found: found.flatMap((files) => [...files]),
-    except: databasePlaces(staged),
+    found: all,
+    except: databasePlaces(job, new Set(all.flatMap(({ named, place }) => named ? [place] : []))),
     ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
   });
   using writer = await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST);
@@ -385,11 +386,17 @@ function ownFolders({ host, config, folder, stored }: Job): Stat[] {
   });
 }
 
-/** A folder source may hold a database that is saved as such: its files are not saved a second time, torn. */
-function databasePlaces(staged: Staged): Set<Place> {
-  return new Set(
-    staged.databases.flatMap(({ place }) => DATABASE_FILES.map((end) => place + end as Place)),
-  );
+/**
+ * A folder source may hold a database that is saved as such, in this set or another: its files are not saved a second
+ * time, torn, for a restore of them to put in the place of the good one. What a file source of this set names is saved
+ * whatever another set does with it.
+ */
+function databasePlaces({ config, staged }: Job, named: ReadonlySet<Place>): Set<Place> {
+  const elsewhere = [...config.sets.values()].flatMap(({ sources }) => sources)
+    .flatMap(({ kind, path }) => kind === "sqlite" ? [placeOf(path, config.home)] : [])
+    .filter((place) => !named.has(place));
+  const places = [...staged.databases.map(({ place }) => place), ...elsewhere];
+  return new Set(places.flatMap((place) => DATABASE_FILES.map((end) => place + end as Place)));
 }
 
 async function describe(

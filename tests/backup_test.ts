@@ -1,6 +1,8 @@
 /** `backup` as it is on the first day, in its single steps, and where the environment says that the hub is. */
 
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import type { EncryptReport } from "../scripts/core/reports.ts";
 import { cli } from "./real/cli.ts";
 import { countMessages, fillDatabase, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
@@ -213,4 +215,26 @@ Deno.test("once keepBase is false no image stays, though the database never chan
   assert.deepEqual(await run(true), { kind: "full", kept: ["image"] });
   assert.deepEqual(await run(false), { kind: "full", kept: ["sums"] });
   assert.deepEqual(await run(false), { kind: "unchanged", kept: ["sums"] });
+});
+
+Deno.test("a database that another set saves is not saved as torn files by a set whose folder holds it", async () => {
+  using home = await makeHome();
+  home.configure({
+    sets: {
+      state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] },
+      rest: { sources: [{ kind: "folder", path: "~/.hapi" }] },
+      bytes: { sources: [{ kind: "file", path: "~/.hapi/hapi.db" }] },
+    },
+  });
+  using hub = new DatabaseSync(home.database);
+  hub.exec(insertMessages(10));
+  const ran = await home.cli(["backup", "--no-ship", "--set", "all", "--json"]);
+  assert.equal(ran.code, 0, ran.stderr);
+  const files = JSON.parse(ran.stdout).snapshots.map(({ set, files }: EncryptReport) => [set, files]);
+  assert.deepEqual(files, [["state", 0], ["rest", 2], ["bytes", 1]], "what is named by itself is saved");
+  const args = ["--set", "rest", "--to", `${home.dir}/out`, "--identity", home.identityFile];
+  const restored = await home.cli(["restore", ...args]);
+  assert.equal(restored.code, 0, restored.stderr);
+  const names = [...Deno.readDirSync(`${home.dir}/out/home/.hapi`)].map(({ name }) => name);
+  assert.deepEqual(names.sort(), ["hub.env", "settings.json"]);
 });
