@@ -238,3 +238,19 @@ Deno.test("a database that another set saves is not saved as torn files by a set
   const names = [...Deno.readDirSync(`${home.dir}/out/home/.hapi`)].map(({ name }) => name);
   assert.deepEqual(names.sort(), ["hub.env", "settings.json"]);
 });
+
+Deno.test("a -wal that may not be read is a source that cannot be read", async () => {
+  using home = await makeHome();
+  using hub = new DatabaseSync(home.database);
+  hub.exec(insertMessages(10));
+  const wal = `${home.database}-wal`;
+  Deno.chmodSync(wal, 0);
+  // Root may read it all the same: a folder cannot be read by anybody.
+  if (Deno.uid() === 0) {
+    Deno.renameSync(wal, `${wal}.away`);
+    Deno.mkdirSync(wal);
+  }
+  const ran = await home.cli(["backup", "--no-ship"]);
+  assert.equal(ran.code, 3, ran.stderr);
+  assert.match(ran.stderr, /^error: Cannot back up database .*hapi\.db: .*\nhint: .*-wal/m);
+});

@@ -430,7 +430,11 @@ function orIfDamaged<T, U>(otherwise: U, read: () => T): T | U {
 /** A name as SQL takes it. */
 export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
-/** The live database's state without opening it in SQLite, or undefined while it cannot be told. */
+/**
+ * The live database's state without opening it in SQLite, or undefined while it cannot be told.
+ *
+ * @throws {BackupError} (source) If a file of it may not be read.
+ */
 export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
   try {
     const main = markOf(fs.stat(path));
@@ -445,7 +449,11 @@ export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
     return index === undefined ? undefined : { main, counters, wal: { ...markOf(walStat), header, index } };
   } catch (error) {
     if (isMissing(error)) return undefined;
-    throw error;
+    throw new BackupError(`Cannot back up database ${path}: ${reasonOf(error)}`, {
+      kind: "source",
+      hint: "check the owner and mode of its -wal and -shm, and the user that this runs as",
+      cause: error,
+    });
   }
 }
 
