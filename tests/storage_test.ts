@@ -521,7 +521,7 @@ Deno.test("what comes while the clock is in doubt is dated once it is not, and s
   storage.now = new Date(start + 2 * HOUR_MS);
   assert.equal([...storageList(host, config)].flat().at(-1)!.firstSeenAt, storage.now.toISOString());
   const report = await retain(host, config, { apply: true });
-  assert.deepEqual(report.sets[0]!.keep.at(-1)!.reasons[0], "it came within 1 days");
+  assert.deepEqual(report.sets[0]!.keep.at(-1)!.reasons[0], "it came within 1 day");
 });
 
 Deno.test("retain() is not obeyed by a flood, and goes on once a person has accepted it", async () => {

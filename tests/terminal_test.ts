@@ -95,11 +95,6 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
   const set = await home.cli(["list", "--set", "stat"]);
   assert.equal(set.code, 2);
   assert.match(set.stderr, /^error: Cannot find set stat in .*\nhint: sets there: home\/state/);
-  const session = await home.cli(["session", "restore", "--identity", home.identityFile]);
-  assert.match(
-    session.stderr,
-    /^error: Cannot restore a session: say which, .*\nhint: `hapi-backup session list`/,
-  );
   const folder = await home.cli(["status", "--config", home.dir]);
   assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
   Deno.writeTextFileSync(home.configFile, '{ "__proto__": {} }');

@@ -91,14 +91,12 @@ Deno.test("each wrapper grants its verb what nix/verbs.json says, and a program 
 const KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 
 Deno.test("a configuration that the program refuses does not become a system", async () => {
-  const settings = (recipient: string) =>
-    `{ users.users.op = { home = "/home/op"; }; services.hapi-backup = { enable = true; user = "op"; recipients = [ "${recipient}" ]; signingKeyFile = "/etc/keys/signing"; settings.limits.${
-      recipient === "bad" ? "snapshotSecond" : "snapshotSeconds"
-    } = 60; }; }`;
-  const make = (recipient: string) =>
-    build(`(r { hub = ${settings(recipient)}; }).hubConfigFile`).catch(String);
-  assert.match(await make("age1x"), /-hapi-backup\.json$/);
-  assert.match(await make("bad"), /Unrecognized key.*snapshotSecond/);
+  const make = (limit: string) =>
+    build(
+      `(r { hub = { users.users.op = { home = "/home/op"; }; services.hapi-backup = { enable = true; user = "op"; recipients = [ "age1x" ]; signingKeyFile = "/etc/keys/signing"; settings.limits.${limit} = 60; }; }; }).hubConfigFile`,
+    ).catch(String);
+  assert.match(await make("snapshotSeconds"), /-hapi-backup\.json$/);
+  assert.match(await make("snapshotSecond"), /Unrecognized key.*snapshotSecond/);
   const storage = (more: string) =>
     build(
       `(r { storage = { services.hapi-backup-storage = { enable = true; hubs.home = { writeKey = "${KEY} write"; signers = [ "${KEY} sign" ]; quotaBytes = 1; }; ${more} }; }; }).storageConfigFile`,
