@@ -63,7 +63,7 @@ import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
-import { runStep } from "./scripts/host/step.ts";
+import { cancelSteps, runStep } from "./scripts/host/step.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
 import {
   choiceOf,
@@ -571,4 +571,8 @@ async function configOrSetup(context: VerbContext): Promise<Config> {
   return readConfig(context)!;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args, VERBS));
+if (import.meta.main) {
+  // To the very end: what a run has done is not to look as if a signal had kept it from that.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, cancelSteps);
+  Deno.exit(await main(Deno.args, VERBS));
+}

@@ -8,12 +8,16 @@ import type { RestoredInPlace } from "../scripts/core/reports.ts";
 import type { SavedFile } from "../scripts/core/manifest.ts";
 import { parentOf } from "../scripts/core/paths.ts";
 import { removeRestored } from "../scripts/host/fs.ts";
+import { stampOf } from "../scripts/host/moves.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
 import { isSealed, readSet } from "../scripts/host/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
+
+/** What a restore in place adds to names, in local time, at the first moment of a home's clock. */
+const STAMP = stampOf(new Date("2026-03-01T12:00:00Z"));
 
 const inPlace = async (home: Home, id: SnapshotId, fs: Fs = home.host.fs, only?: string[]) =>
   await restoreInPlace(await home.opening({ host: { ...home.host, fs } }), home.config(), id, only);
@@ -61,7 +65,7 @@ Deno.test("restore in place brings back what was saved, sets aside what was ther
   ];
   assert.deepEqual(
     aside.sort(),
-    kept.map((path) => [`${home.home}/${path}`, ".before-restore-20260301-120000"]).sort(),
+    kept.map((path) => [`${home.home}/${path}`, `.before-restore-${STAMP}`]).sort(),
   );
   assert.deepEqual(done.kept, [], "nothing was as it should be");
 
@@ -72,7 +76,7 @@ Deno.test("restore in place brings back what was saved, sets aside what was ther
   for (const [path, sha256] of before) assert.equal(undone.get(path), sha256, path);
   const left = [...undone.keys()].filter((path) => !before.some(([name]) => name === path));
   assert.ok(
-    left.length > 3 && left.every((path) => /\.restored-20260301-120000(-wal)?$/.test(path)),
+    left.length > 3 && left.every((path) => new RegExp(`\\.restored-${STAMP}(-wal)?$`).test(path)),
     `${left}`,
   );
 
@@ -525,7 +529,7 @@ Deno.test("a folder that a link had come to stand for is restored with all that 
     await undo(home, done);
     assert.equal(Deno.readLinkSync(folder), `${home.home}/elsewhere`);
     assert.deepEqual(await liveFiles(home), before);
-    Deno.removeSync(`${folder}.restored-20260301-120000`, { recursive: true });
+    Deno.removeSync(`${folder}.restored-${STAMP}`, { recursive: true });
   }
 });
 

@@ -15,7 +15,7 @@ import { normalizePath } from "../core/paths.ts";
 import { VERSION } from "../core/version.ts";
 import { knownError, lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
-import { cancelSteps, makeHost } from "./step.ts";
+import { makeHost } from "./step.ts";
 import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
 
 /** What a verb is given. */
@@ -47,9 +47,6 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
     json: wantsJson,
     journal: isJournal(Deno.env.get("JOURNAL_STREAM")),
   });
-  const stop = () => cancelSteps();
-  Deno.addSignalListener("SIGINT", stop);
-  Deno.addSignalListener("SIGTERM", stop);
   try {
     const program = makeProgram(async (spec, options) => {
       const around = surroundings();
@@ -76,9 +73,6 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
       wantsJson,
       args.includes("--verbose"),
     );
-  } finally {
-    Deno.removeSignalListener("SIGINT", stop);
-    Deno.removeSignalListener("SIGTERM", stop);
   }
 }
 
