@@ -15,7 +15,7 @@ import { defined } from "./scripts/core/defined.ts";
 import { BackupError, outcome } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
-import type { NotifyReport } from "./scripts/core/notices.ts";
+import { untoldError } from "./scripts/core/notices.ts";
 import { textOf } from "./scripts/core/option_flags.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
@@ -58,7 +58,7 @@ import {
   type Verb,
   type VerbContext,
 } from "./scripts/host/cli.ts";
-import { exists, lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
+import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
@@ -69,6 +69,7 @@ import {
   choiceOf,
   chosenSets,
   configOrDefaults,
+  hubProgram,
   keyOptions,
   realPath,
   requireConfig,
@@ -367,19 +368,6 @@ function lazily(names: readonly string[], load: () => Promise<Record<string, Ver
   return Object.fromEntries(names.map((name) => [name, calling(name)]));
 }
 
-/** @param isTold Whether people were told the reasons, which the error then need not repeat. */
-function untoldError({ failed }: NotifyReport, isTold: boolean): BackupError | undefined {
-  if (failed.length === 0) return undefined;
-  const names = failed.map(({ name }) => name).join(", ");
-  const reasons = failed.map(({ name, reason }) =>
-    `${name}: ${reason.replace(`Cannot notify ${name}: `, "")}`
-  );
-  return new BackupError(`Cannot notify ${isTold ? `${names}: see above` : reasons.join("; ")}`, {
-    kind: "network",
-    hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
-  });
-}
-
 /** Prints what is a text by itself, such as a page. */
 function printText({ terminal, json }: VerbContext, text: string): void {
   terminal.print(json ? JSON.stringify({ ok: true, text }) : text);
@@ -409,19 +397,6 @@ function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<
   const run = () => runStep<RestoreReport>(script("restore"), job, permissions, terminal);
   // The step sees no further up than the folder itself.
   return job.to === undefined ? run() : makingDurably(host.fs, job.to, run);
-}
-
-/** The path of `--hub`. @throws {BackupError} (usage) If that is no program: it says nothing of the snapshot. */
-function hubProgram({ host: { fs } }: VerbContext, given: string): string {
-  const path = absolutePath(given);
-  const stat = exists(fs, path) ? fs.lstat(fs.realPath(path)) : undefined;
-  if (stat?.type === "file" && (stat.mode & 0o111) !== 0) return path;
-  throw new BackupError(
-    `Cannot start a hub from ${path}: ${
-      stat === undefined ? "there is no such file" : "it is not a program that can be run"
-    }`,
-    { kind: "usage", hint: 'name it with its whole path, such as --hub "$(command -v hapi)"' },
-  );
 }
 
 /** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */

@@ -356,7 +356,7 @@ Deno.test("a part that is damaged inside is named, and so is a snapshot that is 
   assertError(
     await home.cli(args),
     5,
-    new RegExp(`read .*${id}/hapi\\.db\\.full\\.zst\\.age: chunk \\d+ does not authenticate`),
+    new RegExp(`decrypt .*${id}/hapi\\.db\\.full\\.zst\\.age: chunk \\d+ does not authenticate`),
     /--store/,
   );
 

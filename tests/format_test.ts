@@ -6,7 +6,6 @@ import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
 import { COMMANDS } from "../scripts/core/commands.ts";
-import { absolutePath } from "../scripts/host/cli.ts";
 import { configJsonSchema, parseConfig } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { type Manifest, neededBy, parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
@@ -664,23 +663,6 @@ Deno.test("a manifest of a real snapshot is read as it was written, with its row
     assert.deepEqual(parseManifest(serializeManifest(manifest), snapshot.seal), manifest);
     assert.deepEqual(manifest.databases[0]!.rows, { sessions: 2, messages: id === ids[0] ? 300 : 305 });
   }
-});
-
-Deno.test("absolutePath() resolves every .. of a path, as Deno does", () => {
-  const cwd = Deno.cwd();
-  const parent = cwd.slice(0, cwd.lastIndexOf("/"));
-  const cases = {
-    "a.pub": `${cwd}/a.pub`,
-    "./a/../b": `${cwd}/b`,
-    "../a.pub": `${parent}/a.pub`,
-    ".././/..": parent.slice(0, parent.lastIndexOf("/")) || "/",
-    ".": cwd,
-    "...": `${cwd}/...`,
-    "..a": `${cwd}/..a`,
-    [`${"../".repeat(100)}etc/x`]: "/etc/x",
-    "/a/../b": "/b",
-  };
-  for (const [path, absolute] of Object.entries(cases)) assert.equal(absolutePath(path), absolute);
 });
 
 Deno.test("the command table is whole: an example of each verb parses, and no two verbs are the same", () => {

@@ -274,7 +274,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       },
       async read(bytes) {
         const { headerBytes, fileKey } = await openHeader(bytes, opening.identities);
-        const reader = new CiphertextReader({ fileKey, header: bytes.subarray(0, headerBytes) });
+        const reader = new CiphertextReader({ fileKey, header: bytes.subarray(0, headerBytes), what: "x" });
         reader.push(bytes.slice(headerBytes));
         reader.finish();
       },

@@ -51,7 +51,7 @@ function makePart(folder: string, name: string, content: Uint8Array, frameBytes:
 
 function startOf(path: string, unpacked: boolean) {
   const { size } = Deno.statSync(path);
-  return { path, bytes: size, headerBytes: HEADER.length, fileKey: FILE_KEY, unpacked };
+  return { path, called: path, bytes: size, headerBytes: HEADER.length, fileKey: FILE_KEY, unpacked };
 }
 
 async function readAll(source: PartSource, unpacked: boolean) {

@@ -218,16 +218,28 @@ Deno.test("when putting back fails too, the error names what is left and the scr
   assert.deepEqual(await liveFiles(home), before);
 });
 
+/** A process that has a database open until it is ended. */
+async function openIn(database: string): Promise<{ readonly pid: number; end(): Promise<void> }> {
+  const process = new Deno.Command("sqlite3", { args: [database], stdin: "piped", stdout: "piped" }).spawn();
+  const writer = process.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("SELECT 'open' FROM sessions;\n"));
+  const answers = process.stdout.getReader();
+  await answers.read();
+  return {
+    pid: process.pid,
+    async end() {
+      await writer.close();
+      await answers.cancel();
+      await process.status;
+    },
+  };
+}
+
 Deno.test("restore in place refuses while a process has the database open, and names it", async () => {
   using home = await makeHome();
   await home.backup();
   home.sql(insertMessages(10));
-  const reader = new Deno.Command("sqlite3", { args: [home.database], stdin: "piped", stdout: "piped" })
-    .spawn();
-  const writer = reader.stdin.getWriter();
-  await writer.write(new TextEncoder().encode("SELECT 'open' FROM sessions;\n"));
-  const answers = reader.stdout.getReader();
-  await answers.read();
+  const reader = await openIn(home.database);
   const before = await liveFiles(home);
   const args = ["restore", "--in-place", "--identity", home.identityFile];
   const refused = await home.cli([...args, "--json"]);
@@ -242,9 +254,7 @@ Deno.test("restore in place refuses while a process has the database open, and n
   assert.match(dry.stdout, /would restore[^]*hapi\.db: 2 sessions/);
   assert.match(dry.stderr, new RegExp(`hapi\\.db is open in sqlite3 \\(${reader.pid}\\): .*not be restored`));
 
-  await writer.close();
-  await answers.cancel();
-  await reader.status;
+  await reader.end();
   const done = await home.cli(args);
   assert.equal(done.code, 0, done.stderr);
   assert.equal(countMessages(home.database), 300);
@@ -254,19 +264,12 @@ Deno.test("the script that undoes a restore refuses while a process has the data
   const made = await makeChanged();
   using home = made.home;
   const done = await inPlace(home, made.id);
-  const reader = new Deno.Command("sqlite3", { args: [home.database], stdin: "piped", stdout: "piped" })
-    .spawn();
-  const writer = reader.stdin.getWriter();
-  await writer.write(new TextEncoder().encode("SELECT 'open' FROM sessions;\n"));
-  const answers = reader.stdout.getReader();
-  await answers.read();
+  const reader = await openIn(home.database);
   const before = await liveFiles(home);
   const { code, stderr } = await new Deno.Command("sh", { args: [done.undoScript], stdin: "null" }).output();
   const told = new TextDecoder().decode(stderr);
   const after = await liveFiles(home);
-  await writer.close();
-  await answers.cancel();
-  await reader.status;
+  await reader.end();
   assert.equal(code, 1, told);
   assert.match(told, new RegExp(`process ${reader.pid} has .*hapi\\.db open\\.\nStop it first`));
   assert.deepEqual(after, before);

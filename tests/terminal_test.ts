@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
 import { formatCount, formatCounted } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
+import { absolutePath } from "../scripts/host/cli.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
@@ -193,4 +194,21 @@ Deno.test("counts are grouped by thousands, and one thing is not many", () => {
     "2 files",
     "1,000 files",
   ]);
+});
+
+Deno.test("absolutePath() resolves every .. of a path, as Deno does", () => {
+  const cwd = Deno.cwd();
+  const parent = cwd.slice(0, cwd.lastIndexOf("/"));
+  const cases = {
+    "a.pub": `${cwd}/a.pub`,
+    "./a/../b": `${cwd}/b`,
+    "../a.pub": `${parent}/a.pub`,
+    ".././/..": parent.slice(0, parent.lastIndexOf("/")) || "/",
+    ".": cwd,
+    "...": `${cwd}/...`,
+    "..a": `${cwd}/..a`,
+    [`${"../".repeat(100)}etc/x`]: "/etc/x",
+    "/a/../b": "/b",
+  };
+  for (const [path, absolute] of Object.entries(cases)) assert.equal(absolutePath(path), absolute);
 });

@@ -87,6 +87,7 @@ export class PayloadEncrypter implements Codec {
  */
 export class PayloadDecrypter implements Codec {
   readonly #fileKey: Uint8Array;
+  readonly #what: string;
   readonly #nonce = new Uint8Array(PAYLOAD_NONCE_BYTES);
   readonly #chunks = new Cutter(SEALED_CHUNK_BYTES, { holdsBackLast: false });
   #nonceFilled = 0;
@@ -95,9 +96,11 @@ export class PayloadDecrypter implements Codec {
   #isEnded = false;
   #damage: BackupError | undefined;
 
-  constructor(fileKey: Uint8Array) {
+  /** @param what What to call it in errors. */
+  constructor(fileKey: Uint8Array, what = "age payload") {
     requireLength("a file key", fileKey, FILE_KEY_BYTES);
     this.#fileKey = Uint8Array.from(fileKey);
+    this.#what = what;
   }
 
   push(bytes: Uint8Array): Uint8Array<ArrayBuffer>[] {
@@ -110,7 +113,7 @@ export class PayloadDecrypter implements Codec {
       if (chunk) {
         output.push(chunk);
       } else {
-        this.#damage = this.#isEnded ? trailing() : this.#unauthentic();
+        this.#damage = this.#isEnded ? this.#trailing() : this.#unauthentic();
         break;
       }
     }
@@ -121,11 +124,11 @@ export class PayloadDecrypter implements Codec {
     if (this.#damage) throw this.#damage;
     const sealed = this.#chunks.last();
     if (this.#isEnded) {
-      if (sealed.length > 0) throw trailing();
+      if (sealed.length > 0) throw this.#trailing();
       return [];
     }
-    if (sealed.length < TAG_BYTES) throw damaged("it ends before its last chunk");
-    if (sealed.length === TAG_BYTES && this.#counter > 0) throw damaged("its last chunk is empty");
+    if (sealed.length < TAG_BYTES) throw this.#damaged("it ends before its last chunk");
+    if (sealed.length === TAG_BYTES && this.#counter > 0) throw this.#damaged("its last chunk is empty");
     const chunk = this.#open(sealed, true);
     if (!chunk) throw this.#unauthentic();
     return chunk.length === 0 ? [] : [chunk];
@@ -142,7 +145,18 @@ export class PayloadDecrypter implements Codec {
   }
 
   #unauthentic(): BackupError {
-    return damaged(`chunk ${this.#counter} does not authenticate`);
+    return this.#damaged(`chunk ${this.#counter} does not authenticate`);
+  }
+
+  #trailing(): BackupError {
+    return this.#damaged("something follows its last chunk");
+  }
+
+  #damaged(state: string): BackupError {
+    return new BackupError(`Cannot decrypt ${this.#what}: ${state}`, {
+      kind: "integrity",
+      hint: "it was damaged, changed or cut short: another copy of the store may hold it whole (--store)",
+    });
   }
 
   /** The plaintext of a chunk, or undefined if it does not authenticate. Counts the chunks that do. */
@@ -230,15 +244,4 @@ function chunkNonce(counter: number, isLast: boolean): Uint8Array {
 
 function requireLength(what: string, bytes: Uint8Array, length: number): void {
   if (bytes.length !== length) throw new RangeError(`${what} has ${length} bytes, not ${bytes.length}`);
-}
-
-function trailing(): BackupError {
-  return damaged("something follows its last chunk");
-}
-
-function damaged(state: string): BackupError {
-  return new BackupError(`Cannot decrypt age payload: ${state}`, {
-    kind: "integrity",
-    hint: "the file was damaged, changed or cut short: use another copy of it",
-  });
 }

@@ -16,6 +16,8 @@ export interface CiphertextStart {
   readonly fileKey: Uint8Array;
   /** All bytes before its payload. */
   readonly header: Uint8Array;
+  /** What to call it in errors. */
+  readonly what: string;
 }
 
 /** The end of a part. */
@@ -31,9 +33,9 @@ export class CiphertextReader {
   readonly #hash = createHash("sha256");
   readonly #payload: PayloadDecrypter;
 
-  constructor({ fileKey, header }: CiphertextStart) {
+  constructor({ fileKey, header, what }: CiphertextStart) {
     this.#hash.update(header);
-    this.#payload = new PayloadDecrypter(fileKey);
+    this.#payload = new PayloadDecrypter(fileKey, what);
   }
 
   /**

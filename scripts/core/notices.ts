@@ -311,6 +311,23 @@ export function hostOf(address: string): string {
   return `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
 }
 
+/**
+ * What is wrong where somebody could not be told.
+ *
+ * @param isTold Whether people have read the reasons, which the error then need not repeat.
+ */
+export function untoldError({ failed }: NotifyReport, isTold: boolean): BackupError | undefined {
+  if (failed.length === 0) return undefined;
+  const names = failed.map(({ name }) => name).join(", ");
+  const reasons = failed.map(({ name, reason }) =>
+    `${name}: ${reason.replace(`Cannot notify ${name}: `, "")}`
+  );
+  return new BackupError(`Cannot notify ${isTold ? `${names}: see above` : reasons.join("; ")}`, {
+    kind: "network",
+    hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
+  });
+}
+
 /** The address in the text of an `urlFile`. @throws {BackupError} (config) Without repeating the text. */
 export function parseAddress(text: string, name: string, file: string): string {
   const address = text.trim();

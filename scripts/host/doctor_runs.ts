@@ -9,7 +9,7 @@ import type { ErrorKind } from "../core/errors.ts";
 import type { Finding } from "../core/finding.ts";
 import { formatAgo, formatDuration } from "../core/format.ts";
 import type { Host } from "./host.ts";
-import type { SetStatus } from "./hub_status.ts";
+import { isAhead, type SetStatus } from "./hub_status.ts";
 import { readRuns } from "./run_log.ts";
 import { readTimers } from "./timers.ts";
 
@@ -30,7 +30,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
         remedy: "run `hapi-backup backup`, and look at the log of its timer",
         kind: "stale",
       }
-      : (set.ageSeconds ?? 0) < -60
+      : isAhead(set)
       ? {
         group,
         name: `${set.set}: newest good snapshot`,

@@ -202,8 +202,8 @@ export function makeFolderDurably(fs: Fs, path: string, mode: number): void {
 }
 
 /**
- * Does what makes a file or folder at `path`, and then makes the names of all that was missing on the way to it durable: for who
- * may look there, where a step may not.
+ * Does what makes a file or folder at `path`, and then makes the names of all that was missing on the way to it durable:
+ * for who may look there, where a step may not.
  *
  * @throws {BackupError} (disk)
  */

@@ -49,6 +49,13 @@ export interface SetStatus {
   readonly drill: Drill | undefined;
 }
 
+/** Two runs within a second give the later one an id that is a moment ahead: up to so many seconds are no fault. */
+const AHEAD_SECONDS_MAX = 60;
+
+/** Whether the newest good snapshot is ahead of this machine's clock. */
+export const isAhead = ({ ageSeconds = 0 }: Pick<SetStatus, "ageSeconds">): boolean =>
+  ageSeconds < -AHEAD_SECONDS_MAX;
+
 /** Looks at every set. */
 export function status(host: Host, config: Config): SetStatus[] {
   const records = readShipRecords(host, config);

@@ -17,7 +17,7 @@ import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
 import type { Host } from "./host.ts";
-import { type SetStatus, status } from "./hub_status.ts";
+import { isAhead, type SetStatus, status } from "./hub_status.ts";
 import { isProofDue, readProofs } from "./proof_log.ts";
 import { readRuns } from "./run_log.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
@@ -113,7 +113,7 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
   const total = rows.reduce((sum, [, count]) => sum + count, 0);
   const newest = set.newest
     ? `newest good snapshot ${formatTime(timeOfSnapshotId(set.newest))}, ${
-      set.ageSeconds! < -60
+      isAhead(set)
         ? `${formatDuration(-set.ageSeconds!)} AHEAD OF THIS CLOCK`
         : formatAgo(timeOfSnapshotId(set.newest), now)
     }`

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { defined } from "../core/defined.ts";
 import { BackupError } from "../core/errors.ts";
 import { type Manifest, MANIFEST_BYTES_MAX, neededBy, parseManifest } from "../core/manifest.ts";
 import { MANIFEST_PART, type PartName, type SnapshotId } from "../core/names.ts";
@@ -52,7 +53,7 @@ export function openSeal(
   const { folder, called, sealed: { seal, bytes } } = snapshot;
   const { publicKey } = verifySsh(readSignature(host.fs, snapshot), SEAL_NAMESPACE, bytes);
   requireTrusted(trust, publicKey, `${set.hub}/${set.set}/${id}`);
-  return { seal, folder, ...called === undefined ? {} : { called } };
+  return { seal, folder, ...defined({ called }) };
 }
 
 /**

@@ -55,7 +55,7 @@ export interface Reading {
 /**
  * Opens a part, and starts to read it.
  *
- * @param called What errors call the folder.
+ * @param calledFolder What errors call the folder.
  * @throws {BackupError} As {@linkcode readPart}.
  */
 export async function openPart(
@@ -64,11 +64,12 @@ export async function openPart(
   part: SealedPart,
   identities: readonly Identity[],
   reading: Reading = { start: sourceHere(host.fs), unpacked: true },
-  called = folder,
+  calledFolder = folder,
 ): Promise<OpenPart> {
   const path = `${folder}/${part.name}`;
+  const called = `${calledFolder}/${part.name}`;
   const damaged = (state: string) =>
-    new BackupError(`Cannot read ${called}/${part.name}: ${state}`, {
+    new BackupError(`Cannot read ${called}: ${state}`, {
       kind: "integrity",
       hint: "another copy of the store may hold it whole: verify there with --store",
     });
@@ -84,19 +85,16 @@ export async function openPart(
   const { headerBytes, fileKey } = await openHeaderOf(host, path, part, identities, requireSealed);
   const { unpacked } = reading;
   using stack = new DisposableStack();
-  const source = stack.use(reading.start({ path, bytes: part.bytes, headerBytes, fileKey, unpacked }));
-  const frames = unpacked ? undefined : stack.use(new FrameDecompressor(path, part.bytes));
+  const source = stack.use(
+    reading.start({ path, called, bytes: part.bytes, headerBytes, fileKey, unpacked }),
+  );
+  const frames = unpacked ? undefined : stack.use(new FrameDecompressor(called, part.bytes));
   const kept = stack.move();
   return {
     prepare: () => source.prepare(),
     async *contents() {
       for (;;) {
-        const { bytes, sha256, readBytes } = await source.next().catch((error) => {
-          // What decrypts does not know which file it reads.
-          throw isUndecryptable(error)
-            ? damaged(error.message.replace(/^Cannot decrypt age payload: /, ""))
-            : error;
-        });
+        const { bytes, sha256, readBytes } = await source.next();
         host.checkpoint();
         host.report.progress(`read ${part.name}`, Math.min(readBytes, part.bytes), part.bytes);
         if (!bytes) {
@@ -121,9 +119,6 @@ export async function openPart(
     [Symbol.dispose]: () => kept.dispose(),
   };
 }
-
-const isUndecryptable = (error: unknown): error is BackupError =>
-  error instanceof BackupError && error.message.startsWith("Cannot decrypt age payload: ");
 
 async function openHeaderOf(
   host: Host,

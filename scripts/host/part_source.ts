@@ -19,6 +19,8 @@ import type { Fs, OpenFile } from "./host.ts";
 /** What to read. */
 export interface SourceStart {
   readonly path: string;
+  /** What to call it in errors: its path in the store that it was fetched from. */
+  readonly called: string;
   /** Its size in bytes: memory is laid out for it, and it may be any other. */
   readonly bytes: number;
   readonly headerBytes: number;
@@ -162,7 +164,7 @@ class SourceReader implements Disposable {
   constructor(fs: Fs, start: SourceStart) {
     this.#fs = fs;
     this.#start = start;
-    this.#frames = start.unpacked ? new FrameDecompressor(start.path, start.bytes) : undefined;
+    this.#frames = start.unpacked ? new FrameDecompressor(start.called, start.bytes) : undefined;
   }
 
   /** Reads ahead as far as the next piece needs: what it holds comes with `next`. */
@@ -234,9 +236,9 @@ class SourceReader implements Disposable {
   }
 
   #afterHeader(file: OpenFile): CiphertextReader {
-    const { path, headerBytes, fileKey } = this.#start;
+    const { path, called, headerBytes, fileKey } = this.#start;
     const header = new Uint8Array(headerBytes);
     this.#readBytes = attempt(`read ${path}`, () => file.readAt(header, 0));
-    return new CiphertextReader({ fileKey, header });
+    return new CiphertextReader({ fileKey, header, what: called });
   }
 }

@@ -26,7 +26,7 @@ import {
   WAL_INDEX_HEADER_BYTES,
   walIndexState,
 } from "../core/sqlite_format.ts";
-import { diskError, isMissing, lstatIfThere, removeIfThere } from "./fs.ts";
+import { diskError, isMissing, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
 /** What was read of a database in one transaction. */
@@ -449,6 +449,7 @@ export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
     return index === undefined ? undefined : { main, counters, wal: { ...markOf(walStat), header, index } };
   } catch (error) {
     if (isMissing(error)) return undefined;
+    if (!knownError(error)) throw error;
     throw new BackupError(`Cannot back up database ${path}: ${reasonOf(error)}`, {
       kind: "source",
       hint: "check the owner and mode of its -wal and -shm, and the user that this runs as",

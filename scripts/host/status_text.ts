@@ -20,7 +20,7 @@ import type { RunRecord } from "../core/run_record.ts";
 import { type Sample, sparkline } from "../core/sparkline.ts";
 import { DAY_MS } from "../core/time.ts";
 import { DRILL_DAYS_MAX } from "./drill_log.ts";
-import type { SetStatus } from "./hub_status.ts";
+import { isAhead, type SetStatus } from "./hub_status.ts";
 
 /** All that the page tells. */
 export interface StatusPage {
@@ -67,8 +67,7 @@ const isNeverTaken = ({ snapshots, stale, lastRun }: SetStatus & SetPast): boole
 function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, paint: Paint): string {
   const name = paint.strong(`${set}:`);
   if (newest === undefined) return `${name} ${paint.bad("NO GOOD SNAPSHOT")}`;
-  // Two runs within a second give the later one an id that is a moment ahead.
-  if (ageSeconds! < -60) {
+  if (isAhead({ ageSeconds })) {
     const ahead = formatDuration(-ageSeconds!);
     return `${name} ${
       paint.doubtful(`newest good snapshot ${timeOf(newest)}, ${ahead} AHEAD OF THIS CLOCK`)

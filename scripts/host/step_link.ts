@@ -10,7 +10,7 @@
  */
 
 import { reasonOf } from "../core/errors.ts";
-import { nameOf, parentOf } from "../core/paths.ts";
+import { isWithin, nameOf, parentOf } from "../core/paths.ts";
 import type { StepPermissions } from "../core/permissions.ts";
 import { exists, realFs } from "./fs.ts";
 import type { Fs } from "./host.ts";
@@ -69,6 +69,6 @@ export function makeLink({ target, path, answer }: LinkRequest, permissions: Ste
 function allowedFolder(folder: string, { links, write = [] }: StepPermissions): string {
   const real = realFs.realPath(folder);
   const roots = write.filter((root) => exists(realFs, root)).map((root) => realFs.realPath(root));
-  if (links && roots.some((root) => `${real}/`.startsWith(root === "/" ? root : `${root}/`))) return real;
+  if (links && roots.some((root) => isWithin(real, root))) return real;
   throw new Error(`this step may make no link in ${folder}`);
 }

@@ -147,9 +147,12 @@ export function readSnapshot(
   { hub, set, folder, called }: StoredSet,
   id: SnapshotId,
 ): StoredSnapshot {
-  const found = {
-    ...{ hub, set, id, folder: `${folder}/${id}` },
-    ...called === undefined ? {} : { called: `${called}/${id}` },
+  const found: SnapshotFolder = {
+    hub,
+    set,
+    id,
+    folder: `${folder}/${id}`,
+    ...(called === undefined ? {} : { called: `${called}/${id}` }),
   };
   const path = `${found.folder}/${SEAL_FILE}`;
   const told = `${found.called ?? found.folder}/${SEAL_FILE}`;
@@ -168,7 +171,7 @@ export function readSnapshot(
     const signature = lstatIfThere(fs, signaturePath);
     if (!signature) return bad("incomplete", `its seal has no signature: there is no ${SIGNATURE_FILE}`);
     if (signature.type !== "file" || signature.bytes > 65_536) {
-      return bad("unreadable", `${signaturePath} is no signature`);
+      return bad("unreadable", `${found.called ?? found.folder}/${SIGNATURE_FILE} is no signature`);
     }
     return { ...found, sealed: { seal, bytes, checksum: sealChecksum(bytes) } };
   } catch (error) {

@@ -97,6 +97,19 @@ export async function keyOptions(
   return { ...defined({ identity, identityText: text, passphrase }), signer };
 }
 
+/** The path of `--hub`. @throws {BackupError} (usage) If that is no program: it says nothing of the snapshot. */
+export function hubProgram({ host: { fs } }: VerbContext, given: string): string {
+  const path = absolutePath(given);
+  const stat = exists(fs, path) ? fs.lstat(fs.realPath(path)) : undefined;
+  if (stat?.type === "file" && (stat.mode & 0o111) !== 0) return path;
+  throw new BackupError(
+    `Cannot start a hub from ${path}: ${
+      stat === undefined ? "there is no such file" : "it is not a program that can be run"
+    }`,
+    { kind: "usage", hint: 'name it with its whole path, such as --hub "$(command -v hapi)"' },
+  );
+}
+
 /** The text of an identity file, empty where there is none. @throws {BackupError} (key) */
 function readIdentityText(host: Host, path: string): string {
   return exists(host.fs, path) ? new TextDecoder().decode(readIdentityFile(host, path)) : "";
