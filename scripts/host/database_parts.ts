@@ -17,7 +17,7 @@ import { type DeltaStats, encodeChanges, encodeWholePages } from "../core/page_d
 import type { SealedPart } from "../core/seal.ts";
 import { baseChecksums, baseImage, stagingFolder } from "../core/state_paths.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
-import { collectGarbage } from "./garbage.ts";
+import { collectGarbage, keepFreedMemory } from "./garbage.ts";
 import type { Fs, Host } from "./host.ts";
 import { type OpenImage, openImage } from "./image.ts";
 import { FOR_FULLS, FOR_THE_REST, writePart } from "./part_writer.ts";
@@ -56,6 +56,7 @@ export async function writeFull(
   image: OpenImage,
 ): Promise<WrittenImage & { readonly part: SealedPart }> {
   const { host, set } = target;
+  keepFreedMemory();
   const hash = createHash("sha256");
   const part = await writePart(target, databasePart(source, "full"), FOR_FULLS, (part) => {
     const buffer = new Uint8Array(READ_BYTES);

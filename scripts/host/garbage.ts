@@ -1,6 +1,7 @@
 /**
  * Bounds the memory of streaming: V8 counts a buffer outside its heap as garbage only at its next collection, which
- * small objects alone bring about late, after up to 64 MB of buffers for each worker.
+ * small objects alone bring about late, after up to 64 MB of buffers for each worker. And keeps what is freed only to be
+ * taken again.
  *
  * @module
  */
@@ -24,4 +25,18 @@ export function noteGarbage(bytes: number): void {
 /** Collects everything that is dead: some 10 ms, for after the use of large tables. */
 export function collectGarbage(): void {
   gc?.({ type: "major" });
+}
+
+/** Bytes of a block that glibc, once it was freed, goes by. */
+const FREED_BYTES = 8 << 20;
+
+/**
+ * Has freed memory kept, up to some 16 MB, where each round of a long loop would give it to the system and take it
+ * again: zstd alone frees 5 MB after each frame. Fresh pages can cost more than what is done with them.
+ *
+ * glibc's limit is twice the largest block that was ever freed (`M_TRIM_THRESHOLD` in mallopt(3)). No page of this one
+ * is touched.
+ */
+export function keepFreedMemory(): void {
+  new ArrayBuffer(FREED_BYTES).transfer(0);
 }

@@ -13,7 +13,7 @@ import { isSnapshotId, type SetName, type SnapshotId, type SourceName } from "..
 import type { Place } from "../core/place.ts";
 import type { Fingerprint } from "../core/sqlite_format.ts";
 import { stagingFolder } from "../core/state_paths.ts";
-import { makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
+import { attempt, makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs } from "./host.ts";
 import type { DatabaseFacts } from "./sqlite.ts";
 
@@ -53,23 +53,33 @@ export function makeSetFolders(fs: Fs, folder: string): void {
 export function clearStaging(fs: Fs, folder: string): void {
   const staging = stagingFolder(folder);
   // What makes it a staging goes first, so that a crash leaves none rather than half of one.
-  removeIfThere(fs, `${staging}/staged.json`);
+  removeIfThere(fs, stagedFile(folder));
   for (const { name } of fs.readDir(staging)) removeIfThere(fs, `${staging}/${name}`);
 }
 
-/** Says what is staged, durably: the last thing that `snapshot` does. */
+/** Says what is staged: the last thing that `snapshot` does. It is not on the disk before it is checked. */
 export function writeStaged(fs: Fs, folder: string, staged: Staged): void {
-  writeFileDurably(fs, `${stagingFolder(folder)}/staged.json`, JSON.stringify(staged));
+  const path = stagedFile(folder);
+  attempt(`write ${path}`, () => {
+    using file = fs.open(path, { write: true, createNew: true, mode: 0o600 });
+    file.write(new TextEncoder().encode(JSON.stringify(staged)));
+  });
 }
 
-/** Says what the checks of the staged images found. */
+/** Says what the checks of the staged images found, once what is staged is on the disk. */
 export function writeStagedChecks(fs: Fs, folder: string, checks: StagedChecks): void {
+  const path = stagedFile(folder);
+  attempt(`sync ${path}`, () => {
+    using file = fs.open(path, { read: true });
+    file.sync();
+  });
+  fs.syncFolder(stagingFolder(folder));
   writeFileDurably(fs, `${stagingFolder(folder)}/checks.json`, JSON.stringify(checks));
 }
 
 /** @throws {BackupError} (usage) If nothing is staged. */
 export function readStaged(fs: Fs, folder: string, set: SetName): Staged {
-  const staged = readOwn(fs, `${stagingFolder(folder)}/staged.json`) as Staged | undefined;
+  const staged = readOwn(fs, stagedFile(folder)) as Staged | undefined;
   if (staged?.version === 1 && staged.set === set && isSnapshotId(staged.id)) return staged;
   throw notStaged(set);
 }
@@ -89,7 +99,9 @@ function notStaged(set: SetName, state = "nothing is staged"): BackupError {
   });
 }
 
-/** Our own file, replaced whole each time: what cannot be read is as good as none. */
+const stagedFile = (folder: string): string => `${stagingFolder(folder)}/staged.json`;
+
+/** Our own file: what cannot be read is as good as none. */
 function readOwn(fs: Fs, path: string): unknown {
   const text = readTextIfThere(fs, path);
   try {
