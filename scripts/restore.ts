@@ -45,14 +45,8 @@ export async function restore(
   only?: readonly string[],
 ): Promise<Restored> {
   const { fs } = opening.host;
-  const stat = lstatIfThere(fs, folder);
-  // What a restore that was killed had not finished is nothing of anybody's.
-  if (stat && (stat.type !== "folder" || fs.readDir(folder).some(({ name }) => name !== PARTIAL))) {
-    throw new BackupError(`Cannot restore to ${folder}: it is not an empty folder`, {
-      kind: "usage",
-      hint: "name a new folder; nothing there is written over",
-    });
-  }
+  refuseFilled(fs, folder);
+  const wasThere = exists(fs, folder);
   const partial = `${folder}/${PARTIAL}`;
   const placed: string[] = [];
   let lock: OpenFile | undefined;
@@ -75,11 +69,23 @@ export async function restore(
     return restored;
   } catch (error) {
     if (lock) { for (const path of [partial, ...placed]) removeRestored(fs, path); }
-    if (!stat) removeIfEmpty(fs, folder);
+    if (!wasThere) removeIfEmpty(fs, folder);
     throw error;
   } finally {
     lock?.close();
   }
+}
+
+/** @throws {BackupError} (usage) If the folder is neither new nor empty. */
+function refuseFilled(fs: Fs, folder: string): void {
+  const stat = lstatIfThere(fs, folder);
+  if (!stat) return;
+  // What a restore that was killed had not finished is nothing of anybody's.
+  if (stat.type === "folder" && fs.readDir(folder).every(({ name }) => name === PARTIAL)) return;
+  throw new BackupError(`Cannot restore to ${folder}: it is not an empty folder`, {
+    kind: "usage",
+    hint: "name a new folder; nothing there is written over",
+  });
 }
 
 /** Removes what restores that were killed had not finished: plaintext that nobody needs. One may be under way there. */
@@ -290,6 +296,7 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
     host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
   }
   if (job.dryRun) {
+    if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);
     if (job.inPlace) await warnOfUsers(host, config, planned);
     return planned;

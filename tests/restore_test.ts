@@ -600,6 +600,9 @@ Deno.test("--only chooses by pattern, a pattern without a match is an error, and
   const one = await home.cli([...args, "--only", "home/.hapi/*.env", "--json"]);
   assert.equal(one.code, 0, one.stderr);
   assert.deepEqual((await filesBelow(to)).map(([path]) => path), ["home/.hapi/hub.env"]);
+  const filled = await home.cli([...args, "--dry-run"]);
+  assert.equal(filled.code, 2, "what would be refused in earnest");
+  assert.match(filled.stderr, /Cannot restore to .*: it is not an empty folder\nhint: name a new folder/);
 });
 
 Deno.test("a restore in place without find names the package that has it", async () => {
