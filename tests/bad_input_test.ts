@@ -434,6 +434,10 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     [`"recipient": []`, /line 1: .*recipient/],
     [`"limits": { "snapshotSeconds": "many" }`, /line 3: limits\.snapshotSeconds/],
     [`"sets": { "state": { "sources": [{ "kind": "sqlite", "path": "db" }] } }`, /path "db" is not absolute/],
+    [
+      `"store": "/dev/shm/store"`,
+      /path "\/dev\/shm\/store" lies in \/dev, which Deno opens only to a program/,
+    ],
     [`"sets": { "state": { "sources": [] } }`, /line 3: sets\.state\.sources/],
     [`"hub": "other"`, /line 3: key "hub" stands there twice/],
     [`"store": }`, /line 3 is not JSON/],

@@ -305,6 +305,9 @@ function messageOf(issue: z.core.$ZodIssue): string {
   return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
 }
 
+/** Folders that Deno opens only to programs that may do everything. */
+const UNREACHABLE: readonly string[] = ["dev", "proc", "sys"];
+
 function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
   const fail = (state: string, hint: string): never => {
     throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
@@ -315,7 +318,17 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     if (!expanded.startsWith("/")) {
       fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
     }
-    return normalizePath(expanded);
+    const absolute = normalizePath(expanded);
+    const [, top = ""] = absolute.split("/");
+    if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
+      fail(
+        `path ${
+          JSON.stringify(path)
+        } lies in /${top}, which Deno opens only to a program that may do everything`,
+        "keep it in another folder",
+      );
+    }
+    return absolute;
   };
   // In "hapiHome" itself, $HAPI_HOME is the environment's.
   const hapiHomeAround = absoluteFor("")(env.HAPI_HOME || "~/.hapi");
