@@ -37,6 +37,6 @@ serveStep<LookJob>(import.meta, async (job, { host }): Promise<LookReport> => {
   for (const which of job.which) ids.push(await set.choose(which));
   const looks: Look[] = [];
   for (const id of ids) looks.push(await look(set.opening, id, job.store.scratch));
-  const snapshots = set.seals.map((seal) => ({ id: seal.id, isSuspect: !isGood(seal) }));
+  const snapshots = set.snapshots.map(({ id, sealed }) => ({ id, isSuspect: !isGood(sealed.seal) }));
   return { snapshots, looks };
 });

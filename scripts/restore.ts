@@ -17,7 +17,6 @@ import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
-import { newestSuspect } from "./core/select.ts";
 import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
@@ -291,10 +290,6 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
   await using set = await openSetOf(host, job);
   const { opening } = set;
   const id = await set.choose(job.which);
-  const suspect = newestSuspect(set.seals);
-  if (job.which === "latest" && suspect) {
-    host.report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${id} is the newest good one`);
-  }
   if (job.dryRun) {
     if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);

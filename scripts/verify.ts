@@ -6,25 +6,23 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted } from "./core/format.ts";
 import { partsRead, type SavedDatabase } from "./core/manifest.ts";
 import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
 import type { Check, Restored, VerifyReport } from "./core/reports.ts";
+import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
-import { type KeyOptions, readKeys } from "./host/keys.ts";
 import { fileShows, needlesIn } from "./host/needles.ts";
-import { chooseStored, type Opening, openManifest, openSeal, partOf } from "./host/open_snapshot.ts";
+import { type Opening, openManifest, openSeal, partOf } from "./host/open_snapshot.ts";
 import { knownError } from "./host/fs.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, problemWithPart, readSetIfThere, type SealedSnapshot } from "./host/store.ts";
-import { openStoreOf, storedSetNamed, type StoreOptions } from "./host/store_option.ts";
+import { problemWithPart, type SealedSnapshot } from "./host/store.ts";
 import { restore } from "./restore.ts";
 
 /** What else to look at. */
@@ -305,11 +303,7 @@ function reportMovedOn(host: Host, saved: SavedDatabase, home: string, checks: C
 }
 
 /** The verify step's job. */
-export interface VerifyJob {
-  readonly config: Config;
-  readonly keys: KeyOptions;
-  readonly store: StoreOptions;
-  readonly set: string;
+export interface VerifyJob extends ChoiceJob {
   readonly which: string;
   readonly hubProgram?: string;
 }
@@ -317,15 +311,13 @@ export interface VerifyJob {
 serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> => {
   const { config } = job;
   const started = performance.now();
-  const keys = await readKeys(host, config, job.keys);
-  await using store = await openStoreOf(host, config, job.store);
-  const set = storedSetNamed(store, job.set, job.store.hubName);
-  const stored = readSetIfThere(host.fs, set);
-  const { id, sealed: { seal } } = chooseStored(job.which, stored, Math.random());
-  await store.fetch(set, [...seal.needs, id]);
+  await using chosen = await openSetOf(host, job);
+  const { opening, snapshots, store } = chosen;
+  const { set } = opening;
+  const id = await chosen.choose(job.which);
   using scratch = makeScratch(host, job.store.scratch);
   const isOwn = set.hub === config.hub;
-  const checks = await verify({ host, set, ...keys }, stored.filter(isSealed), id, scratch.path, {
+  const checks = await verify(opening, snapshots, id, scratch.path, {
     ...(isOwn ? { home: config.home } : {}),
     ...(job.hubProgram === undefined ? {} : { hubProgram: job.hubProgram }),
   });
@@ -333,11 +325,11 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
   const seconds = Math.round((performance.now() - started) / 100) / 10;
   appendDrill(host.fs, config.stateFolder, {
     at: host.now().toISOString(),
-    store: store.name,
+    store,
     set: set.set,
     snapshot: id,
     ok,
     seconds,
   });
-  return { ok, store: store.name, set: set.set, snapshot: id, checks, seconds };
+  return { ok, store, set: set.set, snapshot: id, checks, seconds };
 });

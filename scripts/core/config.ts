@@ -305,7 +305,7 @@ function messageOf(issue: z.core.$ZodIssue): string {
   return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
 }
 
-/** Folders that Deno opens only to programs that may do everything. */
+/** What only a program without restricted permissions may open. */
 const UNREACHABLE: readonly string[] = ["dev", "proc", "sys"];
 
 function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
@@ -322,9 +322,7 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     const [, top = ""] = absolute.split("/");
     if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
       fail(
-        `path ${
-          JSON.stringify(path)
-        } lies in /${top}, which Deno opens only to a program that may do everything`,
+        `path ${JSON.stringify(path)} lies in /${top}, where this program may not look`,
         "keep it in another folder",
       );
     }

@@ -8,12 +8,12 @@ import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import type { Manifest, SavedDatabase } from "../core/manifest.ts";
 import type { SnapshotId } from "../core/names.ts";
-import type { Seal } from "../core/seal.ts";
+import { newestSuspect } from "../core/select.ts";
 import type { Host } from "./host.ts";
 import { type KeyOptions, readKeys } from "./keys.ts";
 import { chooseStored, type Opening } from "./open_snapshot.ts";
 import { rebuildDatabase } from "./rebuild.ts";
-import { isSealed, readSetIfThere, type StoredSnapshot } from "./store.ts";
+import { isSealed, readSetIfThere, type SealedSnapshot, type StoredSnapshot } from "./store.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
 
 /** What a person gives to name snapshots and to open them. */
@@ -27,8 +27,10 @@ export interface ChoiceJob {
 /** A set whose snapshots can be opened. */
 export interface OpenedSet extends AsyncDisposable {
   readonly opening: Opening;
+  /** What the store is called. */
+  readonly store: string;
   /** All that are sealed, oldest first. */
-  readonly seals: readonly Seal[];
+  readonly snapshots: readonly SealedSnapshot[];
   /** The snapshot that `which` means (see {@linkcode chooseStored}), with everything that it needs. */
   choose(which: string): Promise<SnapshotId>;
 }
@@ -40,12 +42,14 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
   try {
     const set = storedSetNamed(store, job.set, job.store.hubName);
     const stored = readSetIfThere(host.fs, set);
+    const snapshots = stored.filter(isSealed);
     return {
       opening: { host, set, ...keys },
-      seals: stored.filter(isSealed).map(({ sealed }) => sealed.seal),
+      store: store.name,
+      snapshots,
       async choose(which) {
         const { id, sealed: { seal } } = chooseStored(which, stored, Math.random());
-        if (which === "latest") warnOfNewer(host, id, stored);
+        if (which === "latest") warnOfNewer(host, id, stored, snapshots);
         await store.fetch(set, [...seal.needs, id]);
         return id;
       },
@@ -57,12 +61,21 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
   }
 }
 
-/** Who asks for the latest is to know of one that came later and cannot be had. */
-function warnOfNewer({ report }: Host, chosen: SnapshotId, stored: readonly StoredSnapshot[]): void {
+/** Who asks for the latest is to know of one that came later and cannot be had, or is no good. */
+function warnOfNewer(
+  { report }: Host,
+  chosen: SnapshotId,
+  stored: readonly StoredSnapshot[],
+  snapshots: readonly SealedSnapshot[],
+): void {
   for (const { id, sealed } of stored) {
     if (id > chosen && sealed.seal === undefined) {
       report.warn(`${id} is newer than ${chosen}, and cannot be opened: ${sealed.problem}`);
     }
+  }
+  const suspect = newestSuspect(snapshots.map(({ sealed }) => sealed.seal));
+  if (suspect) {
+    report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${chosen} is the newest good one`);
   }
 }
 
