@@ -456,6 +456,11 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     assertError(ran, 2, error, /./);
     assert.ok(ran.stderr.includes(home.configFile), ran.stderr);
   }
+  Deno.writeTextFileSync(home.configFile, "{}");
+  for (const name of ["DB_PATH", "HAPI_HOME"]) {
+    const ran = await home.cli(["config", "check"], { env: { [name]: "/two\nlines" } });
+    assertError(ran, 2, /path "\/two\\nlines" holds a line break/, new RegExp(name));
+  }
   assertError(
     await home.cli(["status", "--config", `${home.dir}/none.json`]),
     2,

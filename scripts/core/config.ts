@@ -318,6 +318,13 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     if (!expanded.startsWith("/")) {
       fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
     }
+    // The environment's are not checked before.
+    if (/[\0\n]/.test(expanded)) {
+      fail(
+        `path ${JSON.stringify(expanded)} holds a line break or a NUL`,
+        "check HOME, HAPI_HOME and DB_PATH",
+      );
+    }
     const absolute = normalizePath(expanded);
     const [, top = ""] = absolute.split("/");
     if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
@@ -334,9 +341,10 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
   const absolute = absoluteFor(hapiHome);
 
   const folder = configFolder(around);
+  const database = raw.database || env.DB_PATH;
   const sets = new Map<SetName, SetConfig>();
   for (
-    const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, raw.database || env.DB_PATH))
+    const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, database && absolute(database)))
   ) {
     const seen = new Set<string>();
     const sources = set.sources.map((source, index): Source => {
