@@ -19,7 +19,8 @@ import {
 } from "./core/names.ts";
 import type { Seal } from "./core/seal.ts";
 import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "./host/age.ts";
-import { diskError, writeFileDurably } from "./host/fs.ts";
+import { lockConfiguration } from "./host/config_file.ts";
+import { diskError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Identity, openHeader, recipientOf } from "./host/identity.ts";
 import { type KeyOptions, type Keys, readKeys } from "./host/keys.ts";
@@ -292,13 +293,13 @@ serveStep<KeysJob>(import.meta, async (job, { host, print, result }) => {
     print(job.json ? JSON.stringify({ ok: true, keys: known }) : describeKeys(known, host.now()));
     return;
   }
-  const file = { text: readText(host, job.configFile), where: job.configFile, around: job.around };
+  using locked = await lockConfiguration(host, job.configFile);
+  const file = { text: locked.text, where: job.configFile, around: job.around };
   const change = job.action === "add"
     ? await addKey(file, job.recipient, known)
     : dropKey(file, job.recipient, known);
   try {
-    const { mode } = host.fs.stat(job.configFile);
-    writeFileDurably(host.fs, job.configFile, change.text, mode & 0o777);
+    locked.replace(change.text);
   } catch (error) {
     throw new BackupError(diskError(`change ${job.configFile}`, error).message, {
       kind: "config",
@@ -311,10 +312,6 @@ serveStep<KeysJob>(import.meta, async (job, { host, print, result }) => {
     job.json ? JSON.stringify({ ok: true, recipients: change.recipients }) : change.said.join("\n"),
   );
 });
-
-function readText(host: Host, path: string): string {
-  return new TextDecoder().decode(host.fs.readFile(path));
-}
 
 async function proveAndLog(
   host: Host,

@@ -15,7 +15,8 @@ import { identityFileText, identitySheet, type KeptIdentity } from "./core/ident
 import { ED25519_KEY_BYTES, formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "./core/openssh_key.ts";
 import { parentOf } from "./core/paths.ts";
 import { createEncrypter } from "./host/age.ts";
-import { exists, lstatIfThere, readTextIfThere, writeFileDurably } from "./host/fs.ts";
+import { lockConfiguration } from "./host/config_file.ts";
+import { exists, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { generateIdentity, recipientOf } from "./host/identity.ts";
 import { type KeyOptions, readKeys } from "./host/keys.ts";
@@ -145,11 +146,15 @@ export function writeConfiguration(
 }
 
 /** Adds a destination to a configuration's text, and leaves all else in it, comments too, as it is. */
-export function extendConfiguration(host: Host, { configFile, around, destination }: Extension): void {
-  const text = appendInText(readTextIfThere(host.fs, configFile)!, ["destinations"], destination);
+export async function extendConfiguration(
+  host: Host,
+  { configFile, around, destination }: Extension,
+): Promise<void> {
+  using locked = await lockConfiguration(host, configFile);
+  const text = appendInText(locked.text, ["destinations"], destination);
   const { hub } = parseConfig(text, configFile, around);
   if (destination.kind === "rsync") keyAt(host, destination.identityFile, `hapi-backup@${hub}`);
-  writeFileDurably(host.fs, configFile, text, lstatIfThere(host.fs, configFile)!.mode);
+  locked.replace(text);
 }
 
 function requireNothingAt({ fs }: Host, ...paths: readonly string[]): void {

@@ -172,6 +172,17 @@ Deno.test("a forged chain and a damaged header do not count as proven", async ()
   assert.match(forged.stdout, /none of the known signers/);
 });
 
+Deno.test("recipients that are added at the same time are all there afterwards", async () => {
+  using place = makeHome();
+  const { home } = place;
+  assert.equal((await cli({ home }, "backup", "--no-ship", "--json")).code, 0);
+  const added = await Promise.all([1, 2, 3, 4].map(() => generateIdentity()));
+  const runs = await Promise.all(added.map(({ recipient }) => cli({ home }, "keys", "add", recipient)));
+  assert.deepEqual(runs.map(({ code }) => code), [0, 0, 0, 0], runs.map(({ stderr }) => stderr).join(""));
+  const text = Deno.readTextFileSync(place.config);
+  for (const { recipient } of added) assert.ok(text.includes(recipient), text);
+});
+
 Deno.test("keys that cannot be used are refused, and nothing is written", async () => {
   const { recipient } = await generateIdentity();
   const hybrid = await generateIdentity("hybrid");

@@ -7,7 +7,7 @@
 import { BackupError } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import { diskError, makeFolderDurably } from "./fs.ts";
-import type { Host } from "./host.ts";
+import type { Host, OpenFile } from "./host.ts";
 
 /** How often a held lock is tried again, in milliseconds. */
 const RETRY_MS = 200;
@@ -32,6 +32,17 @@ export async function withLock<T>(
     throw diskError(`open ${path}`, error);
   }
   using lock = file;
+  await waitForLock(host, lock, path, waitSeconds);
+  return await work();
+}
+
+/** Locks an open file, which is at `path`. @throws {BackupError} (busy) If another run still holds it. */
+export async function waitForLock(
+  host: Pick<Host, "checkpoint">,
+  lock: OpenFile,
+  path: string,
+  waitSeconds: number,
+): Promise<void> {
   const deadline = performance.now() + waitSeconds * 1000;
   while (!lock.tryLock()) {
     host.checkpoint();
@@ -45,5 +56,4 @@ export async function withLock<T>(
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
   }
-  return await work();
 }
