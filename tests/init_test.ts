@@ -172,7 +172,11 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   await using sshd = await startSshd({ dir: far });
   assert.equal((await cli({ home }, "backup", "--no-ship")).code, 0);
   const before = Deno.readTextFileSync(`${keys}/config.json`).replace('"hub"', '// mine\n  "hub"');
-  Deno.writeTextFileSync(`${keys}/config.json`, before);
+  // As who keeps configurations elsewhere has it.
+  const linked = `${home}/config-kept-elsewhere.json`;
+  Deno.writeTextFileSync(linked, before, { mode: 0o600 });
+  Deno.removeSync(`${keys}/config.json`);
+  Deno.symlinkSync(linked, `${keys}/config.json`);
   sshd.authorize(
     `restrict,command="/usr/bin/rrsync -wo -no-del -no-overwrite ${far}" ${
       Deno.readTextFileSync(`${keys}/ship_ed25519.pub`)
@@ -190,7 +194,9 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   assert.equal(code, 0, stderr);
   assert.deepEqual(JSON.parse(stdout).destinations, ["storage"]);
   assert.match(stderr, /MOVE \S+identity\.txt OFF THIS MACHINE/);
-  const after = Deno.readTextFileSync(`${keys}/config.json`);
+  assert.equal(Deno.readLinkSync(`${keys}/config.json`), linked);
+  assert.equal(Deno.statSync(linked).mode! & 0o777, 0o600);
+  const after = Deno.readTextFileSync(linked);
   const start = before.slice(0, before.indexOf('"destinations"'));
   assert.ok(after.startsWith(start), after);
   const taken = await cli({ home }, "init", "--storage", "someone@elsewhere:");

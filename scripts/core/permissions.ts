@@ -363,16 +363,16 @@ export function systemdPermissions(
 
 /**
  * @param folder The folder of the configuration.
- * @param handedOver Files that a new identity is written to.
+ * @param others More files that are written: a new identity, or the configuration where a link leads to it.
  * @param given A file with an identity that is there already.
  */
 export function setupPermissions(
   folder: string,
-  handedOver: readonly (string | undefined)[],
+  others: readonly (string | undefined)[],
   given: string | undefined,
 ): StepPermissions {
   // A file is written beside its final name and then renamed, so its folder is what is needed.
-  const folders = handedOver.flatMap((path) => path === undefined ? [] : [parentOf(path)]);
+  const folders = others.flatMap((path) => path === undefined ? [] : [parentOf(path)]);
   return {
     read: [folder, ...folders, ...given === undefined ? [] : [given]],
     write: [folder, ...folders],

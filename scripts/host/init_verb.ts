@@ -31,6 +31,7 @@ import { connect, requireAppendOnly } from "./init_connection.ts";
 import type { KeyOptions } from "./keys.ts";
 import { askSecret, askText, canAsk, showOnce } from "./questions.ts";
 import { runStep } from "./step.ts";
+import { realPath } from "./verb_options.ts";
 
 /** What `init` needs of the verbs that it is made of. */
 export interface InitParts {
@@ -192,8 +193,9 @@ async function goOn(context: InitContext, config: Config): Promise<void> {
     });
   }
   const folder = parentOf(configFile);
-  const job = { action: "extend", configFile, around, destination: wanted };
-  await runStep(context.script("setup"), job, setupPermissions(folder, [], undefined), terminal);
+  const file = realPath(context)(configFile);
+  const job = { action: "extend", configFile: file, around, destination: wanted };
+  await runStep(context.script("setup"), job, setupPermissions(folder, [file], undefined), terminal);
   context.say(`added the destination ${wanted.name}`);
 }
 
