@@ -8,7 +8,7 @@
 
 import { appendInText, removeInText } from "./core/config_edit.ts";
 import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
-import { BackupError, outcome, reasonOf } from "./core/errors.ts";
+import { BackupError, type ErrorKind, outcome, receivedError, sentError } from "./core/errors.ts";
 import { formatCount, formatCounted, formatDuration, formatTime } from "./core/format.ts";
 import {
   type HubName,
@@ -18,16 +18,17 @@ import {
   timeOfSnapshotId,
 } from "./core/names.ts";
 import type { Seal } from "./core/seal.ts";
-import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "./host/age.ts";
+import { createEncrypter, parseRecipient } from "./host/age.ts";
 import { lockConfiguration } from "./host/config_file.ts";
-import { diskError } from "./host/fs.ts";
+import { diskError, knownError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { type Identity, openHeader, recipientOf } from "./host/identity.ts";
+import { recipientOf } from "./host/identity.ts";
 import { type KeyOptions, type Keys, readKeys } from "./host/keys.ts";
-import { openSeal, partOf } from "./host/open_snapshot.ts";
+import { openSeal, partOf, requireSealed } from "./host/open_snapshot.ts";
+import { openPart } from "./host/part_reader.ts";
 import { appendProof, type Proof, readProofs } from "./host/proof_log.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, type StoredSet } from "./host/store.ts";
+import { isSealed, readSetIfThere, readSnapshot, type StoredSet } from "./host/store.ts";
 import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
 
 /** What one recipient can open in one set: a snapshot counts if it opens all that the snapshot needs. */
@@ -207,7 +208,10 @@ export interface ProvenChain {
   readonly tried: SnapshotId;
   readonly snapshots: number;
   readonly ok: boolean;
+  /** Those of the identities that open it without the others. */
+  readonly recipients: readonly string[];
   readonly problem: string | undefined;
+  readonly kind: ErrorKind | undefined;
 }
 
 /** Proves that the identities open every chain of a store: decrypts one header of each. */
@@ -222,16 +226,23 @@ export async function prove(host: Host, store: OpenedStore, sets: readonly Store
       const tried = seals.at(-1)!.id;
       const ids = tried === full ? [full] : [full, tried];
       await store.fetch(set, ids, MANIFEST_PART);
-      let problem: string | undefined;
-      for (const id of ids) problem ??= await problemWithHeader(host, set, id, keys);
+      const error = await problemWithHeaders(host, set, ids, keys);
+      const recipients: string[] = [];
+      for (const identity of keys.identities) {
+        const alone = { ...keys, identities: [identity] };
+        if (error || await problemWithHeaders(host, set, ids, alone)) continue;
+        recipients.push(await recipientOf(identity));
+      }
       proven.push({
         hub: set.hub,
         set: set.set,
         full,
         tried,
         snapshots: seals.length,
-        ok: problem === undefined,
-        problem,
+        ok: error === undefined,
+        recipients,
+        problem: error?.message,
+        kind: error?.kind,
       });
     }
   }
@@ -243,24 +254,23 @@ function chainsOf(seals: readonly Seal[]): Map<SnapshotId, Seal[]> {
   return Map.groupBy(seals, ({ needs, id }) => needs[0] ?? id);
 }
 
-async function problemWithHeader(
+/** What keeps the identities from opening the first of these snapshots that they do not open. */
+async function problemWithHeaders(
   host: Host,
   set: StoredSet,
-  id: SnapshotId,
+  ids: readonly SnapshotId[],
   { identities, trust }: Keys,
-): Promise<string | undefined> {
+): Promise<BackupError | undefined> {
   try {
-    const snapshot = trust.size > 0
-      ? openSeal({ host, set, trust }, id)
-      : { folder: `${set.folder}/${id}`, seal: sealsOf(host, set).find((seal) => seal.id === id)! };
-    if (snapshot.seal === undefined) return "it is missing";
-    const { name, bytes } = partOf(snapshot, MANIFEST_PART);
-    using file = host.fs.open(`${snapshot.folder}/${name}`, { read: true });
-    const start = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
-    await openHeader(start.subarray(0, file.readAt(start, 0)), identities);
+    for (const id of ids) {
+      const { folder, called, sealed: { seal } } = requireSealed(readSnapshot(host.fs, set, id));
+      if (trust.size > 0) openSeal({ host, set, trust }, id);
+      const part = partOf({ seal, folder }, MANIFEST_PART);
+      using _opened = await openPart(host, folder, part, identities, undefined, called);
+    }
     return undefined;
   } catch (error) {
-    return reasonOf(error);
+    return knownError(error) ?? receivedError(sentError(error));
   }
 }
 
@@ -319,7 +329,7 @@ async function proveAndLog(
   tell: (text: string) => void,
 ): Promise<void> {
   const keys = await readKeys(host, config, options);
-  const recipients = await Promise.all(keys.identities.map((identity: Identity) => recipientOf(identity)));
+  const recipients = await Promise.all(keys.identities.map(recipientOf));
   await using store = await openStoreOf(host, config, where);
   const sets = store.sets.filter(({ hub }) => where.hubName === undefined || hub === where.hubName);
   const chains = await prove(host, store, sets, keys);
@@ -335,7 +345,10 @@ async function proveAndLog(
   appendProof(host.fs, config.stateFolder, {
     at: host.now().toISOString(),
     store: store.name,
-    recipients,
+    // Another identity beside it may have opened everything.
+    recipients: recipients.filter((recipient) =>
+      chains.some((chain) => chain.recipients.includes(recipient))
+    ),
     ok,
     chains: chains.length,
     failed: failed.map(({ hub, set, full }) => `${hub}/${set}/${full}`),
@@ -345,8 +358,10 @@ async function proveAndLog(
       failed[0]!.problem
     }`,
     {
-      kind: "key",
-      hint: "find the identity that they were made for: `hapi-backup keys list` names its recipient",
+      kind: failed[0]!.kind!,
+      hint: failed[0]!.kind === "key"
+        ? "find the identity that they were made for: `hapi-backup keys list` names its recipient"
+        : "another copy of the store may hold them whole: prove it there with --store",
     },
   );
   tell(

@@ -158,8 +158,19 @@ Deno.test("a forged chain and a damaged header do not count as proven", async ()
   damaged[60]! ^= 1;
   Deno.writeFileSync(part, damaged);
   const result = await cli({ home }, "keys", "prove");
-  assert.equal(result.code, 7);
+  assert.deepEqual([result.code, /its SHA-256 is/.test(result.stdout)], [5, true], result.stdout);
+  Deno.removeSync(part);
+  const missing = await cli({ home }, "keys", "prove");
+  assert.equal(missing.code, 5);
+  assert.match(missing.stderr, /Cannot read \S+: it is missing\nhint: another copy/);
   Deno.writeFileSync(part, good);
+  // Beside the one that opens everything, one that opens nothing is not proven.
+  const useless = await generateIdentity();
+  const both = `${useless.identity}\n${Deno.readTextFileSync(`${home}/.config/hapi-backup/identity.txt`)}`;
+  assert.equal((await cli({ home, stdin: both }, "keys", "prove", "--identity", "-")).code, 0);
+  const proof = readProofs(host.fs, place.state)!.at(-1)!;
+  assert.deepEqual([proof.ok, proof.recipients.includes(useless.recipient)], [true, false]);
+  assert.equal(proof.recipients.length, 1);
   const text = Deno.readTextFileSync(place.config);
   const other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
   Deno.writeTextFileSync(place.config, text.replace(/"signers": \[[^\]]*\]/, `"signers": ["${other}"]`));
@@ -168,7 +179,7 @@ Deno.test("a forged chain and a damaged header do not count as proven", async ()
     "",
   );
   const forged = await cli({ home, stdin: identity }, "keys", "prove", "--identity", "-");
-  assert.equal(forged.code, 7);
+  assert.equal(forged.code, 5);
   assert.match(forged.stdout, /none of the known signers/);
 });
 

@@ -73,7 +73,8 @@ export function chooseStored(
   return sealed.find((snapshot) => snapshot.id === id)!;
 }
 
-function requireSealed(snapshot: StoredSnapshot): SealedSnapshot {
+/** A snapshot that has its seal. @throws {BackupError} (integrity) If there is none that can be read. */
+export function requireSealed(snapshot: StoredSnapshot): SealedSnapshot {
   if (isSealed(snapshot)) return snapshot;
   const { hub, set, id, sealed } = snapshot;
   throw new BackupError(`Cannot open snapshot ${hub}/${set}/${id}: ${sealed.problem}`, {

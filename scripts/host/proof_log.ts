@@ -15,7 +15,7 @@ const proof = z.object({
   /** When, as an ISO 8601 time in UTC. */
   at: z.string(),
   store: z.string(),
-  /** The public halves of the identities that were tried. */
+  /** The public halves of the identities that opened a chain. */
   recipients: z.array(z.string()),
   ok: z.boolean(),
   /** Chains that were tried, and those that no identity opened. */
