@@ -538,3 +538,11 @@ Deno.test("a disk that is full or read-only is named, whatever was being done th
   assert.equal(known("x (os error 5): stat '/y'").message, "Cannot go on: x (os error 5): stat '/y'");
   assert.equal(knownError(new Error("x")), undefined);
 });
+
+Deno.test("a folder in /dev, which Deno keeps from every step, is no fault of ours", async () => {
+  using home = await makeHome();
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  const to = `/dev/shm/hapi-backup-${crypto.randomUUID()}`;
+  const ran = await home.cli(["restore", "--to", to, "--identity", home.identityFile]);
+  assertError(ran, 1, /Deno keeps "\/dev\/shm\/[^"]+" from us/, /not below \/dev/);
+});

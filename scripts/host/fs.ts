@@ -262,6 +262,9 @@ function openFolders(fs: Fs, path: string): void {
   for (const { name, type } of fs.readDir(path)) if (type === "folder") openFolders(fs, `${path}/${name}`);
 }
 
+/** What Deno says of a path below /dev, /proc or /sys, whatever else a step may read and write. */
+const WITHHELD = /^Requires all access to ("[^]+"),/;
+
 /**
  * What a person can be told of an error: itself, or what the system said where nobody closer by had more to say.
  * Undefined for anything else, which is a fault of ours.
@@ -269,7 +272,7 @@ function openFolders(fs: Fs, path: string): void {
 export function knownError(error: unknown): BackupError | undefined {
   if (error instanceof BackupError) return error;
   const reason = reasonOf(error);
-  if (!/\(os error \d+\)/.test(reason)) return undefined;
+  if (!/\(os error \d+\)/.test(reason) && !WITHHELD.test(reason)) return undefined;
   // What stands for these reasons does not say where.
   const doing = /\(os error (?:28|30|122)\): (\w+ '[^]*')/.exec(reason)?.[1];
   return diskError(doing === undefined ? "go on" : `go on with ${doing}`, error);
@@ -292,8 +295,17 @@ export function diskError(action: string, error: unknown): BackupError {
   const readOnly = /os error 30\b|Read-only file system/i.test(reason);
   const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
   const missing = error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason);
-  const state = full ? "the disk is full" : readOnly ? "the file system is read-only" : reason;
-  const hint = full
+  const withheld = WITHHELD.exec(reason)?.[1];
+  const state = full
+    ? "the disk is full"
+    : readOnly
+    ? "the file system is read-only"
+    : withheld !== undefined
+    ? `Deno keeps ${withheld} from us`
+    : reason;
+  const hint = withheld !== undefined
+    ? "name a path that is not below /dev, /proc or /sys"
+    : full
     ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
     : denied
     ? "check the owner and mode of that path, and the user that this runs as"
