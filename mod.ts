@@ -268,7 +268,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     if (isEdit !== (recipient !== undefined)) {
       throw new BackupError(
         `Cannot ${action}: ${isEdit ? "say which recipient" : "a recipient belongs to add and drop only"}`,
-        { kind: "usage", hint: "hapi-backup keys add age1..." },
+        { kind: "usage", hint: isEdit ? `hapi-backup keys ${action} age1...` : `hapi-backup keys ${action}` },
       );
     }
     const config = isEdit ? requireConfig(context) : configOrDefaults(context);
