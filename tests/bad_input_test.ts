@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
 import { knownError } from "../scripts/host/fs.ts";
+import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
 import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -231,6 +232,26 @@ Deno.test("a full disk under whatever is written stops the run: exit 1, and noth
       Deno.errors.NotFound,
       "a full disk is no verdict on a snapshot",
     );
+  } finally {
+    await output("umount", [disk]);
+  }
+});
+
+Deno.test("an image whose WAL index does not fit beside it is no damaged image: the disk is full", async () => {
+  if (Deno.uid() !== 0) return;
+  using home = await makeHome();
+  const disk = `${home.home}/small disk`;
+  const image = `${disk}/image`;
+  Deno.mkdirSync(disk);
+  // SQLite's index takes 32 KiB.
+  const size = Deno.statSync(home.database).size + 16_384;
+  await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
+  try {
+    Deno.copyFileSync(home.database, image);
+    const full = { kind: "disk", message: `Cannot write ${image}-shm: the disk is full` };
+    assert.throws(() => checkImage(home.host, image, "check"), full);
+    assert.throws(() => readFacts(home.host, image), full);
+    assert.deepEqual([...Deno.readDirSync(disk)].map(({ name }) => name), ["image"]);
   } finally {
     await output("umount", [disk]);
   }

@@ -57,6 +57,8 @@ const BUSY_MS = 10_000;
 /** Lines of a check's report that are kept. */
 const REPORT_LINES_MAX = 100;
 const COPY_BYTES = 1 << 20;
+/** SQLite's "disk I/O error" where the index of a WAL does not fit on the disk (https://sqlite.org/rescode.html). */
+const SQLITE_IOERR_SHMSIZE = 4874;
 
 /**
  * Copies a live database into `image` as of one moment. It is not put on the disk: `check` does, beside its work.
@@ -374,10 +376,14 @@ function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
   return use(opened.db);
 }
 
-/** Opens an image that no other process uses, for reading. Disposing of it leaves nothing beside the image. */
+/**
+ * Opens an image that no other process uses, for reading. Disposing of it leaves nothing beside the image.
+ *
+ * @throws {BackupError} (disk) If there is no room for what SQLite needs beside it.
+ */
 export function openImage(fs: Fs, image: string): { readonly db: DatabaseSync } & Disposable {
   const db = openForReading(image);
-  return {
+  const opened = {
     db,
     [Symbol.dispose]() {
       db.close();
@@ -386,6 +392,17 @@ export function openImage(fs: Fs, image: string): { readonly db: DatabaseSync } 
       removeIfThere(fs, `${image}-shm`);
     },
   };
+  try {
+    // Makes them now: later, that they do not fit would be taken for an image that cannot be read.
+    db.prepare("PRAGMA schema_version").get();
+  } catch (error) {
+    if (!(error instanceof Error && "errcode" in error && error.errcode === SQLITE_IOERR_SHMSIZE)) {
+      return opened;
+    }
+    opened[Symbol.dispose]();
+    throw diskError(`write ${image}-shm`, new Error("No space left on device", { cause: error }));
+  }
+  return opened;
 }
 
 function factsOf(db: DatabaseSync): DatabaseFacts {
