@@ -13,7 +13,7 @@ import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from ".
 import { placeOf } from "./core/place.ts";
 import { setNamed } from "./core/set_named.ts";
 import { sameFingerprint } from "./core/sqlite_format.ts";
-import { baseImage, setFolder, stagingFolder } from "./core/state_paths.ts";
+import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/state_paths.ts";
 import { isMissing, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/memory.ts";
@@ -149,13 +149,17 @@ async function nextSnapshotId(
     if (newest === undefined || id > newest) return id;
     const aheadMs = timeOfSnapshotId(newest).getTime() - timeOfSnapshotId(id).getTime();
     if (tries >= CLOCK_WAITS_MAX || aheadMs > CLOCK_WAITS_MAX * CLOCK_WAIT_MS) {
+      // From what is remembered the next would be built; without that file it is a full. Restores take the newest.
+      const away = [
+        ...(ids.includes(newest) ? [`${stored.folder}/${newest}`] : []),
+        ...(memory?.manifest.id === newest ? [memoryFile(setFolder(config.stateFolder, set))] : []),
+      ];
       throw new BackupError(
         `Cannot take a snapshot of set ${set}: the clock says ${id}, and the newest snapshot is ${newest}`,
         {
           kind: "clock",
-          hint:
-            "set the clock right; if the newest snapshot is the one with the wrong time, move its folder " +
-            `${stored.folder}/${newest} away`,
+          hint: "set the clock right; if the newest snapshot is the one with the wrong time, move away " +
+            `${away.join(" and ")}, and its folder at every destination`,
         },
       );
     }

@@ -455,6 +455,18 @@ Deno.test("a clock that was set back stops the run, and seconds of it are waited
   assert.ok(next.id > id);
 });
 
+Deno.test("a snapshot of a clock that was ahead is got rid of by what the error says", async () => {
+  using home = await makeHome();
+  const { now } = home;
+  const { id } = await home.backup({ host: { ...home.host, now: () => new Date("2040-01-01T00:00:00Z") } });
+  const host = { ...home.host, now: () => now };
+  const { hint } = await home.backup({ host }).then(() => assert.fail(), (error: BackupError) => error);
+  const away = / move away (.*) and (.*), and its folder at every destination$/.exec(hint!)!.slice(1);
+  assert.deepEqual(away, [`${home.stored}/${id}`, `${home.stateFolder}/state/last.json`]);
+  for (const path of away) Deno.renameSync(path, `${home.dir}/${path.split("/").at(-1)}`);
+  assert.equal((await home.backup({ host })).kind, "full");
+});
+
 Deno.test("an unknown set, unknown keys and bad values are told with their line: exit 2", async () => {
   using home = await makeHome();
   assertError(await home.cli(["backup", "--set", "none"]), 2, /find set "none"/, /state, voice/);
