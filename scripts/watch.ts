@@ -5,7 +5,7 @@
  */
 
 import { BackupError, outcome } from "./core/errors.ts";
-import { formatCounted, formatDuration } from "./core/format.ts";
+import { formatAgo, formatCounted, formatDuration } from "./core/format.ts";
 import type { HubName, SetName } from "./core/names.ts";
 import { textOf } from "./core/option_flags.ts";
 import { parentOf } from "./core/paths.ts";
@@ -130,9 +130,9 @@ function staleProofs(config: StorageConfig, survey: Survey, nowMs: number): Alar
   for (const hub of config.hubs.values()) {
     if (hub.drillLogFile === undefined) continue;
     const drill = survey.lastGoodDrills.get(hub.name);
-    if (drill && nowMs - drill.timeMs <= config.drillMaxAgeDays * DAY_MS) continue;
+    if (drill && Math.abs(nowMs - drill.timeMs) <= config.drillMaxAgeDays * DAY_MS) continue;
     const problem = drill
-      ? `the last good drill was ${formatDuration((nowMs - drill.timeMs) / 1000)} ago`
+      ? `the last good drill was ${formatAgo(new Date(drill.timeMs), new Date(nowMs))}`
       : `there is no good drill in ${hub.drillLogFile}`;
     alarms.push({
       kind: "stale",

@@ -409,7 +409,7 @@ Deno.test("a reminder comes when the keys were not proven for too long", async (
   hub.later(101 * 24);
   await hub.snapshot("20270303T050000Z");
   const [reminder] = await told();
-  assert.match(reminder.lines.join(), /No identity was proven .* more than 100 days/);
+  assert.match(reminder.lines.join(), /No identity was proven .* in the last 100 days/);
   const ping = { ...hub.config.notify[0]!, kind: "ping", on: undefined, name: "ping" } as never;
   await notify(hub.host, { ...hub.config, notify: [...hub.config.notify, ping] }, "end", ["ping"]);
   assert.match(server.take()[0]!.body, /^home: success/, "a reminder is no failed run");

@@ -1,10 +1,14 @@
 /** The status of a hub: what it says, how it says it to a terminal, and what its charts show. */
 
 import assert from "node:assert/strict";
+import { type SetName, snapshotIdAt } from "../scripts/core/names.ts";
 import { sparkline } from "../scripts/core/sparkline.ts";
+import { checkProof } from "../scripts/host/doctor_proof.ts";
+import { appendDrill } from "../scripts/host/drill_log.ts";
 import { checkRuns } from "../scripts/host/doctor_runs.ts";
 import { status as readStatus } from "../scripts/host/hub_status.ts";
 import { readView } from "../scripts/host/hub_view.ts";
+import { appendProof } from "../scripts/host/proof_log.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
@@ -83,6 +87,33 @@ Deno.test("status says that the newest snapshot is ahead of the clock, and gives
   assert.match(digest[0]!, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/);
   const [finding] = checkRuns(host, home.config(), readStatus(host, home.config())[0]!);
   assert.deepEqual([finding!.state, /^it is 40[01] days ahead/.test(finding!.detail)], ["warn", true]);
+});
+
+Deno.test("a drill and a proof that are ahead of the clock are told so, and asked for again", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const host = { ...home.host, now: () => new Date() };
+  const at = new Date(Date.now() + 400 * 86_400_000).toISOString();
+  const drill = {
+    at,
+    set: "state" as SetName,
+    snapshot: snapshotIdAt(home.now),
+    store: home.store,
+    ok: true,
+    seconds: 1,
+  };
+  appendDrill(host.fs, home.stateFolder, drill);
+  const proof = { at, store: home.store, recipients: [home.recipient], ok: true, chains: 1, failed: [] };
+  appendProof(host.fs, home.stateFolder, proof);
+  assert.match(
+    (await home.cli(["status"])).stdout,
+    /^ {2}last drill: .*, 400 days ahead of this clock, proven$/m,
+  );
+  const findings = checkProof(host, home.config(), readStatus(host, home.config()));
+  assert.deepEqual(
+    findings.map(({ name, state, detail }) => [name, state, /400 days ahead/.test(detail)]),
+    [["state: drill", "warn", true], ["keys", "fail", true]],
+  );
 });
 
 Deno.test("a chart's columns are equal times, its heights count from zero, and gaps stay gaps", () => {

@@ -866,6 +866,14 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
     watch(host, daily).alarms.map(({ problem }) => /; the limit is .*$/.exec(problem)?.[0]).slice(-2),
     ["; the limit is 1 day", "; the limit is 1 day"],
   );
+  // Of a clock that was ahead.
+  const at = new Date(storage.now.getTime() + 400 * DAY_MS);
+  const ahead = JSON.stringify({ at, snapshot: "20261124T120000Z", set: "state", ok: true });
+  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${ahead}\n`);
+  assert.match(
+    watch(host, config).alarms[1]!.problem,
+    /the last good drill was 400 days ahead of this clock/,
+  );
 });
 
 Deno.test("a hub that holds more than its quota is an alarm with a remedy, and status says so", () => {

@@ -35,9 +35,12 @@ export function formatDuration(seconds: number): string {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-/** How long before `now`: `3 days ago`. A time ahead of this clock counts as now. */
+/** How long before `now`: `3 days ago`. Seconds ahead of this clock count as now; more is told. */
 export function formatAgo(then: Date, now: Date): string {
-  return `${formatDuration(Math.max(0, (now.getTime() - then.getTime()) / 1000))} ago`;
+  const seconds = (now.getTime() - then.getTime()) / 1000;
+  return seconds < -60
+    ? `${formatDuration(-seconds)} ahead of this clock`
+    : `${formatDuration(Math.max(0, seconds))} ago`;
 }
 
 /** Permissions of a file as `chmod` takes them: `0600`. */

@@ -36,7 +36,8 @@ function drillOf({ set, drill }: SetStatus, now: Date): Finding {
     return { group, name, state: "fail", detail, remedy, kind: "integrity" };
   }
   const detail = formatAgo(new Date(drill.at), now);
-  return daysSince(drill.at, now) > DRILL_DAYS_MAX
+  // One of a clock that was ahead would count as fresh for years.
+  return Math.abs(daysSince(drill.at, now)) > DRILL_DAYS_MAX
     ? { group, name, state: "warn", detail, remedy }
     : { group, name, state: "ok", detail };
 }
@@ -81,8 +82,8 @@ function keysOf(host: Host, config: Config, hasSnapshots: boolean): Finding[] {
   if (!isProofDue(proofs, config.proofMaxAgeDays, undefined, host.now())) {
     return [{ ...about, state: "ok", detail: `proven ${formatAgo(new Date(last.at), host.now())}` }];
   }
-  const days = Math.floor(daysSince(last.at, host.now()));
-  const detail = `last proven ${days} days ago, limit ${config.proofMaxAgeDays}`;
+  const ago = formatAgo(new Date(last.at), host.now());
+  const detail = `last proven ${ago}, limit ${config.proofMaxAgeDays} days`;
   return [{ ...about, state: "fail", detail, remedy, kind: "stale" }];
 }
 

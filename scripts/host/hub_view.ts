@@ -36,7 +36,7 @@ export function readView(host: Host, config: Config, sets = status(host, config)
     problems.push({
       topic: "proof of the keys",
       kind: "reminder",
-      text: `No identity was proven to open the backups for more than ${
+      text: `No identity was proven to open the backups in the last ${
         formatCounted(config.proofMaxAgeDays, "day")
       }`,
       hint: "bring your identity file and run: hapi-backup keys prove --identity FILE",

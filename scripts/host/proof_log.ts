@@ -42,7 +42,7 @@ export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
   return parseJsonLines(text, proof);
 }
 
-/** Whether no identity was proven within the limit. @param since When backups began, if nothing was ever proven. */
+/** Whether no identity was proven within the limit, by a clock like this one. @param since When backups began, if nothing was ever proven. */
 export function isProofDue(
   proofs: readonly Proof[],
   maxAgeDays: number,
@@ -50,5 +50,5 @@ export function isProofDue(
   now: Date,
 ): boolean {
   const last = proofs.findLast(({ ok }) => ok)?.at ?? since?.toISOString();
-  return last !== undefined && now.getTime() - Date.parse(last) > maxAgeDays * DAY_MS;
+  return last !== undefined && Math.abs(now.getTime() - Date.parse(last)) > maxAgeDays * DAY_MS;
 }

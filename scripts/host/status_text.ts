@@ -137,7 +137,7 @@ function receiptOf(
 
 function drillOf({ drill }: SetStatus, now: Date, paint: Paint): string[] {
   if (!drill) return [`last drill: ${paint.doubtful("NEVER (hapi-backup verify)")}`];
-  const isOld = now.getTime() - Date.parse(drill.at) > DRILL_DAYS_MAX * DAY_MS;
+  const isOld = Math.abs(now.getTime() - Date.parse(drill.at)) > DRILL_DAYS_MAX * DAY_MS;
   const said = drill.ok ? (isOld ? paint.doubtful : paint.good)("proven") : paint.bad("FAILED");
   return [`last drill: ${formatTime(new Date(drill.at))}, ${formatAgo(new Date(drill.at), now)}, ${said}`];
 }
