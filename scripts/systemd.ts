@@ -7,6 +7,7 @@
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { parentOf } from "./core/paths.ts";
+import { shellQuote } from "./core/shell.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
 import { hubUnits, type Scope, storageUnits, type UnitFiles } from "./core/units.ts";
 import { denoArguments } from "./core/deno_flags.ts";
@@ -42,6 +43,22 @@ export async function systemd(
   host: Pick<Host, "fs" | "run" | "report">,
   job: SystemdJob,
 ): Promise<UnitFiles> {
+  const calendars = new Map(job.calendars.map(parseCalendar));
+  const files = await unitsOf(host, job, calendars);
+  const timers = [...files.keys()].flatMap((name) => /^hapi-backup-(.*)\.timer$/.exec(name)?.[1] ?? []);
+  const unknown = [...calendars.keys()].find((name) => !timers.includes(name));
+  if (unknown === undefined) return files;
+  throw new BackupError(`Cannot use --calendar ${unknown}=...: there is no timer of that name here`, {
+    kind: "usage",
+    hint: `there are ${timers.join(", ")}`,
+  });
+}
+
+async function unitsOf(
+  host: Pick<Host, "fs" | "run" | "report">,
+  job: SystemdJob,
+  calendars: ReadonlyMap<string, string>,
+): Promise<UnitFiles> {
   const { program } = job;
   const programPaths = typeof program === "string" ? [program] : [program.deno, parentOf(program.entry)];
   const closed = programPaths.find((path) => path.startsWith("/root/"));
@@ -60,7 +77,7 @@ export async function systemd(
       typeof program === "string" ? [program, verb] : [program.deno, ...denoArguments(verb, program.entry)],
     programPaths,
     onFailure: job.onFailure,
-    calendars: new Map(job.calendars.map(parseCalendar)),
+    calendars,
   };
   if (job.config) {
     return hubUnits({
@@ -111,9 +128,10 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
   const user = scope === "system" ? "" : " --user";
   const enabled = names.filter((name) => /\.timer$|-before-start\.service$/.test(name));
   const conf = names.find((name) => name.endsWith(".conf"))!;
+  const folder = /^[\w./-]+$/.test(from) ? from : shellQuote(from);
   return [
-    `${sudo}install -D -m 0644 -t ${units} ${from}/*.service ${from}/*.timer`,
-    `${sudo}install -D -m 0644 -t ${tmpfiles} ${from}/${conf}`,
+    `${sudo}install -D -m 0644 -t ${units} ${folder}/*.service ${folder}/*.timer`,
+    `${sudo}install -D -m 0644 -t ${tmpfiles} ${folder}/${conf}`,
     `${sudo}systemd-tmpfiles${user} --create ${tmpfiles}/${conf}`,
     `${sudo}systemctl${user} daemon-reload`,
     `${sudo}systemctl${user} enable --now ${enabled.filter((name) => name.endsWith(".timer")).join(" ")}`,

@@ -236,6 +236,27 @@ Deno.test("`systemd` warns of a program that the units' user cannot reach", asyn
   }
 });
 
+Deno.test("`systemd --to` says how to install from any folder, and takes no calendar of a timer that is not made", async () => {
+  const home = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${home}/config.json`, JSON.stringify({ hub: "home", recipients: ["age1one"] }));
+    const make = (...more: string[]) =>
+      cli({ home }, "systemd", "--user", "--config", `${home}/config.json`, ...more);
+    const { code, stdout, stderr } = await make("--to", `${home}/my $units`);
+    assert.equal(code, 0, stderr);
+    assert.equal(
+      stdout.match(/^install .*/gm)![0]!.split(" -t ")[1],
+      `~/.config/systemd/user '${home}/my $units'/*.service '${home}/my $units'/*.timer`,
+    );
+    const typo = await make("--calendar", "stat=daily");
+    assert.equal(typo.code, 2);
+    assert.match(typo.stderr, /--calendar stat=\.\.\.: there is no timer of that name/);
+    assert.match(typo.stderr, /^hint: there are state, voice$/m);
+  } finally {
+    await Deno.remove(home, { recursive: true });
+  }
+});
+
 Deno.test("sourcePaths() gives a database's folder, a pattern's folder, and nothing twice", () => {
   const { sets } = parseConfig(
     JSON.stringify({
