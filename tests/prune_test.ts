@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import { prunable } from "../scripts/core/chain.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping.ts";
+import { makeHome } from "./real/home.ts";
 
 const DAY_MS = 24 * 3600 * 1000;
 const NOW = new Date("2026-11-24T12:00:00Z");
@@ -47,4 +49,19 @@ Deno.test("prunable() never breaks what stays", () => {
       assert.ok(!gone.has(id), "not confirmed");
     }
   }));
+});
+
+Deno.test("what only this machine's own disk confirmed stays in the local store", async () => {
+  using home = await makeHome();
+  home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path: "/mnt/disk" }] });
+  const { id } = await home.backup({ full: true });
+  const confirmed = new Map([[`state/${id}`, { sealSha256: "0".repeat(64), confirmedAt: "", files: [] }]]);
+  Deno.mkdirSync(`${home.stateFolder}/ship`);
+  const isThereAfterRun = async (offBox: boolean) => {
+    const record = { where: whereOf("/mnt/disk", offBox), confirmed, uploads: new Map() };
+    Deno.writeTextFileSync(`${home.stateFolder}/ship/disk.json`, serializeDestinationRecord(record));
+    await home.backup({ full: true });
+    return [...Deno.readDirSync(home.stored)].some(({ name }) => name === id);
+  };
+  assert.deepEqual([await isThereAfterRun(false), await isThereAfterRun(true)], [true, false]);
 });

@@ -55,9 +55,14 @@ export function lastConfirmed({ confirmed }: ShipRecord): Confirmed | undefined 
   return { key: { set, id }, confirmedAt: new Date(last[1]) };
 }
 
-/** Snapshots of a set that every destination has confirmed; none where there is no destination. */
+/**
+ * Snapshots of a set that every destination has confirmed; none where none of them is off this machine: a disk that is
+ * not mounted hides what was copied into its mount point as soon as it is mounted again.
+ */
 export function confirmedIds(host: Pick<Host, "fs">, config: Config, set: SetName): ReadonlySet<SnapshotId> {
-  const [first, ...others] = readShipRecords(host, config);
+  const records = readShipRecords(host, config);
+  if (!records.some(({ offBox }) => offBox)) return new Set();
+  const [first, ...others] = records;
   const ids = [...first?.confirmed.keys() ?? []].filter((key) => key.startsWith(`${set}/`))
     .filter((key) => others.every(({ confirmed }) => confirmed.has(key)))
     .map((key) => key.slice(set.length + 1));
