@@ -261,7 +261,8 @@ class ShipRun {
 
   /**
    * Asks the destination whether it still holds what it confirmed, and forgets what it does not. An older snapshot that is
-   * gone as a whole was removed by its retention, unless its receipt misses it; one of which a part is gone was damaged.
+   * gone as a whole was removed by its retention, unless its receipt misses it, or the newest, which retention never
+   * removes, is gone as well, as from a disk that was wiped; one of which a part is gone was damaged.
    */
   async #forgetVanished(
     destination: Destination,
@@ -272,8 +273,11 @@ class ShipRun {
     const older = confirmedOfOlderChains(book.record, this.local);
     if (newest.length + older.length === 0) return [];
     const needed = new Set([...newest.map(keyOf), ...this.#missedThere(destination, older)]);
-    const vanished = (await driver.missing([...newest, ...older]))
-      .filter((missing) => missing.isPartly || needed.has(keyOf(missing)));
+    const asked = [...newest, ...older];
+    const missing = await driver.missing(asked);
+    const last = new Map(asked.toSorted((a, b) => a.id < b.id ? -1 : 1).map((key) => [key.set, key.id]));
+    const wiped = new Set(missing.filter(({ set, id }) => last.get(set) === id).map(({ set }) => set));
+    const vanished = missing.filter((key) => key.isPartly || needed.has(keyOf(key)) || wiped.has(key.set));
     for (const key of vanished) {
       const what = key.isPartly ? `all of ${keyOf(key)}` : keyOf(key);
       this.host.report.warn(`${destination.name} no longer holds ${what}, which it once confirmed`);

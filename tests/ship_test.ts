@@ -375,6 +375,25 @@ Deno.test("what the far side has lost of the newest chain is sent again", async 
   });
 });
 
+Deno.test("a destination that was wiped gets all again that is here, also where a full comes next", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    const disk = `${hub.dir}/disk`;
+    await Deno.mkdir(disk);
+    const places: Destination[] = [destination, { kind: "folder", name: "disk", path: disk }];
+    for (const id of ID.slice(0, 3)) {
+      await hub.make(id);
+      await hub.ship(places);
+    }
+    for (const folder of [`${far}/state`, `${disk}/home`]) await Deno.remove(folder, { recursive: true });
+    await hub.make(ID[3]);
+    for (const { name, shipped, waiting } of (await hub.ship(places)).destinations) {
+      assert.deepEqual(keysOf(shipped), ID.map((id) => `state/${id}`), name);
+      assert.deepEqual(waiting, []);
+    }
+    assert.deepEqual(await filesBelow(disk), await filesBelow(hub.store));
+  });
+});
+
 Deno.test("a part of an older chain that the far side has lost is sent again, and what its retention removed is not", async () => {
   await withStorage(async (hub, { far, destination }) => {
     const disk = `${hub.dir}/disk`;
