@@ -159,7 +159,7 @@ async function nextSnapshotId(
         {
           kind: "clock",
           hint: "set the clock right; if the newest snapshot is the one with the wrong time, move away " +
-            `${away.join(" and ")}, and its folder at every destination`,
+            `${away.join(" and ")}, and the folder ${newest} at every destination`,
         },
       );
     }

@@ -10,6 +10,9 @@ import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
 import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
+/** Of a test that mounts a disk. */
+const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
+
 /** The one error that a person is to see: what cannot be done, and the remedy. */
 function assertError(ran: Ran, code: number, error: RegExp, hint: RegExp): void {
   assert.equal(ran.code, code, ran.stderr);
@@ -157,8 +160,7 @@ Deno.test("rows that are gone make a snapshot suspect until --accept; then it is
   );
 });
 
-Deno.test("a file or database that this user may not read stops the run: exit 3", async () => {
-  if (Deno.uid() !== 0) return;
+Deno.test("a file or database that this user may not read stops the run: exit 3", ONLY_AS_ROOT, async () => {
   using home = await makeHome();
   for (const path of [home.dir, ...(await foldersBelow(home.dir))]) Deno.chmodSync(path, 0o777);
   await output("chown", ["-R", "65534:65534", home.dir]);
@@ -185,77 +187,83 @@ async function foldersBelow(folder: string): Promise<string[]> {
   return (await output("find", [folder, "-type", "d"])).trim().split("\n");
 }
 
-Deno.test("a full disk under whatever is written stops the run: exit 1, and nothing half-made", async () => {
-  if (Deno.uid() !== 0) return;
-  using home = await makeHome();
-  // Incompressible, and more than the disk holds.
-  home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+Deno.test(
+  "a full disk under whatever is written stops the run: exit 1, and nothing half-made",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    // Incompressible, and more than the disk holds.
+    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
     INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
-  const disk = `${home.home}/small disk`;
-  Deno.mkdirSync(disk);
-  await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
-  try {
-    for (const key of ["store", "stateFolder"]) {
-      home.configure({ [key]: `${disk}/${key}` });
+    const disk = `${home.home}/small disk`;
+    Deno.mkdirSync(disk);
+    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
+    try {
+      for (const key of ["store", "stateFolder"]) {
+        home.configure({ [key]: `${disk}/${key}` });
+        assertError(
+          await home.cli(["backup", "--no-ship"]),
+          1,
+          /: (the disk is full|\d+ bytes are free)/,
+          /free some space/,
+        );
+        const left = (await filesBelow(disk)).map(([path]) => path)
+          .filter((path) => !/\/lock$|\/\.runs\//.test(path));
+        assert.deepEqual(left, [], key);
+      }
+      // A disk with room for it all but what must stay free.
+      home.configure({ limits: { freeBytesMin: 2 ** 50 } });
       assertError(
         await home.cli(["backup", "--no-ship"]),
         1,
-        /: (the disk is full|\d+ bytes are free)/,
-        /free some space/,
+        /bytes are free and \d+ must be/,
+        /limits\.freeBytesMin/,
       );
-      const left = (await filesBelow(disk)).map(([path]) => path)
-        .filter((path) => !/\/lock$|\/\.runs\//.test(path));
-      assert.deepEqual(left, [], key);
+    } finally {
+      await output("umount", [disk]);
     }
-    // A disk with room for it all but what must stay free.
-    home.configure({ limits: { freeBytesMin: 2 ** 50 } });
-    assertError(
-      await home.cli(["backup", "--no-ship"]),
-      1,
-      /bytes are free and \d+ must be/,
-      /limits\.freeBytesMin/,
-    );
-  } finally {
-    await output("umount", [disk]);
-  }
-  home.configure({});
-  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
-  await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
-  try {
-    const identity = ["--identity", home.identityFile];
-    for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
-      assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
-      assert.deepEqual([...Deno.readDirSync(disk)], []);
+    home.configure({});
+    assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
+    try {
+      const identity = ["--identity", home.identityFile];
+      for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
+        assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
+        assert.deepEqual([...Deno.readDirSync(disk)], []);
+      }
+      assert.throws(
+        () => Deno.statSync(`${home.stateFolder}/drills.jsonl`),
+        Deno.errors.NotFound,
+        "a full disk is no verdict on a snapshot",
+      );
+    } finally {
+      await output("umount", [disk]);
     }
-    assert.throws(
-      () => Deno.statSync(`${home.stateFolder}/drills.jsonl`),
-      Deno.errors.NotFound,
-      "a full disk is no verdict on a snapshot",
-    );
-  } finally {
-    await output("umount", [disk]);
-  }
-});
+  },
+);
 
-Deno.test("an image whose WAL index does not fit beside it is no damaged image: the disk is full", async () => {
-  if (Deno.uid() !== 0) return;
-  using home = await makeHome();
-  const disk = `${home.home}/small disk`;
-  const image = `${disk}/image`;
-  Deno.mkdirSync(disk);
-  // SQLite's index takes 32 KiB.
-  const size = Deno.statSync(home.database).size + 16_384;
-  await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
-  try {
-    Deno.copyFileSync(home.database, image);
-    const full = { kind: "disk", message: `Cannot write ${image}-shm: the disk is full` };
-    assert.throws(() => checkImage(home.host, image, "check"), full);
-    assert.throws(() => readFacts(home.host, image), full);
-    assert.deepEqual([...Deno.readDirSync(disk)].map(({ name }) => name), ["image"]);
-  } finally {
-    await output("umount", [disk]);
-  }
-});
+Deno.test(
+  "an image whose WAL index does not fit beside it is no damaged image: the disk is full",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    const disk = `${home.home}/small disk`;
+    const image = `${disk}/image`;
+    Deno.mkdirSync(disk);
+    // SQLite's index takes 32 KiB.
+    const size = Deno.statSync(home.database).size + 16_384;
+    await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
+    try {
+      Deno.copyFileSync(home.database, image);
+      const full = { kind: "disk", message: `Cannot write ${image}-shm: the disk is full` };
+      assert.throws(() => checkImage(home.host, image, "check"), full);
+      assert.throws(() => readFacts(home.host, image), full);
+      assert.deepEqual([...Deno.readDirSync(disk)].map(({ name }) => name), ["image"]);
+    } finally {
+      await output("umount", [disk]);
+    }
+  },
+);
 
 Deno.test("a copy over its time, or under which the WAL grows too much, is given up, and leaves nothing", async () => {
   using home = await makeHome();
@@ -461,7 +469,9 @@ Deno.test("a snapshot of a clock that was ahead is got rid of by what the error 
   const { id } = await home.backup({ host: { ...home.host, now: () => new Date("2040-01-01T00:00:00Z") } });
   const host = { ...home.host, now: () => now };
   const { hint } = await home.backup({ host }).then(() => assert.fail(), (error: BackupError) => error);
-  const away = / move away (.*) and (.*), and its folder at every destination$/.exec(hint!)!.slice(1);
+  const away = / move away (.*) and (.*), and the folder \d+T\d+Z at every destination$/.exec(hint!)!.slice(
+    1,
+  );
   assert.deepEqual(away, [`${home.stored}/${id}`, `${home.stateFolder}/state/last.json`]);
   for (const path of away) Deno.renameSync(path, `${home.dir}/${path.split("/").at(-1)}`);
   assert.equal((await home.backup({ host })).kind, "full");

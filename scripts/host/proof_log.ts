@@ -42,7 +42,11 @@ export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
   return parseJsonLines(text, proof);
 }
 
-/** Whether no identity was proven within the limit, by a clock like this one. @param since When backups began, if nothing was ever proven. */
+/**
+ * Whether no identity was proven within the limit. One that is further ahead of this clock than that is none.
+ *
+ * @param since When backups began, if nothing was ever proven.
+ */
 export function isProofDue(
   proofs: readonly Proof[],
   maxAgeDays: number,
