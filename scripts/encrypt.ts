@@ -361,16 +361,21 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     except: databasePlaces(job, new Set(all.flatMap(({ named, place }) => named ? [place] : []))),
     ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
   });
-  using writer = await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST);
+  using started = new DisposableStack();
+  let writer: PartWriter | undefined;
   const packed = await packFiles(
     host,
     plan,
-    (bytes) => writer.write(bytes),
+    async (bytes) => {
+      // Mostly no file has changed, and a part is not begun for nothing: its header alone takes some 15 ms.
+      writer ??= started.use(
+        await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST),
+      );
+      writer.write(bytes);
+    },
     (done, total) => host.report.progress("encrypt files", done, total),
   );
-  const part = packed.wroteTar ? writer.finish() : undefined;
-  if (!part) removeIfThere(host.fs, `${incoming}/${FILES_PART}`);
-  return { ...packed, part, sources, foundNotes };
+  return { ...packed, part: writer?.finish(), sources, foundNotes };
 }
 
 /** Where backups are kept: saved with the files, every snapshot would hold those before it. */

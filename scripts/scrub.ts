@@ -285,7 +285,7 @@ class Reading {
   }
 }
 
-function describe(report: ScrubReport, timeZone: string | undefined): string {
+function describe(report: ScrubReport): string {
   const lines = [
     `read ${formatCounted(report.read.parts, "part")} of ${
       formatCounted(report.read.snapshots, "snapshot")
@@ -296,7 +296,7 @@ function describe(report: ScrubReport, timeZone: string | undefined): string {
   for (const set of report.sets) {
     const oldest = set.oldestReadAt === null
       ? "not all read yet"
-      : `all read since ${formatTime(new Date(set.oldestReadAt), timeZone)}`;
+      : `all read since ${formatTime(new Date(set.oldestReadAt))}`;
     const others = (["unread", "suspect", "damaged"] as const).filter((standing) => set[standing] > 0)
       .map((standing) => `, ${formatCount(set[standing])} ${standing}`).join("");
     lines.push(`${set.hub}/${set.set}: ${formatCount(set.good)} good${others}; ${oldest}`);
@@ -333,9 +333,7 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   });
   const error = report.ok ? undefined : damageError(report);
   result(
-    options.json === true
-      ? JSON.stringify({ ...outcome(error), ...report })
-      : describe(report, config.timeZone),
+    options.json === true ? JSON.stringify({ ...outcome(error), ...report }) : describe(report),
   );
   if (error) throw error;
 });

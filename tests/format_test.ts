@@ -29,6 +29,7 @@ import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { forge } from "./real/forge.ts";
 import { copySync, type Home, insertMessages, makeHome } from "./real/home.ts";
+import { inTempDir } from "./real/temp_dir.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const NOT_MORE = { numRuns: 200 };
@@ -392,6 +393,43 @@ Deno.test("frames give back what was written, in pieces of any size, by the zstd
     ),
     NOT_MORE,
   );
+});
+
+/** What the zstd program reads in the frame's own header, in bytes. */
+async function toldBytes(frame: Uint8Array): Promise<number> {
+  let told = "";
+  await inTempDir(async (dir) => {
+    Deno.writeFileSync(`${dir}/x.zst`, frame);
+    const { stdout } = await new Deno.Command("zstd", { args: ["-lv", `${dir}/x.zst`] }).output();
+    told = new TextDecoder().decode(stdout);
+  });
+  return Number(/Decompressed Size: .*\((\d+) B\)/.exec(told)?.[1]);
+}
+
+Deno.test("a frame says how long its content is; one that lies is damage, and one that says nothing is read too", async () => {
+  const read = (bytes: Uint8Array) => {
+    const frames = new FrameDecompressor("x");
+    const contents = [...frames.push(bytes)].map((content) => content.slice());
+    frames.finish();
+    return Buffer.concat(contents);
+  };
+  // The length takes one byte, two or four.
+  for (const length of [1, 255, 256, 257, 65_535, 65_791, 65_792, 1 << 20, FRAME_BYTES_MAX]) {
+    const content = randomBytes(length);
+    const compressor = new FrameCompressor(9);
+    const [frame, ...others] = [...compressor.push(content), ...compressor.finish()];
+    // Without content there is no length to tell.
+    for (const other of others) assert.equal(read(other).length, 0);
+    assert.equal(await toldBytes(frame!), length);
+    assert.ok(read(frame!).equals(content), `${length} bytes`);
+    const isSingle = (frame![4]! & 0x20) !== 0;
+    for (const change of [1, 0x80]) {
+      const lie = frame!.slice();
+      lie[isSingle ? 5 : 6]! ^= change;
+      assert.throws(() => read(lie), { kind: "integrity" }, `${length} bytes, said to be others`);
+    }
+    assert.ok(read(zstdCompressSync(content)).equals(content), `${length} bytes, unsaid`);
+  }
 });
 
 const ids = fc.date({ min: new Date("2020-01-01"), max: new Date("2090-01-01"), noInvalidDate: true }).map(

@@ -185,6 +185,36 @@ Deno.test("progress says what is known: how far and how fast, or only for how lo
   assert.equal(progressText({ ...half, done: 0 }), "copy hapi.db: 10.0 MB, 2 s");
 });
 
+Deno.test("times are those of the machine's zone, which is named by how far it is ahead of UTC", async () => {
+  const times = ["2026-01-05T23:04:09Z", "2026-07-05T23:04:09Z", "2026-03-29T01:00:00Z"];
+  const module = import.meta.resolve("../scripts/core/format.ts");
+  const code = `import { formatTime } from ${JSON.stringify(module)};
+    console.log(JSON.stringify(${JSON.stringify(times)}.map((time) => formatTime(new Date(time)))));`;
+  const zones = ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Auckland"];
+  const told = await Promise.all(zones.map(async (TZ) => {
+    const { stdout } = await new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--no-lock", code],
+      env: { TZ, NO_COLOR: "1" },
+    }).output();
+    return JSON.parse(new TextDecoder().decode(stdout)) as string[];
+  }));
+  assert.deepEqual(told.map(([winter]) => winter), [
+    "2026-01-05 23:04:09 UTC",
+    "2026-01-06 00:04:09 GMT+1",
+    "2026-01-06 04:34:09 GMT+5:30",
+    "2026-01-05 19:34:09 GMT-3:30",
+    "2026-01-06 12:04:09 GMT+13",
+  ]);
+  const clock = (timeZone: string, time: string) =>
+    new Date(time).toLocaleString("sv-SE", { timeZone, timeZoneName: "shortOffset" });
+  const expected = zones.map((zone) => times.map((time) => clock(zone, time)));
+  // The locale has its own minus, and calls UTC by another name.
+  const plain = expected.map((row) =>
+    row.map((text) => text.replace("\u2212", "-").replace(/ GMT$/, " UTC"))
+  );
+  assert.deepEqual(told, plain);
+});
+
 Deno.test("counts are grouped by thousands, and one thing is not many", () => {
   const counts = [0, 1, 2, 999, 1000, 12_345, 1_234_567, -1234];
   assert.deepEqual(counts.map(formatCount), counts.map((count) => count.toLocaleString("en-US")));

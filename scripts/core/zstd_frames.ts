@@ -10,7 +10,7 @@
  * @module
  */
 
-import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { constants, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from "node:zlib";
 import { ownsBuffer, releaseBytes } from "./bytes.ts";
 import { BackupError, reasonOf } from "./errors.ts";
 
@@ -69,10 +69,19 @@ export class FrameCompressor {
   #flush(): Uint8Array<ArrayBuffer> {
     const content = this.#buffer.subarray(0, this.#used);
     this.#used = 0;
-    return zstdCompressSync(content, {
-      chunkSize: storedBytesMax(content.length),
+    return zstdCompressSync(content, this.#options(content.length)) as Uint8Array as Uint8Array<ArrayBuffer>;
+  }
+
+  /**
+   * A frame that says how long its content is is read four times faster, straight into a buffer of that size; and a
+   * short one is written without the tables for a long one: 0.2 ms instead of 30 for a manifest.
+   */
+  #options(contentBytes: number): ZstdOptions & { readonly pledgedSrcSize: number } {
+    return {
+      chunkSize: storedBytesMax(contentBytes),
+      pledgedSrcSize: contentBytes,
       params: { [constants.ZSTD_c_compressionLevel]: this.#level },
-    }) as Uint8Array as Uint8Array<ArrayBuffer>;
+    };
   }
 }
 
@@ -171,7 +180,8 @@ export class FrameDecompressor implements Disposable {
 
   #content(frame: Uint8Array): Uint8Array<ArrayBuffer> {
     try {
-      const chunkSize = Math.min(FRAME_BYTES_MAX, 2 * frame.length) + 1024;
+      // A little more, so that the end is found without a second buffer.
+      const chunkSize = Math.min(FRAME_BYTES_MAX, contentLength(frame) ?? 2 * frame.length) + 1024;
       const content = zstdDecompressSync(frame, { chunkSize, maxOutputLength: FRAME_BYTES_MAX });
       // Not a Buffer, whose slices are no copies; and small ones share theirs with others.
       const bytes = new Uint8Array(content.buffer as ArrayBuffer, content.byteOffset, content.length);
@@ -182,6 +192,34 @@ export class FrameDecompressor implements Disposable {
   }
 }
 
+/** What the header of a frame says of it. */
+interface FrameHeader {
+  /** Bytes before the first block. */
+  readonly length: number;
+  /** Bytes that the length of the content takes: none, if the frame does not tell. */
+  readonly contentSizeBytes: number;
+  readonly hasChecksum: boolean;
+}
+
+/** Reads a frame's descriptor, the byte after its magic number. */
+function frameHeader(descriptor: number): FrameHeader {
+  const isSingleSegment = (descriptor & 0x20) !== 0;
+  const contentSizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
+  return {
+    length: 5 + (isSingleSegment ? 0 : 1) + dictionaryBytes + contentSizeBytes,
+    contentSizeBytes,
+    hasChecksum: (descriptor & 4) !== 0,
+  };
+}
+
+/** How long the content of a frame is, as it says, but for 256 bytes; older snapshots have frames that do not. */
+function contentLength(frame: Uint8Array): number | undefined {
+  const { length, contentSizeBytes } = frameHeader(frame[4]!);
+  const bytes = frame.subarray(length - contentSizeBytes, length).toReversed();
+  return bytes.length === 0 ? undefined : bytes.reduce((sum, byte) => sum * 256 + byte, 0);
+}
+
 /**
  * Length of the frame at the start of `bytes`, found by hopping over its block headers; undefined while its end is
  * not in sight. (A known length may exceed what is there.)
@@ -190,16 +228,13 @@ function frameLength(bytes: Uint8Array, fail: (state: string) => BackupError): n
   if (bytes.length < 5) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) throw fail("it is not zstd");
-  const descriptor = bytes[4]!;
-  const singleSegment = (descriptor & 0x20) !== 0;
-  const contentSizeBytes = [singleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
-  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
-  let at = 5 + (singleSegment ? 0 : 1) + dictionaryBytes + contentSizeBytes;
+  const { length, hasChecksum } = frameHeader(bytes[4]!);
+  let at = length;
   for (;;) {
     if (bytes.length < at + BLOCK_HEADER_BYTES) return undefined;
     const header = bytes[at]! | bytes[at + 1]! << 8 | bytes[at + 2]! << 16;
     const isRepeated = (header >> 1 & 3) === 1;
     at += BLOCK_HEADER_BYTES + (isRepeated ? 1 : header >> 3);
-    if (header & 1) return at + (descriptor & 4 ? 4 : 0);
+    if (header & 1) return at + (hasChecksum ? 4 : 0);
   }
 }

@@ -35,6 +35,9 @@ const CHUNK_BYTES = 1024 * 1024;
 /** The largest time that a tar header holds, in seconds. */
 const TAR_SECONDS_MAX = 0o77777777777;
 
+/** Takes the bytes of a tar, one chunk after another. */
+export type Sink = (bytes: Uint8Array) => void | Promise<void>;
+
 /** What became of the files of a plan. */
 export interface Packed {
   readonly files: readonly SavedFile[];
@@ -44,21 +47,19 @@ export interface Packed {
   readonly removed: readonly Place[];
   /** What a person should know: files that changed or vanished while they were read. */
   readonly notes: readonly string[];
-  /** Whether the sink got a tar; without new content there is none. */
-  readonly wroteTar: boolean;
 }
 
 /**
  * Reads what must be read, and writes the content that is new to a tar. Members are named by their place.
  *
- * @param sink Takes the tar's bytes, and owns each chunk.
+ * @param sink Takes the tar's bytes, and owns each chunk. Without new content there is no tar, and it is not called.
  * @param progress Called with the bytes read so far and their total.
  * @throws {BackupError} (source) If a file that exists cannot be read. What the sink throws is passed on.
  */
 export async function packFiles(
   host: Host,
   plan: FilePlan,
-  sink: (bytes: Uint8Array) => void,
+  sink: Sink,
   progress: (bytesDone: number, bytesTotal: number) => void = () => {},
 ): Promise<Packed> {
   const tar = new TarWriter(sink);
@@ -85,12 +86,12 @@ export async function packFiles(
       files.push(packed.saved);
       if (packed.remembered) remembered[packed.saved.place] = packed.remembered;
     }
+    await tar.finish();
     return {
       files,
       remembered: { version: 1, snapshot: plan.id, files: remembered },
       removed: removedPlaces(plan.previous, files),
       notes: packing.notes,
-      wroteTar: await tar.finish(),
     };
   } catch (error) {
     await tar.abandon(error);
@@ -275,10 +276,10 @@ class ExactReader {
 
 /** A tar that begins with its first member. */
 class TarWriter {
-  readonly #sink: (bytes: Uint8Array) => void;
+  readonly #sink: Sink;
   #open: { readonly controller: TarPackController; readonly drained: Promise<void> } | undefined;
 
-  constructor(sink: (bytes: Uint8Array) => void) {
+  constructor(sink: Sink) {
     this.#sink = sink;
   }
 
@@ -310,12 +311,10 @@ class TarWriter {
     await member.close();
   }
 
-  /** Ends the tar and returns whether there is one. */
-  async finish(): Promise<boolean> {
-    if (!this.#open) return false;
-    this.#open.controller.finalize();
-    await this.#open.drained;
-    return true;
+  /** Ends the tar, if there is one. */
+  async finish(): Promise<void> {
+    this.#open?.controller.finalize();
+    await this.#open?.drained;
   }
 
   /** Stops. @throws What the sink threw, if that is why. */
@@ -339,26 +338,26 @@ class TarWriter {
  */
 async function gather(
   readable: ReadableStream<Uint8Array>,
-  sink: (bytes: Uint8Array) => void,
+  sink: Sink,
 ): Promise<void> {
   let gathered = new Uint8Array(CHUNK_BYTES);
   let length = 0;
-  const flush = () => {
+  const flush = async () => {
     if (length > 0) {
-      sink(gathered.subarray(0, length));
+      await sink(gathered.subarray(0, length));
       gathered = new Uint8Array(CHUNK_BYTES);
     }
     length = 0;
   };
   for await (const chunk of readable) {
     if (chunk.length >= CHUNK_BYTES / 2) {
-      flush();
-      sink(chunk);
+      await flush();
+      await sink(chunk);
       continue;
     }
-    if (length + chunk.length > gathered.length) flush();
+    if (length + chunk.length > gathered.length) await flush();
     gathered.set(chunk, length);
     length += chunk.length;
   }
-  flush();
+  await flush();
 }

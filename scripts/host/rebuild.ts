@@ -14,6 +14,7 @@ import { type Image, makeRing, Patcher, type Scratch } from "../core/patch.ts";
 import { parentOf } from "../core/paths.ts";
 import { FRAME_BYTES_MAX } from "../core/zstd_frames.ts";
 import { attempt, diskError, removeIfThere, syncBeside } from "./fs.ts";
+import { keepFreedMemory } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { imageWriterThread, writePiece } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
@@ -73,6 +74,7 @@ async function applyChain(
   const { host } = opening;
   const { startThread } = host;
   const [full, ...deltas] = saved.chain;
+  keepFreedMemory();
   using thread = startThread && sourceThread(startThread("part reader"));
   const start = thread?.start ?? sourceHere(host.fs);
   const open: OpenLink = async ({ snapshot, part }, unpacked) =>
@@ -114,6 +116,8 @@ async function applyDeltas(open: OpenLink, deltas: readonly Link[], patcher: Pat
   let coming: OpenPart | undefined;
   try {
     coming = await open(deltas[0]!, true);
+    // Before the one after it is read: nobody waits for that.
+    coming.prepare();
     for (const [index, link] of deltas.entries()) {
       using part = coming!;
       const following = deltas[index + 1];
