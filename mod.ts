@@ -75,7 +75,7 @@ import {
   requireConfig,
   storeOptions,
 } from "./scripts/host/verb_options.ts";
-import { takesColor } from "./scripts/host/terminal.ts";
+import { isOnTerminal, takesColor } from "./scripts/host/terminal.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob } from "./scripts/restore.ts";
@@ -549,5 +549,7 @@ async function configOrSetup(context: VerbContext): Promise<Config> {
 if (import.meta.main) {
   // To the very end: what a run has done is not to look as if a signal had kept it from that.
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, cancelSteps);
+  // Deno would end at once, and under nohup(1) too, which leaves it no terminal: there it is to go on.
+  Deno.addSignalListener("SIGHUP", isOnTerminal() ? cancelSteps : () => {});
   Deno.exit(await main(Deno.args, VERBS));
 }

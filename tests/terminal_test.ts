@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
 import { formatCount, formatCounted } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
+import { shipFolder } from "../scripts/core/state_paths.ts";
 import { absolutePath } from "../scripts/host/cli.ts";
 import { generateIdentity } from "../scripts/host/identity.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
@@ -64,6 +65,74 @@ Deno.test("what takes longer than a second is shown on a terminal with bytes, ra
   assert.match(verbose.stderr, /^step ship: [\d.]+ s$/m);
   const probing = await home.cli(["backup", "--full", "--verbose"]);
   assert.match(probing.stderr, /^runs: rsync .*--checksum/m);
+});
+
+Deno.test("a run whose terminal is closed stops as if it was told to; under nohup it goes on", async () => {
+  using home = await makeHome();
+  home.sql(insertMessages(1500));
+  const far = Deno.makeTempDirSync({ prefix: "terminal-" });
+  using _far = { [Symbol.dispose]: () => Deno.removeSync(far, { recursive: true }) };
+  await using sshd = await startSshd({ dir: far });
+  home.configure({
+    destinations: [{
+      kind: "rsync",
+      name: "storage",
+      target: `${sshd.user}@127.0.0.1:`,
+      port: sshd.port,
+      identityFile: sshd.writeKeyFile,
+      knownHostsFile: sshd.knownHostsFile,
+      bandwidthLimitKiBps: KIB_PER_SECOND,
+    }],
+  });
+  const log = `${shipFolder(home.stateFolder)}/runs.jsonl`;
+  const logged = () => {
+    try {
+      return Deno.readTextFileSync(log).trim().split("\n").map((line) => JSON.parse(line));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw error;
+    }
+  };
+  const isSending = () =>
+    Deno.statSync(far).isDirectory && [...Deno.readDirSync(far)].some(({ name }) => name === "state");
+  const until = async (what: string, isSo: () => boolean) => {
+    const deadline = Date.now() + 60_000;
+    while (!isSo()) {
+      assert.ok(Date.now() < deadline, `${what} did not come`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  };
+  for (const under of [[], ["nohup"]]) {
+    const words = [...under, Deno.execPath(), ...cliArgs(["backup", "--full"])];
+    await using terminal = startPty(words, { cwd: home.dir, env: cliEnv(home.home) });
+    await until("the first of it", isSending);
+    const before = logged().length;
+    await terminal.hangUp();
+    await until("its line in the log", () => logged().length > before);
+    const { ok, kind } = logged().at(-1);
+    assert.deepEqual([ok, kind], under.length === 0 ? [false, "cancelled"] : [true, undefined]);
+    Deno.removeSync(`${far}/state`, { recursive: true });
+  }
+});
+
+Deno.test("what it says or prints and nobody can store ends no backup; what was asked for and not delivered is told", async () => {
+  using home = await makeHome();
+  const into = (redirection: string) => ({ under: ["sh", "-c", `exec "$@" ${redirection}`, "sh"] });
+  const unheard = await home.cli(["backup", "--no-ship", "--verbose"], into("2> /dev/full"));
+  assert.equal(unheard.code, 0);
+  assert.match(unheard.stdout, /^state \S+ .* full /);
+  for (
+    const args of [["backup", "--no-ship"], ["list", "--json"], ["config", "schema"], ["backup", "--help"]]
+  ) {
+    const unread = await home.cli(args, into("> /dev/full"));
+    const lines = unread.stderr.split("\n");
+    assert.equal(unread.code, 1, `${args}: ${unread.stderr}`);
+    assert.ok(
+      lines.includes("error: Cannot write to standard output: No space left on device (os error 28)"),
+      unread.stderr,
+    );
+  }
+  assert.equal([...Deno.readDirSync(home.stored)].filter(({ name }) => /^\d/.test(name)).length, 2);
 });
 
 Deno.test("the journal gets each line with its priority; --quiet leaves errors alone", async () => {

@@ -30,7 +30,7 @@ export type ErrorKind =
   | "network"
   /** The clock contradicts what is stored. */
   | "clock"
-  /** Stopped by Ctrl-C or SIGTERM. */
+  /** Stopped by Ctrl-C, by SIGTERM, or with its terminal. */
   | "cancelled"
   /** Anything else. */
   | "internal";

@@ -48,7 +48,7 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
     journal: isJournal(Deno.env.get("JOURNAL_STREAM")),
   });
   try {
-    const program = makeProgram(async (spec, options) => {
+    const program = makeProgram(terminal, async (spec, options) => {
       const around = surroundings();
       await verbs[spec.verb]!({
         verb: spec.verb,
@@ -62,9 +62,9 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
       });
     });
     await program.parseAsync([...args], { from: "user" });
-    return 0;
+    return tellUnprinted(terminal);
   } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    if (error instanceof CommanderError && error.exitCode === 0) return tellUnprinted(terminal);
     // Without any argument the help is what is said.
     if (error instanceof CommanderError && error.code === "commander.help") return exitCodeOf("usage");
     return tell(
@@ -74,6 +74,17 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
       args.includes("--verbose"),
     );
   }
+}
+
+/** What was asked for and not delivered is a failure, though all was done. @returns The exit code. */
+function tellUnprinted(terminal: FullTerminal): number {
+  const unprinted = terminal.unprinted();
+  if (unprinted === undefined) return 0;
+  const error = new BackupError(`Cannot write to standard output: ${reasonOf(unprinted)}`, {
+    kind: "disk",
+    hint: "what was to be done is done; run it again with standard output where there is room",
+  });
+  return tell(error, terminal, false, false);
 }
 
 function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: boolean): number {
@@ -105,7 +116,10 @@ function usageError({ message }: CommanderError, args: readonly string[]): Backu
   });
 }
 
-function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>): Command {
+function makeProgram(
+  terminal: FullTerminal,
+  run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>,
+): Command {
   const codes = Object.entries(EXIT_CODES).map(([code, text]) => `  ${code}  ${text}`).join("\n");
   const program = new Command("hapi-backup")
     .description("Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable.")
@@ -113,7 +127,7 @@ function makeProgram(run: (spec: CommandSpec, options: Record<string, unknown>) 
     .helpOption("--help", "print this help")
     .helpCommand(false)
     // `tell` says what is wrong, as data too where that is asked for.
-    .configureOutput({ outputError: () => {} })
+    .configureOutput({ outputError: () => {}, writeOut: (text) => terminal.print(text) })
     .addHelpText("after", `\nExit codes:\n${codes}\n\nExample:\n  hapi-backup backup`)
     .exitOverride();
   for (const spec of COMMANDS) {

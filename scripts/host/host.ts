@@ -120,7 +120,10 @@ export interface Host {
   readonly run: Run;
   readonly now: () => Date;
   readonly report: Report;
-  /** Throws {@linkcode BackupError} (cancelled) once Ctrl-C or SIGTERM has come. Called between chunks of work. */
+  /**
+   * Throws {@linkcode BackupError} (cancelled) once Ctrl-C or SIGTERM has come, or its terminal is gone. Called between
+   * chunks of work.
+   */
   readonly checkpoint: () => void;
   /** Has work done on another thread, where that can be; closing the port ends the use of it. */
   readonly startThread?: (work: ThreadWork) => MessagePort;

@@ -58,7 +58,7 @@ const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => void>> = {
 /** Milliseconds between two progress messages. */
 const PROGRESS_EVERY_MS = 100;
 
-/** Set once Ctrl-C or SIGTERM has come; shared with every worker. */
+/** Set once Ctrl-C or SIGTERM has come, or the terminal is gone; shared with every worker. */
 const cancelFlag = new SharedArrayBuffer(4);
 
 /** Tells all steps to stop at their next checkpoint. */

@@ -22,11 +22,13 @@ export interface TerminalOptions {
   readonly journal: boolean;
 }
 
-/** A terminal that also knows how to show an error, and whether anything was printed. */
+/** A terminal that also knows how to show an error, and what became of what was printed. */
 export interface FullTerminal extends Terminal {
   error(text: string): void;
   /** Whether standard output was written to. */
   printed(): boolean;
+  /** Why standard output did not take all that was printed; undefined if it did. */
+  unprinted(): unknown;
 }
 
 /** What is said, by its journal priority. */
@@ -44,6 +46,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
   let ticking: ReturnType<typeof setInterval> | undefined;
   let isDrawn = false;
   let hasPrinted = false;
+  let unprinted: unknown;
 
   const clear = () => {
     if (isDrawn) write(Deno.stderr, "\r\x1b[K");
@@ -79,7 +82,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
   const print = (text: string) => {
     clear();
     hasPrinted = true;
-    write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
+    unprinted ??= write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
   };
 
   return {
@@ -115,17 +118,23 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
       if (!quiet || json) print(text);
     },
     printed: () => hasPrinted,
+    unprinted: () => unprinted,
   };
 }
 
-/** Writes all of it, or what its reader takes: `| head` has read enough, and must not end a backup. */
-function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+/**
+ * Writes all of it, or what its reader takes: `| head` has read enough. Nothing that is said may end a backup.
+ *
+ * @returns Why it could not be written, if so.
+ */
+function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): unknown {
   const bytes = new TextEncoder().encode(text);
   try {
     for (let done = 0; done < bytes.length;) done += stream.writeSync(bytes.subarray(done));
   } catch (error) {
-    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    if (!(error instanceof Deno.errors.BrokenPipe)) return error;
   }
+  return undefined;
 }
 
 /**
@@ -141,6 +150,10 @@ export function isJournal(journalStream: string | undefined): boolean {
     return false;
   }
 }
+
+/** Whether a person can end this by closing a terminal. */
+export const isOnTerminal = (): boolean =>
+  [Deno.stdin, Deno.stdout, Deno.stderr].some((stream) => stream.isTerminal());
 
 /** Whether standard output takes colours: on a terminal, unless NO_COLOR says no (https://no-color.org). */
 export function takesColor(): boolean {

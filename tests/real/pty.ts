@@ -16,6 +16,8 @@ export interface Pty extends AsyncDisposable {
   /** Waits until what it wrote since the last match matches; fails with all of it when it ends or hangs before. */
   until(pattern: RegExp): Promise<string>;
   type(text: string): Promise<void>;
+  /** Closes the terminal, as a lost connection does. */
+  hangUp(): Promise<void>;
   /** Waits for its end. */
   end(): Promise<{ readonly code: number; readonly text: string }>;
 }
@@ -73,6 +75,11 @@ export function startPty(words: readonly string[], { cwd, env }: PtyOptions): Pt
     },
     async type(text) {
       await writer.write(new TextEncoder().encode(text));
+    },
+    async hangUp() {
+      child.kill("SIGKILL");
+      await child.status;
+      await reading;
     },
     async end() {
       const { code } = await child.status;
