@@ -14,7 +14,7 @@ import { denoArguments } from "./core/deno_flags.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/step.ts";
-import { readSystemdVersion } from "./host/systemd_version.ts";
+import { isCalendar, readSystemdVersion } from "./host/systemd.ts";
 
 /** What units are made for. */
 export interface SystemdJob {
@@ -47,11 +47,20 @@ export async function systemd(
   const files = await unitsOf(host, job, calendars);
   const timers = [...files.keys()].flatMap((name) => /^hapi-backup-(.*)\.timer$/.exec(name)?.[1] ?? []);
   const unknown = [...calendars.keys()].find((name) => !timers.includes(name));
-  if (unknown === undefined) return files;
-  throw new BackupError(`Cannot use --calendar ${unknown}=...: there is no timer of that name here`, {
-    kind: "usage",
-    hint: `there are ${timers.join(", ")}`,
-  });
+  if (unknown !== undefined) {
+    throw new BackupError(`Cannot use --calendar ${unknown}=...: there is no timer of that name here`, {
+      kind: "usage",
+      hint: `there are ${timers.join(", ")}`,
+    });
+  }
+  for (const [name, when] of calendars) {
+    if (await isCalendar(host, when)) continue;
+    throw new BackupError(`Cannot use --calendar ${name}=${when}: systemd knows no such time`, {
+      kind: "usage",
+      hint: `try it with \`systemd-analyze calendar\`, for example --calendar '${name}=*-*-* 06,18:00:00'`,
+    });
+  }
+  return files;
 }
 
 async function unitsOf(
@@ -143,6 +152,9 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
   ].join("\n");
 }
 
+/** What an earlier call may have left in the folder, for sets that are gone by now. */
+const OUR_FILE = /^hapi-backup.*\.(service|timer|conf)$/;
+
 serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
   const files = await systemd(host, job);
   const { to, json } = job;
@@ -153,6 +165,15 @@ serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
   }
   host.fs.mkdir(to, { recursive: true });
   for (const [name, text] of files) writeFileDurably(host.fs, `${to}/${name}`, text, 0o644);
+  const others = host.fs.readDir(to).map(({ name }) => name)
+    .filter((name) => OUR_FILE.test(name) && !files.has(name));
+  if (others.length > 0) {
+    host.report.warn(
+      `${to} holds ${
+        others.join(", ")
+      }, too, from another time: remove what is no longer wanted, here and where it is installed`,
+    );
+  }
   if (json) return print(JSON.stringify({ ok: true, to, files: [...files.keys()] }));
   print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.scope, to)}`);
 });

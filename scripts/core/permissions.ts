@@ -17,7 +17,7 @@
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
  * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
  * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
- * | systemd   | its configuration                             | the folder it is told to       | systemctl     |
+ * | systemd   | its configuration                             | the folder it is told to       | systemctl, systemd-analyze |
  * | setup     | the configuration's folder; an identity that is given | that folder; where a new identity is to go | none |
  * | connect   | SSH keys, `known_hosts`, what is shipped      | `known_hosts`, its own scratch | ssh-keyscan, ssh, rsync |
  *
@@ -357,7 +357,7 @@ export function systemdPermissions(
   return {
     read: [job.configFile, ...job.to === undefined ? [] : [job.to]],
     write: job.to === undefined ? [] : [job.to],
-    run: ["systemctl"],
+    run: ["systemctl", "systemd-analyze"],
   };
 }
 

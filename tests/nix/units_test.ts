@@ -236,7 +236,7 @@ Deno.test("`systemd` warns of a program that the units' user cannot reach", asyn
   }
 });
 
-Deno.test("`systemd --to` says how to install from any folder, and takes no calendar of a timer that is not made", async () => {
+Deno.test("`systemd --to` says how to install from any folder, and takes no calendar of a timer that is not made, nor one that is no time", async () => {
   const home = await Deno.makeTempDir();
   try {
     await Deno.writeTextFile(`${home}/config.json`, JSON.stringify({ hub: "home", recipients: ["age1one"] }));
@@ -248,6 +248,15 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
       stdout.match(/^install .*/gm)![0]!.split(" -t ")[1],
       `~/.config/systemd/user '${home}/my $units'/*.service '${home}/my $units'/*.timer`,
     );
+    assert.doesNotMatch(stderr, /from another time/);
+    Deno.writeTextFileSync(`${home}/my $units/hapi-backup-photos.timer`, "");
+    const again = await make("--to", `${home}/my $units`);
+    assert.match(again.stderr, /my \$units holds hapi-backup-photos\.timer, too, from another time/);
+    const noTime = await make("--calendar", "state=6 am");
+    assert.equal(noTime.code, 2);
+    assert.match(noTime.stderr, /^error: Cannot use --calendar state=6 am: systemd knows no such time$/m);
+    const inTime = await make("--calendar", "state=*-*-* 05:30:00");
+    assert.deepEqual([inTime.code, /^OnCalendar=\*-\*-\* 05:30:00$/m.test(inTime.stdout)], [0, true]);
     const typo = await make("--calendar", "stat=daily");
     assert.equal(typo.code, 2);
     assert.match(typo.stderr, /--calendar stat=\.\.\.: there is no timer of that name/);
