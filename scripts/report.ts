@@ -49,7 +49,12 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
     program: PROGRAM,
     problems: readView(host, config, sets).problems,
     sets: sets.map((set) => readSet(host, config, set, zone)),
-    destinations: config.destinations.map(({ name, kind }) => ({ name, kind, sets: heldBy(name, sets) })),
+    destinations: config.destinations.map(({ name, kind }) => ({
+      name,
+      kind,
+      offBox: sets[0]?.destinations.find((destination) => destination.name === name)?.offBox ?? true,
+      sets: heldBy(name, sets),
+    })),
     shipping: calendarOf(shipping, Infinity, at, zone, earliestOf(at, zone)),
     drills: readDrills(fs, config.stateFolder).map(({ at, set, snapshot, store, ok, seconds }) => ({
       time: new Date(at),

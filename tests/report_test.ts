@@ -7,6 +7,7 @@ import { historyOf } from "../scripts/core/history.ts";
 import { markup } from "../scripts/core/html.ts";
 import { snapshotIdAt } from "../scripts/core/names.ts";
 import { reportPage } from "../scripts/core/report_page.ts";
+import { shipFolder } from "../scripts/core/state_paths.ts";
 import { addDays, firstOfMonth, makeZone } from "../scripts/core/zone.ts";
 import { writeReport } from "../scripts/host/report_file.ts";
 import { makeHost } from "../scripts/host/step.ts";
@@ -266,6 +267,24 @@ Deno.test("hostile words in logs stay words", async () => {
   assert.deepEqual(server.asked, ["/report"]);
 });
 
+Deno.test("what only this machine's own disk holds is not called off this machine", async () => {
+  using home = await makeHome();
+  const page = async () => {
+    const { code, stdout, stderr } = await home.cli(["report", "--html", "-"]);
+    assert.equal(code, 0, stderr);
+    return stdout.replace(/<style>.*?<\/style>/s, "").replace(/<[^>]*>/g, " ").replace(/\s+/g, " ");
+  };
+  home.configure({ destinations: [{ kind: "folder", name: "usb", path: `${home.dir}/usb` }] });
+  Deno.mkdirSync(`${home.dir}/usb`);
+  assert.equal((await home.cli(["backup"])).code, 4);
+  const words = await page();
+  assert.match(words, /Off this machine nothing only its own disk holds anything \(usb\) /);
+  assert.match(words, /usb folder, set state \d[^:]*:\d\d on this machine&#39;s own disk none/);
+  // Nor when no run tells of it any more.
+  Deno.removeSync(`${shipFolder(home.stateFolder)}/runs.jsonl`);
+  assert.match(await page(), /Nothing is off this machine: only its own disk holds anything \(usb\)/);
+});
+
 Deno.test("what a storage host says of itself is shown, problems and all", () => {
   const taken = snapshotIdAt(new Date("2026-11-24T05:00:00Z"));
   const state = { set: "state", newest: taken, waiting: 0 };
@@ -283,8 +302,8 @@ Deno.test("what a storage host says of itself is shown, problems and all", () =>
     problems: [],
     sets: [{ ...set, local: { snapshots: 1, fullBytes: 1, otherBytes: 0 } }],
     destinations: [
-      { name: "storage", kind: "rsync", sets: [{ ...state, receipt }] },
-      { name: "disk", kind: "folder", sets: [{ ...state, receipt: undefined }] },
+      { name: "storage", kind: "rsync", offBox: true, sets: [{ ...state, receipt }] },
+      { name: "disk", kind: "folder", offBox: true, sets: [{ ...state, receipt: undefined }] },
     ],
     shipping: [],
     drills: [],

@@ -48,6 +48,8 @@ export interface ReportSet {
 export interface ReportDestination {
   readonly name: string;
   readonly kind: string;
+  /** Whether it counts as off this machine, as the last shipping found. */
+  readonly offBox: boolean;
   readonly sets: readonly {
     readonly set: string;
     readonly newest: SnapshotId | undefined;

@@ -96,9 +96,9 @@ function stillToDo(data: ReportData): Pick<Problem, "text" | "hint">[] {
   const isTold = (topic: string) => problems.some((problem) => problem.topic === topic);
   const waiting = mostWaiting(data);
   return [
-    ...destinations.length > 0 || isTold("ship") ? [] : [{
-      text: "Nothing is off this machine: no destination is configured",
-      hint: 'name one under "destinations" in the configuration',
+    ...destinations.some(({ offBox }) => offBox) || isTold("ship") ? [] : [{
+      text: `Nothing is off this machine: ${whyNoneIsOff(data)}`,
+      hint: 'name one elsewhere under "destinations" in the configuration',
     }],
     ...waiting === 0 || isTold("ship") ? [] : [{
       text: waiting === 1
@@ -117,9 +117,18 @@ function stillToDo(data: ReportData): Pick<Problem, "text" | "hint">[] {
   ];
 }
 
-/** Snapshots that the worst destination has not confirmed. */
+const whyNoneIsOff = ({ destinations }: ReportData): string =>
+  destinations.length === 0
+    ? "no destination is configured"
+    : `only its own disk holds anything (${destinations.map(({ name }) => name).join(", ")})`;
+
+/** Snapshots that the worst destination off this machine has not confirmed. */
 const mostWaiting = ({ destinations }: ReportData): number =>
-  Math.max(0, ...destinations.map(({ sets }) => sets.reduce((sum, { waiting }) => sum + waiting, 0)));
+  Math.max(
+    0,
+    ...destinations.filter(({ offBox }) => offBox)
+      .map(({ sets }) => sets.reduce((sum, { waiting }) => sum + waiting, 0)),
+  );
 
 /** The four answers that matter most. */
 function tiles(data: ReportData): Html {
@@ -130,7 +139,8 @@ function tiles(data: ReportData): Html {
   const proof = proofs.findLast(({ ok }) => ok);
   const isProofOld = !proof || at.getTime() - proof.time.getTime() > proofMaxAgeDays * DAY_MS;
   const waiting = mostWaiting(data);
-  const holdsNothing = destinations.every(({ sets }) => sets.every(({ newest }) => newest === undefined));
+  const off = destinations.filter(({ offBox }) => offBox);
+  const holdsNothing = off.every(({ sets }) => sets.every(({ newest }) => newest === undefined));
   return markup`<dl class="tiles">
 ${
     newest
@@ -146,7 +156,7 @@ ${
     tile(
       "Off this machine",
       holdsNothing ? "nothing" : waiting > 0 ? `all but ${formatCount(waiting)}` : "all of it",
-      destinations.map(({ name }) => name).join(", ") || "no destination is configured",
+      off.map(({ name }) => name).join(", ") || whyNoneIsOff(data),
       !holdsNothing && waiting === 0,
     )
   }

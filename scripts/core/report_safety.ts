@@ -18,12 +18,14 @@ const ROWS_MAX = 12;
 /** What each destination holds, and the days on which it was sent there. */
 export function shippingSection({ destinations, shipping, at, zone }: ReportData): Html {
   const names = destinations.map(({ name }) => name).join(", ");
-  const held = destinations.flatMap(({ name, kind, sets }) => sets.map((set) => ({ name, kind, ...set })));
-  const rows = held.map(({ name, kind, set, newest, waiting, receipt }) => [
+  const held = destinations.flatMap(({ sets, ...destination }) =>
+    sets.map((set) => ({ ...destination, ...set }))
+  );
+  const rows = held.map(({ name, kind, offBox, set, newest, waiting, receipt }) => [
     cell(name, `${kind}, set ${set}`),
     markup`${newest ? moment(zone, timeOfSnapshotId(newest)) : outcome(false, "nothing")}${
       receipt && receiptLines(zone, receipt)
-    }`,
+    }${!offBox && markup`<br>${outcome(false, "on this machine's own disk")}`}`,
     outcome(waiting === 0, waiting === 0 ? "none" : formatCount(waiting)),
   ]);
   return markup`<section aria-labelledby="shipping">
