@@ -305,6 +305,9 @@ Deno.test("a new chain starts when it is time, when an increment would not pay, 
     ids.push(made.id);
     counts.set(made.id, countMessages(home.database));
   }
+  assert.ok(
+    home.told.some((text) => text.includes("last.json cannot be used (it is not as it was written)")),
+  );
   const opening = await home.opening();
   for (const { id } of readSetIfThere(home.host.fs, opening.set)) {
     const count = await restored(opening, id, (folder) => countMessages(`${folder}/.hapi/hapi.db`));

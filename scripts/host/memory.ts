@@ -11,6 +11,7 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import { reasonOf } from "../core/errors.ts";
 import type { RememberedFiles } from "../core/file_index.ts";
 import type { GateReference } from "../core/gate.ts";
 import type { Manifest } from "../core/manifest.ts";
@@ -61,8 +62,10 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
     // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
     shape.parse(json);
     return json;
-  } catch {
-    host.report.warn(`${path} cannot be used: the next snapshot is a full`);
+  } catch (error) {
+    // What a parser says of it may quote it.
+    const reason = error instanceof z.ZodError ? "it is of another version" : reasonOf(error);
+    host.report.warn(`${path} cannot be used (${reason}): the next snapshot is a full`);
     return undefined;
   }
 }
