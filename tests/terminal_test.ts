@@ -115,6 +115,43 @@ Deno.test("a run whose terminal is closed stops as if it was told to; under nohu
   }
 });
 
+Deno.test("a question ends with its terminal, and at SIGTERM", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const pidFile = `${home.dir}/pid`;
+  const isThere = (pid: number) => {
+    try {
+      // It does nothing to a program that runs.
+      Deno.kill(pid, "SIGCONT");
+      return true;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false;
+      throw error;
+    }
+  };
+  const asking: [string[], RegExp][] = [
+    [["browse", "--identity", home.identityFile], /Which snapshot\?/],
+    [["init", "--config", `${home.dir}/new.json`], /name; empty: none yet/],
+  ];
+  for (const [args, question] of asking) {
+    for (const closes of [true, false]) {
+      const words = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pidFile, Deno.execPath(), ...cliArgs(args)];
+      await using terminal = startPty(words, { cwd: home.dir, env: cliEnv(home.home) });
+      await terminal.until(question);
+      const pid = Number(Deno.readTextFileSync(pidFile));
+      if (closes) await terminal.hangUp();
+      else Deno.kill(pid, "SIGTERM");
+      for (let tries = 0; isThere(pid); tries++) {
+        if (tries === 200) {
+          Deno.kill(pid, "SIGKILL");
+          assert.fail(`${args[0]} is still there`);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+  }
+});
+
 Deno.test("what it says or prints and nobody can store ends no backup; what was asked for and not delivered is told", async () => {
   using home = await makeHome();
   const into = (redirection: string) => ({ under: ["sh", "-c", `exec "$@" ${redirection}`, "sh"] });

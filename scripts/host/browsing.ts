@@ -10,6 +10,7 @@ import type { SavedDatabase, SavedFile } from "../core/manifest.ts";
 import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { Place } from "../core/place.ts";
 import { describeComparison, describeSession } from "../core/session_text.ts";
+import { cancelled } from "./step.ts";
 
 /** What the dialogue can have done. */
 export interface Browsing {
@@ -77,6 +78,7 @@ class Dialogue {
           { value: "files", label: `Files (${formatCount(files.length)})` },
           { value: "compare", label: "Compare with another snapshot" },
         ],
+        signal: cancelled,
       });
       if (this.#prompts.isCancel(action)) return;
       if (action === "sessions") await this.#showSessions(look);
@@ -120,6 +122,7 @@ class Dialogue {
       const folder = await this.#prompts.text({
         message: `Restore ${cleanText(file.place)} into which new or empty folder? Esc: not at all`,
         validate: (text) => text?.trim() ? undefined : "name a folder, such as ./restored",
+        signal: cancelled,
       });
       if (this.#prompts.isCancel(folder)) continue;
       await this.#attempt(async () => this.#say(await this.#browsing.restore(id, file.place, folder.trim())));
@@ -158,6 +161,7 @@ class Dialogue {
       message: `${message}. Esc: back`,
       options: options.map(({ value: _, ...shown }, value) => ({ ...shown, value })),
       maxItems: LINES,
+      signal: cancelled,
     });
     return typeof chosen === "number" ? options[chosen]!.value : BACK;
   }

@@ -6,8 +6,10 @@
 
 import process from "node:process";
 import { BackupError } from "../core/errors.ts";
+import { cancelled } from "./step.ts";
 
-const output = process.stderr;
+/** Where every question is drawn, and what ends it without an answer. */
+const COMMON = { output: process.stderr, signal: cancelled };
 
 /** Whether there is somebody to ask. */
 export const canAsk = (): boolean => Deno.stdin.isTerminal() && Deno.stderr.isTerminal();
@@ -21,7 +23,7 @@ export async function askText(
   return answered(
     await text({
       message,
-      output,
+      ...COMMON,
       defaultValue: initial ?? "",
       ...(initial === undefined ? {} : { placeholder: initial }),
       validate: (answer) => validate?.(answer?.trim() || (initial ?? "")),
@@ -32,20 +34,20 @@ export async function askText(
 /** Yes or no. */
 export async function askYes(message: string): Promise<boolean> {
   const { confirm } = await prompts();
-  return answered(await confirm({ message, output }));
+  return answered(await confirm({ message, ...COMMON }));
 }
 
 /** One of several. */
 export async function askWhich<T extends string>(message: string, choices: readonly T[]): Promise<T> {
   const { select } = await prompts();
   const options = choices.map((value) => ({ value, label: value }));
-  return answered(await select<string>({ message, options, output })) as T;
+  return answered(await select<string>({ message, options, ...COMMON })) as T;
 }
 
 /** A text that is not shown while it is typed. */
 export async function askSecret(message: string): Promise<string> {
   const { password } = await prompts();
-  return answered(await password({ message, output }));
+  return answered(await password({ message, ...COMMON }));
 }
 
 /** Shows a secret on a screen of its own until a question about it is answered; then nothing of it is left to scroll to. */

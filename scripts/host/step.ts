@@ -61,9 +61,14 @@ const PROGRESS_EVERY_MS = 100;
 /** Set once Ctrl-C or SIGTERM has come, or the terminal is gone; shared with every worker. */
 const cancelFlag = new SharedArrayBuffer(4);
 
-/** Tells all steps to stop at their next checkpoint. */
+const cancelling = new AbortController();
+/** Aborted at the same time: for questions, which wait for a person and pass no checkpoint. */
+export const cancelled: AbortSignal = cancelling.signal;
+
+/** Tells all steps to stop at their next checkpoint, and ends every question. */
 export function cancelSteps(): void {
   Atomics.store(new Int32Array(cancelFlag), 0, 1);
+  cancelling.abort();
 }
 
 /** A host made of this machine, for use outside a worker. */
