@@ -16,7 +16,7 @@ import { signSsh } from "../scripts/core/sshsig.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import { filesBelow } from "./sealed_folder.ts";
 import { cli } from "./real/cli.ts";
-import { type Sshd, startSshd } from "./real/sshd.ts";
+import { destinationAt, type Sshd, startSshd } from "./real/sshd.ts";
 
 const host = makeHost({ progress() {}, info() {}, warn() {} });
 const OPTIONS: DoctorOptions = { candidates: [], sourceDevices: [], offline: false };
@@ -37,16 +37,7 @@ async function makeHub(sshd: Sshd, more: Record<string, unknown> = {}) {
     hub: made.hub,
     recipients: [...made.recipients, other.recipient],
     signers: made.signers,
-    destinations: [{
-      kind: "rsync",
-      name: "storage",
-      target: `${sshd.user}@${sshd.host}:`,
-      port: sshd.port,
-      identityFile: sshd.writeKeyFile,
-      readIdentityFile: sshd.readKeyFile,
-      knownHostsFile: sshd.knownHostsFile,
-      attempts: 1,
-    }],
+    destinations: [{ ...destinationAt(sshd), readIdentityFile: sshd.readKeyFile, attempts: 1 }],
     notify: [{ kind: "command", command: ["/bin/true"] }],
     ...more,
   };

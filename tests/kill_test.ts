@@ -9,7 +9,7 @@ import { ship } from "../scripts/ship.ts";
 import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { makeRandom } from "./real/random.ts";
-import { startSshd } from "./real/sshd.ts";
+import { destinationAt, startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
@@ -61,16 +61,7 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
   const far = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "far-" }));
   try {
     await using sshd = await startSshd({ dir: `${far}/home` });
-    home.configure({
-      destinations: [{
-        kind: "rsync",
-        name: "storage",
-        target: `${sshd.user}@${sshd.host}:`,
-        port: sshd.port,
-        identityFile: sshd.writeKeyFile,
-        knownHostsFile: sshd.knownHostsFile,
-      }],
-    });
+    home.configure({ destinations: [destinationAt(sshd)] });
     home.sql(MANY_MESSAGES);
     const backUp = async () => {
       const started = performance.now();

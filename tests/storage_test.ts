@@ -1285,7 +1285,7 @@ Deno.test(
     Deno.mkdirSync(disk);
     const mounted = await new Deno.Command("mount", { args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk] })
       .output();
-    if (!mounted.success) return;
+    assert.ok(mounted.success, new TextDecoder().decode(mounted.stderr));
     try {
       const config = storage.withConfig({ stateFolder: `${disk}/state` });
       writeHistory(store, signer, timesUntil(storage.now, 3));

@@ -10,7 +10,7 @@ import { generateIdentity } from "../scripts/host/identity.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
-import { startSshd } from "./real/sshd.ts";
+import { destinationAt, startSshd } from "./real/sshd.ts";
 
 // deno-lint-ignore no-control-regex
 const CONTROL = /[\x00-\x09\x0b-\x1f]/;
@@ -18,22 +18,24 @@ const CONTROL = /[\x00-\x09\x0b-\x1f]/;
 /** Shipping at this rate takes a few seconds, and can be watched. */
 const KIB_PER_SECOND = 120;
 
-Deno.test("what takes longer than a second is shown on a terminal with bytes, rate and time left, and nowhere else", async () => {
-  using home = await makeHome();
+/** A hub whose storage host, in the folder `far`, is sent to slowly. */
+async function makeSlowHome() {
+  await using building = new AsyncDisposableStack();
+  const home = building.use(await makeHome());
   home.sql(insertMessages(1500));
-  const far = Deno.makeTempDirSync({ prefix: "terminal-" });
-  using _far = { [Symbol.dispose]: () => Deno.removeSync(far, { recursive: true }) };
-  await using sshd = await startSshd({ dir: far });
-  const destination = {
-    kind: "rsync",
-    name: "storage",
-    target: `${sshd.user}@127.0.0.1:`,
-    port: sshd.port,
-    identityFile: sshd.writeKeyFile,
-    knownHostsFile: sshd.knownHostsFile,
-  };
-  const slow = { destinations: [{ ...destination, bandwidthLimitKiBps: KIB_PER_SECOND }] };
-  home.configure(slow);
+  const far = building.adopt(
+    Deno.makeTempDirSync({ prefix: "terminal-" }),
+    (folder) => Deno.removeSync(folder, { recursive: true }),
+  );
+  const destination = destinationAt(building.use(await startSshd({ dir: far })));
+  home.configure({ destinations: [{ ...destination, bandwidthLimitKiBps: KIB_PER_SECOND }] });
+  const stack = building.move();
+  return { home, far, destination, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+Deno.test("what takes longer than a second is shown on a terminal with bytes, rate and time left, and nowhere else", async () => {
+  await using slow = await makeSlowHome();
+  const { home } = slow;
   const env = cliEnv(home.home);
   await using terminal = startPty([Deno.execPath(), ...cliArgs(["backup"])], { cwd: home.dir, env });
   await terminal.until(
@@ -56,7 +58,7 @@ Deno.test("what takes longer than a second is shown on a terminal with bytes, ra
   );
   assert.ok(events.some(({ event, text }) => event === "info" && /there is nothing at/.test(text)));
 
-  home.configure({ destinations: [destination] });
+  home.configure({ destinations: [slow.destination] });
   const piped = await home.cli(["backup", "--full"]);
   assert.equal(piped.code, 0, piped.stderr);
   assert.doesNotMatch(piped.stdout + piped.stderr, CONTROL);
@@ -68,22 +70,8 @@ Deno.test("what takes longer than a second is shown on a terminal with bytes, ra
 });
 
 Deno.test("a run whose terminal is closed stops as if it was told to; under nohup it goes on", async () => {
-  using home = await makeHome();
-  home.sql(insertMessages(1500));
-  const far = Deno.makeTempDirSync({ prefix: "terminal-" });
-  using _far = { [Symbol.dispose]: () => Deno.removeSync(far, { recursive: true }) };
-  await using sshd = await startSshd({ dir: far });
-  home.configure({
-    destinations: [{
-      kind: "rsync",
-      name: "storage",
-      target: `${sshd.user}@127.0.0.1:`,
-      port: sshd.port,
-      identityFile: sshd.writeKeyFile,
-      knownHostsFile: sshd.knownHostsFile,
-      bandwidthLimitKiBps: KIB_PER_SECOND,
-    }],
-  });
+  await using slow = await makeSlowHome();
+  const { home, far } = slow;
   const log = `${shipFolder(home.stateFolder)}/runs.jsonl`;
   const logged = () => {
     try {
@@ -93,8 +81,7 @@ Deno.test("a run whose terminal is closed stops as if it was told to; under nohu
       throw error;
     }
   };
-  const isSending = () =>
-    Deno.statSync(far).isDirectory && [...Deno.readDirSync(far)].some(({ name }) => name === "state");
+  const isSending = () => [...Deno.readDirSync(far)].some(({ name }) => name === "state");
   const until = async (what: string, isSo: () => boolean) => {
     const deadline = Date.now() + 60_000;
     while (!isSo()) {
@@ -148,6 +135,7 @@ Deno.test("a question ends with its terminal, and at SIGTERM", async () => {
         }
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
+      if (!closes) assert.equal((await terminal.end()).code, 1, args[0]);
     }
   }
 });

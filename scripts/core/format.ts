@@ -66,7 +66,7 @@ export function formatTime(time: Date): string {
 }
 
 /** How far a zone is ahead of UTC, from minutes: `UTC`, `GMT+1`, `GMT-3:30`. */
-export function formatOffset(minutes: number): string {
+function formatOffset(minutes: number): string {
   if (minutes === 0) return "UTC";
   const ahead = Math.abs(minutes);
   const rest = ahead % 60 === 0 ? "" : `:${String(ahead % 60).padStart(2, "0")}`;

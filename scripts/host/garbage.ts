@@ -32,7 +32,7 @@ const FREED_BYTES = 8 << 20;
 
 /**
  * Has freed memory kept, up to some 16 MB, where each round of a long loop would give it to the system and take it
- * again: zstd alone frees 5 MB after each frame. Fresh pages can cost more than what is done with them.
+ * again: zstd alone frees its tables after each frame. Fresh pages can cost more than what is done with them.
  *
  * glibc's limit is twice the largest block that was ever freed (`M_TRIM_THRESHOLD` in mallopt(3)). No page of this one
  * is touched.

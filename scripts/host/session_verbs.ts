@@ -103,6 +103,8 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
           terminal.error(`error: ${error.message}${error.hint ? `\nhint: ${error.hint}` : ""}`);
         },
       });
+      // A signal ends the questions as Esc does.
+      context.host.checkpoint();
     },
   };
 }

@@ -47,6 +47,18 @@ export interface Sshd extends AsyncDisposable {
   restart(options?: { newHostKey?: boolean }): Promise<void>;
 }
 
+/** That server as a destination of a configuration. */
+export function destinationAt({ user, host, port, writeKeyFile, knownHostsFile }: Sshd) {
+  return {
+    kind: "rsync",
+    name: "storage",
+    target: `${user}@${host}:`,
+    port,
+    identityFile: writeKeyFile,
+    knownHostsFile,
+  } as const;
+}
+
 /** Starts sshd on a free port and waits until it answers. Dispose it to stop it and remove its keys. */
 export async function startSshd(options: SshdOptions): Promise<Sshd> {
   await Deno.mkdir(options.dir, { recursive: true });
