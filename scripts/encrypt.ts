@@ -13,8 +13,8 @@
 import { fullReason } from "./core/chain.ts";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { type FilePlan, planFiles } from "./core/file_index.ts";
-import { type DetailedSuspicion, type GateSubject, suspicionsOf } from "./core/gate.ts";
+import { type FilePlan, planFiles, type Unreadable } from "./core/file_index.ts";
+import { type DetailedSuspicion, type GateSubject, suspicionsOf, suspicionsOfFiles } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
 import {
   FILES_PART,
@@ -25,7 +25,7 @@ import {
   type SnapshotId,
 } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
-import { type Place, placeOf } from "./core/place.ts";
+import { pathOfPlace, type Place, placeOf } from "./core/place.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -78,7 +78,7 @@ export interface EncryptOptions {
  * Encrypts, seals and publishes what is staged.
  *
  * @param checks What SQLite says of the staged images; it may still be finding out.
- * @throws {BackupError} (source) If a file cannot be read; (key) for the signing key; (config) for recipients; (disk).
+ * @throws {BackupError} (source) If a required source is absent; (key) for the signing key; (config) for recipients; (disk).
  * The store and the memory are then as they were.
  */
 export async function encrypt(
@@ -343,15 +343,22 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   const sources: Manifest["sources"] = [];
   const found: Parameters<typeof planFiles>[0]["found"][] = [];
   const foundNotes: string[] = [];
+  const unreadable: Unreadable[] = [];
   const own = ownFolders(job);
   for (const source of set.sources) {
     if (source.kind === "sqlite") continue;
     const result = findFiles(host.fs, source, config.home, own);
     found.push(result.found);
     foundNotes.push(...result.notes);
+    unreadable.push(...result.unreadable);
     if (result.absent) host.report.info(`${source.name}: there is nothing at ${source.path}`);
-    const outcome = result.absent ? "absent" : "saved";
-    sources.push({ name: source.name, kind: source.kind, path: source.path, secret: source.secret, outcome });
+    sources.push({
+      name: source.name,
+      kind: source.kind,
+      path: source.path,
+      secret: source.secret,
+      outcome: result.absent ? "absent" : "saved",
+    });
     host.checkpoint();
   }
   const all = found.flatMap((files) => [...files]);
@@ -375,7 +382,9 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     },
     (done, total) => host.report.progress("encrypt files", done, total),
   );
-  return { ...packed, part: writer?.finish(), sources, foundNotes };
+  unreadable.push(...packed.unreadable);
+  for (const { source } of unreadable) sources.find(({ name }) => name === source)!.outcome = "unreadable";
+  return { ...packed, unreadable, part: writer?.finish(), sources, foundNotes };
 }
 
 /** Where backups are kept: saved with the files, every snapshot would hold those before it. */
@@ -427,7 +436,11 @@ async function describe(
     if (found.length === 0) good[source] = { snapshot: staged.id, rows: database.saved.rows, checks: result };
     return { ...database.saved, checks: result };
   });
+  suspicions.push(...suspicionsOfFiles(files.unreadable));
   const places = new Set<Place>([...saved, ...files.files].map((entry) => entry.place));
+  const holes = new Set(files.unreadable.map(({ path }) => path));
+  const isInHole = (path: string): boolean => holes.has(path) || (path !== "/" && isInHole(parentOf(path)));
+  const isGone = (place: Place) => !places.has(place) && !isInHole(pathOfPlace(place, config.home));
   const before = parent ? [...parent.manifest.databases, ...parent.manifest.files] : [];
   const manifest: Manifest = {
     version: FORMAT_VERSION,
@@ -438,7 +451,7 @@ async function describe(
     sources: [...staged.sources, ...files.sources],
     databases: saved,
     files: [...files.files],
-    removed: before.map((entry) => entry.place).filter((place) => !places.has(place)),
+    removed: before.map((entry) => entry.place).filter(isGone),
     notes: [...staged.notes, ...files.foundNotes, ...files.notes],
     suspicions,
   };

@@ -16,7 +16,7 @@ import { type HubName, parseSnapshotId, type SetName, type SourceName } from "..
 import type { Place } from "../scripts/core/place.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
-import { type FileSource, findFiles } from "../scripts/host/sources.ts";
+import { type FileSource, findFiles, type Found } from "../scripts/host/sources.ts";
 import { type Packed, packFiles } from "../scripts/host/pack.ts";
 import { finishTree, unpackFiles } from "../scripts/host/unpack.ts";
 
@@ -285,18 +285,24 @@ Deno.test("findFiles() reports an absent source, and fails for a required one", 
   }
 });
 
-Deno.test("findFiles() refuses a file that is a folder, a folder that is a file, and a pipe", () => {
+Deno.test("findFiles() tells a file that is a folder, a folder that is a file, and a pipe as unreadable", () => {
   using scratch = new Scratch();
   scratch.write("plain");
   run("mkfifo", [`${scratch.home}/pipe`]);
-  assert.throws(
-    () => findFiles(realFs, source("file", scratch.home), scratch.home),
-    fails("source", "folder"),
-  );
-  const asFolder = source("folder", `${scratch.home}/plain`);
-  assert.throws(() => findFiles(realFs, asFolder, scratch.home), fails("source", "is a file"));
-  const pipe = source("file", `${scratch.home}/pipe`);
-  assert.throws(() => findFiles(realFs, pipe, scratch.home), fails("source", "pipe"));
+  const told = (kind: FileSource["kind"], path: string) => {
+    // A required source is no exception: something is there.
+    const { found, unreadable, absent } = findFiles(
+      realFs,
+      source(kind, path, { required: true }),
+      scratch.home,
+    );
+    assert.deepEqual([found, absent], [[], false]);
+    assert.deepEqual(unreadable.map((hole) => [hole.source, hole.path]), [["things", path]]);
+    return unreadable[0]!.reason;
+  };
+  assert.match(told("file", scratch.home), /as a file: it is a folder/);
+  assert.match(told("folder", `${scratch.home}/plain`), /as a folder: it is a file/);
+  assert.match(told("file", `${scratch.home}/pipe`), /it is a socket, pipe or device/);
 });
 
 Deno.test("findFiles() skips sockets and pipes inside a folder with a note", () => {
@@ -315,18 +321,34 @@ Deno.test("findFiles() skips sockets and pipes inside a folder with a note", () 
   assert.equal(result.notes.length, 2);
 });
 
-Deno.test("findFiles() never skips what exists but cannot be read", () => {
+Deno.test("findFiles() tells what exists and cannot be read, and finds all else", () => {
   using scratch = new Scratch();
-  scratch.write("f/locked/a");
-  const denied = denying(`${scratch.home}/f/locked`);
-  assert.throws(
-    () => findFiles(denied, source("folder", `${scratch.home}/f`), scratch.home),
-    fails("source", `${scratch.home}/f/locked`),
-  );
-  assert.throws(
-    () => findFiles(denied, source("glob", `${scratch.home}/f/*/*`), scratch.home),
-    fails("source", `${scratch.home}/f/locked`),
-  );
+  for (const name of ["f/a/x", "f/locked/x", "f/z/x"]) scratch.write(name);
+  const locked = `${scratch.home}/f/locked`;
+  const denied = denying(locked);
+  const holes = ({ unreadable, notes }: Found) => [...unreadable.map(({ path }) => path), ...notes];
+
+  const folder = findFiles(denied, source("folder", `${scratch.home}/f`), scratch.home);
+  assert.deepEqual(holes(folder), [locked]);
+  assert.match(folder.unreadable[0]!.reason, /^Cannot read ".*\/f\/locked": Permission denied/);
+  assert.deepEqual(placesOf(folder), [
+    "home/f",
+    "home/f/a",
+    "home/f/a/x",
+    "home/f/locked",
+    "home/f/z",
+    "home/f/z/x",
+  ]);
+
+  for (const pattern of ["*/*", "**"]) {
+    const glob = findFiles(denied, source("glob", `${scratch.home}/f/${pattern}`), scratch.home);
+    assert.deepEqual(holes(glob), [locked]);
+    const files = placesOf(glob).filter((place) => place.endsWith("/x"));
+    assert.deepEqual(files, ["home/f/a/x", "home/f/z/x"]);
+  }
+
+  const whole = findFiles(denying(`${scratch.home}/f`), source("glob", `${scratch.home}/f/*`), scratch.home);
+  assert.deepEqual([holes(whole), whole.absent], [[`${scratch.home}/f`], false]);
 });
 
 Deno.test("findFiles() notes a file that vanishes between the listing and the look", () => {
@@ -347,17 +369,22 @@ Deno.test("findFiles() notes a file that vanishes between the listing and the lo
   assert.match(result.notes[0]!, /f\/b vanished/);
 });
 
-Deno.test("findFiles() refuses names and link targets that are not UTF-8, and takes U+FFFD for what it is", () => {
+Deno.test("findFiles() tells names and link targets that are not UTF-8, and takes U+FFFD for what it is", () => {
   using scratch = new Scratch();
   scratch.write("f/\uFFFD");
   const folder = source("folder", `${scratch.home}/f`);
-  assert.equal(findFiles(realFs, folder, scratch.home).found.length, 2);
+  const told = (searched: FileSource, places: string[]) => {
+    const { found, unreadable } = findFiles(realFs, searched, scratch.home);
+    assert.deepEqual(found.map(({ place }) => place), places);
+    return unreadable.map(({ reason }) => reason).join();
+  };
+  assert.equal(told(folder, ["home/f", "home/f/\uFFFD"]), "");
   run("bash", ["-c", `touch "$0"/f/$'bad\\xff'`, scratch.home]);
-  assert.throws(() => findFiles(realFs, folder, scratch.home), fails("source", "not UTF-8"));
+  assert.match(told(folder, ["home/f", "home/f/\uFFFD"]), /bad\uFFFD": its name is not UTF-8 \(`ls -b /);
   const glob = source("glob", `${scratch.home}/f/*`);
-  assert.throws(() => findFiles(realFs, glob, scratch.home), fails("source", "not UTF-8"));
+  assert.match(told(glob, ["home/f/\uFFFD"]), /bad\uFFFD": its name is not UTF-8/);
   run("bash", ["-c", `rm "$0"/f/bad*; ln -s $'to\\xff' "$0"/f/link`, scratch.home]);
-  assert.throws(() => findFiles(realFs, folder, scratch.home), fails("source", "f/link"));
+  assert.match(told(folder, ["home/f", "home/f/\uFFFD"]), /f\/link"/);
 });
 
 Deno.test("findFiles() leaves out what a folder excludes, without entering it", () => {
@@ -739,17 +766,43 @@ Deno.test("packFiles() leaves out, with a note, what vanished or is no file any 
   assert.deepEqual(packed.removed, ["home/f/folder", "home/f/gone", "home/f/link"]);
 });
 
-Deno.test("packFiles() fails on a file that exists and cannot be read, whether required or not", async () => {
+Deno.test("packFiles() tells what cannot be read, and what it stores of all else comes back", async () => {
   using scratch = new Scratch();
-  const path = scratch.write("f/locked");
-  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
-  await assert.rejects(pack(found, { host: hostWith(denying(path)) }), fails("source", path));
-  const failing = meddling(path, () => {
-    throw new Error("Input/output error (os error 5)");
-  });
-  await assert.rejects(pack(found, { host: hostWith(failing) }), fails("source", path, "Input/output"));
-  await Deno.writeFile(path, new Uint8Array(9 * MIB));
-  await assert.rejects(pack(found, { host: hostWith(failing) }), fails("source", path, "Input/output"));
+  const path = scratch.write("f/locked", "12345");
+  scratch.write("f/after", "after");
+  scratch.write("f/zz", "12345");
+  const failingAt = (reads: number) =>
+    meddling(path, (read) => {
+      if (read >= reads) throw new Error("Input/output error (os error 5)");
+    });
+  const tell = async (fs: Fs, reason: RegExp, previous?: Previous) => {
+    const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+    const { packed, tar, next } = await pack(found, {
+      host: hostWith(fs),
+      ...(previous ? { previous } : {}),
+    });
+    assert.deepEqual(packed.unreadable.map(({ source, path }) => [source, path]), [["things", path]]);
+    assert.match(packed.unreadable[0]!.reason, reason);
+    assert.deepEqual(packed.files.map(({ place }) => place), ["home/f", "home/f/after", "home/f/zz"]);
+    assert.equal(Object.hasOwn(packed.remembered.files, "home/f/locked"), false);
+    if (previous) return;
+    using root = new Scratch();
+    await restore(packed.files, tar, root.path);
+    assert.equal(Deno.readTextFileSync(`${root.path}/home/f/zz`), "12345");
+    return next;
+  };
+  await tell(denying(path), /^Cannot read ".*f\/locked": Permission denied/);
+  await tell(failingAt(1), /Input\/output error/);
+  // Too big to be read whole: its member in the tar has been begun.
+  Deno.writeFileSync(path, new Uint8Array(9 * MIB).fill(1));
+  await tell(failingAt(1), /Input\/output error/);
+  const next = await tell(failingAt(3), /Input\/output error/);
+  // Of a known size it is hashed first.
+  scratch.write("f/zz", new Uint8Array(9 * MIB).fill(2));
+  const { found } = findFiles(realFs, source("file", `${scratch.home}/f/zz`), scratch.home);
+  const known = (await pack(found, { previous: next! })).packed.files;
+  scratch.write("f/zz", "12345");
+  await tell(failingAt(3), /Input\/output error/, { ...next!, manifest: { id: FIRST, files: [...known] } });
 });
 
 Deno.test("packFiles() passes on what its sink throws, at the first byte and at the last", async () => {

@@ -45,6 +45,15 @@ export interface FoundFile {
   readonly named: boolean;
 }
 
+/** Something that a source names, that exists and cannot be saved. */
+export interface Unreadable {
+  readonly source: SourceName;
+  /** Absolute path. */
+  readonly path: string;
+  /** A sentence that names it. */
+  readonly reason: string;
+}
+
 /** A file that goes into the snapshot. */
 export interface PlannedFile {
   readonly found: FoundFile;

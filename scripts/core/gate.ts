@@ -1,5 +1,5 @@
 /**
- * The gate: whether a database's snapshot counts as good.
+ * The gate: whether a snapshot counts as good.
  *
  * Invariant: nothing is refused here. What looks wrong is stored all the same, marked, and never displaces what is
  * good; a later snapshot is good only by passing on its own, compared with the last *good* one.
@@ -8,6 +8,8 @@
  */
 
 import type { Gate } from "./config.ts";
+import type { Unreadable } from "./file_index.ts";
+import { formatCount } from "./format.ts";
 import type { DatabaseChecks } from "./manifest.ts";
 import type { SuspicionCode } from "./seal.ts";
 
@@ -83,11 +85,28 @@ export function suspicionsOf(
   return found;
 }
 
+/** A snapshot with holes in its files is stored for what it has; of each source they count as one suspicion. */
+export function suspicionsOfFiles(unreadable: readonly Unreadable[]): DetailedSuspicion[] {
+  return [...Map.groupBy(unreadable, ({ source }) => source)].map(([source, holes]) => {
+    const told = holes.slice(0, 3).map(({ reason }) => reason).join("; ");
+    const more = holes.length > 3 ? `; and ${formatCount(holes.length - 3)} more` : "";
+    return { code: "unreadable", source, detail: told + more };
+  });
+}
+
 /** What a person can do about suspicions. */
 export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[]): string {
-  return suspicions.some(({ code }) => code === "integrity")
+  const codes = new Set(suspicions.map(({ code }) => code));
+  const ofFiles = codes.delete("unreadable")
+    ? [
+      'all that could be read is stored; let the user that this runs as read the rest, rename it, or leave it out ("exclude")',
+    ]
+    : [];
+  if (codes.size === 0) return ofFiles.join();
+  const ofDatabases = codes.has("integrity")
     ? "the database is damaged: stop the hub, look at the disk, then get the last good snapshot back " +
       "(`hapi-backup list`, `hapi-backup restore --in-place`); nothing good is displaced until one is good again"
     : "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
       "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";
+  return [ofDatabases, ...ofFiles].join("; of files: ");
 }

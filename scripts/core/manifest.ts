@@ -89,11 +89,12 @@ const manifestSchema = z.strictObject({
     kind: z.enum(["sqlite", "file", "glob", "folder"]),
     path: z.string(),
     secret: z.boolean(),
-    outcome: z.enum(["saved", "absent"]),
+    /** `unreadable` if something of it exists and could not be saved. */
+    outcome: z.enum(["saved", "absent", "unreadable"]),
   })),
   databases: z.array(database),
   files: z.array(file),
-  /** Places that the parent had and this snapshot has not. */
+  /** Places that the parent had and that are gone. */
   removed: z.array(place),
   /** What a person should know: files that changed or vanished while they were read. */
   notes: z.array(z.string()),

@@ -33,12 +33,19 @@ export interface SealedPart {
 
 /** Why a snapshot does not count as good. The detail, which could name tables, is in the manifest. */
 export interface Suspicion {
-  /** `integrity`, `foreign-keys`, `empty`, `rows-lost` or `swapped`. */
+  /** `integrity`, `foreign-keys`, `empty`, `rows-lost`, `swapped` or, of files, `unreadable`. */
   readonly code: SuspicionCode;
   readonly source: string;
 }
 /** Why a snapshot may not count as good. Public, so they name no table and no number. */
-export const SUSPICION_CODES = ["integrity", "foreign-keys", "empty", "rows-lost", "swapped"] as const;
+export const SUSPICION_CODES = [
+  "integrity",
+  "foreign-keys",
+  "empty",
+  "rows-lost",
+  "swapped",
+  "unreadable",
+] as const;
 /** One of them. */
 export type SuspicionCode = typeof SUSPICION_CODES[number];
 

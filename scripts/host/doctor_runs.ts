@@ -50,7 +50,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
         name: `${set.set}: newest snapshot`,
         state: "fail" as const,
         detail: `${set.suspect} is suspect${last?.suspicions ? `: ${last.suspicions.join("; ")}` : ""}`,
-        remedy: "look at the source; if the loss is intended: hapi-backup backup --accept",
+        remedy: "look at the source; if rows were removed on purpose: hapi-backup backup --accept",
         kind: "source" as const,
       }]
       : [],

@@ -67,7 +67,7 @@ function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
       topic: `suspect ${set.set}`,
       kind: "suspect",
       text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
-      hint: "look at the source; if the loss is intended: hapi-backup backup --accept",
+      hint: "look at the source; if rows were removed on purpose: hapi-backup backup --accept",
     });
   }
   if (set.stale) {

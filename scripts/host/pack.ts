@@ -18,13 +18,14 @@ import {
   type RememberedFile,
   type RememberedFiles,
   removedPlaces,
+  type Unreadable,
 } from "../core/file_index.ts";
+import { reasonOf } from "../core/errors.ts";
 import { isSameMark, markOf } from "../core/file_mark.ts";
 import type { SavedFile } from "../core/manifest.ts";
 import type { Place } from "../core/place.ts";
 import { isMissing } from "./fs.ts";
 import type { Host, Stat } from "./host.ts";
-import { unreadable } from "./sources.ts";
 
 /** Files up to this size are read whole, so that one that changes can be read again (bytes). */
 const WHOLE_BYTES_MAX = 8 * 1024 * 1024;
@@ -47,6 +48,8 @@ export interface Packed {
   readonly removed: readonly Place[];
   /** What a person should know: files that changed or vanished while they were read. */
   readonly notes: readonly string[];
+  /** Files that exist and could not be read; they are not among `files`. */
+  readonly unreadable: readonly Unreadable[];
 }
 
 /**
@@ -54,7 +57,7 @@ export interface Packed {
  *
  * @param sink Takes the tar's bytes, and owns each chunk. Without new content there is no tar, and it is not called.
  * @param progress Called with the bytes read so far and their total.
- * @throws {BackupError} (source) If a file that exists cannot be read. What the sink throws is passed on.
+ * @throws What the sink throws.
  */
 export async function packFiles(
   host: Host,
@@ -78,11 +81,16 @@ export async function packFiles(
   let done = 0;
   const files: SavedFile[] = [];
   const remembered: Record<Place, RememberedFile> = {};
+  const unreadable: Unreadable[] = [];
   try {
     for (const planned of plan.files) {
       host.checkpoint();
       const packed = await packFile(packing, planned);
       if (!packed) continue;
+      if ("reason" in packed) {
+        unreadable.push(packed);
+        continue;
+      }
       files.push(packed.saved);
       if (packed.remembered) remembered[packed.saved.place] = packed.remembered;
     }
@@ -92,6 +100,7 @@ export async function packFiles(
       remembered: { version: 1, snapshot: plan.id, files: remembered },
       removed: removedPlaces(plan.previous, files),
       notes: packing.notes,
+      unreadable,
     };
   } catch (error) {
     await tar.abandon(error);
@@ -118,7 +127,7 @@ interface PackedFile {
 async function packFile(
   packing: Packing,
   { found, unchanged }: PlannedFile,
-): Promise<PackedFile | undefined> {
+): Promise<PackedFile | Unreadable | undefined> {
   const { source, place, type, stat } = found;
   if (type !== "file") {
     const { mode, mtimeMs } = stat;
@@ -130,16 +139,27 @@ async function packFile(
     return { saved: savedFile(found, stat, stat.bytes, sha256, stored), remembered };
   }
   const readMs = packing.host.now().getTime();
-  using file = openFound(packing, found);
-  if (!file) return undefined;
-  const read = file.stat().bytes <= WHOLE_BYTES_MAX
-    ? await packWhole(packing, found, file)
-    : await packStreamed(packing, found, file);
+  let read: ReadFile;
+  try {
+    using file = openFound(packing, found);
+    if (!file) return undefined;
+    read = file.stat().bytes <= WHOLE_BYTES_MAX
+      ? await packWhole(packing, found, file)
+      : await packStreamed(packing, found, file);
+  } catch (error) {
+    if (!(error instanceof ReadError)) throw error;
+    return { source, path: found.path, reason: error.message };
+  }
   if (read.changed) {
     packing.notes.push(`${place} changed while it was read; what was read is saved`);
     return { saved: read.saved };
   }
   return { saved: read.saved, remembered: { ...markOf(read.stat), readMs } };
+}
+
+/** A file that exists cannot be read. */
+class ReadError extends Error {
+  override readonly name = "ReadError";
 }
 
 /** A file being read; errors name it. */
@@ -155,7 +175,8 @@ function openFound({ host: { fs }, notes }: Packing, found: FoundFile): SourceFi
     try {
       return read();
     } catch (error) {
-      throw isMissing(error) ? error : unreadable(path, error);
+      if (isMissing(error)) throw error;
+      throw new ReadError(`Cannot read ${JSON.stringify(path)}: ${reasonOf(error)}`);
     }
   };
   try {
@@ -215,6 +236,7 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
   if (known.hasSize(before.bytes)) {
     const read = new ExactReader(file, before.bytes, packing.host.checkpoint);
     for (const _ of read.chunks()) { /* Only hashed. */ }
+    if (read.failed) throw read.failed;
     const sha256 = read.digest();
     const stored = known.find(sha256, before.bytes);
     const after = file.stat();
@@ -227,6 +249,7 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
   }
   const read = new ExactReader(file, before.bytes, (bytes) => advance(bytes));
   await tar.add(found.place, before, before.bytes, read.chunks());
+  if (read.failed) throw read.failed;
   const sha256 = read.digest();
   const stored = { snapshot: plan.id, member: found.place };
   known.add(sha256, before.bytes, stored);
@@ -245,10 +268,12 @@ function savedFile(
   return { source, place, type: "file", mode, mtimeMs, bytes, sha256, stored };
 }
 
-/** Reads exactly so many bytes of a file, whatever happens to it: cut, or filled with zeros. */
+/** Gives exactly so many bytes of a file, whatever happens to it: cut, or filled with zeros. */
 class ExactReader {
   /** Whether the file ended too early. */
   short = false;
+  /** Why it could not be read to its end: the tar's member, once begun, is filled with zeros and stands for nothing. */
+  failed: ReadError | undefined;
   readonly #hash = createHash("sha256");
 
   constructor(
@@ -260,11 +285,21 @@ class ExactReader {
   *chunks(): Generator<Uint8Array> {
     for (let position = 0; position < this.bytes;) {
       const chunk = new Uint8Array(Math.min(CHUNK_BYTES, this.bytes - position));
-      if (this.file.readAt(chunk, position) < chunk.length) this.short = true;
+      if (!this.failed && this.#read(chunk, position) < chunk.length) this.short = true;
       this.#hash.update(chunk);
       position += chunk.length;
       this.onRead(chunk.length);
       yield chunk;
+    }
+  }
+
+  #read(chunk: Uint8Array, position: number): number {
+    try {
+      return this.file.readAt(chunk, position);
+    } catch (error) {
+      if (!(error instanceof ReadError)) throw error;
+      this.failed = error;
+      return 0;
     }
   }
 

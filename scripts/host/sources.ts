@@ -2,7 +2,7 @@
  * Finds what the sources that are not databases name: files, patterns and folders.
  *
  * Invariants: a path that the operator named is followed if it is a link, any other link is kept as a link;
- * whatever exists is found, noted, or an error that says why it cannot be saved. The order is the same every time.
+ * whatever exists is found, noted, or told as unreadable. The order is the same every time.
  *
  * @module
  */
@@ -10,7 +10,7 @@
 import picomatch from "picomatch";
 import type { Source } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import type { FoundFile } from "../core/file_index.ts";
+import type { FoundFile, Unreadable } from "../core/file_index.ts";
 import { isWild, literalName, parentOf } from "../core/paths.ts";
 import { type Place, placeOf } from "../core/place.ts";
 import { shellQuote } from "../core/shell.ts";
@@ -25,6 +25,8 @@ export interface Found {
   readonly found: readonly FoundFile[];
   /** What a person should know: sockets that were skipped, files that vanished meanwhile. */
   readonly notes: readonly string[];
+  /** What exists and cannot be saved: the rest is, and the snapshot does not count as good. */
+  readonly unreadable: readonly Unreadable[];
   /** Whether there was nothing at all. */
   readonly absent: boolean;
 }
@@ -36,6 +38,7 @@ interface Search {
   readonly home: string;
   readonly found: Map<Place, FoundFile>;
   readonly notes: string[];
+  readonly unreadable: Map<string, Unreadable>;
   /** Whether a path inside the folder, relative to it, is left out. */
   readonly isExcluded: (path: string, name: string) => boolean;
   /** Paths that a folder listed twice. */
@@ -54,26 +57,36 @@ interface Search {
  * inside the folder. There a leading dot is a character like any other.
  *
  * @param own Folders that are left out with a note: a store that saved itself would double with every full.
- * @throws {BackupError} (source) If a required source is absent, something cannot be read, or a name cannot be
- * written down. (config) If a pattern is not one.
+ * @throws {BackupError} (source) If a required source is absent. (config) If a pattern is not one.
  */
 export function findFiles(fs: Fs, source: FileSource, home: string, own: readonly Stat[] = []): Found {
   const found = new Map<Place, FoundFile>();
   const notes: string[] = [];
   const isExcluded = source.kind === "folder" ? excluder(source.exclude) : () => false;
-  const search: Search = { fs, source, home, found, notes, isExcluded, doubled: new Set(), own };
+  const unreadable: Search["unreadable"] = new Map();
+  const search: Search = { fs, source, home, found, notes, unreadable, isExcluded, doubled: new Set(), own };
 
   if (source.kind === "glob") findMatches(search);
-  else findNamed(search);
+  else attempt(search, source.path, () => findNamed(search));
 
-  const absent = found.size === 0;
+  const absent = found.size === 0 && unreadable.size === 0;
   if (absent && source.required) {
     throw new BackupError(
       `Cannot save source ${source.name}: there is nothing at ${quote(source.path)}`,
       { kind: "source", hint: `correct its "path", or set "required" to false` },
     );
   }
-  return { found: [...found.values()], notes, absent };
+  return { found: [...found.values()], notes, unreadable: [...unreadable.values()], absent };
+}
+
+/** Looks at what is at `path`, and goes on past what cannot be read there. */
+function attempt({ source, unreadable }: Search, path: string, lookAt: () => void): void {
+  try {
+    lookAt();
+  } catch (error) {
+    if (!(error instanceof BackupError) || error.kind !== "source") throw error;
+    unreadable.set(path, { source: source.name, path, reason: error.message });
+  }
 }
 
 /** Finds the very path of a `file` or `folder` source. */
@@ -111,10 +124,12 @@ function walk(search: Search, path: string, inside: string): void {
   for (const { name } of namesIn(search, path)) {
     if (search.isExcluded(inside + name, name)) continue;
     const below = join(path, name);
-    const stat = statOf(search, below);
-    if (!stat || isOwn(search, below, stat)) continue;
-    add(search, below, stat, false);
-    if (stat.type === "folder") walk(search, below, `${inside}${name}/`);
+    attempt(search, below, () => {
+      const stat = statOf(search, below);
+      if (!stat || isOwn(search, below, stat)) return;
+      add(search, below, stat, false);
+      if (stat.type === "folder") walk(search, below, `${inside}${name}/`);
+    });
   }
 }
 
@@ -146,14 +161,14 @@ function findMatches(search: Search): void {
     const named = steps.findIndex((step) => step.kind !== "name");
     const literal = named === -1 ? steps : steps.slice(0, named);
     const start = "/" + literal.map((step) => step.kind === "name" ? step.name : "").join("/");
-    if (named === -1) {
-      const stat = look(() => lstatIfThere(search.fs, start), start);
-      if (stat) take(search, start, stat, false);
-      continue;
-    }
-    if (isFolder(search.fs, start)) {
-      match(search, start, steps.slice(named), steps.some((step) => step.kind === "folders"), new Set());
-    }
+    attempt(search, start, () => {
+      if (named === -1) {
+        const stat = look(() => lstatIfThere(search.fs, start), start);
+        if (stat) take(search, start, stat, false);
+      } else if (isFolder(search.fs, start)) {
+        match(search, start, steps.slice(named), steps.some((step) => step.kind === "folders"), new Set());
+      }
+    });
   }
 }
 
@@ -183,16 +198,18 @@ function match(
     if (step.kind === "pattern" && !step.matches(name)) continue;
     if (step.kind === "folders" && name.startsWith(".")) continue;
     const path = join(folder, name);
-    const stat = step.kind === "name"
-      ? look(() => lstatIfThere(search.fs, path), path)
-      : statOf(search, path);
-    if (!stat || isOwn(search, path, stat)) continue;
-    if (step.kind === "folders") {
-      if (rest.length === 0) take(search, path, stat, true);
-      if (stat.type === "folder") match(search, path, steps, deep, done);
-    } else if (rest.length === 0) take(search, path, stat, deep);
-    else if (stat.type === "folder") match(search, path, rest, deep, done);
-    else if (stat.type === "link") search.notes.push(`${path} is a link and was not followed`);
+    attempt(search, path, () => {
+      const stat = step.kind === "name"
+        ? look(() => lstatIfThere(search.fs, path), path)
+        : statOf(search, path);
+      if (!stat || isOwn(search, path, stat)) return;
+      if (step.kind === "folders") {
+        if (rest.length === 0) take(search, path, stat, true);
+        if (stat.type === "folder") match(search, path, steps, deep, done);
+      } else if (rest.length === 0) take(search, path, stat, deep);
+      else if (stat.type === "folder") match(search, path, rest, deep, done);
+      else if (stat.type === "link") search.notes.push(`${path} is a link and was not followed`);
+    });
   }
 }
 
@@ -267,14 +284,12 @@ function statOf(search: Search, path: string): Stat | undefined {
   const stat = look(() => lstatIfThere(search.fs, path), path);
   // Deno shows a byte that is not UTF-8 as U+FFFD, and under that name nothing is found, or another file.
   if (path.includes("\uFFFD") && (!stat || search.doubled.has(path))) {
-    throw new BackupError(`Cannot save ${quote(path)}: its name is not UTF-8`, {
-      kind: "source",
-      hint:
-        `\`ls -b ${
-          shellQuote(parentOf(path))
-        }\` shows its bytes: rename it, or leave it out (the "exclude" of a ` +
-        "folder takes * in place of them)",
-    });
+    throw new BackupError(
+      `Cannot save ${quote(path)}: its name is not UTF-8 (\`ls -b ${
+        shellQuote(parentOf(path))
+      }\` shows its bytes)`,
+      { kind: "source", hint: `rename it, or leave it out: "exclude" takes * in place of those bytes` },
+    );
   }
   if (!stat) search.notes.push(`${path} vanished while its folder was read`);
   return stat;
@@ -312,7 +327,7 @@ function look<Result>(read: () => Result, path: string, search?: Search): Result
 }
 
 /** An error for what exists and cannot be read: skipping it would be a backup with a hole. */
-export function unreadable(path: string, error: unknown): BackupError {
+function unreadable(path: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;
   return new BackupError(`Cannot read ${quote(path)}: ${reasonOf(error)}`, {
     kind: "source",

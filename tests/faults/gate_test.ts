@@ -1,6 +1,7 @@
 /**
  * Bad sources: a database that is damaged, cut, swapped, emptied or shrunk is stored, suspect, and never good; the
- * next one clears that only by being good, and until then a restore takes the last good one.
+ * next one clears that only by being good, and until then a restore takes the last good one. So is a file that cannot
+ * be read.
  */
 
 import assert from "node:assert/strict";
@@ -10,6 +11,8 @@ import type { SetName } from "../../scripts/core/names.ts";
 import type { SuspicionCode } from "../../scripts/core/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/select.ts";
 import type { EncryptReport } from "../../scripts/core/reports.ts";
+import { setFolder } from "../../scripts/core/state_paths.ts";
+import { readMemory } from "../../scripts/host/memory.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { generateHubDatabase } from "../bench/generate.ts";
@@ -203,4 +206,49 @@ Deno.test("the command line stores what is suspect, exits 3, and says what to do
   assert.equal(cut.code, 3, cut.stderr);
   assert.match(cut.stderr, /Cannot count this snapshot as good: .*the file was cut: it has 20480 bytes/);
   assert.ok(cut.stderr.includes(gateHint([{ code: "integrity" }])), cut.stderr);
+});
+
+Deno.test("a file that cannot be saved costs neither the database nor the other files", async () => {
+  using home = await makeHubHome();
+  home.write(".hapi/hub.env", "KEY=1");
+  home.write(".hapi/scratchlist-attachments/old", "old");
+  await home.backup();
+  const good = latestGood(home);
+  home.sql("DELETE FROM messages WHERE rowid = 1");
+  home.write(".hapi/scratchlist-attachments/new", "new");
+  const made = await new Deno.Command("bash", {
+    args: ["-c", `cd .hapi && touch scratchlist-attachments/$'bad\\xff' && rm hub.env && mkfifo hub.env`],
+    cwd: home.home,
+  }).output();
+  assert.ok(made.success);
+  const suspect = await home.cli(["backup"]);
+  assert.equal(suspect.code, 3, suspect.stderr);
+  assert.match(
+    suspect.stdout,
+    /SUSPECT scratchlist-attachments: Cannot save .*bad\uFFFD": its name is not UTF-8/,
+  );
+  assert.match(
+    suspect.stdout,
+    /SUSPECT hub\.env: Cannot save ".*hub\.env" as a file: it is a socket, pipe or device/,
+  );
+  assert.ok(suspect.stderr.includes(gateHint([{ code: "unreadable" }])), suspect.stderr);
+  assert.equal(latestGood(home), good);
+
+  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+  assert.deepEqual(manifest.removed, [], "what cannot be read is not gone");
+  const outcomes = Object.fromEntries(manifest.sources.map(({ name, outcome }) => [name, outcome]));
+  const { "hub.env": secret, "hapi.db": database, "scratchlist-attachments": attachments } = outcomes;
+  assert.deepEqual([secret, database, attachments], ["unreadable", "saved", "unreadable"]);
+  const root = `${home.dir}/restored`;
+  await restore(await home.opening(), manifest.id, root);
+  using db = new DatabaseSync(`${root}/home/.hapi/hapi.db`, { readOnly: true });
+  assert.equal(db.prepare("SELECT count(*) AS rows FROM messages").get()!.rows, 599);
+  for (const name of ["old", "new"]) {
+    assert.equal(Deno.readTextFileSync(`${root}/home/.hapi/scratchlist-attachments/${name}`), name);
+  }
+
+  await new Deno.Command("bash", { args: ["-c", "rm .hapi/*/bad* .hapi/hub.env"], cwd: home.home }).output();
+  const next = await home.cli(["backup"]);
+  assert.equal(next.code, 4, `not off this machine, but good: ${next.stderr}`);
+  assert.notEqual(latestGood(home), good);
 });
