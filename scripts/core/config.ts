@@ -35,7 +35,8 @@ const globs = z.array(z.string().min(1)).default([]).describe(
 );
 
 const source = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("sqlite"), path, name, required }),
+  // A database that is gone is what a backup is for: its absence passes only where that is said.
+  z.strictObject({ kind: z.literal("sqlite"), path, name, required: required.default(true) }),
   z.strictObject({ kind: z.literal("file"), path, name, required, secret }),
   z.strictObject({ kind: z.literal("glob"), path, name, required, secret }),
   z.strictObject({ kind: z.literal("folder"), path, name, required, secret, exclude: globs }),
@@ -461,7 +462,7 @@ function defaultSets(hapiHome: string, dbPath: string | undefined): Record<strin
   return {
     state: set.parse({
       sources: [
-        { kind: "sqlite", path: dbPath || `${hapiHome}/hapi.db`, required: true },
+        { kind: "sqlite", path: dbPath || `${hapiHome}/hapi.db` },
         ...["hub.env", "settings.json", "jwt-secret.json", "owner-id.json"].map(secretFile),
         { kind: "folder", path: `${hapiHome}/scratchlist-attachments` },
         { kind: "file", path: "~/.config/hapi/driver-manifest.yaml" },
