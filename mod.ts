@@ -373,19 +373,41 @@ function printText({ terminal, json }: VerbContext, text: string): void {
   terminal.print(json ? JSON.stringify({ ok: true, text }) : text);
 }
 
-/** Takes a snapshot of each set and ships them. @throws {BackupError} If one is suspect, or not off this machine. */
+/**
+ * Takes a snapshot of each set and ships them, and what waited: one that fails costs neither the others nor the
+ * shipping. @throws {BackupError} If one failed, is suspect, or is not off this machine.
+ */
 async function backUp(context: VerbContext, config: Config, sets: readonly SetName[]): Promise<void> {
   const ships = context.options.ship !== false;
   // Where there is no network, `ship` tells what is logged here.
   await using _telling = ships ? telling(context, config) : undefined;
   const reports: EncryptReport[] = [];
+  const failures: BackupError[] = [];
+  const unlessItFails = async <Result>(work: () => Promise<Result>): Promise<Result | undefined> => {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
+      failures.push(error);
+      return undefined;
+    }
+  };
   for (const set of sets) {
-    reports.push(await loggedSnapshot(context, config, set));
-    if (!context.json) context.terminal.result(describeSnapshot(reports.at(-1)!));
+    const report = await unlessItFails(() => loggedSnapshot(context, config, set));
+    if (!report) continue;
+    reports.push(report);
+    if (!context.json) context.terminal.result(describeSnapshot(report));
   }
-  const shipped = ships ? await shipAll(context, config) : undefined;
+  const shipped = ships ? await unlessItFails(() => shipAll(context, config)) : undefined;
   if (shipped && !context.json) context.terminal.result(describeShip(shipped));
-  const error = suspectError(reports) ?? (shipped && unshippedError(shipped));
+  const [error, ...others] = [
+    ...failures,
+    suspectError(reports),
+    shipped && unshippedError(shipped),
+  ].filter((error) => error !== undefined);
+  for (const { message, hint } of others) {
+    context.terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
+  }
   if (context.json) {
     context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports, ship: shipped }));
   }

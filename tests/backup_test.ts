@@ -254,3 +254,29 @@ Deno.test("a -wal that may not be read is a source that cannot be read", async (
   assert.equal(ran.code, 3, ran.stderr);
   assert.match(ran.stderr, /^error: Cannot back up database .*hapi\.db: .*\nhint: .*-wal/m);
 });
+
+Deno.test("a set that fails costs neither the others nor the shipping, and every failure is told", async () => {
+  using home = await makeHome();
+  const disk = `${home.dir}/disk`;
+  Deno.mkdirSync(disk);
+  home.write("voice/a.wav", "a");
+  home.configure({
+    sets: {
+      state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] },
+      voice: { sources: [{ kind: "folder", path: "~/voice" }] },
+    },
+    destinations: [{ name: "disk", kind: "folder", path: disk }],
+  });
+  const waiting = await home.cli(["backup", "--no-ship"]);
+  assert.equal(waiting.code, 0, waiting.stderr);
+  Deno.renameSync(home.database, `${home.database}.away`);
+
+  const ran = await home.cli(["backup", "--set", "all", "--json"]);
+  assert.equal(ran.code, 3, ran.stderr);
+  const told = JSON.parse(ran.stdout);
+  assert.match(told.error.message, /^Cannot back up database .*hapi\.db: there is no such file$/);
+  assert.deepEqual(told.snapshots.map(({ set }: { set: string }) => set), ["voice"]);
+  assert.equal(told.ship.destinations[0].shipped.length, 2);
+  for (const set of ["state", "voice"]) assert.equal([...Deno.readDirSync(`${disk}/home/${set}`)].length, 1);
+  assert.match(ran.stderr, /"Cannot call it off this machine: disk is on this machine's own disk/);
+});
