@@ -12,7 +12,7 @@ import { STORAGE_USER } from "./scripts/core/authorize.ts";
 import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
 import { defined } from "./scripts/core/defined.ts";
-import { BackupError, outcome } from "./scripts/core/errors.ts";
+import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { untoldError } from "./scripts/core/notices.ts";
@@ -24,6 +24,7 @@ import {
   encryptPermissions,
   keysPermissions,
   listPermissions,
+  prunePermissions,
   reportPermissions,
   restorePermissions,
   setupPermissions,
@@ -471,6 +472,23 @@ async function snapshotAndEncrypt(
   }
 }
 
+/** The same, and where the disk is full once more, if old snapshots could be let go of. */
+async function makingRoom(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
+  try {
+    return await snapshotAndEncrypt(context, config, set);
+  } catch (error) {
+    if (!(error instanceof BackupError) || error.kind !== "disk") throw error;
+    const permissions = prunePermissions(config);
+    const hasRoom = await runStep<boolean>(script("prune"), { config, set }, permissions, context.terminal)
+      .catch((problem) => {
+        context.terminal.warn(`old snapshots stay in the local store: ${reasonOf(problem)}`);
+        return false;
+      });
+    if (!hasRoom) throw error;
+    return await snapshotAndEncrypt(context, config, set);
+  }
+}
+
 function checkStep({ terminal }: VerbContext, config: Config, set: SetName): Promise<StagedChecks> {
   return runStep<StagedChecks>(script("check"), { config, set }, checkPermissions(config, set), terminal);
 }
@@ -481,7 +499,7 @@ function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Pro
     context.host,
     config,
     { verb: "backup", set },
-    () => locked(context, config, set, () => snapshotAndEncrypt(context, config, set)),
+    () => locked(context, config, set, () => makingRoom(context, config, set)),
     factsOf,
   );
 }

@@ -207,7 +207,7 @@ Deno.test(
         assertError(
           await home.cli(["backup", "--no-ship"]),
           1,
-          /: (the disk is full|\d+ bytes are free)/,
+          /: (the disk is full|\S+ MB are free)/,
           /free some space/,
         );
         const left = (await filesBelow(disk)).map(([path]) => path)
@@ -219,7 +219,7 @@ Deno.test(
       assertError(
         await home.cli(["backup", "--no-ship"]),
         1,
-        /bytes are free and \d+ must be/,
+        / are free and 1\.13 PB must be/,
         /limits\.freeBytesMin/,
       );
     } finally {
@@ -242,6 +242,40 @@ Deno.test(
     } finally {
       await output("umount", [disk]);
     }
+  },
+);
+
+Deno.test(
+  "a run that finds the disk full lets go of old snapshots that are shipped",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 750)
+    INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
+    const store = `${home.home}/small disk`;
+    const disk = `${home.dir}/disk`;
+    using mounts = new DisposableStack();
+    for (const [folder, size] of [[store, "3m"], [disk, "30m"]] as const) {
+      Deno.mkdirSync(folder);
+      await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", folder]);
+      mounts.defer(() => assert.ok(new Deno.Command("umount", { args: [folder] }).outputSync().success));
+    }
+    const configure = (localKeepDays: number) =>
+      home.configure({ store, localKeepDays, destinations: [{ name: "disk", kind: "folder", path: disk }] });
+    const full = () => home.cli(["backup", "--full"]);
+    const local = async () => (await filesBelow(store)).filter(([path]) => path.startsWith("home/state/"));
+
+    configure(1);
+    for (let shipped = 0; shipped < 2; shipped++) assert.equal((await full()).code, 0);
+    const before = await local();
+    assertError(await full(), 1, /the disk is full/, /free some space/);
+    assert.deepEqual(await local(), before);
+
+    configure(0);
+    const ran = await full();
+    assert.equal(ran.code, 0, ran.stderr);
+    assert.match(ran.stderr, /for want of room, 1 old snapshot of set state went first/);
+    assert.equal([...Deno.readDirSync(`${disk}/home/state`)].length, 3);
   },
 );
 

@@ -93,6 +93,12 @@ export function encryptPermissions(
   };
 }
 
+/** What lets go of old snapshots: the set's folder in the store, and what was shipped. */
+export function prunePermissions(config: Config): StepPermissions {
+  const store = `${config.store}/${config.hub}`;
+  return { read: [shipFolder(config.stateFolder), store], write: [store] };
+}
+
 /** The path that a source's files lie under: of a pattern, the folders before its first wildcard. */
 export function readableRoot(source: Source): string {
   if (source.kind !== "glob") return source.path;

@@ -6,19 +6,19 @@
 
 import { prunable } from "../core/chain.ts";
 import type { Config } from "../core/config.ts";
-import type { SetName } from "../core/names.ts";
+import type { SetName, SnapshotId } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
 import { diskError, makeFolderDurably, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { confirmedIds } from "./ship_records.ts";
 import { INCOMING_PREFIX, isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";
 
-/** Makes the folder if need be, and removes what a run that did not finish left there. */
-export function prepareStore(fs: Fs, { folder }: StoredSet): void {
+/** Makes the folder if need be, and removes what a run that did not finish left there. @returns Whether there was any. */
+export function prepareStore(fs: Fs, { folder }: StoredSet): boolean {
   makeFolderDurably(fs, folder, 0o750);
-  for (const { name } of fs.readDir(folder)) {
-    if (name.startsWith(INCOMING_PREFIX)) removeIfThere(fs, `${folder}/${name}`);
-  }
+  const left = fs.readDir(folder).filter(({ name }) => name.startsWith(INCOMING_PREFIX));
+  for (const { name } of left) removeIfThere(fs, `${folder}/${name}`);
+  return left.length > 0;
 }
 
 /** Makes the snapshot that is whole in `incoming` appear under its name, in one rename. */
@@ -35,15 +35,19 @@ export function publish(fs: Fs, incoming: string, final: string): void {
 /**
  * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
  * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
+ *
+ * @returns Which.
  */
-export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): void {
+export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): SnapshotId[] {
   const confirmed = confirmedIds(host, config, set);
-  if (confirmed.size === 0) return;
+  if (confirmed.size === 0) return [];
   const seals = snapshotIds(host.fs, stored).map((id) => readSnapshot(host.fs, stored, id)).filter(isSealed)
     .map(({ sealed }) => sealed.seal);
-  for (const id of prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse()) {
+  const ids = prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse();
+  for (const id of ids) {
     const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
     host.fs.rename(`${stored.folder}/${id}`, removing);
     removeIfThere(host.fs, removing);
   }
+  return ids;
 }

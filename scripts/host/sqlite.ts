@@ -13,6 +13,7 @@ import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import { markOf } from "../core/file_mark.ts";
+import { formatBytes } from "../core/format.ts";
 import type { DatabaseChecks } from "../core/manifest.ts";
 import { parentOf } from "../core/paths.ts";
 import {
@@ -266,10 +267,15 @@ async function copyLive(
 
 /** The error for a disk that a run would fill. */
 export function notEnoughSpace(folder: string, free: number, needed: number): BackupError {
-  return new BackupError(`Cannot go on in ${folder}: ${free} bytes are free and ${needed} must be`, {
-    kind: "disk",
-    hint: "free some space there, or lower limits.freeBytesMin",
-  });
+  return new BackupError(
+    `Cannot go on in ${folder}: ${formatBytes(free)} are free and ${formatBytes(needed)} must be`,
+    {
+      kind: "disk",
+      hint:
+        `free some space there, or move "store" and "stateFolder"; a lower localKeepDays lets go of what is ` +
+        "shipped, and limits.freeBytesMin says what must stay free",
+    },
+  );
 }
 
 function openForReading(path: string, busyMs = BUSY_MS): DatabaseSync {
