@@ -11,6 +11,7 @@ import {
   listPermissions,
   lookPermissions,
   notifyPermissions,
+  prunePermissions,
   reportPermissions,
   restorePermissions,
   sessionPermissions,
@@ -131,6 +132,10 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         `write ${own}/state`,
         "write /op/store/home/state",
       ],
+    },
+    prune: {
+      permissions: prunePermissions(config),
+      can: [`read ${own}/ship/x`, "read /op/store/home/state", "write /op/store/home/state"],
     },
     ship: {
       permissions: shipPermissions(config),
