@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type Config, parseConfig } from "../scripts/core/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { hostOf, parseAddress } from "../scripts/core/notices.ts";
+import { dueNotices, hostOf, parseAddress } from "../scripts/core/notices.ts";
 import { notifyPermissions } from "../scripts/core/permissions.ts";
 import { tellable, withoutSecrets } from "../scripts/core/run_record.ts";
 import { appendProof } from "../scripts/host/proof_log.ts";
@@ -524,4 +524,21 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
     "a:80",
     "[::1]:8",
   ]);
+});
+
+Deno.test("several problems of one topic are told once, and again when one is added", () => {
+  const [notifier] = makeHub([{ kind: "webhook", url: "http://localhost:1/" }]).config.notify;
+  const now = new Date("2026-11-25T12:00:00Z");
+  const view = (...texts: string[]) => ({
+    hub: "home",
+    problems: texts.map((text) => ({ topic: "storage far state", kind: "integrity" as const, text })),
+    digest: [],
+  });
+  const first = dueNotices(view("a is damaged", "b needs a"), notifier!, undefined, now);
+  assert.equal(first.due.length, 1);
+  assert.deepEqual(dueNotices(view("a is damaged", "b needs a"), notifier!, first.told, now).due, []);
+  assert.equal(
+    dueNotices(view("a is damaged", "b needs a", "c is gone"), notifier!, first.told, now).due.length,
+    1,
+  );
 });

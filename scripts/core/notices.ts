@@ -102,14 +102,20 @@ export function dueNotices(
     }
   };
 
-  const news = view.problems.filter((problem) => {
-    const before = state.problems[problem.topic];
-    return !before || before.mark !== markOf(problem) ||
+  // Several problems may share a topic, such as what a storage host says of one set.
+  const marks = new Map(
+    [...Map.groupBy(view.problems, ({ topic }) => topic)].map(([topic, problems]) =>
+      [topic, [...new Set(problems.map(markOf))].sort().join("; ").slice(0, 1000)] as const
+    ),
+  );
+  const news = view.problems.filter(({ topic }) => {
+    const before = state.problems[topic];
+    return !before || before.mark !== marks.get(topic) ||
       isOver(before.at, notifier.remindHours * HOUR_MS, now);
   });
   if (news.length > 0) {
     const problems = Object.fromEntries(
-      view.problems.map((problem) => [problem.topic, { mark: markOf(problem), at }]),
+      [...marks].map(([topic, mark]) => [topic, { mark, at }]),
     );
     const gone = Object.entries(state.problems).filter(([topic]) => !(topic in problems));
     const event = news.every(({ kind }) => kind === "suspect") ? "suspect" : "failure";
