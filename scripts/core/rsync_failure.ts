@@ -76,7 +76,7 @@ function causeInKeys(access: RsyncAccess, user: string, host: string, stderr: st
       "make sure that it is there, is a private key without a passphrase, belongs to this user and has mode 0600",
     );
   }
-  if (/Permission denied \(|Too many authentication failures/.test(stderr)) {
+  if (/Permission denied \((?!\d)|Too many authentication failures/.test(stderr)) {
     return cause(
       `${user} on ${at} does not accept key ${identityFile}`,
       `add ${identityFile}.pub to that user's authorized_keys ` +

@@ -145,6 +145,8 @@ export function writeFileDurably(fs: Fs, path: string, content: string | Uint8Ar
       file.write(bytes);
       file.sync();
     }
+    // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too.
+    if ((mode & 0o077) !== 0) fs.chmod(beside, mode);
     fs.rename(beside, path);
   } catch (error) {
     try {

@@ -69,7 +69,7 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
     systemctl daemon-reload
     systemd-tmpfiles --create ${lab.folder}/units/hapi-backup-storage.conf
     for verb in ${VERBS.join(" ")}; do systemctl start hapi-backup-$verb.service; echo "$verb: $?"; done
-    stat -c '%U %n' /var/lib/store/home/.receipt.json
+    stat -c '%U %a %n' /var/lib/store/home/.receipt.json /var/lib/metrics/hapi.prom
     grep -q ^hapi_backup_ /var/lib/metrics/hapi.prom && echo measured
     for verb in ${VERBS.join(" ")}; do systemctl start probe-$verb.service; done
     echo x >> $(echo /var/lib/store/home/state/*/hapi.db.full.zst.age)
@@ -83,7 +83,9 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
       `${out}\n${await lab.log(`hapi-backup-${verb}.service`)}`,
     );
   }
-  assert.match(out, /^hapi-backup-storage \/var\/lib\/store\/home\/\.receipt\.json$/m);
+  // The hub's user reads the one, node_exporter the other.
+  assert.match(out, /^hapi-backup-storage 644 \/var\/lib\/store\/home\/\.receipt\.json$/m);
+  assert.match(out, /^hapi-backup-storage 644 \/var\/lib\/metrics\/hapi\.prom$/m);
   assert.match(out, /^measured$/m);
   const can = async (verb: string) =>
     (await lab.log(`probe-${verb}.service`)).trim().split("\n").map((line) => line.replace("can ", ""));
