@@ -38,11 +38,43 @@ export interface SystemdJob {
   readonly json: boolean;
 }
 
+/** systemd leaves out, or refuses to enable, what has no type, and takes a space for the beginning of another. */
+const UNIT_NAME = /^[\w:.@%\\-]+\.(service|target|socket|timer|path|mount|automount|scope|slice)$/;
+
 /** Makes the units. @throws {BackupError} (usage, config) If an option or the configuration does not fit in a unit. */
 export async function systemd(
   host: Pick<Host, "fs" | "run" | "report">,
   job: SystemdJob,
 ): Promise<UnitFiles> {
+  if (job.scope === "user" && !job.config) {
+    throw new BackupError(
+      "Cannot make the storage host's units for --user: they need another user's rights",
+      {
+        kind: "usage",
+        hint: "hapi-backup systemd --system --storage --to ./units",
+      },
+    );
+  }
+  if (job.drillStore !== undefined && job.drillIdentity === undefined) {
+    throw new BackupError("Cannot use --drill-store: there is no drill without --drill-identity", {
+      kind: "usage",
+      hint: "name the identity file that the drill opens snapshots with",
+    });
+  }
+  for (const [flag, names] of [["--before", job.before], ["--on-failure", job.onFailure]] as const) {
+    const wrong = names.find((name) => !UNIT_NAME.test(name));
+    if (wrong === undefined) continue;
+    throw new BackupError(`Cannot use ${flag} ${JSON.stringify(wrong)}: it is not the name of a unit`, {
+      kind: "usage",
+      hint: "write it out, such as hapi-hub.service or mail@%n.service",
+    });
+  }
+  if (!/^[^\s:/%]+$/.test(job.user)) {
+    throw new BackupError(`Cannot make units for user ${JSON.stringify(job.user)}: that cannot name a user`, {
+      kind: "usage",
+      hint: "name one with --run-as",
+    });
+  }
   const calendars = new Map(job.calendars.map(parseCalendar));
   const files = await unitsOf(host, job, calendars);
   const timers = [...files.keys()].flatMap((name) => /^hapi-backup-(.*)\.timer$/.exec(name)?.[1] ?? []);
@@ -139,7 +171,10 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
   const conf = names.find((name) => name.endsWith(".conf"))!;
   const folder = /^[\w./-]+$/.test(from) ? from : shellQuote(from);
   return [
-    `${sudo}install -D -m 0644 -t ${units} ${folder}/*.service ${folder}/*.timer`,
+    // They may have been written where they belong: install(1) copies no file onto itself.
+    ...from.endsWith(units.replace("~", "")) ? [] : [
+      `${sudo}install -D -m 0644 -t ${units} ${folder}/*.service ${folder}/*.timer`,
+    ],
     `${sudo}install -D -m 0644 -t ${tmpfiles} ${folder}/${conf}`,
     `${sudo}systemd-tmpfiles${user} --create ${tmpfiles}/${conf}`,
     `${sudo}systemctl${user} daemon-reload`,

@@ -257,6 +257,16 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
     assert.match(noTime.stderr, /^error: Cannot use --calendar state=6 am: systemd knows no such time$/m);
     const inTime = await make("--calendar", "state=*-*-* 05:30:00");
     assert.deepEqual([inTime.code, /^OnCalendar=\*-\*-\* 05:30:00$/m.test(inTime.stdout)], [0, true]);
+    const inPlace = await make("--to", `${home}/.config/systemd/user`);
+    assert.doesNotMatch(inPlace.stdout, /^install .*\.service/m, "install(1) copies no file onto itself");
+    const noDrill = await make("--drill-store", "storage");
+    assert.deepEqual([noDrill.code, /no drill without --drill-identity/.test(noDrill.stderr)], [2, true]);
+    for (const name of ["hapi-hub", "hapi hub.service", "a.service\nExecStartPre=/bin/sh"]) {
+      const { code, stderr } = await make("--before", name);
+      assert.deepEqual([code, /is not the name of a unit/.test(stderr)], [2, true], stderr);
+    }
+    const storage = await make("--storage");
+    assert.deepEqual([storage.code, /need another user's rights/.test(storage.stderr)], [2, true]);
     const typo = await make("--calendar", "stat=daily");
     assert.equal(typo.code, 2);
     assert.match(typo.stderr, /--calendar stat=\.\.\.: there is no timer of that name/);
