@@ -322,7 +322,7 @@ in
             (units.service { kind = "before"; fill = snapshotFill set; command = command cfg.sets.${set}.extraArgs; }))
         ])
         setNames
-      ++ lib.optional hasDestinations (units.service { kind = "ship"; fill = fill { lists = shipping // { credential = shipping.credential ++ tokens; }; }; command = command cfg.ship.extraArgs; })
+      ++ lib.optional hasDestinations (units.service { kind = "ship"; fill = fill { lists = shipping // { credential = shipping.credential ++ tokens; token = tokens; }; }; command = command cfg.ship.extraArgs; })
       ++ lib.optional cfg.verify.enable (units.service {
         kind = "verify";
         fill = verifyFill;

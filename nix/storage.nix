@@ -44,6 +44,8 @@ let
       alarm = units.rows "unit" cfg.onFailure;
       credential = lib.optional (settings ? receiptKeyFile) { name = "receipt-key"; file = toString settings.receiptKeyFile; };
       metrics = lib.optional (cfg.watch.prometheusFile != null) { folder = builtins.dirOf cfg.watch.prometheusFile; };
+      drillLog = units.rows "file" (map (hub: units.bindable hub.settings.drillLogFile)
+        (lib.filter (hub: hub.settings ? drillLogFile) hubs));
       peer = map (hub: { inherit (hub) name user; }) hubs;
     };
   };

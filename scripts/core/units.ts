@@ -141,8 +141,11 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
   };
   if (config.destinations.length > 0) {
     // It tells of every run, for the units that take snapshots have no network.
-    const credential = [...shipping.credential, ...config.notify.flatMap(tokensOf)];
-    add("ship", { texts: {}, lists: { ...shipping, credential } });
+    const token = config.notify.flatMap(tokensOf);
+    add("ship", {
+      texts: {},
+      lists: { ...shipping, credential: [...shipping.credential, ...token], token },
+    });
     addTimer(files, wanted, "ship", undefined, "ship", fill.texts);
   }
   if (drill) {
@@ -181,6 +184,10 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
         ? []
         : [{ name: "receipt-key", file: plain(config.receiptKeyFile, "receiptKeyFile") }],
       metrics: metrics.map((file) => ({ folder: parentOf(file) })),
+      drillLog: rows(
+        "file",
+        [...config.hubs.values()].flatMap(({ drillLogFile }) => drillLogFile ?? []).map(bindable),
+      ),
       peer: [...config.hubs.values()].map(({ name, user }) => ({ name, user })),
     },
   };

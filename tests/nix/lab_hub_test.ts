@@ -166,14 +166,19 @@ Deno.test("units, for real: a ship that fails for good raises the alarm once; th
     systemctl start hapi-backup-state.service; echo "backup: $?"
     said hapi-backup-ship.service '1 snapshot shipped'; ended hapi-backup-ship
     echo "ship: $(systemctl show -p Result --value hapi-backup-ship)"
-    said alarms 'failed: hapi-backup-state'; cat /var/lib/log/alarms`);
-  const [first, second] = out.split("---");
+    said alarms 'failed: hapi-backup-state'; cat /var/lib/log/alarms
+    echo "--- what succeeds does not count, while the timer keeps the unit from being forgotten"
+    systemctl start hapi-backup-ship.timer
+    for i in 1 2 3 4 5; do systemctl start hapi-backup-ship; echo "again: $?"; done`);
+  const [first, second, third] = out.split("---");
   assert.match(first!, /^Result=(exit-code|start-limit-hit)$/m, await lab.log("hapi-backup-ship.service"));
   assert.match(first!, /^NRestarts=3$/m);
   assert.match(second!, /^backup: 1$/m);
   assert.match(second!, /^ship: success$/m);
   assert.equal(second!.match(/failed: hapi-backup-ship/g)?.length, 1);
   assert.match(second!, /failed: hapi-backup-state/);
+  assert.deepEqual(third!.match(/again: \d/g), Array(5).fill("again: 0"), third);
+  assert.match(await lab.log("hapi-backup-ship.service"), /Cannot notify phone: /);
   await verified(far, machine.identityFile);
 });
 

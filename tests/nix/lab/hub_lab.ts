@@ -62,6 +62,13 @@ export async function makeHubLab(scope: "system" | "user" = "system"): Promise<H
       knownHostsFile: `${seen}/keys/known_hosts`,
       attempts: 1,
     }],
+    // A notifier whose token is not there is no reason not to ship.
+    notify: [{
+      kind: "ntfy",
+      name: "phone",
+      url: "http://127.0.0.1:9/x",
+      tokenFile: `${seen}/keys/no-token`,
+    }],
     store,
     stateFolder: state,
     sets: { ...defaultSets, notes: { sources: [{ kind: "folder", path: ODD_FOLDER }] } },
