@@ -327,7 +327,7 @@ class ShipRun {
   #openRsync(destination: RsyncDestination): Driver {
     const retry = this.#retry(destination.attempts);
     return {
-      where: `rsync ${destination.target} ${destination.port}`,
+      where: whereOf(destination, true),
       offBox: true,
       missing: (expected) => missingThere(this.host, destination, expected, `${this.#folder}/probe`, retry),
       push: (snapshot, memory) => pushSnapshot(this.host, destination, snapshot, memory, retry),
@@ -340,7 +340,7 @@ class ShipRun {
     requireOtherThanStore(fs, destination, this.options);
     const offBox = !isOnDevices(fs, destination.path, this.#devices());
     return {
-      where: whereOf(`folder ${destination.path}`, offBox),
+      where: whereOf(destination, offBox),
       offBox,
       missing: (expected) => Promise.resolve(missingInFolder(fs, destination, this.options.hub, expected)),
       push: (snapshot) => Promise.resolve(copySnapshot(this.host, destination, snapshot)),
@@ -353,7 +353,7 @@ class ShipRun {
     await requireRemoteOtherThanStore(this.host, destination, remote, this.options);
     const offBox = !isRemoteOnDevices(this.host, remote, this.#devices());
     return {
-      where: whereOf(`rclone ${destination.remote}`, offBox),
+      where: whereOf(destination, offBox),
       offBox,
       missing: (expected) => missingAtRemote(this.host, destination, this.options.hub, expected, retry),
       push: (snapshot) => copySnapshotByRclone(this.host, destination, snapshot, remote, retry),

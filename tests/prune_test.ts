@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import { prunable } from "../scripts/core/chain.ts";
+import type { Destination } from "../scripts/core/config.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping.ts";
+import { status } from "../scripts/host/hub_status.ts";
 import { makeHome } from "./real/home.ts";
 
 const DAY_MS = 24 * 3600 * 1000;
@@ -56,12 +58,34 @@ Deno.test("what only this machine's own disk confirmed stays in the local store"
   home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path: "/mnt/disk" }] });
   const { id } = await home.backup({ full: true });
   const confirmed = new Map([[`state/${id}`, { sealSha256: "0".repeat(64), confirmedAt: "", files: [] }]]);
+  const [disk] = home.config().destinations as [Destination];
   Deno.mkdirSync(`${home.stateFolder}/ship`);
   const isThereAfterRun = async (offBox: boolean) => {
-    const record = { where: whereOf("/mnt/disk", offBox), confirmed, uploads: new Map() };
+    const record = { where: whereOf(disk, offBox), confirmed, uploads: new Map() };
     Deno.writeTextFileSync(`${home.stateFolder}/ship/disk.json`, serializeDestinationRecord(record));
     await home.backup({ full: true });
     return [...Deno.readDirSync(home.stored)].some(({ name }) => name === id);
   };
   assert.deepEqual([await isThereAfterRun(false), await isThereAfterRun(true)], [true, false]);
+});
+
+Deno.test("what a destination confirmed says nothing of another place that has its name now", async () => {
+  using home = await makeHome();
+  const configure = (path: string) =>
+    home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path }] });
+  configure("/mnt/old");
+  const { id } = await home.backup({ full: true });
+  const [old] = home.config().destinations as [Destination];
+  const confirmed = new Map([[`state/${id}`, { sealSha256: "0".repeat(64), confirmedAt: "", files: [] }]]);
+  Deno.mkdirSync(`${home.stateFolder}/ship`);
+  Deno.writeTextFileSync(
+    `${home.stateFolder}/ship/disk.json`,
+    serializeDestinationRecord({ where: whereOf(old, true), confirmed, uploads: new Map() }),
+  );
+  const waiting = () => status(home.host, home.config())[0]!.destinations[0]!.waiting;
+  assert.deepEqual(waiting(), []);
+  configure("/mnt/new");
+  assert.deepEqual(waiting(), [id]);
+  await home.backup({ full: true });
+  assert.ok([...Deno.readDirSync(home.stored)].some(({ name }) => name === id), "it was let go of");
 });

@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Destination } from "./config.ts";
 import type { SetReceipt } from "./receipt.ts";
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "./errors.ts";
@@ -62,7 +63,24 @@ export interface DestinationRecord {
 const ON_SAME_DISK = " on the same disk";
 
 /** A {@linkcode DestinationRecord.where}: under which another disk was mounted, or is no longer, is another place. */
-export const whereOf = (place: string, offBox: boolean): string => `${place}${offBox ? "" : ON_SAME_DISK}`;
+export function whereOf(destination: Destination, offBox: boolean): string {
+  return `${placeOf(destination)}${offBox ? "" : ON_SAME_DISK}`;
+}
+
+function placeOf(destination: Destination): string {
+  switch (destination.kind) {
+    case "rsync":
+      return `rsync ${destination.target} ${destination.port}`;
+    case "folder":
+      return `folder ${destination.path}`;
+    case "rclone":
+      return `rclone ${destination.remote}`;
+  }
+}
+
+/** Whether a record is about the place that a destination's configuration names now. */
+export const isAbout = (where: string, destination: Destination): boolean =>
+  [true, false].some((offBox) => where === whereOf(destination, offBox));
 
 /** Whether that place was off this machine. Inverse of {@linkcode whereOf}. */
 export const isOffBox = (where: string): boolean => !where.endsWith(ON_SAME_DISK);

@@ -7,7 +7,7 @@
 
 import type { Config } from "../core/config.ts";
 import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
-import { isOffBox, type SnapshotKey } from "../core/shipping.ts";
+import { isAbout, isOffBox, type SnapshotKey } from "../core/shipping.ts";
 import { shipFolder } from "../core/state_paths.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -21,20 +21,22 @@ export interface ShipRecord {
   readonly confirmed: ReadonlyMap<string, string>;
 }
 
-/** The records of all destinations. One that cannot be read is as good as none. */
+/** The records of all destinations. One that cannot be read, or is about another place, is as good as none. */
 export function readShipRecords(host: Pick<Host, "fs">, config: Config): ShipRecord[] {
-  return config.destinations.map(({ name }) => {
+  return config.destinations.map((configured) => {
+    const { name } = configured;
     const confirmed = new Map<string, string>();
     let offBox = true;
     try {
       const text = readTextIfThere(host.fs, `${shipFolder(config.stateFolder)}/${name}.json`);
-      const record = text === undefined
-        ? {}
-        : JSON.parse(text) as { where?: string; confirmed?: Record<string, { confirmedAt: string }> };
-      for (const [key, { confirmedAt }] of Object.entries(record.confirmed ?? {})) {
-        confirmed.set(key, confirmedAt);
+      const { where = "", confirmed: told = {} } = JSON.parse(text ?? "{}") as {
+        where?: string;
+        confirmed?: Record<string, { confirmedAt: string }>;
+      };
+      if (isAbout(where, configured)) {
+        offBox = isOffBox(where);
+        for (const [key, { confirmedAt }] of Object.entries(told)) confirmed.set(key, confirmedAt);
       }
-      offBox = isOffBox(record.where ?? "");
     } catch { /* The next ship makes it anew. */ }
     return { destination: name, offBox, confirmed };
   });
