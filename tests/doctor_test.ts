@@ -113,6 +113,13 @@ Deno.test("a storage host that would let the hub delete, overwrite, read or run 
   ]);
   assert.equal(doctorError(lax)!.kind, "key");
 
+  // What ssh could not ask was not refused.
+  const cut = { code: 255, stdout: "", stderr: "Connection reset by 127.0.0.1" };
+  const run: Host["run"] = (program, ...rest) =>
+    program === "ssh" ? Promise.resolve(cut) : host.run(program, ...rest);
+  const unasked = named(await doctor({ ...host, run }, hub.config(), OPTIONS), /gives no shell/);
+  assert.deepEqual([unasked.state, unasked.detail], ["warn", "it could not be told (ssh ended with 255)"]);
+
   const key = `${hub.home}/shell`;
   await new Deno.Command("ssh-keygen", { args: ["-q", "-t", "ed25519", "-N", "", "-f", key] }).output();
   const publicKey = Deno.readTextFileSync(`${key}.pub`).trim();

@@ -35,6 +35,8 @@ export interface Probed {
 
 /** Seconds for one try. */
 const SECONDS_MAX = 60;
+/** What ssh ends with where it could not connect; else with what ended there (ssh(1), EXIT STATUS). */
+const SSH_FAILED = 255;
 const AUTHORIZE_HINT =
   "on the storage host, let the key in by the line that `hapi-backup storage authorize` prints (rrsync -wo -no-del -no-overwrite)";
 
@@ -136,15 +138,18 @@ async function probeShell(host: Host, destination: RsyncDestination): Promise<Pr
   const [program, ...args] = [...sshWords(destination), "--", `${user}@${name}`, "echo", word];
   const run = await host.run(program!, args, { secondsMax: SECONDS_MAX });
   const title = `${destination.name}: its key gives no shell`;
-  return run.stdout.includes(word)
-    ? {
+  if (run.stdout.includes(word)) {
+    return { name: title, ok: false, detail: "a command was run there", remedy: AUTHORIZE_HINT, kind: "key" };
+  }
+  // Where ssh itself failed, nobody there was asked.
+  if (run.code === SSH_FAILED || run.signal !== undefined) {
+    return {
       name: title,
-      ok: false,
-      detail: "a command was run there",
-      remedy: AUTHORIZE_HINT,
-      kind: "key",
-    }
-    : { name: title, ok: true, detail: "tried, and refused" };
+      ok: undefined,
+      detail: `it could not be told (ssh ended with ${run.signal ?? run.code})`,
+    };
+  }
+  return { name: title, ok: true, detail: "tried, and refused" };
 }
 
 async function probeOverwrite(
