@@ -6,6 +6,7 @@
 
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
+import type { SetName } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { shellQuote } from "./core/shell.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
@@ -121,16 +122,18 @@ async function unitsOf(
     calendars,
   };
   if (job.config) {
+    if (job.before.length > 0) requireMainSet(job.config, "--before");
+    if (job.drillIdentity !== undefined) requireMainSet(job.config, "--drill-identity");
     return hubUnits({
       ...common,
       config: job.config,
       beforeUnits: job.before,
-      beforeSet: "state",
+      beforeSet: MAIN_SET,
       environment: job.environment,
       ...(job.drillIdentity === undefined ? {} : {
         drill: {
           identityFile: job.drillIdentity,
-          set: "state",
+          set: MAIN_SET,
           ...(job.drillStore === undefined ? {} : { store: job.drillStore }),
         },
       }),
@@ -148,6 +151,21 @@ async function unitsOf(
     config: parseStorageConfig(text, job.configFile),
     ...(job.prometheus === undefined ? {} : { prometheusFile: job.prometheus }),
   });
+}
+
+/** The set that is saved before a start, and that drills restore. */
+const MAIN_SET = "state" as SetName;
+
+/** A unit for a set that is not there would save nothing. @throws {BackupError} (usage) */
+function requireMainSet({ sets }: Config, option: string): void {
+  if (sets.has(MAIN_SET)) return;
+  throw new BackupError(
+    `Cannot use ${option}: it is about set ${MAIN_SET}, which is not in the configuration`,
+    {
+      kind: "usage",
+      hint: `sets there: ${[...sets.keys()].join(", ")}; leave ${option} out, or give the main one that name`,
+    },
+  );
 }
 
 function parseCalendar(text: string): [string, string] {

@@ -392,11 +392,15 @@ export const COMMANDS: readonly CommandSpec[] = [
         text: "unit to start when one of these fails, such as mail@%n.service",
         many: true,
       },
-      { flags: "--before <unit>", text: "take a snapshot before each start of this unit", many: true },
+      {
+        flags: "--before <unit>",
+        text: "take a snapshot of set state before each start of this unit",
+        many: true,
+      },
       { flags: "--calendar <set=when>", text: "when, such as 'state=*-*-* 06,18:00:00'", many: true },
       {
         flags: "--drill-identity <file>",
-        text: "also make a weekly drill; better on another machine than the hub",
+        text: "also make a weekly drill of set state; better on another machine than the hub",
       },
       { flags: "--drill-store <store>", text: "what the drill reads: a destination's name, or a store" },
       { flags: "--prometheus <file>", text: "where watch writes its metrics" },

@@ -236,7 +236,7 @@ Deno.test("`systemd` warns of a program that the units' user cannot reach", asyn
   }
 });
 
-Deno.test("`systemd --to` says how to install from any folder, and takes no calendar of a timer that is not made, nor one that is no time", async () => {
+Deno.test("`systemd --to` says how to install from any folder, and takes no calendar of a timer that is not made, none that is no time, and no unit for a set that is not there", async () => {
   const home = await Deno.makeTempDir();
   try {
     await Deno.writeTextFile(`${home}/config.json`, JSON.stringify({ hub: "home", recipients: ["age1one"] }));
@@ -271,6 +271,20 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
     assert.equal(typo.code, 2);
     assert.match(typo.stderr, /--calendar stat=\.\.\.: there is no timer of that name/);
     assert.match(typo.stderr, /^hint: there are state, voice$/m);
+
+    const sets = { main: { sources: [{ kind: "file", path: "~/a" }] } };
+    await Deno.writeTextFile(
+      `${home}/config.json`,
+      JSON.stringify({ hub: "home", recipients: ["age1one"], sets }),
+    );
+    for (const option of [["--before", "hapi-hub.service"], ["--drill-identity", "/media/identity.txt"]]) {
+      const missing = await make(...option);
+      assert.equal(missing.code, 2, missing.stderr);
+      assert.match(
+        missing.stderr,
+        /is about set state, which is not in the configuration\nhint: sets there: main;/,
+      );
+    }
   } finally {
     await Deno.remove(home, { recursive: true });
   }
