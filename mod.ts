@@ -25,6 +25,7 @@ import {
   keysPermissions,
   listPermissions,
   prunePermissions,
+  readableRoot,
   reportPermissions,
   restorePermissions,
   setupPermissions,
@@ -548,9 +549,11 @@ async function shipAll(context: VerbContext, config: Config): Promise<ShipReport
 }
 
 /** The disks that the sources are on: a destination there is not off this machine. */
-function sourceDevices({ host }: VerbContext, config: Config): number[] {
-  const paths = [...config.sets.values()].flatMap(({ sources }) => sources.map(({ path }) => path));
-  return [...new Set(paths.flatMap((path) => lstatIfThere(host.fs, path)?.device ?? []))];
+function sourceDevices(context: VerbContext, config: Config): number[] {
+  const roots = [...config.sets.values()].flatMap(({ sources }) => sources.map(readableRoot));
+  const devices = roots.map(realPath(context))
+    .flatMap((path) => lstatIfThere(context.host.fs, path)?.device ?? []);
+  return [...new Set(devices)];
 }
 
 function encryptOptions({ options }: VerbContext, set: SetName) {

@@ -280,3 +280,30 @@ Deno.test("a set that fails costs neither the others nor the shipping, and every
   for (const set of ["state", "voice"]) assert.equal([...Deno.readDirSync(`${disk}/home/${set}`)].length, 1);
   assert.match(ran.stderr, /"Cannot call it off this machine: disk is on this machine's own disk/);
 });
+
+Deno.test(
+  "a destination on the disk that a source's link leads to, or that a pattern's files are on, is on this machine",
+  { ignore: Deno.uid() !== 0 },
+  async () => {
+    using home = await makeHome();
+    const disk = `${home.dir}/other disk`;
+    Deno.mkdirSync(disk);
+    await output("mount", ["-t", "tmpfs", "tmpfs", disk]);
+    try {
+      Deno.mkdirSync(`${disk}/store`);
+      const destinations = [{ kind: "folder", name: "disk", path: `${disk}/store` }];
+      const ships = async (source: Record<string, unknown>) => {
+        home.configure({ destinations, sets: { state: { sources: [source] } } });
+        const { stdout } = await home.cli(["backup", "--json"]);
+        return JSON.parse(stdout.slice(0, stdout.indexOf("\n"))).ship.destinations[0].offBox;
+      };
+      assert.equal(await ships({ kind: "file", path: "~/.hapi/hub.env" }), true);
+      Deno.copyFileSync(`${home.home}/.hapi/hub.env`, `${disk}/hub.env`);
+      Deno.symlinkSync(`${disk}/hub.env`, `${home.home}/linked.env`);
+      assert.equal(await ships({ kind: "file", path: "~/linked.env" }), false);
+      assert.equal(await ships({ kind: "glob", path: `${disk}/*.env` }), false);
+    } finally {
+      await output("umount", [disk]);
+    }
+  },
+);
