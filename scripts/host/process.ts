@@ -60,7 +60,7 @@ export function makeRun(checkpoint: () => void): Run {
         stop(
           new BackupError(`Cannot finish ${program}: it took longer than ${options.secondsMax} s`, {
             kind: "network",
-            hint: "run it again: what was transferred is kept",
+            hint: "run it again; if it stays so, find out what it waits for",
           }),
         );
       }
