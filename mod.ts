@@ -281,6 +281,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       : action === "prove"
       ? { action, config, store, keys: await keyOptions(context, config), json }
       : { action: "list", config, store, json };
+    if (action === "prove") makeStateFolder(context, config);
     const permissions = keysPermissions(config, job, parentOf(configFile));
     await runStep(script("keys"), job, permissions, context.terminal);
   },
@@ -426,8 +427,7 @@ function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<
 /** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */
 async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
   const { config } = job;
-  // The step itself may write to the log of drills only.
-  context.host.fs.mkdir(config.stateFolder, { recursive: true, mode: 0o700 });
+  makeStateFolder(context, config);
   const permissions = verifyPermissions(config, job, realPath(context));
   const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
@@ -441,6 +441,11 @@ async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
     context.json ? JSON.stringify({ ...outcome(error), ...report }) : describeVerify(report),
   );
   if (error) throw error;
+}
+
+/** For steps that log to a file in it, and may write to that file only. */
+function makeStateFolder({ host }: VerbContext, { stateFolder }: Config): void {
+  host.fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
 }
 
 /** What the units need of the environment, so that the configuration's defaults are there what they are here. */

@@ -8,6 +8,7 @@ import {
   checkPermissions,
   connectPermissions,
   encryptPermissions,
+  keysPermissions,
   listPermissions,
   lookPermissions,
   notifyPermissions,
@@ -206,6 +207,22 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         config,
         { keys, store: access, target: { kind: "file", path: `${at}/out.json` } },
         [database],
+      ),
+      can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
+    },
+    "keys add": {
+      permissions: keysPermissions(config, { action: "add", store: access }, `${at}/.config/hapi-backup`),
+      can: [
+        "read /op/store/home/state",
+        "read /op/.config/hapi-backup/signing_ed25519",
+        `write ${own}/scratch`,
+      ],
+    },
+    "keys prove": {
+      permissions: keysPermissions(
+        config,
+        { action: "prove", store: access, keys },
+        `${at}/.config/hapi-backup`,
       ),
       can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
     },

@@ -15,7 +15,7 @@
  * | status    | store, logs, what is remembered of a set      | nothing                        | systemctl     |
  * | report    | the same as status                            | nothing                        | none          |
  * | notify    | logs, seals, notifiers' tokens                | what was told                  | a notifier's command; the network: the notifiers' hosts |
- * | keys      | store, state; identity for `prove` only       | configuration, log of proofs   | rsync, rclone |
+ * | keys      | store, log of proofs; identity for `prove` only | configuration, log of proofs | rsync, rclone |
  * | doctor    | sources, state, keys, store; where identities may have been left | its own scratch | rsync, ssh, systemctl, rclone |
  * | systemd   | its configuration                             | the folder it is told to       | systemctl, systemd-analyze |
  * | setup     | the configuration's folder; an identity that is given | that folder; where a new identity is to go | none |
@@ -351,7 +351,7 @@ export function keysPermissions(
       return {
         ...store,
         read: [...store.read, ...keyPermissions(config, job.keys), proofs],
-        write: [...store.write, config.stateFolder],
+        write: [...store.write, proofs],
       };
   }
 }

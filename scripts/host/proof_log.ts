@@ -25,9 +25,8 @@ const proof = z.object({
 /** How an attempt at a proof went. */
 export type Proof = z.infer<typeof proof>;
 
-/** Notes an attempt, making the state folder if it is missing. */
+/** @param stateFolder Must be there: who may write the log may write nothing else in it. */
 export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
-  fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
   appendLineDurably(fs, proofLog(stateFolder), JSON.stringify(entry));
 }
 
