@@ -179,8 +179,8 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
   const { settings: config, store, signer, root } = storage;
   const [only] = writeHistory(store, signer, [storage.now]);
   for (const verb of STORAGE_VERBS) {
-    const { read, write = [], run = [], net = [], env = [] } = storagePermissions(verb, config, {});
-    assert.deepEqual([run, net, env], [[], [], []], verb);
+    const { read, write = [], run = [], net = [] } = storagePermissions(verb, config, {});
+    assert.deepEqual([run, net], [[], []], verb);
     const target = `${only!.folder}/seal.json`;
     const reaches = (paths: readonly string[], path: string) =>
       paths.some((granted) => path === granted || path.startsWith(`${granted}/`));

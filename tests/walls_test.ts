@@ -81,6 +81,7 @@ Deno.test("no step can do what its table does not grant, and each can do what it
     ["write", `${stateFolder}/ship`],
     ["write", `${stateFolder}/scratch`],
     ["write", `${store}/home/state`],
+    ["write", `${store}/home`],
     ["write", `${at}/disk`],
     ["write", `${at}/elsewhere`],
     ["run", "rsync"],

@@ -6,7 +6,7 @@
  * | snapshot  | the set's databases, its state, store names   | its staging                    | none          |
  * | check     | staging                                      | staging                        | none          |
  * | encrypt   | the set's files, its state, signing key       | its state, its folder in store | none          |
- * | ship      | store, SSH keys                               | its own records                | rsync, rclone |
+ * | ship      | store, SSH keys                               | its own records, folders that are destinations | rsync, rclone |
  * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
  * | session   | store, identity, the hub's database            | that database, or the export; scratch | rsync, rclone, find |
@@ -21,8 +21,9 @@
  * | setup     | the configuration's folder; an identity that is given | that folder; where a new identity is to go | none |
  * | connect   | SSH keys, `known_hosts`, what is shipped      | `known_hosts`, its own scratch | ssh-keyscan, ssh, rsync |
  *
- * No other step has the network: rsync and rclone have it, and only `ship`, `verify`, `restore`, `session`, `look`,
- * `list`, `keys`, `doctor` and `init` may start them.
+ * Of the steps only `notify` has the network, and `verify --hub` this machine's loopback; none has the environment. rsync
+ * and rclone have the network, and only `ship`, `verify`, `restore`, `session`, `look`, `list`, `keys`, `doctor` and
+ * `connect` may start them.
  *
  * @module
  */
@@ -39,7 +40,6 @@ export interface StepPermissions {
   readonly write?: readonly string[];
   readonly run?: readonly string[];
   readonly net?: readonly string[];
-  readonly env?: readonly string[];
   readonly sys?: readonly string[];
   /** Whether links are made for it below `write`: Deno lets none make them that may not write everywhere. */
   readonly links?: boolean;
@@ -88,7 +88,7 @@ export function encryptPermissions(
       `${config.store}/${config.hub}`,
       config.signingKeyFile,
     ],
-    write: [state, `${config.store}/${config.hub}`],
+    write: [state, `${config.store}/${config.hub}/${set}`],
     sys: FREE_SPACE,
   };
 }

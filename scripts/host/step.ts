@@ -124,7 +124,7 @@ export function runStep<Result>(
   terminal: Terminal,
   later?: Promise<unknown> | (() => Promise<unknown>),
 ): Promise<Result> {
-  const { read, write = [], run = [], net = [], env = [], sys = [] } = permissions;
+  const { read, write = [], run = [], net = [], sys = [] } = permissions;
   // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
   const list = (granted: readonly string[]) =>
     granted.includes("/") ? "inherit" : granted.length === 0 ? false : [...granted];
@@ -136,7 +136,7 @@ export function runStep<Result>(
         write: list(withReal(write)),
         run: list(run),
         net: list(net),
-        env: list(env),
+        env: false,
         sys: list(sys),
         ffi: false,
         import: false,
