@@ -55,10 +55,8 @@ export interface KeysWanted {
 /** The keys of a hub. */
 export interface KeysMade {
   readonly signingKeyFile: string;
-  readonly shipKeyFile: string;
-  /** Public keys, as in `authorized_keys`. */
+  /** Its public half, as in `authorized_keys`. */
   readonly signer: string;
-  readonly shipKey: string;
   readonly recipients: readonly string[];
   /** The text of the new identity's file; undefined where one was given. */
   readonly identityText: string | undefined;
@@ -101,21 +99,19 @@ export async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade
   if (others.length > 0) await createEncrypter(others);
   host.fs.mkdir(folder, { recursive: true, mode: 0o700 });
   const signingKeyFile = `${folder}/signing_ed25519`;
-  const shipKeyFile = `${folder}/ship_ed25519`;
   const signer = keyAt(host, signingKeyFile, `hapi-backup-signing@${hub}`);
-  const shipKey = keyAt(host, shipKeyFile, `hapi-backup@${hub}`);
-  const files = { signingKeyFile, shipKeyFile, signer, shipKey };
+  keyAt(host, `${folder}/ship_ed25519`, `hapi-backup@${hub}`);
   if (given) {
     const { identities } = await readKeys(host, parseConfig("{}", "(defaults)", around), given);
     const own: string[] = await Promise.all(identities.map(recipientOf));
-    return { ...files, recipients: [...new Set([...own, ...others])], identityText: undefined };
+    return { signingKeyFile, signer, recipients: [...new Set([...own, ...others])], identityText: undefined };
   }
   const { identity, recipient } = await generateIdentity();
   const kept: KeptIdentity = { hub, made: host.now().toISOString(), identity, recipient, signer, places };
   const identityText = identityFileText(kept);
   if (identityFile !== undefined) writeFileDurably(host.fs, identityFile, identityText);
   if (sheetFile !== undefined) writeFileDurably(host.fs, sheetFile, identitySheet(kept));
-  return { ...files, recipients: [recipient, ...others], identityText };
+  return { signingKeyFile, signer, recipients: [recipient, ...others], identityText };
 }
 
 /** The public key of the Ed25519 key at `path`, which is made if there is none. */

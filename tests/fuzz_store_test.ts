@@ -9,8 +9,7 @@ import type { Place } from "../scripts/core/place.ts";
 import type { Seal } from "../scripts/core/seal.ts";
 import type { Host, RunResult } from "../scripts/host/host.ts";
 import { openLedger } from "../scripts/host/ledger.ts";
-import { openManifest, openSeal, partOf } from "../scripts/host/open_snapshot.ts";
-import { readPart } from "../scripts/host/part_reader.ts";
+import { openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
 import { describeRemote, missingAtRemote } from "../scripts/host/rclone.ts";
 import { openStore } from "../scripts/host/remote.ts";
 import { realRetry } from "../scripts/host/retry.ts";
@@ -97,7 +96,7 @@ Deno.test("whatever a tar is, unpacking writes the files that are wanted, below 
   const { files } = await openManifest(opening, snapshot);
   const chunks = [];
   for await (
-    const chunk of readPart(home.host, snapshot.folder, partOf(snapshot, FILES_PART), opening.identities)
+    const chunk of readPartSaying(opening, snapshot, FILES_PART)
   ) {
     chunks.push(chunk.slice());
   }

@@ -20,9 +20,9 @@ import { parseAllowedSigners, parsePrivateKey, parsePublicKeyLine } from "../scr
 import type { Place } from "../scripts/core/place.ts";
 import { parseReceipt, RECEIPT_NAMESPACE, verifyReceipt } from "../scripts/core/receipt.ts";
 import {
+  parseLiteralBytes,
   parseProgress,
   parseRsyncTarget,
-  parseStats,
   parseVerdicts,
   pushArgs,
   type RsyncAccess,
@@ -45,8 +45,7 @@ import {
   readIdentities,
 } from "../scripts/host/identity.ts";
 import { readMemory } from "../scripts/host/memory.ts";
-import { openManifest, openSeal, partOf } from "../scripts/host/open_snapshot.ts";
-import { readPart } from "../scripts/host/part_reader.ts";
+import { openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
 import { explain } from "../scripts/host/rclone.ts";
 import { fuzz, SEED, type Subject } from "./fuzz/fuzz.ts";
 import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
@@ -125,7 +124,7 @@ async function openChain(home: Home) {
   const plain = async (name: PartName) => {
     const chunks = [];
     for await (
-      const chunk of readPart(home.host, snapshot.folder, partOf(snapshot, name), opening.identities)
+      const chunk of readPartSaying(opening, snapshot, name)
     ) {
       chunks.push(chunk.slice());
     }
@@ -324,7 +323,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       }
       for (const [name] of parseVerdicts(text)) assert.ok(isIn(name, text));
       for (const line of text.split("\n")) parseProgress(line);
-      parseStats(text);
+      parseLiteralBytes(text);
     }),
     text("what rsync and rclone say of a failure", STDERR, [], (stderr) => {
       for (const code of [1, 12, 23, 255, 99]) explainFailure("ship", ACCESS, { code, stderr });

@@ -250,7 +250,7 @@ Deno.test("openStore() takes a folder here as it is, and refuses one that is mis
     const opened = await openStore(makeHost([]), dir, { scratch: `${dir}/scratch` });
     assert.equal(opened.root, dir);
     await opened.fetch([wanted(ID[0])]);
-    await opened.close();
+    await opened[Symbol.asyncDispose]();
     assert.deepEqual(sealedIn(dir), [`home/state/${ID[0]}`]);
     await assert.rejects(openStore(makeHost([]), `${dir}/none`, { scratch: dir }), { kind: "usage" });
   } finally {

@@ -347,11 +347,8 @@ export function parseProgress(
   return match ? { bytes: Number(match[1]!.replaceAll(",", "")), percent: Number(match[2]) } : undefined;
 }
 
-/** Reads from `--stats` how many bytes went over the network as such, and how many were there already. */
-export function parseStats(stdout: string): { readonly literalBytes: number; readonly matchedBytes: number } {
-  const count = (label: string) => {
-    const match = new RegExp(`^${label}: ([\\d,]+)`, "m").exec(stdout);
-    return match ? Number(match[1]!.replaceAll(",", "")) : 0;
-  };
-  return { literalBytes: count("Literal data"), matchedBytes: count("Matched data") };
+/** Reads from `--stats` how many bytes went over the network as such, without those that were there already. */
+export function parseLiteralBytes(stdout: string): number {
+  const match = /^Literal data: ([\d,]+)/m.exec(stdout);
+  return match ? Number(match[1]!.replaceAll(",", "")) : 0;
 }

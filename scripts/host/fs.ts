@@ -91,7 +91,6 @@ function statOf(info: Deno.FileInfo): Stat {
     ctimeMs: info.ctime?.getTime() ?? 0,
     inode: info.ino ?? 0,
     device: info.dev,
-    uid: info.uid ?? 0,
   };
 }
 

@@ -17,14 +17,12 @@ export interface Stat {
   readonly ctimeMs: number;
   readonly inode: number;
   readonly device: number;
-  readonly uid: number;
 }
 
 /** How to open a file. Writing to an existing file without `truncate` keeps its bytes. */
 export interface OpenOptions {
   readonly read?: boolean;
   readonly write?: boolean;
-  readonly append?: boolean;
   readonly create?: boolean;
   /** Fail if the file exists. */
   readonly createNew?: boolean;
@@ -92,7 +90,6 @@ export type Run = (
   args: readonly string[],
   options?: {
     readonly env?: Readonly<Record<string, string>>;
-    readonly cwd?: string;
     readonly stdin?: string;
     /** Seconds after which it is ended and the run fails. */
     readonly secondsMax?: number;

@@ -21,27 +21,15 @@ import { sourceHere, type StartSource } from "./part_source.ts";
 /** Bytes of a damaged part that are hashed at once. */
 const READ_BYTES = 512 << 10;
 
-/**
- * Yields the plaintext of a part, in chunks of at most one zstd frame, which are the caller's.
- *
- * @param folder The snapshot's folder.
- * @throws {BackupError} (integrity) If the part is missing, or not what the seal says; (key) if no identity opens it.
- */
-export async function* readPart(
-  host: Host,
-  folder: string,
-  part: SealedPart,
-  identities: readonly Identity[],
-): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  using opened = await openPart(host, folder, part, identities);
-  yield* opened.contents();
-}
-
 /** A part whose first bytes are being read. */
 export interface OpenPart extends Disposable {
   /** Says that `contents` will be read soon, and that there is room for the first of them. */
   prepare(): void;
-  /** What {@linkcode readPart} yields, once. */
+  /**
+   * Yields the plaintext, once, in chunks of at most one zstd frame, which are the caller's.
+   *
+   * @throws {BackupError} (integrity) If the part is not what the seal says.
+   */
   contents(): AsyncGenerator<Uint8Array<ArrayBuffer>>;
 }
 
@@ -55,8 +43,9 @@ export interface Reading {
 /**
  * Opens a part, and starts to read it.
  *
- * @param calledFolder What errors call the folder.
- * @throws {BackupError} As {@linkcode readPart}.
+ * @param folder The snapshot's folder.
+ * @param calledFolder What errors call it.
+ * @throws {BackupError} (integrity) If the part is missing, or not what the seal says; (key) if no identity opens it.
  */
 export async function openPart(
   host: Host,

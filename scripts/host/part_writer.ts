@@ -102,11 +102,6 @@ export class PartWriter implements Disposable {
     }
   }
 
-  /** Bytes of ciphertext so far. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   /** Takes plaintext, which the caller may reuse. */
   write(plaintext: Uint8Array): void {
     for (const frame of this.#compressor.push(plaintext)) this.#encrypt(frame);

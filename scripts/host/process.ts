@@ -29,7 +29,6 @@ export function makeRun(checkpoint: () => void): Run {
         stdout: "piped",
         stderr: "piped",
         ...(options.env ? { env: { ...options.env } } : {}),
-        ...(options.cwd ? { cwd: options.cwd } : {}),
       }).spawn();
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) {

@@ -58,7 +58,7 @@ export interface OpenStore extends AsyncDisposable {
    */
   fetch(snapshots: readonly WantedSnapshot[], only?: PartName): Promise<void>;
   /** Removes what was fetched. */
-  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** A snapshot whose parts are wanted. */
@@ -89,8 +89,8 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
   }
   if (/^[^/]+@[^/]+:/.test(spec)) return await openRemote(host, rsyncSource(host, spec, options), options);
   if (lstatIfThere(host.fs, spec)) {
-    const close = () => Promise.resolve();
-    return { kind: "local", root: spec, fetch: () => Promise.resolve(), close, [Symbol.asyncDispose]: close };
+    const none = () => Promise.resolve();
+    return { kind: "local", root: spec, fetch: none, [Symbol.asyncDispose]: none };
   }
   throw new BackupError(`Cannot open store ${spec}: there is no such folder`, {
     kind: "usage",
@@ -242,7 +242,6 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
       kind: source.kind,
       root,
       called: ({ hub, set }) => below(source.name, isHubFolder ? set : `${hub}/${set}`),
-      close,
       [Symbol.asyncDispose]: close,
       fetch: async (snapshots, only) => {
         for (const wanted of snapshots) {
@@ -313,8 +312,6 @@ function layOut(
     hint: "run `hapi-backup scrub` on the storage host",
   });
 }
-
-/** The id at the end of a snapshot's path. */
 
 function sealIn(host: Host, folder: string): Seal | undefined {
   const path = `${folder}/${SEAL_FILE}`;

@@ -22,8 +22,8 @@ import {
   compareArgs,
   incomingFolder,
   namesInput,
+  parseLiteralBytes,
   parseProgress,
-  parseStats,
   parseVerdicts,
   pushArgs,
   type PushPlan,
@@ -87,7 +87,7 @@ export async function pushSnapshot(
         if (progress) host.report.progress(what, progress.bytes, bytesTotal);
       },
     });
-    bytes += parseStats(run.stdout).literalBytes;
+    bytes += parseLiteralBytes(run.stdout);
     const verdicts = parseVerdicts(run.stdout);
     if (plan.into === "") refuseDifferent(what, destination, verdicts, names);
     return verdicts;

@@ -54,7 +54,7 @@ export async function openStoreOf(host: Host, config: Config, options: StoreOpti
       isLocal: store.kind === "local",
       fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
       async [Symbol.asyncDispose]() {
-        await store.close();
+        await store[Symbol.asyncDispose]();
         scratch[Symbol.dispose]();
       },
     };
