@@ -8,6 +8,7 @@ import { openStore, type RemoteOptions } from "../scripts/host/remote.ts";
 import { openPartSaying } from "../scripts/host/open_snapshot.ts";
 import { openStoreOf } from "../scripts/host/store_option.ts";
 import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store.ts";
+import { makeHome } from "./real/home.ts";
 import { newKey, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
@@ -292,3 +293,19 @@ for (const served of ["store", "hub"] as const) {
     }
   });
 }
+
+Deno.test("a destination that is read waits as long without a byte as its configuration says", async () => {
+  using home = await makeHome();
+  const keys = { identityFile: "~/key", knownHostsFile: "~/known_hosts", readIdentityFile: "~/read_key" };
+  home.configure({
+    destinations: [{ kind: "rsync", name: "far", target: "hub@far:", timeoutSeconds: 77, ...keys }],
+  });
+  const said: string[] = [];
+  const run: Host["run"] = (_, args) => {
+    said.push(...args);
+    return Promise.resolve({ code: 2, stdout: "", stderr: "" });
+  };
+  const options = { store: "far", scratch: `${home.dir}/scratch` };
+  await assert.rejects(openStoreOf({ ...home.host, run }, home.config(), options), { kind: "config" });
+  assert.ok(said.includes("--timeout=77"), said.join(" "));
+});

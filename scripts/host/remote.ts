@@ -38,7 +38,7 @@ export interface RemoteOptions {
   readonly knownHostsFile?: string;
   /** Default 22. */
   readonly port?: number;
-  /** Seconds without a byte moved. Default 120. */
+  /** Seconds without a byte moved. Default 120, as of a destination. */
   readonly timeoutSeconds?: number;
   /** rclone's configuration. */
   readonly rcloneConfigFile?: string;

@@ -93,6 +93,7 @@ function resolveStore(
           ...(destination.readIdentityFile ? { identityFile: destination.readIdentityFile } : {}),
           knownHostsFile: destination.knownHostsFile,
           port: destination.port,
+          timeoutSeconds: destination.timeoutSeconds,
           ...given,
         },
       };
