@@ -18,6 +18,7 @@ import { type DetailedSuspicion, type GateSubject, suspicionsOf, suspicionsOfFil
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
 import {
   FILES_PART,
+  INCOMING_PREFIX,
   MANIFEST_PART,
   SEAL_FILE,
   type SetName,
@@ -63,7 +64,7 @@ import {
   type StagedChecks,
 } from "./host/staging.ts";
 import { serveStep } from "./host/step.ts";
-import { INCOMING_PREFIX, isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
+import { isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
 
 /** What to make of a staged set. */
 export interface EncryptOptions {

@@ -14,6 +14,7 @@ import { BackupError, outcome, reasonOf, receivedError, sentError } from "./core
 import { formatBytes, formatCount } from "./core/format.ts";
 import {
   type HubName,
+  INCOMING_PREFIX,
   isPartName,
   SEAL_FILE,
   type SetName,
@@ -262,7 +263,7 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   );
   if (odd) return `${odd.name} in it is not part of an upload`;
   // Out of the way first: should the hub finish it at this very moment, it is put back.
-  const aside = `${parentOf(path)}/.incoming-old-${nameOf(path).replace(/^\./, "")}`;
+  const aside = `${parentOf(path)}/${INCOMING_PREFIX}old-${nameOf(path).replace(/^\./, "")}`;
   fs.rename(path, aside);
   if (exists(fs, `${aside}/${SEAL_FILE}`)) {
     fs.rename(aside, path);

@@ -32,6 +32,7 @@ import {
   waitingFor,
   whereOf,
 } from "./core/shipping.ts";
+import { fullWantedFile, shipFolder, shipRecordFile } from "./core/state_paths.ts";
 import { fetchReceipt, readKeptReceipt } from "./host/far_receipt.ts";
 import {
   copySnapshot,
@@ -62,8 +63,6 @@ import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./ho
 import { serveStep } from "./host/step.ts";
 import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store.ts";
 
-export { type DestinationReport, type ShipReport, unshippedError } from "./core/shipping.ts";
-
 /** What to ship, and where to. A {@linkcode Config} is one. */
 export interface ShipOptions {
   readonly hub: HubName;
@@ -83,13 +82,8 @@ export interface ShipSettings {
   readonly retry?: (attempts: number) => Retry;
 }
 
-/** A marker for the snapshot step: the next snapshot of this set must be a full one. Its text says why. */
-export function fullWantedFile(stateFolder: string, set: SetName): string {
-  return `${stateFolder}/ship/full-wanted-${set}`;
-}
-
 /**
- * Ships. What failed is in the report, and {@linkcode unshippedError} says whether that is a success.
+ * Ships. What failed is in the report, and `unshippedError` says whether that is a success.
  *
  * @throws {BackupError} (cancelled) On Ctrl-C and SIGTERM; what was confirmed until then stays so.
  * @throws {BackupError} (disk) If the local store or the records cannot be read or written.
@@ -138,7 +132,7 @@ class ShipRun {
     private readonly options: ShipOptions,
     private readonly settings: ShipSettings,
   ) {
-    this.#folder = `${options.stateFolder}/ship`;
+    this.#folder = shipFolder(options.stateFolder);
     const { local, unusable } = readLocal(host, options, settings.sets);
     this.local = local;
     this.#unusable = unusable;
@@ -187,7 +181,7 @@ class ShipRun {
     let book: Book | undefined;
     try {
       driver = await this.#open(destination);
-      book = new Book(host, `${this.#folder}/${destination.name}.json`, driver.where, local);
+      book = new Book(host, shipRecordFile(this.options.stateFolder, destination.name), driver.where, local);
       vanished = await this.#forgetVanished(destination, driver, book);
       for (const { snapshot, ...candidate } of waitingFor(book.record, local)) {
         try {

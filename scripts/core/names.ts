@@ -98,3 +98,5 @@ export const MANIFEST_PART = "manifest.json.zst.age" as PartName;
 export const SEAL_FILE = "seal.json";
 /** The SSH signature of the seal. */
 export const SIGNATURE_FILE = "seal.json.sig";
+/** Names that start so are being written, by us or by rsync; they are not snapshots yet. */
+export const INCOMING_PREFIX = ".incoming-";

@@ -9,6 +9,7 @@
 
 import { BackupError } from "./errors.ts";
 import { cleanText } from "./format.ts";
+import { INCOMING_PREFIX } from "./names.ts";
 
 /** Where a hub's folder lies on the far side. */
 export interface RsyncTarget {
@@ -150,7 +151,7 @@ const VERDICT_ARGS = ["--itemize-changes", "--itemize-changes", "--info=skip2"];
 
 /** Where the parts of one try of an upload are kept when it is cut, in the hub's folder. */
 export function incomingFolder(id: string, attempt: number): string {
-  return `.incoming-${id}-${attempt}`;
+  return `${INCOMING_PREFIX}${id}-${attempt}`;
 }
 
 /** One push of files below `source` (the hub's folder in the local store) to the same names on the far side. */

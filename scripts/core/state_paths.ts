@@ -18,6 +18,12 @@ export const baseChecksums = (setFolder: string, sha256: string): string =>
   `${setFolder}/base/${sha256}.sums`;
 /** The folder of what was shipped, and of what was told of it. */
 export const shipFolder = (stateFolder: string): string => `${stateFolder}/ship`;
+/** What a destination has confirmed. */
+export const shipRecordFile = (stateFolder: string, destination: string): string =>
+  `${shipFolder(stateFolder)}/${destination}.json`;
+/** A word for `encrypt`: the next snapshot of this set must be a full one. Its text says why. */
+export const fullWantedFile = (stateFolder: string, set: string): string =>
+  `${shipFolder(stateFolder)}/full-wanted-${set}`;
 /** The log of drills. */
 export const drillLog = (stateFolder: string): string => `${stateFolder}/drills.jsonl`;
 /** The log of proofs. */

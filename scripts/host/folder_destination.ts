@@ -9,14 +9,14 @@
 
 import type { FolderDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { type HubName, SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
+import { type HubName, INCOMING_PREFIX, SEAL_FILE, SIGNATURE_FILE } from "../core/names.ts";
 import { nameOf, parentOf } from "../core/paths.ts";
 import { sealChecksum } from "../core/seal.ts";
 import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
 import { diskError, exists, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import type { Pushed } from "./rsync.ts";
-import { INCOMING_PREFIX, problemWithPart, READ_BYTES, type SealedSnapshot } from "./store.ts";
+import { problemWithPart, READ_BYTES, type SealedSnapshot } from "./store.ts";
 
 /** Every file of a snapshot with its size, the seal last. */
 export function filesOf(fs: Fs, snapshot: SealedSnapshot): ExpectedFile[] {

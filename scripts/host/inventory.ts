@@ -11,6 +11,7 @@
 import { BackupError, reasonOf } from "../core/errors.ts";
 import {
   type HubName,
+  INCOMING_PREFIX,
   isHubName,
   isSetName,
   isSnapshotId,
@@ -191,7 +192,7 @@ function setsOf(
   for (const { name, type } of fs.readDir(folder)) {
     const path = `${folder}/${name}`;
     if (name === RECEIPT_FILE || name === RECEIPT_SIGNATURE_FILE) continue;
-    if (type === "folder" && name.startsWith(".incoming-")) incoming.add(incomingAt(fs, hub, path));
+    if (type === "folder" && name.startsWith(INCOMING_PREFIX)) incoming.add(incomingAt(fs, hub, path));
     else if (type !== "folder") foreign.add({ path, reason: `is a ${type} where only sets belong` });
     else if (!isSetName(name)) foreign.add({ path, reason: "is not named like a set" });
     else sets.push({ hub, set: name, folder: path });
@@ -247,7 +248,7 @@ class SetLook {
       const path = `${stored!.folder}/${name}`;
       const leaving = name.startsWith(REMOVING_PREFIX) ? name.slice(REMOVING_PREFIX.length) : "";
       if (type === "folder" && isSnapshotId(name)) here.add(name);
-      else if (type === "folder" && name.startsWith(".incoming-")) {
+      else if (type === "folder" && name.startsWith(INCOMING_PREFIX)) {
         this.lists.incoming.add(incomingAt(fs, this.known.hub, path));
       } else if (type === "folder" && isSnapshotId(leaving) && isLeaving(stamps.get(leaving)?.state)) {
         removing.add(leaving);

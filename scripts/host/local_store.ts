@@ -6,12 +6,12 @@
 
 import { prunable } from "../core/chain.ts";
 import type { Config } from "../core/config.ts";
-import type { SetName, SnapshotId } from "../core/names.ts";
+import { INCOMING_PREFIX, type SetName, type SnapshotId } from "../core/names.ts";
 import { parentOf } from "../core/paths.ts";
 import { diskError, makeFolderDurably, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { confirmedIds } from "./ship_records.ts";
-import { INCOMING_PREFIX, isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";
+import { isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";
 
 /** Makes the folder if need be, and removes what a run that did not finish left there. @returns Whether there was any. */
 export function prepareStore(fs: Fs, { folder }: StoredSet): boolean {

@@ -9,7 +9,7 @@
 
 import type { RsyncDestination } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import { SEAL_FILE } from "../core/names.ts";
+import { INCOMING_PREFIX, SEAL_FILE } from "../core/names.ts";
 import {
   compareArgs,
   namesInput,
@@ -56,7 +56,7 @@ export async function probeRsync(
   const empty = `${scratch}/empty`;
   removeIfThere(host.fs, scratch);
   host.fs.mkdir(empty, { recursive: true, mode: 0o700 });
-  const below = `.incoming-probe-${crypto.randomUUID().slice(0, 8)}`;
+  const below = `${INCOMING_PREFIX}probe-${crypto.randomUUID().slice(0, 8)}`;
   const run = (args: readonly string[], stdin?: string) =>
     host.run("rsync", args, {
       env: RSYNC_ENV,

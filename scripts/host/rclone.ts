@@ -11,14 +11,14 @@
 import { z } from "zod";
 import type { RcloneDestination } from "../core/config.ts";
 import { BackupError, type ErrorKind } from "../core/errors.ts";
-import { type HubName, SEAL_FILE } from "../core/names.ts";
+import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../core/names.ts";
 import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
 import { filesOf, isOnDevices, localStoreError } from "./folder_destination.ts";
 import { exists } from "./fs.ts";
 import type { Host, RunResult } from "./host.ts";
 import { type Retry, Retryable, withRetries } from "./retry.ts";
 import type { Pushed } from "./rsync.ts";
-import { INCOMING_PREFIX, type SealedSnapshot } from "./store.ts";
+import type { SealedSnapshot } from "./store.ts";
 
 /** Where a remote is, and which configuration tells rclone how to reach it. */
 export interface RcloneAccess {

@@ -8,7 +8,7 @@
 import type { Config } from "../core/config.ts";
 import { isSnapshotId, type SetName, type SnapshotId, snapshotIdAt } from "../core/names.ts";
 import { isAbout, isOffBox, type SnapshotKey } from "../core/shipping.ts";
-import { shipFolder } from "../core/state_paths.ts";
+import { fullWantedFile, shipRecordFile } from "../core/state_paths.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 
@@ -28,7 +28,7 @@ export function readShipRecords(host: Pick<Host, "fs">, config: Config): ShipRec
     const confirmed = new Map<string, string>();
     let offBox = true;
     try {
-      const text = readTextIfThere(host.fs, `${shipFolder(config.stateFolder)}/${name}.json`);
+      const text = readTextIfThere(host.fs, shipRecordFile(config.stateFolder, name));
       const { where = "", confirmed: told = {} } = JSON.parse(text ?? "{}") as {
         where?: string;
         confirmed?: Record<string, { confirmedAt: string }>;
@@ -77,7 +77,7 @@ export function fullWantedSince(
   config: Config,
   set: SetName,
 ): { readonly since: SnapshotId; readonly reason: string } | undefined {
-  const marker = `${shipFolder(config.stateFolder)}/full-wanted-${set}`;
+  const marker = fullWantedFile(config.stateFolder, set);
   const stat = lstatIfThere(host.fs, marker);
   const reason = readTextIfThere(host.fs, marker)?.trim();
   return stat && reason ? { since: snapshotIdAt(new Date(stat.mtimeMs)), reason } : undefined;

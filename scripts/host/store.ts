@@ -23,8 +23,6 @@ import { parseSeal, type Seal, SEAL_BYTES_MAX, sealChecksum, type SealedPart } f
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
 
-/** Names that start so are being written, by us or by rsync; they are not snapshots yet. */
-export const INCOMING_PREFIX = ".incoming-";
 /** Bytes read at once when a part is checked or copied. */
 export const READ_BYTES = 1 << 20;
 

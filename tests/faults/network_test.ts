@@ -4,7 +4,8 @@
  */
 
 import assert from "node:assert/strict";
-import { ship, unshippedError } from "../../scripts/ship.ts";
+import { unshippedError } from "../../scripts/core/shipping.ts";
+import { ship } from "../../scripts/ship.ts";
 import type { Host, Run } from "../../scripts/host/host.ts";
 import { isSealed, problemWithPart, readSetIfThere } from "../../scripts/host/store.ts";
 import { type CuttingProxy, startCuttingProxy } from "../real/cutting_proxy.ts";
