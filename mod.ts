@@ -499,7 +499,7 @@ function checkStep({ terminal }: VerbContext, config: Config, set: SetName): Pro
   return runStep<StagedChecks>(script("check"), { config, set }, checkPermissions(config, set), terminal);
 }
 
-/** The same, and a line in the log of runs however it ends. */
+/** {@linkcode snapshotAndEncrypt} under the lock of the set, and a line in the log of runs however it ends. */
 function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
   return logged(
     context.host,

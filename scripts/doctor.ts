@@ -1,7 +1,8 @@
 /**
  * One page of checks, each with its remedy: whether the next run will work, and whether the last ones were worth it.
  *
- * Changes nothing but its own scratch. What it asks of a destination is a dry run.
+ * Changes nothing but its own scratch. What it asks of a destination is a dry run, but for an empty file that it makes
+ * and removes where an rclone remote is a folder of this machine: it tells whether that is the local store.
  *
  * @module
  */

@@ -19,7 +19,7 @@ export interface Authorization {
   readonly from?: string | undefined;
 }
 
-/** The group of the user that scrubs, retains and watches. */
+/** The user that scrubs, retains and watches, and the group of that name. */
 export const STORAGE_USER = "hapi-backup-storage";
 /** Where the hubs' users have their homes, which hold nothing but `authorized_keys` and are not theirs to write. */
 const HOMES = "/var/lib/hapi-backup-hubs";

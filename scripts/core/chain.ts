@@ -10,9 +10,10 @@ import type { Seal } from "./seal.ts";
 import { DAY_MS } from "./time.ts";
 
 /**
- * Says why the next snapshot has to be a full, or undefined if an increment on `parent` will do.
+ * Says why the next snapshot has to be a full, or undefined if an increment on `chain.parent` will do.
  *
- * @param parent Seals of the chain so far, oldest first, ending with the snapshot that an increment would build on.
+ * @param chain The snapshot that an increment would build on, what that needs, oldest first, and how many links there are;
+ * undefined if there is none.
  * @param isHeld Whether a snapshot is still somewhere: in the local store or confirmed on a destination.
  */
 export function fullReason(

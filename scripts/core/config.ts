@@ -456,7 +456,7 @@ const nameOrKind = (
   index: number,
 ): string => raw.name ?? `${raw.kind}${index === 0 ? "" : index + 1}`;
 
-/** The sets of DESIGN's table: `state` twice daily, `voice` weekly. */
+/** What is saved where the configuration names no sets: `state`, taken twice a day, and `voice`, weekly. */
 function defaultSets(hapiHome: string, dbPath: string | undefined): Record<string, z.infer<typeof set>> {
   const secretFile = (name: string) => ({ kind: "file", path: `${hapiHome}/${name}`, secret: true });
   return {

@@ -41,8 +41,8 @@ export const remedyOf = (error: unknown): string =>
 export function describeFindings(findings: readonly Finding[]): string {
   const groups = [...new Set(findings.map(({ group }) => group))];
   const marks = { ok: "ok  ", warn: "WARN", fail: "FAIL" };
-  const counts = { fail: findings.filter(({ state }) => state === "fail").length };
-  const warned = findings.filter(({ state }) => state === "warn").length;
+  const count = (wanted: Finding["state"]) => findings.filter(({ state }) => state === wanted).length;
+  const [failed, warned] = [count("fail"), count("warn")];
   return [
     ...groups.flatMap((group) => [
       group,
@@ -51,8 +51,8 @@ export function describeFindings(findings: readonly Finding[]): string {
         ...state !== "ok" && remedy ? [`        -> ${remedy}`] : [],
       ]),
     ]),
-    counts.fail + warned === 0
+    failed + warned === 0
       ? `all ${findings.length} checks are fine`
-      : `${findings.length} checks: ${counts.fail} failed, ${warned} warnings`,
+      : `${findings.length} checks: ${failed} failed, ${warned} warnings`,
   ].join("\n");
 }

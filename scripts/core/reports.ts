@@ -85,7 +85,7 @@ export function suspectError(reports: readonly EncryptReport[]): BackupError | u
   });
 }
 
-/** It as text. */
+/** A snapshot that was made, as text. */
 export function describeSnapshot(report: EncryptReport): string {
   const rows = Object.entries(report.rows).map(([source, tables]) => {
     const { sessions, messages, ...others } = tables;
@@ -113,7 +113,7 @@ export function describeSnapshot(report: EncryptReport): string {
   ].join("\n");
 }
 
-/** It as text. */
+/** What was shipped, as text. */
 export function describeShip(report: ShipReport): string {
   return report.destinations.map(({ name, offBox, shipped, bytes, waiting }) => {
     const where = offBox ? "" : " (on this machine)";
@@ -124,7 +124,7 @@ export function describeShip(report: ShipReport): string {
   }).join("\n") || "nothing is off this machine: no destination is configured";
 }
 
-/** It as text. */
+/** The checklist, as text. */
 export function describeVerify({ checks, set, snapshot, store, ok, seconds }: VerifyReport): string {
   return [
     `${set} ${snapshot}, ${localTime(snapshot)}, from ${store}`,
@@ -133,7 +133,7 @@ export function describeVerify({ checks, set, snapshot, store, ok, seconds }: Ve
   ].join("\n");
 }
 
-/** It as text. */
+/** What was restored, or would be, as text. */
 export function describeRestore(
   report: RestoreReport,
   job: { readonly dryRun: boolean; readonly inPlace: boolean; readonly to?: string },

@@ -48,7 +48,7 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   );
 }
 
-/** Whether the newest of all is not the newest good one. */
+/** The newest of all, if it does not count as good. */
 export function newestSuspect(seals: readonly Seal[]): Seal | undefined {
   const newest = seals.at(-1);
   return newest && !isGood(newest) ? newest : undefined;

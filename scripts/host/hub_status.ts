@@ -1,5 +1,5 @@
 /**
- * How a hub's backups stand, as the hub itself sees it: what `status`, `doctor` and `notify` tell.
+ * How a hub's backups stand, as the hub itself sees it: what `status`, `report`, `doctor` and `notify` tell.
  *
  * Needs no key, and cannot read one.
  *

@@ -1,5 +1,5 @@
 /**
- * Where `verify` and `restore` get the identity and the trusted signers from.
+ * Where what opens snapshots gets the identity and the trusted signers from.
  *
  * @module
  */

@@ -24,8 +24,8 @@ import type { Ledger } from "./ledger.ts";
 
 /** Growth is measured over so many days. */
 const RATE_DAYS = 30;
-/** A drill log larger than this is read from its end only (bytes). */
-const DRILL_LOG_BYTES_MAX = 8 << 20;
+/** Of a longer drill log only the end is looked through (characters). */
+const DRILL_LOG_LENGTH_MAX = 8 << 20;
 
 /** A snapshot as it is told of. */
 export interface SnapshotNote {
@@ -238,7 +238,7 @@ export function faultsOf(survey: Survey): (Fault & { hub: HubName; set: SetName 
 
 function lastGoodDrill({ fs }: Host, { drillLogFile }: HubConfig): DrillNote | undefined {
   if (drillLogFile === undefined) return undefined;
-  const text = readTextIfThere(fs, drillLogFile)?.slice(-DRILL_LOG_BYTES_MAX) ?? "";
+  const text = readTextIfThere(fs, drillLogFile)?.slice(-DRILL_LOG_LENGTH_MAX) ?? "";
   for (const line of text.split("\n").reverse()) {
     const drill = parseDrill(line);
     if (drill?.ok) return drill;
