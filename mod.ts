@@ -339,7 +339,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   config(context) {
     if (context.options.action === "schema") {
       context.terminal.print(JSON.stringify(configJsonSchema(), null, 2));
-      return Promise.resolve();
+      return;
     }
     const config = configOrDefaults(context);
     const isThere = lstatIfThere(context.host.fs, context.configFile) !== undefined;
@@ -351,17 +351,14 @@ const VERBS: Readonly<Record<string, Verb>> = {
           JSON.stringify(shown, null, 2)
         }`,
     );
-    return Promise.resolve();
   },
 
   completions(context) {
     printText(context, completions(context.options.shell as Shell));
-    return Promise.resolve();
   },
 
   man(context) {
     printText(context, manPage());
-    return Promise.resolve();
   },
 };
 

@@ -63,8 +63,7 @@ export function pin(host: Host, config: StorageConfig, { change }: PinOptions): 
   );
 }
 
-serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
-  await Promise.resolve();
+serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
   const id = textOf(options.id);
   if (id === undefined && (options.remove === true || options.why !== undefined)) {
     throw new BackupError(

@@ -121,4 +121,4 @@ function heldBy(name: string, sets: readonly SetStatus[]): ReportDestination["se
   );
 }
 
-serveStep<{ config: Config }>(import.meta, ({ config }, { host }) => Promise.resolve(report(host, config)));
+serveStep<{ config: Config }>(import.meta, ({ config }, { host }) => report(host, config));

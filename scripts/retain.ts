@@ -101,7 +101,7 @@ async function retainEach(
   onSet: (set: SetRetention) => void,
 ): Promise<Omit<RetainReport, "sets">> {
   const lock = `${config.stateFolder}/retain.lock`;
-  return await withLock(host, lock, 0, () => Promise.resolve(retainLocked(host, config, options, onSet)));
+  return await withLock(host, lock, 0, () => retainLocked(host, config, options, onSet));
 }
 
 function retainLocked(

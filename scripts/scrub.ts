@@ -96,7 +96,7 @@ export async function scrub(
   options: ScrubOptions = {},
 ): Promise<ScrubReport> {
   const lock = `${config.stateFolder}/scrub.lock`;
-  return await withLock(host, lock, 0, () => Promise.resolve(scrubLocked(host, config, options)));
+  return await withLock(host, lock, 0, () => scrubLocked(host, config, options));
 }
 
 function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): ScrubReport {

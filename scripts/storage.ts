@@ -304,8 +304,7 @@ function describe(status: StorageStatus): string {
   ].join("\n");
 }
 
-serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
-  await Promise.resolve();
+serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
   const say = (text: string, data: unknown) => print(options.json === true ? JSON.stringify(data) : text);
   switch (options.action) {
     case "status": {

@@ -293,8 +293,7 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
 const QUOTA_HINT = "keep less of it (retention in the storage configuration) or raise its quotaBytes; " +
   "the file system refuses more only if the same limit is set there (`hapi-backup storage authorize` prints how)";
 
-serveStep<StorageJob>(import.meta, async ({ config, options }, { host, result }) => {
-  await Promise.resolve();
+serveStep<StorageJob>(import.meta, ({ config, options }, { host, result }) => {
   const report = watch(host, config, { prometheus: textOf(options.prometheus) });
   const tell = ({ kind, hub, set, problem }: Alarm) => {
     const place = [hub, set].filter((name) => name !== undefined).join("/");

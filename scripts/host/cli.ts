@@ -32,7 +32,7 @@ export interface VerbContext {
 }
 
 /** A verb of the command line. */
-export type Verb = (context: VerbContext) => Promise<void>;
+export type Verb = (context: VerbContext) => void | Promise<void>;
 
 /**
  * Runs the program.

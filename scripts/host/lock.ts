@@ -22,7 +22,7 @@ export async function withLock<T>(
   host: Host,
   path: string,
   waitSeconds: number,
-  work: () => Promise<T>,
+  work: () => T | Promise<T>,
 ): Promise<T> {
   makeFolderDurably(host.fs, parentOf(path), 0o700);
   let file;

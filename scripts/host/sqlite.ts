@@ -12,7 +12,7 @@ import { createHash } from "node:crypto";
 import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import { markOf } from "../core/file_mark.ts";
+import { isSameMark, markOf } from "../core/file_mark.ts";
 import { formatBytes } from "../core/format.ts";
 import type { DatabaseChecks } from "../core/manifest.ts";
 import { parentOf } from "../core/paths.ts";
@@ -75,8 +75,8 @@ export async function copyDatabase(
   limits: Limits,
 ): Promise<CopiedDatabase> {
   const before = fingerprintOf(host.fs, path);
-  const quiet = await copyQuiet(host, path, image);
-  const copied = quiet ?? await copyLive(host, path, image, limits) ?? copyDamaged(host, path, image);
+  const copied = copyQuiet(host, path, image) ?? await copyLive(host, path, image, limits) ??
+    copyDamaged(host, path, image);
   const after = fingerprintOf(host.fs, path);
   const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
   return { ...copied, fingerprint };
@@ -120,22 +120,22 @@ export function requireDatabase(
  *
  * @returns undefined If it is not such a database, or came to life meanwhile.
  */
-async function copyQuiet(
+function copyQuiet(
   host: Host,
   path: string,
   image: string,
-): Promise<Omit<CopiedDatabase, "fingerprint"> | undefined> {
+): Omit<CopiedDatabase, "fingerprint"> | undefined {
   const { fs } = host;
   if (!requireDatabase(fs, path).wal) return undefined;
   const isQuiet = () => !lstatIfThere(fs, `${path}-wal`) && !lstatIfThere(fs, `${path}-journal`);
-  const before = markOf(fs.stat(path));
+  const before = fs.stat(path);
   if (!isQuiet()) return undefined;
   const copied = copyBytes(host, path, image);
-  if (!isQuiet() || JSON.stringify(markOf(fs.stat(path))) !== JSON.stringify(before)) {
+  if (!isQuiet() || !isSameMark(fs.stat(path), before)) {
     removeIfThere(fs, image);
     return undefined;
   }
-  return await Promise.resolve({ ...readFacts(host, image), ...copied });
+  return { ...readFacts(host, image), ...copied };
 }
 
 /** Copies what SQLite finds too damaged to be read at all: its pages are worth keeping until somebody has looked. */

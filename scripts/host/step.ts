@@ -196,11 +196,11 @@ export function runStep<Result>(
 /**
  * Answers {@linkcode runStep}: the last line of a script. Does nothing where the script is merely imported.
  *
- * @param step What the script does with its job.
+ * @param step What the script does with its job; it may answer later.
  */
 export function serveStep<Job>(
   meta: ImportMeta,
-  step: (job: Job, tools: StepTools) => Promise<unknown>,
+  step: (job: Job, tools: StepTools) => unknown,
 ): void {
   if (!meta.main || !("DedicatedWorkerGlobalScope" in globalThis)) return;
   const scope = globalThis as unknown as {
