@@ -15,7 +15,7 @@ import { makeScratch } from "./host/scratch.ts";
 import type { LookJob, LookReport } from "./host/session_jobs.ts";
 import { readSchema } from "./host/schema.ts";
 import { listSessions } from "./host/session_list.ts";
-import { openImage } from "./host/sqlite.ts";
+import { openDatabase } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
 
 /** Looks into one snapshot. @param scratch Folder for scratch folders. */
@@ -26,7 +26,7 @@ export async function look(opening: Opening, id: SnapshotId, scratch: string): P
   if (!manifest.databases.some(hasSessions)) return { manifest, sessions: [] };
   using folder = makeScratch(host, scratch);
   const { image } = await rebuildSessions(opening, manifest, folder.path);
-  using opened = openImage(host.fs, image);
+  using opened = openDatabase(host.fs, image);
   return { manifest, sessions: listSessions(opened.db, readSchema(opened.db)) };
 }
 

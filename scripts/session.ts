@@ -26,7 +26,7 @@ import { readSchema } from "./host/schema.ts";
 import { brokenReferences, putSession, type SessionRows, sessionRows } from "./host/session_rows.ts";
 import { findSession } from "./host/session_list.ts";
 import type { SessionJob, SessionReport, SessionRestored } from "./host/session_jobs.ts";
-import { openImage } from "./host/sqlite.ts";
+import { openDatabase } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
 
 /** How much of what differs in the schemas is told, in characters. */
@@ -214,7 +214,7 @@ serveStep<SessionJob>(import.meta, async (job, { host, print, ask }): Promise<Se
   using scratch = makeScratch(host, job.store.scratch);
   const manifest = await openManifest(set.opening, openSeal(set.opening, snapshot));
   const database = await rebuildSessions(set.opening, manifest, scratch.path);
-  using image = openImage(host.fs, database.image);
+  using image = openDatabase(host.fs, database.image);
   const schema = readSchema(image.db);
   const session = findSession(image.db, schema, job.session, snapshot);
   const rows = sessionRows(image.db, schema, session);

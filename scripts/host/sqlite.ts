@@ -378,7 +378,7 @@ export function checkImage(
 }
 
 function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
-  using opened = openImage(fs, image);
+  using opened = openDatabase(fs, image);
   return use(opened.db);
 }
 
@@ -387,7 +387,7 @@ function withImage<T>(fs: Fs, image: string, use: (db: DatabaseSync) => T): T {
  *
  * @throws {BackupError} (disk) If there is no room for what SQLite needs beside it.
  */
-export function openImage(fs: Fs, image: string): { readonly db: DatabaseSync } & Disposable {
+export function openDatabase(fs: Fs, image: string): { readonly db: DatabaseSync } & Disposable {
   const db = openForReading(image);
   const opened = {
     db,
