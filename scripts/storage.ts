@@ -66,12 +66,14 @@ export interface StorageStatus {
   readonly unfinishedUploads: number;
 }
 
+const iso = (timeMs: number | undefined): string | null =>
+  timeMs === undefined ? null : new Date(timeMs).toISOString();
+
 /** Tells how the store stands, without reading any part of it. */
 export function storageStatus(host: Host, config: StorageConfig, scope: Scope = {}): StorageStatus {
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const survey = surveyStore(host, config, ledger, inventory);
-  const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
   const wanted = new Set(
     chosenSets(config, inventory, scope.hub, scope.set).map(({ hub, set }) => `${hub}/${set}`),
   );
@@ -133,7 +135,6 @@ export interface LedgerEntry {
 export function* storageList(host: Host, config: StorageConfig, scope: Scope = {}): Generator<LedgerEntry[]> {
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
-  const iso = (timeMs: number | undefined) => timeMs === undefined ? null : new Date(timeMs).toISOString();
   for (const { key, hub, set } of chosenSets(config, inventory, scope.hub, scope.set)) {
     host.checkpoint();
     const known = ledger.snapshots(key);

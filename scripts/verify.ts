@@ -12,7 +12,7 @@ import { partsRead, type SavedDatabase } from "./core/manifest.ts";
 import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
 import type { Check, Restored, VerifyReport } from "./core/reports.ts";
-import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
+import { type ChoiceJob, hasSessions, openSetOf } from "./host/chosen_snapshot.ts";
 import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
@@ -116,7 +116,7 @@ export async function verify(
   }
   if (extras.hubProgram !== undefined) {
     const { hubProgram } = extras;
-    for (const database of restored.databases.filter(({ rows }) => "sessions" in rows)) {
+    for (const database of restored.databases.filter(hasSessions)) {
       await check(
         `${database.source}: served by the hub`,
         async () => {

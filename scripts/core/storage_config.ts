@@ -12,7 +12,7 @@ import { BackupError } from "./errors.ts";
 import { parseJsonc, placeInText } from "./jsonc.ts";
 import type { HubName, SetName } from "./names.ts";
 import { fingerprintOf, parsePublicKeyLine } from "./openssh_key.ts";
-import { normalizePath } from "./paths.ts";
+import { isWithin, normalizePath } from "./paths.ts";
 import type { FloodLimits, RetentionPolicy } from "./retention.ts";
 import { hubName, setName } from "./text_schemas.ts";
 
@@ -148,7 +148,7 @@ export function parseStorageConfig(text: string, where: string): StorageConfig {
   const { store, stateFolder, hubs, ...rest } = parsed.data;
   const folder = normalizePath(store);
   const state = normalizePath(stateFolder);
-  if (`${state}/`.startsWith(`${folder}/`)) {
+  if (isWithin(state, folder)) {
     throw unusable(
       where,
       `stateFolder ${state} is inside the store`,

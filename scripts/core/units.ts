@@ -10,7 +10,7 @@
 import description from "../../nix/units.json" with { type: "json" };
 import type { Config, Destination, Notifier, Source } from "./config.ts";
 import { BackupError } from "./errors.ts";
-import { parentOf } from "./paths.ts";
+import { isWithin, parentOf } from "./paths.ts";
 import { readableRoot } from "./permissions.ts";
 import type { StorageConfig } from "./storage_config.ts";
 
@@ -213,9 +213,9 @@ export function sourcePaths(sources: readonly Source[]): string[] {
   const paths = sources.map((source) =>
     source.kind === "sqlite" ? parentOf(source.path) : readableRoot(source)
   );
-  const inside = (path: string, other: string) =>
-    path !== other && path.startsWith(other === "/" ? "/" : `${other}/`);
-  return [...new Set(paths)].filter((path) => !paths.some((other) => inside(path, other)));
+  return [...new Set(paths)].filter((path) =>
+    !paths.some((other) => other !== path && isWithin(path, other))
+  );
 }
 
 /** The folders between a home and `paths` in it: tmpfiles would make those for root. */

@@ -92,28 +92,23 @@ export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, i
   const freeBytes = host.fs.freeBytes(config.store);
   return {
     sets,
-    floods: new Map(
-      [...config.hubs.values()].flatMap((hub) => {
-        const flood = floodOf(ledger, hub);
-        return flood === undefined ? [] : [[hub.name, flood]];
-      }),
-    ),
-    overQuota: new Map(
-      [...config.hubs.values()].flatMap((hub) => {
-        const over = overQuota(hub, sets);
-        return over === undefined ? [] : [[hub.name, over]];
-      }),
-    ),
-    lastGoodDrills: new Map(
-      [...config.hubs.values()].flatMap((hub) => {
-        const drill = lastGoodDrill(host, hub);
-        return drill === undefined ? [] : [[hub.name, drill]];
-      }),
-    ),
+    floods: byHub(config, (hub) => floodOf(ledger, hub)),
+    overQuota: byHub(config, (hub) => overQuota(hub, sets)),
+    lastGoodDrills: byHub(config, (hub) => lastGoodDrill(host, hub)),
     bytes: sets.reduce((sum, set) => sum + set.bytes, 0),
     freeBytes,
     daysUntilFull: freeBytes !== undefined && bytesPerDay > 0 ? freeBytes / bytesPerDay : undefined,
   };
+}
+
+/** Of each configured hub what there is to say of it, if anything. */
+function byHub<T>({ hubs }: StorageConfig, of: (hub: HubConfig) => T | undefined): Map<HubName, T> {
+  return new Map(
+    [...hubs.values()].flatMap((hub) => {
+      const said = of(hub);
+      return said === undefined ? [] : [[hub.name, said]];
+    }),
+  );
 }
 
 /** That a hub's snapshots take more than its quota; undefined if they do not. It is the file system that enforces one. */
