@@ -13,6 +13,7 @@ import type { Shell } from "./scripts/core/commands.ts";
 import { completions } from "./scripts/core/completions.ts";
 import { defined } from "./scripts/core/defined.ts";
 import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
+import { localTime } from "./scripts/core/format.ts";
 import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { untoldError } from "./scripts/core/notices.ts";
@@ -41,7 +42,6 @@ import {
   describeSnapshot,
   describeVerify,
   type EncryptReport,
-  localTime,
   type RestoreReport,
   suspectError,
   type VerifyReport,

@@ -9,14 +9,8 @@
 import { appendInText, removeInText } from "./core/config_edit.ts";
 import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
 import { BackupError, type ErrorKind, outcome, receivedError, sentError } from "./core/errors.ts";
-import { formatCount, formatCounted, formatDuration, formatTime } from "./core/format.ts";
-import {
-  type HubName,
-  MANIFEST_PART,
-  type SetName,
-  type SnapshotId,
-  timeOfSnapshotId,
-} from "./core/names.ts";
+import { formatCount, formatCounted, formatDuration, localTime } from "./core/format.ts";
+import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "./core/names.ts";
 import type { Seal } from "./core/seal.ts";
 import { createEncrypter, parseRecipient } from "./host/age.ts";
 import { lockConfiguration } from "./host/config_file.ts";
@@ -405,5 +399,5 @@ function describeKeys(keys: readonly KeyReach[], now: Date): string {
 }
 
 /** To the minute, with the zone. */
-const day = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id)).replace(/:\d\d (?=\S+$)/, " ");
+const day = (id: SnapshotId): string => localTime(id).replace(/:\d\d (?=\S+$)/, " ");
 const short = (recipient: string): string => recipient.length > 16 ? `${recipient.slice(0, 14)}…` : recipient;

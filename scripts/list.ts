@@ -8,15 +8,8 @@
 
 import type { Config } from "./core/config.ts";
 import { reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCounted, formatTable, formatTime } from "./core/format.ts";
-import {
-  type HubName,
-  MANIFEST_PART,
-  type PartName,
-  type SetName,
-  type SnapshotId,
-  timeOfSnapshotId,
-} from "./core/names.ts";
+import { formatBytes, formatCounted, formatTable, localTime } from "./core/format.ts";
+import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
 import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/seal.ts";
 import { verifySsh } from "./core/sshsig.ts";
 import { parseTrust, requireTrusted, type Trust } from "./core/trust.ts";
@@ -139,7 +132,7 @@ function describeSet(listed: readonly Listed[]): string {
   const total = listed.reduce((sum, { bytes }) => sum + bytes, 0);
   const rows = listed.map((snapshot) => [
     snapshot.id,
-    formatTime(timeOfSnapshotId(snapshot.id)),
+    localTime(snapshot.id),
     snapshot.kind ?? "-",
     formatBytes(snapshot.bytes),
     chainOf(snapshot),

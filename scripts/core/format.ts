@@ -4,6 +4,8 @@
  * @module
  */
 
+import { type SnapshotId, timeOfSnapshotId } from "./names.ts";
+
 /** `1.5 MB`: powers of 1000, as disks are sold and `rsync -h` prints. */
 export function formatBytes(bytes: number): string {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -64,6 +66,9 @@ export function formatTime(time: Date): string {
     formatOffset(-time.getTimezoneOffset())
   }`;
 }
+
+/** When a snapshot was taken, as {@linkcode formatTime} writes it. */
+export const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
 
 /** How far a zone is ahead of UTC, from minutes: `UTC`, `GMT+1`, `GMT-3:30`. */
 function formatOffset(minutes: number): string {

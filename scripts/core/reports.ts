@@ -5,10 +5,10 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { formatBytes, formatCounted, formatTime } from "./format.ts";
+import { formatBytes, formatCounted, localTime } from "./format.ts";
 import { type DetailedSuspicion, gateHint } from "./gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./manifest.ts";
-import { type SetName, type SnapshotId, timeOfSnapshotId } from "./names.ts";
+import type { SetName, SnapshotId } from "./names.ts";
 import type { Seal } from "./seal.ts";
 import { shellQuote } from "./shell.ts";
 import type { ShipReport } from "./shipping.ts";
@@ -168,6 +168,3 @@ function countedOf(files: readonly SavedFile[]): string {
   });
   return counted.join(", ") || formatCounted(0, "file");
 }
-
-/** When a snapshot was taken, as local time. */
-export const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));

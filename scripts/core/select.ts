@@ -5,8 +5,8 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { cleanText, formatTime } from "./format.ts";
-import { isSnapshotId, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./names.ts";
+import { cleanText, formatTime, localTime } from "./format.ts";
+import { isSnapshotId, type SnapshotId, snapshotIdAt } from "./names.ts";
 import { isGood, type Seal } from "./seal.ts";
 
 /** What is chosen from: seals of one set, oldest first. */
@@ -44,7 +44,7 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   const limit = snapshotIdAt(time);
   return good.findLast((seal) => seal.id <= limit)?.id ?? none(
     `none is as old as ${formatTime(time)}`,
-    `the oldest is ${formatTime(timeOfSnapshotId(seals[0]!.id))}`,
+    `the oldest is ${localTime(seals[0]!.id)}`,
   );
 }
 

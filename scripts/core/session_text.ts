@@ -5,8 +5,7 @@
  */
 
 import type { Comparison } from "./comparison.ts";
-import { cleanText, formatCount, formatCounted, formatTable, formatTime } from "./format.ts";
-import { timeOfSnapshotId } from "./names.ts";
+import { cleanText, formatCount, formatCounted, formatTable, formatTime, localTime } from "./format.ts";
 import type { SessionSummary } from "./session_summary.ts";
 
 /** How many sessions or files are named of each kind. */
@@ -63,7 +62,7 @@ export function describeComparison({ from, to, sessions, rows, files }: Comparis
     ...section("- file", files.removed.map((place) => cleanText(place, 200))),
     ...section("~ file", files.changed.map((place) => cleanText(place, 200))),
   ];
-  const when = (id: Comparison["from"]) => `${id} (${formatTime(timeOfSnapshotId(id))})`;
+  const when = (id: Comparison["from"]) => `${id} (${localTime(id)})`;
   return [
     `from ${when(from)} to ${when(to)}:`,
     ...(lines.length === 0 ? ["nothing differs"] : lines).map((line) => `  ${line}`),

@@ -5,9 +5,9 @@
  */
 
 import { compare, type Look } from "../core/comparison.ts";
-import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "../core/format.ts";
+import { cleanText, formatBytes, formatCount, formatCounted, formatTime, localTime } from "../core/format.ts";
 import type { SavedDatabase, SavedFile } from "../core/manifest.ts";
-import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import type { SnapshotId } from "../core/names.ts";
 import type { Place } from "../core/place.ts";
 import { describeComparison, describeSession } from "../core/session_text.ts";
 import { cancelled } from "./step.ts";
@@ -72,7 +72,7 @@ class Dialogue {
     const files = [...manifest.databases, ...manifest.files.filter(({ type }) => type !== "folder")];
     while (true) {
       const action = await this.#prompts.select({
-        message: `${id}, ${formatTime(timeOfSnapshotId(id))}. Esc: back`,
+        message: `${id}, ${localTime(id)}. Esc: back`,
         options: [
           { value: "sessions", label: `Sessions (${formatCount(sessions.length)})` },
           { value: "files", label: `Files (${formatCount(files.length)})` },
@@ -145,7 +145,7 @@ class Dialogue {
       message,
       snapshots.map(({ id, isSuspect }) => ({
         value: id,
-        label: `${formatTime(timeOfSnapshotId(id))}  ${id}`,
+        label: `${localTime(id)}  ${id}`,
         ...(isSuspect ? { hint: "suspect" } : {}),
       })),
     );

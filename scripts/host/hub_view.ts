@@ -11,7 +11,7 @@ import {
   formatCount,
   formatCounted,
   formatDuration,
-  formatTime,
+  localTime,
 } from "../core/format.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
@@ -112,7 +112,7 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
   const sessions = rows.find(([table]) => table === "sessions")?.[1];
   const total = rows.reduce((sum, [, count]) => sum + count, 0);
   const newest = set.newest
-    ? `newest good snapshot ${formatTime(timeOfSnapshotId(set.newest))}, ${
+    ? `newest good snapshot ${localTime(set.newest)}, ${
       isAhead(set)
         ? `${formatDuration(-set.ageSeconds!)} AHEAD OF THIS CLOCK`
         : formatAgo(timeOfSnapshotId(set.newest), now)

@@ -6,8 +6,8 @@
 
 import type { DatabaseSync } from "node:sqlite";
 import { BackupError } from "../core/errors.ts";
-import { cleanText, formatTime } from "../core/format.ts";
-import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import { cleanText, localTime } from "../core/format.ts";
+import type { SnapshotId } from "../core/names.ts";
 import { type Schema, SESSIONS, type Table } from "../core/session_schema.ts";
 import { type SessionSummary, titleOf } from "../core/session_summary.ts";
 import { quoted } from "./sqlite.ts";
@@ -51,7 +51,7 @@ export function findSession(db: DatabaseSync, schema: Schema, start: string, sna
   throw new BackupError(
     found.length === 0
       ? `Cannot find session ${cleanText(start)}: snapshot ${snapshot}, ${
-        formatTime(timeOfSnapshotId(snapshot))
+        localTime(snapshot)
       }, has none whose id starts so`
       : `Cannot tell which session ${cleanText(start)} is: ${
         found.slice(0, 2).map((id) => cleanText(id)).join(" and ")

@@ -7,9 +7,9 @@
 import { compare } from "../core/comparison.ts";
 import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { cleanText, formatCount, formatCounted, formatTime } from "../core/format.ts";
+import { cleanText, formatCount, formatCounted, localTime } from "../core/format.ts";
 import { patternOfPlace } from "../core/globs.ts";
-import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import type { SetName, SnapshotId } from "../core/names.ts";
 import { lookPermissions, sessionPermissions } from "../core/permissions.ts";
 import type { Differing } from "../core/session_rows.ts";
 import { describeComparison, describeSessions } from "../core/session_text.ts";
@@ -214,8 +214,6 @@ function describeReport(
     }`,
   ].join("\n");
 }
-
-const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
 
 const usage = (message: string, hint = "hapi-backup session --help says more"): BackupError =>
   new BackupError(message, { kind: "usage", hint });

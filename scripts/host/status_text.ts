@@ -11,9 +11,10 @@ import {
   formatCounted,
   formatDuration,
   formatTime,
+  localTime,
 } from "../core/format.ts";
 import type { Moment } from "../core/history.ts";
-import { type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
+import { timeOfSnapshotId } from "../core/names.ts";
 import type { Paint } from "../core/paint.ts";
 import type { SetReceipt } from "../core/receipt.ts";
 import type { RunRecord } from "../core/run_record.ts";
@@ -70,10 +71,10 @@ function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, pain
   if (isAhead({ ageSeconds })) {
     const ahead = formatDuration(-ageSeconds!);
     return `${name} ${
-      paint.doubtful(`newest good snapshot ${timeOf(newest)}, ${ahead} AHEAD OF THIS CLOCK`)
+      paint.doubtful(`newest good snapshot ${localTime(newest)}, ${ahead} AHEAD OF THIS CLOCK`)
     }`;
   }
-  const age = `newest good snapshot ${timeOf(newest)}, ${formatDuration(Math.max(0, ageSeconds!))} ago`;
+  const age = `newest good snapshot ${localTime(newest)}, ${formatDuration(Math.max(0, ageSeconds!))} ago`;
   return `${name} ${stale ? paint.bad(`${age} - TOO OLD (limit ${maxAgeHours} h)`) : paint.good(age)}`;
 }
 
@@ -112,7 +113,9 @@ function placesOf({ destinations }: SetStatus, paint: Paint): string[] {
   }
   return destinations.flatMap(({ name, offBox, newest, waiting, receipt }) => [
     `${name}: ${
-      newest ? (offBox ? paint.good : paint.doubtful)(`holds ${timeOf(newest)}`) : paint.bad("HOLDS NOTHING")
+      newest
+        ? (offBox ? paint.good : paint.doubtful)(`holds ${localTime(newest)}`)
+        : paint.bad("HOLDS NOTHING")
     }${waiting.length > 0 ? `, ${paint.doubtful(`${waiting.length} WAITING`)}` : ""}${
       offBox ? "" : `, ${paint.bad("ON THIS MACHINE'S OWN DISK: does not count as off this machine")}`
     }`,
@@ -127,7 +130,7 @@ function receiptOf(
   paint: Paint,
 ): string[] {
   const verified = newestVerified
-    ? paint.good(`verified up to ${timeOf(newestVerified.id)}`)
+    ? paint.good(`verified up to ${localTime(newestVerified.id)}`)
     : paint.doubtful("NOTHING VERIFIED");
   return [
     `${name} itself, on ${formatTime(time)}: ${verified}`,
@@ -180,5 +183,3 @@ function keysLine({ keysProven, proofMaxAgeDays, now }: StatusPage, paint: Paint
     isOld ? paint.bad(`${said} - TOO LONG AGO (limit ${proofMaxAgeDays} days)`) : paint.good(said)
   }`;
 }
-
-const timeOf = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
