@@ -289,6 +289,16 @@ Deno.test("old rsyncs and timers that will not run are found from what the progr
   assert.deepEqual([named(dead, /timers/).state, named(dead, /timers/).kind], ["fail", "stale"]);
   assert.equal(named(await answers("rsync  version 3.5.0", timers([])), /timers/).state, "fail");
   assert.equal(named(await answers("rsync  version 3.5.0", none), /timers/).state, "warn", "no systemd");
+  const table = {
+    code: 0,
+    stdout: "NEXT  LEFT  LAST  PASSED  UNIT  ACTIVATES\n\n0 timers listed.\n",
+    stderr: "",
+  };
+  assert.equal(
+    named(await answers("rsync  version 3.5.0", table), /timers/).state,
+    "warn",
+    "one without JSON",
+  );
 });
 
 Deno.test("the exit code is that of the most telling failure, and warnings have none", () => {

@@ -26,14 +26,14 @@ export async function readTimers(host: Pick<Host, "run">): Promise<Timer[] | und
       const args = [scope, "list-timers", "--all", "--output=json", "hapi-backup-*"];
       const { code, stdout } = await host.run("systemctl", args, { secondsMax: SECONDS_MAX });
       if (code !== 0) continue;
-      isAsked = true;
       for (const { unit, next } of JSON.parse(stdout || "[]") as { unit: string; next: number | null }[]) {
         // systemd counts microseconds.
         timers.push({ unit, next: next ? new Date(next / 1000) : undefined });
       }
+      isAsked = true;
     } catch (error) {
       if (error instanceof BackupError && error.kind === "cancelled") throw error;
-      // No systemd here.
+      // No systemd here, or one that is too old to answer in JSON.
     }
   }
   return isAsked ? timers : undefined;
