@@ -31,7 +31,7 @@ export function findHubs({ fs }: Pick<Host, "fs">, { home, env }: Surroundings):
   );
   const found = [
     place(
-      env.HAPI_HOME ?? usual,
+      env.HAPI_HOME || usual,
       env.DB_PATH,
       env.HAPI_HOME || env.DB_PATH ? "the environment" : "the usual place",
     ),
