@@ -22,6 +22,7 @@ import { fullWantedFile } from "../scripts/core/state_paths.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
+import { output } from "./real/home.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
@@ -591,10 +592,7 @@ Deno.test({
     await withHub(async (hub) => {
       const path = `${hub.dir}/tiny`;
       await Deno.mkdir(path);
-      const mount = await new Deno.Command("mount", {
-        args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", path],
-      }).output();
-      if (!mount.success) return;
+      await output("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", path]);
       try {
         await hub.make(ID[0]);
         await hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
@@ -606,7 +604,7 @@ Deno.test({
         assert.match(tiny!.errors[0]!.message, /the disk is full/);
         assert.ok((await filesBelow(path)).every(([file]) => file.startsWith(`home/state/${ID[0]}/`)));
       } finally {
-        await new Deno.Command("umount", { args: [path] }).output();
+        await output("umount", [path]);
       }
     });
   },
