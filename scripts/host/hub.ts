@@ -4,7 +4,7 @@
  * @module
  */
 
-import { BackupError } from "../core/errors.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
 import type { Host } from "./host.ts";
 
 /** How long the hub may take to answer, in seconds. */
@@ -51,16 +51,18 @@ export async function askHubForSessions(
   let ended = false;
   const status = child.status.then(() => ended = true);
   try {
+    let reason: unknown;
     const deadline = performance.now() + START_SECONDS_MAX * 1000;
     for (;;) {
       host.checkpoint();
       if (ended) throw failure(program, "it ended before it answered");
       if (performance.now() > deadline) {
-        throw failure(program, `it did not answer within ${START_SECONDS_MAX} s`);
+        throw failure(program, `it did not serve them within ${START_SECONDS_MAX} s: ${reasonOf(reason)}`);
       }
       try {
         return await countSessions(base, token);
-      } catch {
+      } catch (error) {
+        reason = error;
         await new Promise((resolve) => setTimeout(resolve, 200));
       }
     }
