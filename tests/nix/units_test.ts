@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { parseConfig } from "../../scripts/core/config.ts";
-import { COMMANDS } from "../../scripts/core/commands.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
-import { permissionFlags } from "../../scripts/core/deno_flags.ts";
 import { cli } from "../real/cli.ts";
 import { ending, output, ROOT } from "./nix.ts";
 
@@ -205,14 +203,6 @@ Deno.test("the module's default sets are the program's", async () => {
     parseConfig(JSON.stringify({ sets }), "test", AROUND).sets,
     parseConfig("{}", "test", AROUND).sets,
   );
-});
-
-Deno.test("nix/verbs.json grants something to every verb, and everything to none", () => {
-  for (const { verb } of COMMANDS) {
-    const flags = permissionFlags(verb);
-    assert.ok(flags.includes("--no-prompt"), verb);
-    assert.ok(!flags.some((flag) => /^(-A|--allow-all|--allow-ffi|--allow-env)$/.test(flag)), verb);
-  }
 });
 
 Deno.test("`systemd` warns of a program that the units' user cannot reach", async () => {
