@@ -10,8 +10,8 @@ import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "./names.ts";
 import { isPlace, type Place } from "./place.ts";
-import { describeIssue, FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
-import { count, hubName, partName, setName, sha256, snapshotId } from "./text_schemas.ts";
+import { FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
+import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** A manifest larger than this is not read (bytes of JSON): about a million files. */
 export const MANIFEST_BYTES_MAX = 256 * 1024 * 1024;
@@ -137,15 +137,7 @@ export function parseManifest(
       },
     );
   };
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return fail("it is not JSON");
-  }
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) return fail(describeIssue(parsed.error));
-  const manifest = parsed.data;
+  const manifest = readAs(manifestSchema, readJson(text, fail), fail);
   if (manifest.hub !== expected.hub || manifest.set !== expected.set || manifest.id !== expected.id) {
     fail(`it belongs to ${manifest.hub}/${manifest.set}/${manifest.id}`);
   }

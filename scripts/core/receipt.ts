@@ -10,9 +10,8 @@ import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import type { HubName, SetName, SnapshotId } from "./names.ts";
 import { fingerprintOf } from "./openssh_key.ts";
-import { describeIssue } from "./seal.ts";
 import { verifySsh } from "./sshsig.ts";
-import { hubName, setName, sha256, snapshotId } from "./text_schemas.ts";
+import { hubName, readAs, readJson, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** Names in the hub's folder of a store. They start with a dot, so that no one takes them for a set. */
 export const RECEIPT_FILE = ".receipt.json";
@@ -89,15 +88,7 @@ export function parseReceipt(text: string): Receipt {
     });
   };
   if (text.length > RECEIPT_BYTES_MAX) fail(`it has ${text.length} characters`);
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return fail("it is not JSON");
-  }
-  const parsed = receiptSchema.safeParse(json);
-  if (!parsed.success) return fail(describeIssue(parsed.error));
-  const { hub, time, sets } = parsed.data;
+  const { hub, time, sets } = readAs(receiptSchema, readJson(text, fail), fail);
   return {
     hub,
     time: new Date(time),

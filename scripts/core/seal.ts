@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import { BackupError } from "./errors.ts";
 import type { HubName, PartName, SetName, SnapshotId } from "./names.ts";
-import { count, hubName, partName, setName, sha256, snapshotId } from "./text_schemas.ts";
+import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "./text_schemas.ts";
 
 /** The newest version of the store's format that this program reads and writes. */
 export const FORMAT_VERSION = 1;
@@ -110,12 +110,7 @@ export function parseSeal(text: string, where: string): Seal {
     throw new BackupError(`Cannot read seal ${where}: ${state}`, { kind: "integrity" });
   };
   if (text.length > SEAL_BYTES_MAX) fail(`it has ${text.length} characters, more than ${SEAL_BYTES_MAX}`);
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return fail("it is not JSON");
-  }
+  const json = readJson(text, fail);
   const version = (json as { version?: unknown } | null)?.version;
   const format = (json as { format?: unknown } | null)?.format;
   if (format === FORMAT_NAME && typeof version === "number" && version > FORMAT_VERSION) {
@@ -124,9 +119,7 @@ export function parseSeal(text: string, where: string): Seal {
         `it takes hapi-backup ${version}.0.0 or newer`,
     );
   }
-  const parsed = sealSchema.safeParse(json);
-  if (!parsed.success) return fail(describeIssue(parsed.error));
-  const seal = parsed.data;
+  const seal = readAs(sealSchema, json, fail);
   const contradiction = contradictionIn(seal);
   if (contradiction) fail(contradiction);
   return seal;
@@ -146,13 +139,6 @@ function contradictionIn(seal: Seal): string | undefined {
   }
   if (seal.parent !== null && seal.parent >= seal.id) return "its parent is not older than itself";
   return undefined;
-}
-
-/** The first thing that a schema found wrong, with its place: `parts.0.sha256 is not a SHA-256 in hex`. */
-export function describeIssue(error: z.ZodError): string {
-  const issue = error.issues[0]!;
-  const place = issue.path.join(".");
-  return place === "" ? issue.message : `${place}: ${issue.message}`;
 }
 
 /** SHA-256 in hex of a seal's bytes, as the next seal's `previous` holds it. */

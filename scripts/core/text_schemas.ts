@@ -19,3 +19,23 @@ export const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id"
 export const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex");
 /** A number of bytes, rows or files. */
 export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+/** What a reader throws by, told what is wrong. */
+type Fail = (state: string) => never;
+
+/** Text as JSON. */
+export function readJson(text: string, fail: Fail): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return fail("it is not JSON");
+  }
+}
+
+/** JSON as what a schema says; else the first thing wrong with its place: `parts.0.sha256: is not a SHA-256 in hex`. */
+export function readAs<T>(schema: z.ZodType<T>, json: unknown, fail: Fail): T {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const { path, message } = parsed.error.issues[0]!;
+  return fail(path.length === 0 ? message : `${path.join(".")}: ${message}`);
+}
