@@ -116,7 +116,7 @@ async function stageDatabase(
     return { ...found, copy: undefined, fingerprint: now };
   }
 
-  const walBytes = sizeOf(fs.stat, `${path}-wal`);
+  const walBytes = lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
   const needed = stat.bytes + walBytes + config.limits.freeBytesMin;
   const free = fs.freeBytes(folder);
   if (free !== undefined && free < needed) throw notEnoughSpace(folder, free, needed);
@@ -124,14 +124,6 @@ async function stageDatabase(
   const image = `${stagingFolder(folder)}/${source.name}.image`;
   const { fingerprint, ...copy } = await copyDatabase(host, path, image, config.limits);
   return { ...found, copy: { ...copy, image }, fingerprint };
-}
-
-function sizeOf(stat: (path: string) => Stat, path: string): number {
-  try {
-    return stat(path).bytes;
-  } catch {
-    return 0;
-  }
 }
 
 /** Ids only ever grow: a clock that stands before the newest snapshot is an error, unless it is a matter of seconds. */

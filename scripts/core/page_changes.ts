@@ -47,7 +47,7 @@ export interface CompareOptions {
 const CHUNK_BYTES = 1024 * 1024;
 
 /** SHA-256 truncated to 128 bits: finding two pages that agree takes 2^64 tries. */
-const PAGE_CHECKSUM_BYTES = 16;
+export const PAGE_CHECKSUM_BYTES = 16;
 
 /**
  * Finds the pages that differ, in one pass over both images.

@@ -6,6 +6,8 @@
  * @module
  */
 
+import { equalBytes } from "./bytes.ts";
+
 /** One value of a row. */
 export interface Cell {
   readonly isText: boolean;
@@ -46,7 +48,7 @@ function sameCell(a: Cell, b: Cell): boolean {
   if (a.isText !== b.isText) return false;
   const [one, other] = [a.value, b.value];
   if (!(one instanceof Uint8Array) || !(other instanceof Uint8Array)) return one === other;
-  return one.length === other.length && one.every((byte, index) => byte === other[index]);
+  return equalBytes(one, other);
 }
 
 /** A cell as a person reads it. */

@@ -8,11 +8,17 @@
  */
 
 import { createHash } from "node:crypto";
-import { releaseBytes } from "../core/bytes.ts";
+import { concatBytes, releaseBytes } from "../core/bytes.ts";
 import type { SetConfig } from "../core/config.ts";
 import type { SavedDatabase } from "../core/manifest.ts";
 import { databasePart, type SourceName } from "../core/names.ts";
-import { compareChecksums, comparePages, type PageChanges, pageChecksums } from "../core/page_changes.ts";
+import {
+  compareChecksums,
+  comparePages,
+  PAGE_CHECKSUM_BYTES,
+  type PageChanges,
+  pageChecksums,
+} from "../core/page_changes.ts";
 import { type DeltaStats, encodeChanges, encodeWholePages } from "../core/page_diff.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { baseChecksums, baseImage, stagingFolder } from "../core/state_paths.ts";
@@ -178,7 +184,7 @@ function readChecksums(fs: Fs, path: string, before: SavedDatabase): Uint8Array 
   const bytes = fs.readFile(path);
   const sums = bytes.subarray(0, Math.max(0, bytes.length - 32));
   const isSame = createHash("sha256").update(sums).digest().equals(bytes.subarray(sums.length));
-  if (!isSame || sums.length !== before.bytes / before.pageBytes * 16) {
+  if (!isSame || sums.length !== before.bytes / before.pageBytes * PAGE_CHECKSUM_BYTES) {
     throw new FullNeeded(`the page checksums of ${before.source} are not what they were`);
   }
   return sums;
@@ -197,10 +203,7 @@ export function keepForNext(
   if (set.keepBase && image) host.fs.rename(image, baseImage(folder, sha256));
   if (!set.keepBase && sums) {
     const checksum = createHash("sha256").update(sums).digest();
-    const bytes = new Uint8Array(sums.length + checksum.length);
-    bytes.set(sums);
-    bytes.set(checksum, sums.length);
-    writeFileDurably(host.fs, baseChecksums(folder, sha256), bytes);
+    writeFileDurably(host.fs, baseChecksums(folder, sha256), concatBytes(sums, checksum));
     // Kept by an earlier configuration, of the very same content.
     removeIfThere(host.fs, baseImage(folder, sha256));
   }
