@@ -198,10 +198,7 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
   assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, 2);
 });
 
-Deno.test("the command table has every verb of the storage host, and every option that it reads", () => {
-  for (const verb of STORAGE_VERBS) {
-    const spec = COMMANDS.find((command) => command.verb === verb)!;
-    assert.equal(spec.config, "storage");
-    assert(spec.example.includes(verb));
-  }
+Deno.test("the command table has every verb of the storage host", () => {
+  const there = COMMANDS.filter(({ group }) => group === "On the storage host").map(({ verb }) => verb);
+  assert.deepEqual(there, [...STORAGE_VERBS]);
 });

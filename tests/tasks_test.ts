@@ -13,12 +13,6 @@ Deno.test("every verb has its permissions and its task", () => {
   assert.deepEqual(COMMANDS.map(({ verb }) => verb).sort(), Object.keys(verbs.verbs).sort());
 });
 
-Deno.test("no task is allowed everything", () => {
-  for (const [name, command] of Object.entries(config.tasks)) {
-    assert.doesNotMatch(command, /--allow-all|\s-A\b/, name);
-  }
-});
-
 Deno.test("seals name the version of deno.json as their writer's", () => {
   assert.equal(VERSION, config.version);
 });

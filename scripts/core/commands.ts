@@ -29,16 +29,12 @@ export interface ArgumentSpec {
   readonly choices?: readonly string[];
 }
 
-/** Which configuration file a verb reads. */
-export type ConfigKind = "hub" | "storage" | "none";
-
 /** One verb. */
 export interface CommandSpec {
   readonly verb: string;
   readonly group: "On the hub" | "Anywhere" | "On the storage host";
   readonly summary: string;
   readonly details?: string;
-  readonly config: ConfigKind;
   readonly arguments?: readonly ArgumentSpec[];
   readonly options: readonly OptionSpec[];
   readonly example: string;
@@ -109,7 +105,6 @@ export const COMMANDS: readonly CommandSpec[] = [
       "A new identity is handed over once, and only where it is asked for: it does not " +
       "stay on the hub. Where the storage host is not ready yet, it prints what to paste " +
       "there; run again, it goes on where it stopped. What is there is kept as it is.",
-    config: "hub",
     options: [
       {
         flags: "--storage <target>",
@@ -155,7 +150,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the hub",
     summary: "take a snapshot, encrypt it and ship it",
     details: "Without a configuration this makes one, with new keys and a local store.",
-    config: "hub",
     options: [
       SET,
       FULL,
@@ -169,7 +163,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "snapshot",
     group: "On the hub",
     summary: "copy the databases of a set into staging, as of one moment",
-    config: "hub",
     options: [SET, { flags: "--full", text: "copy even what has not changed" }, WAIT],
     example: "hapi-backup snapshot --set state",
   },
@@ -177,7 +170,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "encrypt",
     group: "On the hub",
     summary: "make a sealed snapshot in the local store from what is staged",
-    config: "hub",
     options: [
       SET,
       FULL,
@@ -190,7 +182,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "ship",
     group: "On the hub",
     summary: "send what is not yet on every destination, oldest first",
-    config: "hub",
     options: [
       { flags: "--set <name>", text: 'which set, or "all"', default: "all" },
       WAIT,
@@ -201,7 +192,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "verify",
     group: "Anywhere",
     summary: "restore a snapshot into scratch and prove that it is whole",
-    config: "hub",
     options: [
       ONE_SET,
       {
@@ -225,7 +215,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     details:
       "--to writes into a new or empty folder: home/... is what lay in the operator's home, root/... the rest.\n" +
       "--in-place puts everything back where it was, after setting aside what is there now.",
-    config: "hub",
     options: [
       { flags: "--to <folder>", text: "restore into this folder" },
       { flags: "--in-place", text: "put everything back where it was" },
@@ -250,7 +239,6 @@ export const COMMANDS: readonly CommandSpec[] = [
       "Nothing is removed: what the session has gained since the snapshot stays. Where a row is there and differs, " +
       "such as that of a session that went on, nothing is done unless told: --keep adds what is missing and leaves " +
       "the rest (to get lost messages back); --replace makes such rows what they were (to undo bad changes).",
-    config: "hub",
     arguments: [
       { name: "<action>", text: "what to do", choices: ["list", "restore"] },
       { name: "[id]", text: "restore: the session's id, or the start of it" },
@@ -274,7 +262,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "compare",
     group: "Anywhere",
     summary: "say what two snapshots have apart: sessions, rows by table, files",
-    config: "hub",
     arguments: [
       { name: "<from>", text: "a snapshot, as --snapshot of restore takes it" },
       { name: "<to>", text: "another" },
@@ -291,7 +278,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "Anywhere",
     summary: "look through snapshots on a terminal: sessions, files, what changed; get one file back",
     details: "Where there is no terminal: list, session list, compare, restore --only.",
-    config: "hub",
     options: [
       ONE_SET,
       ...OPENED_STORE,
@@ -303,7 +289,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "list",
     group: "Anywhere",
     summary: "show the snapshots of a store, what depends on what, and the last drills",
-    config: "hub",
     options: [
       { flags: "--set <name>", text: 'which set, or "all"', default: "all" },
       STORE,
@@ -317,7 +302,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the hub",
     summary:
       "show how the backups stand: newest good snapshot, runs, growth, proofs, what is not off this machine",
-    config: "hub",
     options: [],
     example: "hapi-backup status --json",
   },
@@ -329,7 +313,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     details:
       "The page loads nothing and runs nothing, and holds nothing of what is backed up but counts and sizes.\n" +
       "An earlier report is replaced; nothing else is.",
-    config: "hub",
     options: [{ flags: "--html <file>", text: "where to write it; - prints it" }],
     example: "hapi-backup report --html ~/backups.html",
   },
@@ -340,7 +323,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     details:
       "Changes nothing: what it asks of a storage host, such as to delete and to read back, is a dry run.\n" +
       "The exit code is that of the most telling failure; warnings have none.",
-    config: "hub",
     options: [{ flags: "--offline", text: "ask no program: not systemd, and not the destinations" }],
     example: "hapi-backup doctor --json",
   },
@@ -352,7 +334,6 @@ export const COMMANDS: readonly CommandSpec[] = [
       "add    encrypts to one more recipient (age1...) from the next snapshot on\n" +
       "drop   encrypts to it no longer; what exists stays readable with its identity\n" +
       "prove  decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore",
-    config: "hub",
     arguments: [
       { name: "<action>", text: "what to do", choices: ["list", "add", "drop", "prove"] },
       { name: "[recipient]", text: "add, drop: which; drop takes the start of one" },
@@ -365,7 +346,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the hub",
     summary: "tell the configured notifiers what is due, or send each a test message",
     details: "`backup` and `ship` do this by themselves at their end. Exit code 1 when a notifier fails.",
-    config: "hub",
     arguments: [{ name: "<action>", text: "what to do", choices: ["send", "test"] }],
     options: [],
     example: "hapi-backup notify test",
@@ -377,7 +357,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     details:
       "Run it as the operator, not as root, so that the paths are the operator's. --to writes the files into a folder " +
       "and says how to install them; nothing is started.",
-    config: "hub",
     options: [
       { flags: "--system", text: "for the system's manager: the strictest walls" },
       { flags: "--user", text: "for the operator's own manager, without root" },
@@ -412,7 +391,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "config",
     group: "On the hub",
     summary: "check the configuration, or print its JSON Schema",
-    config: "none",
     arguments: [{ name: "<action>", text: "what to do", choices: ["check", "schema"] }],
     options: [],
     example: "hapi-backup config check",
@@ -421,7 +399,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "completions",
     group: "Anywhere",
     summary: "print what lets a shell complete verbs and options",
-    config: "none",
     arguments: [{ name: "<shell>", text: "which shell", choices: SHELLS }],
     options: [],
     example: "hapi-backup completions bash > ~/.local/share/bash-completion/completions/hapi-backup",
@@ -430,7 +407,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "man",
     group: "Anywhere",
     summary: "print the man page",
-    config: "none",
     options: [],
     example: "hapi-backup man | man -l -",
   },
@@ -441,7 +417,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     details:
       "What was never read comes first, then what was not read for longest; the next run goes on where a " +
       "limit ended this one. Writes each hub's receipt. Exit code 5 when anything is damaged.",
-    config: "storage",
     options: [
       STORED_HUB,
       STORED_SET,
@@ -456,7 +431,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "On the storage host",
     summary: "show which snapshots the policy does not keep, and why; with --apply, remove them",
     details: "Refuses on any doubt: an unknown format, a bad signature, a gap, a clock that jumped, a flood.",
-    config: "storage",
     options: [
       STORED_HUB,
       STORED_SET,
@@ -470,7 +444,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "watch",
     group: "On the storage host",
     summary: "compare the store with its limits; exit code 8 when something is too old",
-    config: "storage",
     options: [
       { flags: "--prometheus <file>", text: "also write metrics for node_exporter's textfile collector" },
     ],
@@ -480,7 +453,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "pin",
     group: "On the storage host",
     summary: "keep a snapshot whatever the policy says; without an id, list the pins",
-    config: "storage",
     arguments: [{ name: "[id]", text: "the snapshot" }],
     options: [
       STORED_HUB,
@@ -500,7 +472,6 @@ export const COMMANDS: readonly CommandSpec[] = [
       "authorize  prints the authorized_keys file of a hub's user, and how to set the host up for it\n" +
       "forget     notes that a snapshot is lost for good (or never came), so that it is no fault any more\n" +
       "schema     prints the JSON Schema of the storage host's configuration",
-    config: "storage",
     arguments: [{
       name: "<action>",
       text: "what to do",
@@ -526,7 +497,8 @@ export const COMMANDS: readonly CommandSpec[] = [
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   {
     flags: "--config <file>",
-    text: "configuration; $HAPI_BACKUP_CONFIG or ~/.config/hapi-backup/config.json",
+    text: "configuration; $HAPI_BACKUP_CONFIG or ~/.config/hapi-backup/config.json, on the storage host " +
+      "/etc/hapi-backup/storage.json",
   },
   {
     flags: "--json",

@@ -20,8 +20,6 @@ import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
 
 /** What a verb is given. */
 export interface VerbContext {
-  readonly verb: string;
-  readonly spec: CommandSpec;
   /** Options by their long name in camel case; arguments by their name. */
   readonly options: Readonly<Record<string, unknown>>;
   readonly json: boolean;
@@ -51,8 +49,6 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
     const program = makeProgram(terminal, async (spec, options) => {
       const around = surroundings();
       await verbs[spec.verb]!({
-        verb: spec.verb,
-        spec,
         options,
         json: options.json === true,
         around,
