@@ -221,7 +221,7 @@ export async function restoreInPlace(
       const path = pathOfPlace(file.place, config.home);
       // Only a link that the operator named was followed when it was saved.
       const target = named.has(path) && file.type !== "link" ? realTarget(fs, path) : path;
-      if (moves.isThere(target) && isAsSaved(fs, target, file)) kept.push(target);
+      if (moves.isThere(target) && isAsSaved(host, target, file)) kept.push(target);
       else if (file.type === "folder") moves.makeFolder(target, file.mode);
       else moves.place(`${beside}/${file.place}`, target);
     }
@@ -253,7 +253,7 @@ function nearestFolder(fs: Fs, path: string): string {
   return folder;
 }
 
-function isAsSaved(fs: Fs, path: string, file: SavedFile): boolean {
+function isAsSaved({ fs, checkpoint }: Host, path: string, file: SavedFile): boolean {
   const stat = lstatIfThere(fs, path);
   if (stat?.type !== file.type) return false;
   if (file.type === "folder") return true;
@@ -263,6 +263,7 @@ function isAsSaved(fs: Fs, path: string, file: SavedFile): boolean {
   const hash = createHash("sha256");
   const buffer = new Uint8Array(1 << 20);
   for (let count = open.read(buffer); count > 0; count = open.read(buffer)) {
+    checkpoint();
     hash.update(buffer.subarray(0, count));
   }
   return hash.digest("hex") === file.sha256;
