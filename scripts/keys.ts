@@ -8,7 +8,7 @@
 
 import { appendInText, removeInText } from "./core/config_edit.ts";
 import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
-import { BackupError, type ErrorKind, outcome, receivedError, sentError } from "./core/errors.ts";
+import { BackupError, type ErrorKind, internalError, outcome } from "./core/errors.ts";
 import { formatCount, formatCounted, formatDuration, localTime } from "./core/format.ts";
 import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "./core/names.ts";
 import type { Seal } from "./core/seal.ts";
@@ -264,7 +264,7 @@ async function problemWithHeaders(
     }
     return undefined;
   } catch (error) {
-    return knownError(error) ?? receivedError(sentError(error));
+    return knownError(error) ?? internalError(error);
   }
 }
 

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { BackupError, outcome, reasonOf, receivedError, sentError } from "./core/errors.ts";
+import { BackupError, internalError, outcome, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount } from "./core/format.ts";
 import {
   type HubName,
@@ -318,7 +318,7 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
     result(json ? `${count++ > 0 ? "," : '{"sets":['}${JSON.stringify(set)}` : describeSet(set, asked.apply));
   }).catch((error) => {
     if (json && count > 0) {
-      result(`],${JSON.stringify(outcome(knownError(error) ?? receivedError(sentError(error)))).slice(1)}`);
+      result(`],${JSON.stringify(outcome(knownError(error) ?? internalError(error))).slice(1)}`);
     }
     throw error;
   });

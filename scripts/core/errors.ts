@@ -119,6 +119,9 @@ export function sentError(error: unknown): SentError {
   return { message, kind, hint, stack };
 }
 
+/** What nobody expected, as an error of its own. */
+export const internalError = (error: unknown): BackupError => receivedError(sentError(error));
+
 /** The error that another thread sent. */
 export function receivedError({ message, kind, hint, stack }: SentError): BackupError {
   if (kind) return new BackupError(message, { kind, ...(hint ? { hint } : {}) });

@@ -9,7 +9,7 @@
 import { Argument, Command, CommanderError, Option } from "commander";
 import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "../core/commands.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../core/config.ts";
-import { BackupError, EXIT_CODES, exitCodeOf, outcome, reasonOf } from "../core/errors.ts";
+import { BackupError, EXIT_CODES, exitCodeOf, internalError, outcome, reasonOf } from "../core/errors.ts";
 import { flagNamed, textOf } from "../core/option_flags.ts";
 import { normalizePath } from "../core/paths.ts";
 import { VERSION } from "../core/version.ts";
@@ -84,11 +84,7 @@ function tellUnprinted(terminal: FullTerminal): number {
 }
 
 function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: boolean): number {
-  const known = knownError(error) ?? new BackupError(reasonOf(error), {
-    kind: "internal",
-    hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",
-    cause: error,
-  });
+  const known = knownError(error) ?? internalError(error);
   const code = exitCodeOf(known.kind);
   terminal.error(`error: ${known.message}${known.hint ? `\nhint: ${known.hint}` : ""}`);
   if (verbose) {
