@@ -34,5 +34,5 @@ export function prune(host: Host, config: Config, set: SetName): boolean {
 
 serveStep<{ config: Config; set: SetName }>(
   import.meta,
-  ({ config, set }, { host }) => Promise.resolve(prune(host, config, set)),
+  ({ config, set }, { host }) => prune(host, config, set),
 );
