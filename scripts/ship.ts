@@ -3,7 +3,8 @@
  *
  * Reads the local store and its own records, the keys for shipping and the pinned host keys, and nothing else. One
  * destination that fails does not stop the others, and one snapshot that a destination will not take does not stop the
- * next ones. Nothing counts as shipped before the far side re-read it and compared it by checksum.
+ * next ones. Nothing counts as shipped before it was compared by checksum: what the far side reads there anew, or, in an
+ * object store, the checksum that it took of the upload; where it has none, the file is fetched back.
  *
  * @module
  */

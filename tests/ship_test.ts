@@ -16,6 +16,7 @@ import { checkDestinations } from "../scripts/host/doctor_destinations.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
+import { explain } from "../scripts/host/rclone.ts";
 import { pauseSeconds } from "../scripts/host/retry.ts";
 import { type ShipReport, unshippedError } from "../scripts/core/shipping.ts";
 import { fullWantedFile } from "../scripts/core/state_paths.ts";
@@ -921,4 +922,26 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
       "once, whatever the receipt says",
     );
   });
+});
+
+Deno.test("what rclone says of an object store is told whole, and a bucket that is not there is no fault of the network", () => {
+  const said = (stderr: string) =>
+    explain("ship", { remote: "s3:b" }, { code: 1, stdout: "", stderr }) as BackupError;
+  const denied = said(
+    "2026/11/29 01:50:18 ERROR : seal.json: Failed to copy: x\n" +
+      "2026/11/29 01:50:18 Failed to copy: AccessDenied: not yours\n\tstatus code: 403, request id: 1, host id: 2\n",
+  );
+  assert.equal(denied.kind, "key");
+  assert.match(
+    denied.message,
+    /\(s3:b: Failed to copy: AccessDenied: not yours status code: 403, request id: 1, /,
+  );
+  const none = said(
+    "2026/11/29 01:50:18 Failed to copy: NoSuchBucket: none\n\tstatus code: 404, request id: \n",
+  );
+  assert.equal(none.kind, "config");
+  const name = { remote: "s3:geoffrey-backups/site-403" };
+  const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
+  const unknown = explain("ship", name, { code: 1, stdout: "", stderr: failed });
+  assert.match(String(unknown), /rclone ended with 1/, "a name is no reason");
 });

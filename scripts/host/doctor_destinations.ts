@@ -18,7 +18,7 @@ import { exists, readTextIfThere, removeIfThere, writeFileDurably } from "./fs.t
 import type { Host } from "./host.ts";
 import type { SetStatus } from "./hub_status.ts";
 import { type Probed, probeRsync } from "./probe.ts";
-import { describeRemote, requireRemoteOtherThanStore } from "./rclone.ts";
+import { describeRemote, isFolderThere, requireRemoteOtherThanStore } from "./rclone.ts";
 import { realRetry } from "./retry.ts";
 import { runRsync } from "./rsync.ts";
 import { readRuns } from "./run_log.ts";
@@ -28,6 +28,8 @@ import { type Confirmed, lastConfirmed, readShipRecords } from "./ship_records.t
 const RSYNC_SOUND = [3, 4, 0] as const;
 /** From here on rsync tells why it leaves a file alone, which shipping needs. */
 const RSYNC_NEEDED = [3, 5, 0] as const;
+/** Seconds in which a remote must answer. */
+const RCLONE_SECONDS_MAX = 60;
 /** Seconds by which two clocks may differ. */
 const CLOCK_SECONDS_MAX = 300;
 
@@ -162,9 +164,28 @@ async function checkDestination(
     case "rclone": {
       if (offline) return [];
       const what = `reach ${destination.name}`;
+      // First: it is the only one that asks the remote, and that gives up after a while.
+      const isThere = await isFolderThere(host, destination, config.hub, what, RCLONE_SECONDS_MAX);
       const remote = await describeRemote(host, destination, what, realRetry(host, 1));
       await requireRemoteOtherThanStore(host, destination, remote, config);
-      return [{ ...about, state: "ok", detail: destination.remote }];
+      if (isThere) return [{ ...about, state: "ok", detail: destination.remote }];
+      const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
+      return [
+        record && record.confirmed.size > 0
+          ? {
+            ...about,
+            state: "fail",
+            detail: `${destination.remote}: what it once confirmed is gone, with its bucket or folder`,
+            remedy: "run `hapi-backup ship`, and find out who removed it",
+            kind: "unshipped",
+          }
+          : {
+            ...about,
+            state: "warn",
+            detail: `${destination.remote} answers, and has no such bucket or folder yet`,
+            remedy: "check the name: the next `hapi-backup ship` makes it",
+          },
+      ];
     }
     case "rsync": {
       const pinned = checkPinned(host, destination);

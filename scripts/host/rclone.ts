@@ -71,6 +71,8 @@ export async function copySnapshotByRclone(
         "copy",
         "--immutable",
         "--size-only",
+        // The hash that rclone would store beside an upload in pieces is ours: comparing it proves nothing.
+        "--s3-disable-checksum",
         ...only(names),
         folder,
         target,
@@ -268,6 +270,27 @@ export async function describeRemote(
   };
 }
 
+/**
+ * Lists the hub's folder there, for which the remote must answer; what it can do, rclone tells without asking it.
+ *
+ * @returns Whether there is such a folder. An object store knows of its buckets only: in one of them, always true.
+ * @throws {BackupError} (network, key, config) If it cannot be told.
+ */
+export async function isFolderThere(
+  host: Host,
+  destination: RcloneDestination,
+  hub: HubName,
+  what: string,
+  secondsMax: number,
+): Promise<boolean> {
+  const args = [...commonArgs(destination), "lsf", "--dirs-only", below(destination.remote, hub)];
+  const run = await host.run("rclone", args, { secondsMax });
+  if (run.code === 0) return true;
+  if (run.code === 3 || /directory not found/.test(run.stderr)) return false;
+  const error = explain(what, destination, run);
+  throw error instanceof Retryable ? error.cause : error;
+}
+
 /** The remote inside one of type crypt, chunker and the like; undefined if it is none of them. */
 async function wrappedBy(host: Host, access: RcloneAccess, remote: string): Promise<string | undefined> {
   // `config show` hides the secrets that `config dump` would print.
@@ -366,6 +389,20 @@ const REASONS: readonly {
     hint: "find out who wrote it, move that snapshot's folder on the remote aside, then ship again",
   },
   {
+    pattern: /NoSuchBucket|ListJSON: directory not found/,
+    kind: "config",
+    retry: false,
+    state: "there is no such bucket or folder",
+    hint: "check the name after the colon; `rclone lsd` shows what is there",
+  },
+  {
+    pattern: /InvalidObjectState/,
+    kind: "config",
+    retry: false,
+    state: "the remote keeps it in an archive, out of reach",
+    hint: "have the store's provider bring it back, and keep backups in a class that can be read at once",
+  },
+  {
     pattern: /knownhosts: key/,
     kind: "key",
     retry: false,
@@ -402,9 +439,13 @@ const HOPELESS_CODES = [3, 4, 7, 8];
 
 /** Explains why rclone failed. */
 export function explain(what: string, access: RcloneAccess, run: RunResult): Error {
-  const reason = REASONS.find(({ pattern }) => pattern.test(run.stderr));
-  const lines = run.stderr.trim().split("\n");
-  const said = (lines.at(-1) ?? "").replace(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /, "").slice(0, 300);
+  // A bucket may be called site-403.
+  const names = access.remote.split(/[:/]/).filter((name) => name.length > 3);
+  const stderr = names.reduce((text, name) => text.replaceAll(name, "…"), run.stderr);
+  const reason = REASONS.find(({ pattern }) => pattern.test(stderr));
+  // What it says last can go over several lines, as with S3; only the first of them has a time.
+  const last = run.stderr.trim().split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1) ?? "";
+  const said = last.trim().replaceAll(/\s+/g, " ").slice(0, 300);
   const error = new BackupError(
     `Cannot ${what}: ${
       reason?.state ?? `rclone ended with ${run.signal ?? run.code}`

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BackupError } from "../core/errors.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
 import {
   isHubName,
   isSetName,
@@ -22,7 +22,7 @@ import {
 import { nameOf, parentOf } from "../core/paths.ts";
 import { listArgs, parseProgress, parseRsyncTarget, pullArgs, type RsyncAccess } from "../core/rsync_args.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../core/seal.ts";
-import { exists, lstatIfThere, removeIfThere } from "./fs.ts";
+import { exists, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { below, rclone, type RcloneAccess } from "./rclone.ts";
 import { realRetry, type Retry, withRetries } from "./retry.ts";
@@ -202,6 +202,8 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
         await rclone(host, access, what, [
           "copy",
           "--ignore-times",
+          // What is damaged there must arrive, or it blocks what is not: the reader compares it with its seal.
+          "--ignore-checksum",
           "--no-traverse",
           `--files-from-raw=${list}`,
           remote,
@@ -234,7 +236,19 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     const pulled = `${folder}/pulled`;
     fs.mkdir(pulled, { mode: 0o700 });
     const seals = found.flatMap((path) => [`${path}/${SEAL_FILE}`, `${path}/${SIGNATURE_FILE}`]);
-    await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
+    try {
+      await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
+    } catch (error) {
+      const lacking = found.filter((path) => !sealIn(host, `${pulled}/${path}`));
+      const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
+      if (!refused || lacking.length === found.length) throw error;
+      // One that is refused, such as an object moved to an archive, must not block the others.
+      host.report.warn(
+        `${reasonOf(error)}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
+          lacking[0]
+        }, it goes on`,
+      );
+    }
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
     const isHubFolder = found[0]!.split("/").length === 2;
