@@ -331,12 +331,22 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
     maxBytes: amountOf(options, "maxBytes", ["k", "M", "G", "T"]),
     idle: options.idle === true,
   });
-  const error = report.ok ? undefined : damageError(report);
+  const error = report.ok ? untoldError(report) : damageError(report);
   result(
     options.json === true ? JSON.stringify({ ...outcome(error), ...report }) : describe(report),
   );
   if (error) throw error;
 });
+
+/** A hub that is not told goes by what it was told before. */
+function untoldError({ receipts }: ScrubReport): BackupError | undefined {
+  const untold = receipts.flatMap(({ hub, problem }) => problem === undefined ? [] : [`${hub}: ${problem}`]);
+  if (untold.length === 0) return undefined;
+  return new BackupError(`Cannot write every receipt: ${untold.join("; ")}`, {
+    kind: "disk",
+    hint: "the store must be writable for the user that scrubs; what was read counts all the same",
+  });
+}
 
 function damageError({ damage, unreadable }: ScrubReport): BackupError {
   const first = damage.items[0];

@@ -108,6 +108,15 @@ Deno.test("every verb of the storage host works with its permissions and no more
 });
 
 Deno.test("a verb that finds something wrong prints it all first, and then ends with its exit code's error", async (t) => {
+  await t.step("scrub: a receipt that cannot be written", async () => {
+    using storage = recentStore();
+    writeHistory(storage.store, storage.signer, timesUntil(storage.now, 1));
+    Deno.mkdirSync(`${storage.store}/home/.receipt.json/full`, { recursive: true });
+    const untold = await step("scrub", storage.settings);
+    assert.equal(untold.error?.kind, "disk");
+    assert.match(untold.error!.message, /^Cannot write every receipt: home: /);
+    assert.match(untold.printed, /1 good; all read since[^]*the receipt for home was not written/);
+  });
   await t.step("scrub and watch: integrity", async () => {
     using storage = recentStore();
     const { settings: config, store, signer } = storage;
