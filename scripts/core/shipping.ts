@@ -279,7 +279,11 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
   }
   for (const { problem, ...key } of report.damaged) {
     states.push(`${keyOf(key)} is damaged in the local store (${problem})`);
-    hints.push("take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk");
+    hints.push(
+      /Permission denied/.test(problem)
+        ? "give the local store back to the user that ships (chown -R): a run as another one, such as root, made that"
+        : "take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk",
+    );
   }
   for (const destination of destinations) {
     const { waiting, errors, name } = destination;

@@ -92,6 +92,15 @@ export function checkSigning(host: Host, config: Config): Finding[] {
     }
     return [{ ...about, state: "ok", detail: fingerprint }];
   } catch (error) {
+    if (/Permission denied/.test(reasonOf(error))) {
+      return [{
+        ...about,
+        state: "warn",
+        detail:
+          `${config.signingKeyFile} is not for this user: right where root keeps it for the system's units`,
+        remedy: "if no unit has it by LoadCredential, let the user that makes the backups own it, mode 0600",
+      }];
+    }
     return [{ ...about, state: "fail", detail: reasonOf(error), remedy: remedyOf(error), kind: "key" }];
   }
 }
