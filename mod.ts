@@ -331,6 +331,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       calendars: many("calendar"),
       json: context.json,
       environment: unitEnvironment(around),
+      realPaths: given.config ? linkedSources(context, given.config) : {},
       ...defined(given),
     };
     await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
@@ -443,6 +444,12 @@ async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
 /** For steps that log to a file in it, and may write to that file only. */
 function makeStateFolder({ host }: VerbContext, { stateFolder }: Config): void {
   host.fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
+}
+
+/** Where sources lead that are links, or lie behind one. */
+function linkedSources(context: VerbContext, config: Config): Record<string, string> {
+  const roots = [...config.sets.values()].flatMap(({ sources }) => sources.map(readableRoot));
+  return Object.fromEntries(roots.map((root) => [root, realPath(context)(root)]));
 }
 
 /** What the units need of the environment, so that the configuration's defaults are there what they are here. */

@@ -311,6 +311,8 @@ in
       "services.hapi-backup.recipients has one recipient: when its identity is lost, so are the backups. Add a second one, kept in another place."
     ++ lib.optional (!hasDestinations)
       "services.hapi-backup.destinations is empty: nothing leaves this machine, and a dead disk takes the backups with it."
+    ++ lib.optional (cfg.beforeUnits ++ cfg.beforeUserUnits != [ ] && !(lib.elem "state" setNames))
+      "services.hapi-backup has no set `state`: no snapshot is taken before the hub starts. Give the main set that name, or set beforeUnits and beforeUserUnits to [ ]."
     ++ lib.optional cfg.verify.enable
       "services.hapi-backup.verify is enabled: an identity is on this machine. If this is the hub, whoever takes it can read its backups: make the drill on another machine.";
 

@@ -31,6 +31,8 @@ export interface SystemdJob {
   /** `<set or verb>=<calendar expression>` */
   readonly calendars: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
+  /** Where sources lead that are links, or lie behind one. */
+  readonly realPaths: Readonly<Record<string, string>>;
   readonly drillIdentity?: string;
   readonly drillStore?: string;
   readonly prometheus?: string;
@@ -124,12 +126,14 @@ async function unitsOf(
   if (job.config) {
     if (job.before.length > 0) requireMainSet(job.config, "--before");
     if (job.drillIdentity !== undefined) requireMainSet(job.config, "--drill-identity");
+    if (job.drillStore !== undefined) requireDrillStore(job.config, job.drillStore);
     return hubUnits({
       ...common,
       config: job.config,
       beforeUnits: job.before,
       beforeSet: MAIN_SET,
       environment: job.environment,
+      realPaths: job.realPaths,
       ...(job.drillIdentity === undefined ? {} : {
         drill: {
           identityFile: job.drillIdentity,
@@ -164,6 +168,18 @@ function requireMainSet({ sets }: Config, option: string): void {
     {
       kind: "usage",
       hint: `sets there: ${[...sets.keys()].join(", ")}; leave ${option} out, or give the main one that name`,
+    },
+  );
+}
+
+/** A unit has the keys of destinations only. @throws {BackupError} (usage) */
+function requireDrillStore({ destinations }: Config, store: string): void {
+  if (store.startsWith("/") || destinations.some(({ name }) => name === store)) return;
+  throw new BackupError(
+    `Cannot use --drill-store ${store}: it is neither a destination's name nor an absolute folder`,
+    {
+      kind: "usage",
+      hint: `destinations: ${destinations.map(({ name }) => name).join(", ") || "none"}`,
     },
   );
 }

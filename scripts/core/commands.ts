@@ -363,7 +363,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--storage", text: "the storage host's units: scrub, retain and watch" },
       {
         flags: "--run-as <user>",
-        text: "whom the units run as; who owns HOME, or hapi-backup-storage, where left out",
+        text: "whom the units run as; the last part of HOME, or hapi-backup-storage, where left out",
       },
       { flags: "--program <file>", text: "what the units call; this program where left out" },
       {
@@ -381,7 +381,10 @@ export const COMMANDS: readonly CommandSpec[] = [
         flags: "--drill-identity <file>",
         text: "also make a weekly drill of set state; better on another machine than the hub",
       },
-      { flags: "--drill-store <store>", text: "what the drill reads: a destination's name, or a store" },
+      {
+        flags: "--drill-store <store>",
+        text: "what the drill reads: a destination's name, or the folder of a store",
+      },
       { flags: "--prometheus <file>", text: "where watch writes its metrics" },
       { flags: "--to <folder>", text: "write the files here instead of printing them" },
     ],

@@ -41,9 +41,14 @@ export interface HubUnits extends Surroundings {
   /** Units before whose start a snapshot of `beforeSet` is taken. */
   readonly beforeUnits: readonly string[];
   readonly beforeSet: string;
+  /** Where sources lead that are links, or lie behind one. */
+  readonly realPaths: Readonly<Record<string, string>>;
   /** Environment of the units beyond HOME, such as `HAPI_HOME`. */
   readonly environment: Readonly<Record<string, string>>;
-  /** The identity that a weekly drill opens snapshots with; no drill without it. */
+  /**
+   * The identity that a weekly drill opens snapshots with, and what it reads: a destination's name or an absolute folder;
+   * the hub's own store where left out. No drill without it.
+   */
   readonly drill?: { readonly identityFile: string; readonly set: string; readonly store?: string };
 }
 
@@ -127,7 +132,10 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
     }
     const own = {
       texts: { set },
-      lists: { credential: signing, source: rows("path", sourcePaths(sources).map(bindable)) },
+      lists: {
+        credential: signing,
+        source: rows("path", sourcePaths(sources, wanted.realPaths).map(bindable)),
+      },
     };
     add("backup", own);
     addTimer(files, wanted, "backup", set, set, fill.texts);
@@ -150,15 +158,19 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
   }
   if (drill) {
     const sources = config.sets.get(drill.set as never)?.sources ?? [];
+    const databases = sourcePaths(sources.filter(({ kind }) => kind === "sqlite"), wanted.realPaths);
     const identity = { name: "identity", file: plain(drill.identityFile, "the identity") };
+    const { store } = drill;
+    const needsNetwork = config.destinations.some(({ name, kind }) => name === store && kind !== "folder");
+    const folders = store?.startsWith("/") ? [store] : [];
     add("verify", {
-      texts: { set: drill.set, verifyNetwork: drill.store === undefined ? "no-network" : "network" },
+      texts: { set: drill.set, verifyNetwork: needsNetwork ? "network" : "no-network" },
       lists: {
         ...shipping,
-        credential: [identity, ...drill.store === undefined ? [] : shipping.credential],
-        source: rows("path", sourcePaths(sources.filter(({ kind }) => kind === "sqlite")).map(bindable)),
+        credential: [identity, ...needsNetwork ? shipping.credential : []],
+        source: rows("path", [...databases, ...folders].map(bindable)),
       },
-    }, ["--identity", drill.identityFile, ...drill.store === undefined ? [] : ["--store", drill.store]]);
+    }, ["--identity", drill.identityFile, ...store === undefined ? [] : ["--store", store]]);
     addTimer(files, wanted, "verify", undefined, "verify", fill.texts);
   }
   files.set("hapi-backup.conf", foldersText("hub", scope, fill));
@@ -206,13 +218,17 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
 }
 
 /**
- * The paths that a snapshot of `sources` reads. A database brings its folder, because its `-wal` and `-shm` come and
- * go; what lies inside another of the paths is left out.
+ * The paths that a snapshot of `sources` reads, also where they are links. A database brings its folder, because its
+ * `-wal` and `-shm` come and go; what lies inside another of the paths is left out.
  */
-export function sourcePaths(sources: readonly Source[]): string[] {
-  const paths = sources.map((source) =>
-    source.kind === "sqlite" ? parentOf(source.path) : readableRoot(source)
-  );
+export function sourcePaths(
+  sources: readonly Source[],
+  realPaths: Readonly<Record<string, string>> = {},
+): string[] {
+  const paths = sources.flatMap((source) => {
+    const root = readableRoot(source);
+    return [root, realPaths[root] ?? root].map(source.kind === "sqlite" ? parentOf : (path) => path);
+  });
   return [...new Set(paths)].filter((path) =>
     !paths.some((other) => other !== path && isWithin(path, other))
   );

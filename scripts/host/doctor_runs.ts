@@ -11,6 +11,7 @@ import { formatAgo, formatDuration } from "../core/format.ts";
 import type { Host } from "./host.ts";
 import { isAhead, type SetStatus } from "./hub_status.ts";
 import { readRuns } from "./run_log.ts";
+import { UNITS_COMMAND } from "./systemd.ts";
 import { readTimers } from "./timers.ts";
 
 /** The newest good snapshot of a set, and its last run. */
@@ -79,7 +80,7 @@ export async function checkTimers(host: Host): Promise<Finding[]> {
       remedy: "make sure that something runs `hapi-backup backup` twice a day, such as cron",
     }];
   }
-  const remedy = "hapi-backup systemd --user --to ~/.config/systemd/user, then systemctl --user enable --now";
+  const remedy = `${UNITS_COMMAND}, then as it says`;
   if (timers.length === 0) {
     return [{
       ...about,

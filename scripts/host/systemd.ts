@@ -9,6 +9,10 @@ import type { Host } from "./host.ts";
 
 const SECONDS_MAX = 20;
 
+/** What makes the units on a machine that is no NixOS, as a person may type it. */
+export const UNITS_COMMAND =
+  "hapi-backup systemd --user --before hapi-hub.service --to ~/.config/systemd/user";
+
 /** Its version, such as 252; undefined where there is none. */
 export async function readSystemdVersion(host: Pick<Host, "run">): Promise<number | undefined> {
   const shown = await tryRun(host, "systemctl", "--version");

@@ -92,6 +92,7 @@ function plainHub(nix: Told): UnitFiles {
     beforeUnits: ["hapi-hub.service"],
     beforeSet: "state",
     environment: {},
+    realPaths: {},
     drill: { identityFile: "/etc/keys/identity", set: "state", store: "rsync" },
   });
 }

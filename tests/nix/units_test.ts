@@ -42,6 +42,7 @@ function unitsFor(
     beforeUnits: ["hapi-hub.service"],
     beforeSet: "state",
     environment: {},
+    realPaths: {},
     drill: { identityFile: "/etc/keys/identity", set: "state", store: "rsync" },
   });
 }
@@ -251,6 +252,10 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
     assert.doesNotMatch(inPlace.stdout, /^install .*\.service/m, "install(1) copies no file onto itself");
     const noDrill = await make("--drill-store", "storage");
     assert.deepEqual([noDrill.code, /no drill without --drill-identity/.test(noDrill.stderr)], [2, true]);
+    const nowhere = await make("--drill-identity", "/etc/identity", "--drill-store", "nosuch");
+    assert.deepEqual([nowhere.code, /--drill-store nosuch: it is neither/.test(nowhere.stderr)], [2, true]);
+    const drill = await make("--drill-identity", "/etc/identity", "--drill-store", "/mnt/copy");
+    assert.match(drill.stdout, /^BindReadOnlyPaths=-\/mnt\/copy$/m);
     for (const name of ["hapi-hub", "hapi hub.service", "a.service\nExecStartPre=/bin/sh"]) {
       const { code, stderr } = await make("--before", name);
       assert.deepEqual([code, /is not the name of a unit/.test(stderr)], [2, true], stderr);
@@ -297,7 +302,14 @@ Deno.test("sourcePaths() gives a database's folder, a pattern's folder, and noth
     "test",
     AROUND,
   );
-  assert.deepEqual(sourcePaths(sets.get("a" as never)!.sources), ["/srv/app", "/srv/docs", "/srv/app2"]);
+  const { sources } = sets.get("a" as never)!;
+  assert.deepEqual(sourcePaths(sources), ["/srv/app", "/srv/docs", "/srv/app2"]);
+  const links = {
+    "/srv/app/data.db": "/data/real.db",
+    "/srv/app/key": "/keys/key",
+    "/srv/docs": "/srv/docs",
+  };
+  assert.deepEqual(sourcePaths(sources, links), ["/srv/app", "/data", "/keys/key", "/srv/docs", "/srv/app2"]);
 });
 
 Deno.test("a source with any name can stand in a unit; a key, a store or a set's name that cannot is refused", () => {
