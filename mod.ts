@@ -488,7 +488,7 @@ async function makingRoom(context: VerbContext, config: Config, set: SetName): P
     return await snapshotAndEncrypt(context, config, set);
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "disk") throw error;
-    const permissions = prunePermissions(config);
+    const permissions = prunePermissions(config, set);
     const hasRoom = await runStep<boolean>(script("prune"), { config, set }, permissions, context.terminal)
       .catch((problem) => {
         context.terminal.warn(`old snapshots stay in the local store: ${reasonOf(problem)}`);

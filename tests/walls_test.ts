@@ -136,7 +136,7 @@ Deno.test("no step can do what its table does not grant, and each can do what it
       ],
     },
     prune: {
-      permissions: prunePermissions(config),
+      permissions: prunePermissions(config, STATE),
       can: [`read ${own}/ship/x`, "read /op/store/home/state", "write /op/store/home/state"],
     },
     ship: {

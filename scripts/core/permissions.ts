@@ -94,9 +94,9 @@ export function encryptPermissions(
 }
 
 /** What lets go of old snapshots: the set's folder in the store, and what was shipped. */
-export function prunePermissions(config: Config): StepPermissions {
-  const store = `${config.store}/${config.hub}`;
-  return { read: [shipFolder(config.stateFolder), store], write: [store] };
+export function prunePermissions(config: Config, set: SetName): StepPermissions {
+  const hub = `${config.store}/${config.hub}`;
+  return { read: [shipFolder(config.stateFolder), hub], write: [`${hub}/${set}`] };
 }
 
 /** The path that a source's files lie under: of a pattern, the folders before its first wildcard. */
