@@ -294,6 +294,40 @@ for (const served of ["store", "hub"] as const) {
   });
 }
 
+Deno.test("a snapshot whose seal or signature is refused is told, and stays in view without one", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
+  try {
+    for (const id of ID) await makeSealedFolder({ store: `${dir}/store`, id });
+    await Deno.writeTextFile(`${dir}/rclone.conf`, `[far]\ntype = alias\nremote = ${dir}/store\n`);
+    const told: string[] = [];
+    const host = makeHost(told);
+    const refused = [`${ID[1]}/seal.json.sig`, `${ID[2]}/seal.json`, `${ID[2]}/seal.json.sig`];
+    const run: Host["run"] = async (program, args, options) => {
+      const done = await host.run(program, args, options);
+      const target = args.find((arg) => arg.endsWith("/pulled"));
+      if (!args.includes("copy") || target === undefined) return done;
+      for (const path of refused) await Deno.remove(`${target}/home/state/${path}`);
+      await Deno.remove(`${target}/home/state/${ID[2]}`);
+      return { ...done, code: 1, stderr: "2026/03/03 06:00:00 ERROR : seal.json: AccessDenied" };
+    };
+    const options = {
+      scratch: `${dir}/scratch`,
+      rcloneConfigFile: `${dir}/rclone.conf`,
+      retry: { attempts: 1, random: () => 0, sleep: () => Promise.resolve() },
+    };
+    await using opened = await openStore({ ...host, run }, "rclone:far:", options);
+    assert.match(told.join(), new RegExp(`the seals of 2 of 3 snapshots, such as home/state/${ID[1]}`));
+    const seen = findSets(realFs, opened.root).flatMap((set) => readSet(realFs, set));
+    assert.deepEqual(seen.map(({ id, sealed }) => [id, sealed.seal ? "sealed" : sealed.state]), [
+      [ID[0], "sealed"],
+      [ID[1], "incomplete"],
+      [ID[2], "incomplete"],
+    ]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("a destination that is read waits as long without a byte as its configuration says", async () => {
   using home = await makeHome();
   const keys = { identityFile: "~/key", knownHostsFile: "~/known_hosts", readIdentityFile: "~/read_key" };

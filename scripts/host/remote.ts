@@ -239,7 +239,9 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     try {
       await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
     } catch (error) {
-      const lacking = found.filter((path) => !sealIn(host, `${pulled}/${path}`));
+      const lacking = found.filter((path) =>
+        !sealIn(host, `${pulled}/${path}`) || !exists(fs, `${pulled}/${path}/${SIGNATURE_FILE}`)
+      );
       const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
       if (!refused || lacking.length === found.length) throw error;
       // One that is refused, such as an object moved to an archive, must not block the others.
@@ -248,6 +250,8 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
           lacking[0]
         }, it goes on`,
       );
+      // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
+      for (const path of lacking) fs.mkdir(`${pulled}/${path}`, { recursive: true, mode: 0o700 });
     }
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
