@@ -3,6 +3,7 @@ import fc from "npm:fast-check@4.10.2";
 import { prunable } from "../scripts/core/chain.ts";
 import type { Destination } from "../scripts/core/config.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { isGood, type Seal } from "../scripts/core/seal.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping.ts";
 import { status } from "../scripts/host/hub_status.ts";
 import { makeHome } from "./real/home.ts";
@@ -10,7 +11,15 @@ import { makeHome } from "./real/home.ts";
 const DAY_MS = 24 * 3600 * 1000;
 const NOW = new Date("2026-11-24T12:00:00Z");
 const daysAgo = (days: number) => snapshotIdAt(new Date(NOW.getTime() - days * DAY_MS));
-const seal = (days: number, ...needs: number[]) => ({ id: daysAgo(days), needs: needs.map(daysAgo) });
+const seal = (days: number, ...needs: number[]) => ({
+  id: daysAgo(days),
+  needs: needs.map(daysAgo),
+  suspicions: [] as Seal["suspicions"],
+});
+const suspect = (days: number, ...needs: number[]) => ({
+  ...seal(days, ...needs),
+  suspicions: [{ code: "unreadable", source: "notes" }] as const,
+});
 
 Deno.test("prunable() lets go of what is old, confirmed and needed by nothing that stays", () => {
   const seals = [seal(40), seal(39, 40), seal(20), seal(13, 20), seal(6), seal(5, 6)];
@@ -27,18 +36,23 @@ Deno.test("prunable() keeps the newest chain however old it is", () => {
   assert.deepEqual(prunable([seal(90), seal(80), seal(79, 80)], () => true, NOW, 14), [daysAgo(90)]);
 });
 
+Deno.test("prunable() keeps the newest good snapshot and what that needs, however long only suspect ones came", () => {
+  const seals = [seal(90), seal(80), seal(79, 80), suspect(78, 80), suspect(40), suspect(39, 40), suspect(1)];
+  assert.deepEqual(prunable(seals, () => true, NOW, 14), [90, 78, 40, 39].map(daysAgo));
+});
+
 Deno.test("prunable() never breaks what stays", () => {
-  const chains = fc.array(fc.record({ full: fc.boolean(), confirmed: fc.boolean() }), {
+  const chains = fc.array(fc.record({ full: fc.boolean(), confirmed: fc.boolean(), good: fc.boolean() }), {
     minLength: 1,
     maxLength: 40,
   });
   fc.assert(fc.property(chains, fc.integer({ min: 0, max: 50 }), (flags, keepDays) => {
     let chain: SnapshotId[] = [];
-    const seals = flags.map(({ full }, index) => {
+    const seals = flags.map(({ full, good }, index) => {
       const id = daysAgo(flags.length - index);
       const needs = full ? [] : chain;
       chain = [...needs, id];
-      return { id, needs };
+      return { id, needs, suspicions: good ? seal(0).suspicions : suspect(0).suspicions };
     });
     const confirmed = new Map(seals.map(({ id }, index) => [id, flags[index]!.confirmed]));
     const gone = new Set(prunable(seals, (id) => confirmed.get(id)!, NOW, keepDays));
@@ -46,7 +60,7 @@ Deno.test("prunable() never breaks what stays", () => {
       if (!gone.has(id)) assert.ok(needs.every((needed) => !gone.has(needed)));
       else assert.ok(confirmed.get(id) || seals.some((other) => other.needs.includes(id)));
     }
-    assert.ok(!gone.has(seals.at(-1)!.id));
+    for (const kept of [seals.at(-1), seals.findLast(isGood)]) assert.ok(!kept || !gone.has(kept.id));
     for (const { id } of seals.filter(({ id }) => !confirmed.get(id))) {
       assert.ok(!gone.has(id), "not confirmed");
     }

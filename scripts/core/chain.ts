@@ -6,7 +6,7 @@
 
 import type { SetConfig } from "./config.ts";
 import { type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./names.ts";
-import type { Seal } from "./seal.ts";
+import { isGood, type Seal } from "./seal.ts";
 import { DAY_MS } from "./time.ts";
 
 /**
@@ -37,19 +37,20 @@ export function fullReason(
 
 /**
  * Snapshots that the local store can let go: older than `keepDays`, confirmed elsewhere, and needed by none that stays.
- * The newest chain always stays, whole: it is what the next increment builds on, and what a quick restore reads.
+ * The newest chain always stays, whole: it is what the next increment builds on, and what a quick restore reads. So does
+ * the newest good snapshot: what comes after it may be suspect for as long as a file cannot be read.
  *
  * @param isConfirmed Whether every destination has confirmed the snapshot.
  */
 export function prunable(
-  seals: readonly Pick<Seal, "id" | "needs">[],
+  seals: readonly Pick<Seal, "id" | "needs" | "suspicions">[],
   isConfirmed: (id: SnapshotId) => boolean,
   now: Date,
   keepDays: number,
 ): SnapshotId[] {
   const limit = snapshotIdAt(new Date(now.getTime() - keepDays * DAY_MS));
-  const newest = seals.at(-1);
-  const kept = seals.filter((seal) => seal === newest || seal.id >= limit || !isConfirmed(seal.id));
+  const newest = new Set([seals.at(-1), seals.findLast(isGood)]);
+  const kept = seals.filter((seal) => newest.has(seal) || seal.id >= limit || !isConfirmed(seal.id));
   const needed = new Set(kept.flatMap(({ id, needs }) => [id, ...needs]));
   return seals.map(({ id }) => id).filter((id) => !needed.has(id));
 }

@@ -147,7 +147,7 @@ export function sealChecksum(bytes: Uint8Array): string {
 }
 
 /** Whether the snapshot counts as good, as far as its own hub knew. */
-export const isGood = (seal: Seal): boolean => seal.suspicions.length === 0;
+export const isGood = (seal: Pick<Seal, "suspicions">): boolean => seal.suspicions.length === 0;
 
 /** Bytes that the snapshot's parts take in a store. */
 export const sealedBytes = (seal: Seal): number => seal.parts.reduce((sum, part) => sum + part.bytes, 0);
