@@ -9,9 +9,12 @@
 
 import type { Gate } from "./config.ts";
 import type { Unreadable } from "./file_index.ts";
-import { formatCount } from "./format.ts";
+import { cleanText, formatCount } from "./format.ts";
 import type { DatabaseChecks } from "./manifest.ts";
 import type { SuspicionCode } from "./seal.ts";
+
+/** Of what is said of one file, no more than this is told (characters). */
+const REASON_LENGTH_MAX = 1000;
 
 /** What the gate looks at. */
 export interface GateSubject {
@@ -88,7 +91,8 @@ export function suspicionsOf(
 /** A snapshot with holes in its files is stored for what it has; of each source they count as one suspicion. */
 export function suspicionsOfFiles(unreadable: readonly Unreadable[]): DetailedSuspicion[] {
   return [...Map.groupBy(unreadable, ({ source }) => source)].map(([source, holes]) => {
-    const told = holes.slice(0, 3).map(({ reason }) => reason).join("; ");
+    // Whoever may write in a source chooses the names in it.
+    const told = holes.slice(0, 3).map(({ reason }) => cleanText(reason, REASON_LENGTH_MAX)).join("; ");
     const more = holes.length > 3 ? `; and ${formatCount(holes.length - 3)} more` : "";
     return { code: "unreadable", source, detail: told + more };
   });

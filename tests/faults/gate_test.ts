@@ -6,8 +6,8 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { gateHint } from "../../scripts/core/gate.ts";
-import type { SetName } from "../../scripts/core/names.ts";
+import { gateHint, suspicionsOfFiles } from "../../scripts/core/gate.ts";
+import type { SetName, SourceName } from "../../scripts/core/names.ts";
 import type { SuspicionCode } from "../../scripts/core/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/select.ts";
 import type { EncryptReport } from "../../scripts/core/reports.ts";
@@ -206,6 +206,13 @@ Deno.test("the command line stores what is suspect, exits 3, and says what to do
   assert.equal(cut.code, 3, cut.stderr);
   assert.match(cut.stderr, /Cannot count this snapshot as good: .*the file was cut: it has 20480 bytes/);
   assert.ok(cut.stderr.includes(gateHint([{ code: "integrity" }])), cut.stderr);
+});
+
+Deno.test("a file whose name would drive a terminal is told without that", () => {
+  const source = "notes" as SourceName;
+  const reason = `Cannot read "/n/a": Permission denied (os error 13): open '/n/\x1b[31mred\nok\u202e'`;
+  const [told] = suspicionsOfFiles([{ source, path: "/n/a", reason }]);
+  assert.equal(told!.detail, `Cannot read "/n/a": Permission denied (os error 13): open '/n/ [31mred ok'`);
 });
 
 Deno.test("a file that cannot be saved costs neither the database nor the other files", async () => {
