@@ -184,6 +184,15 @@ Deno.test("a snapshot that is suspect, too old, or fails its drill is told, with
   assert.equal(suspect.title, "home: a snapshot is SUSPECT");
   assert.match(suspect.lines[0], /20261122T050000Z .*messages lost 90 of 100 rows/);
 
+  assert.match(suspect.lines[1], /if you removed these rows yourself/);
+
+  Deno.writeTextFileSync(sealFile, good);
+  assert.equal((await told())[0].event, "recovery");
+  Deno.writeTextFileSync(
+    sealFile,
+    JSON.stringify({ ...seal, suspicions: [{ code: "unreadable", source: "notes" }] }),
+  );
+  assert.match((await told())[0].lines[1], /all that could be read is stored/);
   Deno.writeTextFileSync(sealFile, good);
   assert.equal((await told())[0].event, "recovery");
   hub.later(30);

@@ -8,6 +8,7 @@ import type { Config } from "../core/config.ts";
 import type { ErrorKind } from "../core/errors.ts";
 import type { Finding } from "../core/finding.ts";
 import { formatAgo, formatDuration } from "../core/format.ts";
+import { gateHint } from "../core/gate.ts";
 import type { Host } from "./host.ts";
 import { isAhead, type SetStatus } from "./hub_status.ts";
 import { readRuns } from "./run_log.ts";
@@ -51,7 +52,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
         name: `${set.set}: newest snapshot`,
         state: "fail" as const,
         detail: `${set.suspect} is suspect${last?.suspicions ? `: ${last.suspicions.join("; ")}` : ""}`,
-        remedy: "look at the source; if rows were removed on purpose: hapi-backup backup --accept",
+        remedy: gateHint(set.suspicions),
         kind: "source" as const,
       }]
       : [],

@@ -9,7 +9,7 @@
 import type { Config } from "../core/config.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../core/names.ts";
 import type { SetReceipt } from "../core/receipt.ts";
-import { isGood, type Seal, sealedBytes } from "../core/seal.ts";
+import { isGood, type Seal, sealedBytes, type Suspicion } from "../core/seal.ts";
 import { setFolder, shipFolder } from "../core/state_paths.ts";
 import { type Drill, readDrills } from "./drill_log.ts";
 import { readKeptReceipt } from "./far_receipt.ts";
@@ -29,6 +29,8 @@ export interface SetStatus {
   readonly stale: boolean;
   /** A newer snapshot that does not count as good. */
   readonly suspect: SnapshotId | undefined;
+  /** Why it does not. */
+  readonly suspicions: readonly Suspicion[];
   /** Snapshots in the local store, and their size in bytes. */
   readonly snapshots: number;
   readonly bytes: number;
@@ -78,6 +80,7 @@ export function status(host: Host, config: Config): SetStatus[] {
         ? !isNeverTaken || set === config.sets.keys().next().value
         : ageSeconds > maxAgeHours * 3600,
       suspect: last && !isGood(last) ? last.id : undefined,
+      suspicions: last?.suspicions ?? [],
       snapshots: seals.length,
       bytes: seals.reduce((sum, seal) => sum + sealedBytes(seal), 0),
       chain: last?.needs.length ?? 0,

@@ -13,6 +13,7 @@ import {
   formatDuration,
   localTime,
 } from "../core/format.ts";
+import { gateHint } from "../core/gate.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
@@ -67,7 +68,7 @@ function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
       topic: `suspect ${set.set}`,
       kind: "suspect",
       text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
-      hint: "look at the source; if rows were removed on purpose: hapi-backup backup --accept",
+      hint: gateHint(set.suspicions),
     });
   }
   if (set.stale) {
