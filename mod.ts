@@ -401,9 +401,12 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
   }
   const shipped = ships ? await unlessItFails(() => shipAll(context, config)) : undefined;
   if (shipped && !context.json) context.terminal.result(describeShip(shipped));
+  const isBusy = ({ kind }: BackupError) => kind === "busy";
+  // That another run holds a lock mends itself, and must not hide what does not.
   const [error, ...others] = [
-    ...failures,
+    ...failures.filter((failure) => !isBusy(failure)),
     suspectError(reports),
+    ...failures.filter(isBusy),
     shipped && unshippedError(shipped),
   ].filter((error) => error !== undefined);
   for (const { message, hint } of others) {

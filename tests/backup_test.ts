@@ -307,3 +307,19 @@ Deno.test(
     }
   },
 );
+
+Deno.test("that another run is shipping does not hide that a snapshot is suspect", async () => {
+  using home = await makeHome();
+  home.write("voice/a.wav", "a");
+  const made = await new Deno.Command("bash", { args: ["-c", "touch voice/$'bad\\xff'"], cwd: home.home })
+    .output();
+  assert.ok(made.success);
+  home.configure({ sets: { voice: { sources: [{ kind: "folder", path: "~/voice" }] } } });
+  Deno.mkdirSync(`${home.stateFolder}/ship`, { recursive: true });
+  using lock = await Deno.open(`${home.stateFolder}/ship/lock`, { write: true, create: true });
+  await lock.lock(true);
+  const ran = await home.cli(["backup", "--set", "all"]);
+  assert.equal(ran.code, 3, ran.stderr);
+  assert.match(ran.stderr, /^error: Cannot count this snapshot as good/m);
+  assert.match(ran.stderr, /^warning: Cannot start: another run holds the lock/m);
+});
