@@ -14,7 +14,7 @@ import {
 import { parseManifest, type SavedFile, serializeManifest } from "../scripts/core/manifest.ts";
 import { type HubName, parseSnapshotId, type SetName, type SourceName } from "../scripts/core/names.ts";
 import type { Place } from "../scripts/core/place.ts";
-import { realFs } from "../scripts/host/fs.ts";
+import { realFs, writeFileDurably } from "../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
 import { type FileSource, findFiles, type Found } from "../scripts/host/sources.ts";
 import { type Packed, packFiles } from "../scripts/host/pack.ts";
@@ -1346,4 +1346,26 @@ Deno.test("unpackFiles() blames the disk when it is full, and leaves no half fil
     fails("disk", "full", "home/good"),
   );
   assert.deepEqual(describe(scratch.root).filter((line) => line.includes(" file ")), []);
+});
+
+Deno.test("what others are to read is so under a narrow umask, and on a disk that knows no modes nobody changes one", () => {
+  using scratch = new Scratch();
+  const path = `${scratch.home}/receipt`;
+  const umask = Deno.umask(0o077);
+  try {
+    writeFileDurably(realFs, path, "x", 0o644);
+  } finally {
+    Deno.umask(umask);
+  }
+  assert.equal(realFs.stat(path).mode, 0o644);
+
+  const chmod = () => {
+    throw new Deno.errors.PermissionDenied("chmod");
+  };
+  const open: typeof realFs.open = (path, options) => {
+    const file = realFs.open(path, options);
+    return { ...file, stat: () => ({ ...file.stat(), mode: 0o777 }), [Symbol.dispose]: file.close };
+  };
+  writeFileDurably({ ...realFs, chmod, open }, path, "y", 0o640);
+  assert.equal(Deno.readTextFileSync(path), "y");
 });

@@ -142,10 +142,11 @@ export function writeFileDurably(fs: Fs, path: string, content: string | Uint8Ar
     {
       using file = fs.open(beside, { write: true, createNew: true, mode });
       file.write(bytes);
+      // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too. A disk that knows
+      // no modes shows them all, and may refuse to change any.
+      if ((mode & ~file.stat().mode) !== 0) fs.chmod(beside, mode);
       file.sync();
     }
-    // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too.
-    if ((mode & 0o077) !== 0) fs.chmod(beside, mode);
     fs.rename(beside, path);
   } catch (error) {
     try {
