@@ -296,7 +296,8 @@ class SetLook {
     }
     const stamp = stampOf(stat);
     if (known?.state === "removing") ledger.cancelRemoval(known.key);
-    else if (known?.stamp === stamp && (known.state === "present" || known.state === "unreadable")) return;
+    // What could not be read is looked at again: this may be a newer program than the one that could not.
+    else if (known?.stamp === stamp && known.state === "present") return;
     if (!known && ++this.newCount > NEW_PER_SET_MAX) {
       this.newCount--;
       this.waitingCount++;
