@@ -76,7 +76,7 @@ export function initVerb(parts: InitParts): Verb {
   };
 }
 
-/** @returns What is wrong where there is no destination: the rest can be proven all the same. */
+/** @returns What is wrong where nothing is off this machine by choice: the rest can be proven all the same. */
 async function backUp(
   context: VerbContext,
   parts: InitParts,
@@ -85,7 +85,8 @@ async function backUp(
   try {
     await parts.backup(context, config);
   } catch (error) {
-    const isLocal = config.destinations.length === 0;
+    // A folder may be on the machine's own disk, or on one that is not mounted just now.
+    const isLocal = config.destinations.every(({ kind }) => kind === "folder");
     if (isLocal && error instanceof BackupError && error.kind === "unshipped") return error;
     throw error;
   }
@@ -250,9 +251,9 @@ function finish(context: InitContext, config: Config, error: BackupError | undef
   }
   terminal.result([
     `set up: ${config.hub} is backed up${
-      where === "" ? "" : `, is on ${where}`
+      where === "" || error ? "" : `, is on ${where}`
     }, and was restored with the identity`,
-    ...where === ""
+    ...where === "" || error
       ? ["NOTHING IS OFF THIS MACHINE: hapi-backup init --storage user@host: adds a storage host"]
       : [],
     ...config.recipients.length > 1 ? [] : ["for a second place: hapi-backup keys add age1..."],
