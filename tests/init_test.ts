@@ -71,6 +71,9 @@ Deno.test("init without a terminal stops at each thing that only a person can do
   // The storage host does not know the key yet.
   const refused = await cli({ home }, "init", "--host-key", fingerprint, "--storage-store", farStore);
   assert.deepEqual([refused.code, /does not accept key/.test(refused.stderr)], [7, true], refused.stderr);
+  // It is pinned now, and another one is refused all the same.
+  const late = await cli({ home }, "init", "--host-key", `SHA256:${"A".repeat(43)}`);
+  assert.deepEqual([late.code, /not the host key given/.test(late.stderr)], [7, true], late.stderr);
   assert.match(
     refused.stdout,
     /services\.hapi-backup-storage = \{[^]*hubs\.home = \{[^]*writeKey = "ssh-ed25519 /,

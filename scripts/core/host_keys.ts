@@ -46,10 +46,7 @@ function hostKey(type: string, key: string, host: string, port: number): HostKey
  * @throws {BackupError} (key) If the server shows none such: it may not be the server that is meant.
  */
 export function chooseHostKey(keys: readonly HostKey[], wanted: string, where: string): HostKey {
-  const [type, key] = wanted.trim().split(/\s+/);
-  const found = keys.find(({ fingerprint, line }) =>
-    fingerprint === type || (key !== undefined && line.endsWith(` ${type} ${key}`))
-  );
+  const found = keyMeant(keys, wanted);
   if (found) return found;
   const shown = keys.map(({ fingerprint }) => fingerprint).join(", ");
   throw new BackupError(`Cannot pin the host key of ${where}: it shows ${shown}, not the one given`, {
@@ -58,12 +55,30 @@ export function chooseHostKey(keys: readonly HostKey[], wanted: string, where: s
   });
 }
 
+/** The key that a fingerprint or a public key line means. */
+export function keyMeant(keys: readonly HostKey[], wanted: string): HostKey | undefined {
+  const [type, key] = wanted.trim().split(/\s+/);
+  return keys.find(({ fingerprint, line }) =>
+    fingerprint === type || (key !== undefined && line.endsWith(` ${type} ${key}`))
+  );
+}
+
 /** How to learn the right fingerprint. */
 export const OWN_FINGERPRINT =
   "with what the storage host says of itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub";
 
 /** Whether a `known_hosts` file holds a key of this server, under its plain name. */
 export function isPinned(knownHosts: string, host: string, port: number): boolean {
+  return linesOf(knownHosts, host, port).length > 0;
+}
+
+/** The keys of this server that a `known_hosts` file holds under its plain name. */
+export function pinnedKeys(knownHosts: string, host: string, port: number): HostKey[] {
+  const lines = linesOf(knownHosts, host, port).map((line) => line.split(/\s+/).slice(0, 3).join(" "));
+  return parseKeyScan(lines.join("\n"), host, port);
+}
+
+function linesOf(knownHosts: string, host: string, port: number): string[] {
   const name = nameOf(host, port);
-  return knownHosts.split("\n").some((line) => line.split(/\s+/)[0]!.split(",").includes(name));
+  return knownHosts.split("\n").filter((line) => line.split(/\s+/)[0]!.split(",").includes(name));
 }

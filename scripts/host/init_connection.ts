@@ -6,7 +6,14 @@
 
 import type { Config, RsyncDestination } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
-import { chooseHostKey, type HostKey, isPinned, OWN_FINGERPRINT } from "../core/host_keys.ts";
+import {
+  chooseHostKey,
+  type HostKey,
+  isPinned,
+  keyMeant,
+  OWN_FINGERPRINT,
+  pinnedKeys,
+} from "../core/host_keys.ts";
 import { textOf } from "../core/option_flags.ts";
 import { connectPermissions } from "../core/permissions.ts";
 import { parseRsyncTarget } from "../core/rsync_args.ts";
@@ -67,7 +74,21 @@ async function pin(
   const { host } = parseRsyncTarget(destination.target);
   const where = `${host} port ${destination.port}`;
   const pinned = readTextIfThere(context.host.fs, destination.knownHostsFile) ?? "";
-  if (isPinned(pinned, host, destination.port)) return;
+  const wanted = textOf(context.options.hostKey);
+  if (isPinned(pinned, host, destination.port)) {
+    const known = pinnedKeys(pinned, host, destination.port);
+    if (wanted === undefined || keyMeant(known, wanted)) return;
+    throw new BackupError(
+      `Cannot trust ${where}: pinned is ${
+        known.map(({ fingerprint }) => fingerprint).join(", ")
+      }, not the host key given`,
+      {
+        kind: "key",
+        hint:
+          `compare both ${OWN_FINGERPRINT}; if the given one is right, remove that host's line from ${destination.knownHostsFile}`,
+      },
+    );
+  }
   let keys: HostKey[];
   try {
     keys = await connectStep(context, config, { action: "scan", destination });
@@ -77,7 +98,6 @@ async function pin(
     }
     throw error;
   }
-  const wanted = textOf(context.options.hostKey);
   const key = wanted === undefined ? keys[0]! : chooseHostKey(keys, wanted, where);
   const shown = `${key.fingerprint} (${key.type.replace(/^ssh-/, "")})`;
   if (wanted === undefined) {
