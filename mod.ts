@@ -299,7 +299,9 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async systemd(context) {
     const { options, around } = context;
-    if ((options.system === true) === (options.user === true)) {
+    // The storage host's units need another user's rights: no other manager can run them.
+    const isSystem = options.system === true || options.storage === true && options.user !== true;
+    if (isSystem === (options.user === true)) {
       throw new BackupError(
         "Cannot make units: say whose manager runs them, with either --system or --user",
         {
