@@ -310,7 +310,7 @@ serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
   switch (options.action) {
     case "status": {
       const status = storageStatus(host, config, scopeOf(options));
-      return say(describe(status), status);
+      return say(describe(status), { ok: true, ...status });
     }
     case "list": {
       // One line of JSON per snapshot.
