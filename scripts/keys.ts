@@ -381,9 +381,11 @@ function describeProof(chains: readonly ProvenChain[], recipients: readonly stri
 }
 
 function describeKeys(keys: readonly KeyReach[], now: Date): string {
+  // Away from the hub there is no configuration, which says nothing of who is in it.
+  const isKnown = keys.some(({ configured }) => configured);
   return keys.map(({ recipient, configured, reach, provenAt }) =>
     [
-      `${recipient}${configured ? "" : "  (no longer: not in the configuration)"}`,
+      `${recipient}${configured || !isKnown ? "" : "  (no longer: not in the configuration)"}`,
       ...reach.filter(({ of }) => of > 0).map(({ set, snapshots, of, oldest, newest }) =>
         `  ${set}: opens ${snapshots === of && of > 1 ? "all " : snapshots < of ? `${snapshots} of ` : ""}${
           formatCounted(of, "snapshot")
