@@ -79,7 +79,8 @@ export function requireSealed(snapshot: StoredSnapshot): SealedSnapshot {
   const { hub, set, id, sealed } = snapshot;
   throw new BackupError(`Cannot open snapshot ${hub}/${set}/${id}: ${sealed.problem}`, {
     kind: "integrity",
-    hint: "another copy of the store may hold it whole: try it with --store",
+    hint:
+      "another copy of the store may hold it whole: try it with --store; `hapi-backup list` shows which older ones can be restored from this one",
   });
 }
 
