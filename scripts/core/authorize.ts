@@ -52,7 +52,8 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
     "#     (needs user quotas: mounted with usrquota, XFS with uquota; on Btrfs and ZFS limit a subvolume or dataset instead)",
     `# Then this file goes to ${home}/.ssh/authorized_keys, owner root, mode 0644.`,
     `# scrub, retain and watch run as ${STORAGE_USER}: scrub and watch with CAP_DAC_READ_SEARCH, retain with`,
-    "# CAP_DAC_OVERRIDE, because a hub sets the modes of what it sends.",
+    "# CAP_DAC_OVERRIDE, because a hub sets the modes of what it sends. Their units and timers:",
+    "#   hapi-backup systemd --system --storage --to ./units",
     keyLine(config, folder, "-wo -no-del -no-overwrite", wanted.writeKey, wanted.from),
     ...wanted.readKey === undefined ? [] : [keyLine(config, folder, "-ro", wanted.readKey, wanted.from)],
   ].join("\n") + "\n";
