@@ -149,8 +149,12 @@ export function dropKey(file: KeyFile, recipientText: string, known: readonly Ke
   };
   const exact = recipients.includes(start) ? start : undefined;
   const recipient = exact ?? (matches.length === 1 && start.length >= 8 ? matches[0]! : fail(
-    matches.length > 1 || start.length < 8 ? "that does not name one" : "it is not in the configuration",
-    "`hapi-backup keys list` shows them",
+    matches.length > 1
+      ? "more than one begin so"
+      : matches.length === 1
+      ? "that is too short to be sure"
+      : "it is not in the configuration",
+    "`hapi-backup keys list` shows them; give one whole, or its first 8 characters or more",
   ));
   if (recipients.length === 1) {
     fail("nobody could open the next snapshot", "add another one first: hapi-backup keys add age1...");
