@@ -13,7 +13,7 @@
 import { fullReason } from "./core/chain.ts";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { type FilePlan, planFiles, type Unreadable } from "./core/file_index.ts";
+import { type FilePlan, type FoundFile, planFiles, type Unreadable } from "./core/file_index.ts";
 import { type DetailedSuspicion, type GateSubject, suspicionsOf, suspicionsOfFiles } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
 import {
@@ -49,7 +49,7 @@ import type { Host, Stat } from "./host/host.ts";
 import { openImage } from "./host/image.ts";
 import { prepareStore, pruneStore, publish } from "./host/local_store.ts";
 import { type Memory, readMemory, writeMemory } from "./host/memory.ts";
-import { packFiles } from "./host/pack.ts";
+import { type Packed, packFiles, TornMember } from "./host/pack.ts";
 import { FOR_THE_REST, PartWriter, writePart } from "./host/part_writer.ts";
 import { confirmedIds, fullWantedSince } from "./host/ship_records.ts";
 import { readSigningKey } from "./host/signing_key.ts";
@@ -332,7 +332,7 @@ async function writeUncopied(
   return { saved: { ...saved, chain }, fullBytes: part.bytes, part, ...asBefore, sums };
 }
 
-type WrittenFiles = Awaited<ReturnType<typeof packFiles>> & {
+type WrittenFiles = Packed & {
   /** Undefined if no file has content that is new. */
   readonly part: SealedPart | undefined;
   readonly sources: Manifest["sources"];
@@ -340,7 +340,7 @@ type WrittenFiles = Awaited<ReturnType<typeof packFiles>> & {
 };
 
 async function writeFiles(job: Job, parent: Memory | undefined): Promise<WrittenFiles> {
-  const { host, config, set, staged, incoming, recipients } = job;
+  const { host, config, set } = job;
   const sources: Manifest["sources"] = [];
   const found: Parameters<typeof planFiles>[0]["found"][] = [];
   const foundNotes: string[] = [];
@@ -362,30 +362,50 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     });
     host.checkpoint();
   }
-  const all = found.flatMap((files) => [...files]);
-  const plan: FilePlan = planFiles({
-    id: staged.id,
-    found: all,
-    except: databasePlaces(job, new Set(all.flatMap(({ named, place }) => named ? [place] : []))),
-    ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
-  });
-  using started = new DisposableStack();
-  let writer: PartWriter | undefined;
-  const packed = await packFiles(
-    host,
-    plan,
-    async (bytes) => {
-      // Mostly no file has changed, and a part is not begun for nothing: its header alone takes some 15 ms.
-      writer ??= started.use(
-        await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST),
-      );
-      writer.write(bytes);
-    },
-    (done, total) => host.report.progress("encrypt files", done, total),
-  );
-  unreadable.push(...packed.unreadable);
+  const { packed, part, torn } = await packOnceWhole(job, found.flatMap((files) => [...files]), parent);
+  unreadable.push(...packed.unreadable, ...torn);
   for (const { source } of unreadable) sources.find(({ name }) => name === source)!.outcome = "unreadable";
-  return { ...packed, unreadable, part: writer?.finish(), sources, foundNotes };
+  return { ...packed, unreadable, part, sources, foundNotes };
+}
+
+/** Packs the files; again from the start without one that could not be read to its end: no tar holds a torn member. */
+async function packOnceWhole(
+  job: Job,
+  found: readonly FoundFile[],
+  parent: Memory | undefined,
+): Promise<{ packed: Packed; part: SealedPart | undefined; torn: Unreadable[] }> {
+  const { host, staged, incoming, recipients } = job;
+  const torn: Unreadable[] = [];
+  for (;;) {
+    const all = found.filter(({ path }) => !torn.some((file) => file.path === path));
+    const plan: FilePlan = planFiles({
+      id: staged.id,
+      found: all,
+      except: databasePlaces(job, new Set(all.flatMap(({ named, place }) => named ? [place] : []))),
+      ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
+    });
+    using started = new DisposableStack();
+    let writer: PartWriter | undefined;
+    try {
+      const packed = await packFiles(
+        host,
+        plan,
+        async (bytes) => {
+          // Mostly no file has changed, and a part is not begun for nothing: its header alone takes some 15 ms.
+          writer ??= started.use(
+            await PartWriter.create(host.fs, incoming, FILES_PART, recipients, FOR_THE_REST),
+          );
+          writer.write(bytes);
+        },
+        (done, total) => host.report.progress("encrypt files", done, total),
+      );
+      return { packed, part: writer?.finish(), torn };
+    } catch (error) {
+      if (!(error instanceof TornMember)) throw error;
+      torn.push(error.file);
+      removeIfThere(host.fs, `${incoming}/${FILES_PART}`);
+    }
+  }
 }
 
 /** Where backups are kept: saved with the files, every snapshot would hold those before it. */

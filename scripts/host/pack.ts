@@ -57,7 +57,7 @@ export interface Packed {
  *
  * @param sink Takes the tar's bytes, and owns each chunk. Without new content there is no tar, and it is not called.
  * @param progress Called with the bytes read so far and their total.
- * @throws What the sink throws.
+ * @throws {TornMember} What the sink throws is passed on.
  */
 export async function packFiles(
   host: Host,
@@ -162,6 +162,15 @@ class ReadError extends Error {
   override readonly name = "ReadError";
 }
 
+/** A file could not be read to its end, and its member in the tar has been begun: the tar is to be made without it. */
+export class TornMember extends Error {
+  override readonly name = "TornMember";
+
+  constructor(readonly file: Unreadable) {
+    super(file.reason);
+  }
+}
+
 /** A file being read; errors name it. */
 interface SourceFile extends Disposable {
   readAt(buffer: Uint8Array, position: number): number;
@@ -236,7 +245,6 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
   if (known.hasSize(before.bytes)) {
     const read = new ExactReader(file, before.bytes, packing.host.checkpoint);
     for (const _ of read.chunks()) { /* Only hashed. */ }
-    if (read.failed) throw read.failed;
     const sha256 = read.digest();
     const stored = known.find(sha256, before.bytes);
     const after = file.stat();
@@ -248,8 +256,12 @@ async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile
     before = after;
   }
   const read = new ExactReader(file, before.bytes, (bytes) => advance(bytes));
-  await tar.add(found.place, before, before.bytes, read.chunks());
-  if (read.failed) throw read.failed;
+  try {
+    await tar.add(found.place, before, before.bytes, read.chunks());
+  } catch (error) {
+    if (!(error instanceof ReadError)) throw error;
+    throw new TornMember({ source: found.source, path: found.path, reason: error.message });
+  }
   const sha256 = read.digest();
   const stored = { snapshot: plan.id, member: found.place };
   known.add(sha256, before.bytes, stored);
@@ -272,8 +284,6 @@ function savedFile(
 class ExactReader {
   /** Whether the file ended too early. */
   short = false;
-  /** Why it could not be read to its end: the tar's member, once begun, is filled with zeros and stands for nothing. */
-  failed: ReadError | undefined;
   readonly #hash = createHash("sha256");
 
   constructor(
@@ -285,21 +295,11 @@ class ExactReader {
   *chunks(): Generator<Uint8Array> {
     for (let position = 0; position < this.bytes;) {
       const chunk = new Uint8Array(Math.min(CHUNK_BYTES, this.bytes - position));
-      if (!this.failed && this.#read(chunk, position) < chunk.length) this.short = true;
+      if (this.file.readAt(chunk, position) < chunk.length) this.short = true;
       this.#hash.update(chunk);
       position += chunk.length;
       this.onRead(chunk.length);
       yield chunk;
-    }
-  }
-
-  #read(chunk: Uint8Array, position: number): number {
-    try {
-      return this.file.readAt(chunk, position);
-    } catch (error) {
-      if (!(error instanceof ReadError)) throw error;
-      this.failed = error;
-      return 0;
     }
   }
 

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { gateHint, suspicionsOfFiles } from "../../scripts/core/gate.ts";
-import type { SetName, SourceName } from "../../scripts/core/names.ts";
+import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
 import type { SuspicionCode } from "../../scripts/core/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/select.ts";
 import type { EncryptReport } from "../../scripts/core/reports.ts";
@@ -258,4 +258,35 @@ Deno.test("a file that cannot be saved costs neither the database nor the other 
   const next = await home.cli(["backup"]);
   assert.equal(next.code, 4, `not off this machine, but good: ${next.stderr}`);
   assert.notEqual(latestGood(home), good);
+});
+
+Deno.test("a big file that cannot be read to its end stands in no tar, and costs nothing else", async () => {
+  using home = await makeHubHome();
+  const folder = ".hapi/scratchlist-attachments";
+  home.write(`${folder}/big`, new Uint8Array(9 << 20).fill(7));
+  home.write(`${folder}/small`, "small");
+  const { fs } = home.host;
+  const open: typeof fs.open = (path, options) => {
+    const file = fs.open(path, options);
+    if (!path.endsWith("/big")) return file;
+    let reads = 0;
+    const readAt: typeof file.readAt = (buffer, position) => {
+      if (++reads > 3) throw new Error("Input/output error (os error 5)");
+      return file.readAt(buffer, position);
+    };
+    return { ...file, readAt };
+  };
+  const report = await home.backup({ host: { ...home.host, fs: { ...fs, open } } });
+  assert.match(detailOf(report, "unreadable", "torn"), /^Cannot read ".*\/big": Input\/output error/);
+  const tar = await new Deno.Command("bash", {
+    args: [
+      "-c",
+      'age -d -i "$0" "$1" | zstd -dq | tar t',
+      home.identityFile,
+      `${home.stored}/${report.id}/files.tar.zst.age`,
+    ],
+  }).output();
+  assert.equal(new TextDecoder().decode(tar.stdout), `home/${folder}/small\n`);
+  await restore(await home.opening(), report.id as SnapshotId, `${home.dir}/restored`);
+  assert.equal(Deno.readTextFileSync(`${home.dir}/restored/home/${folder}/small`), "small");
 });
