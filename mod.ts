@@ -401,9 +401,11 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
     reports.push(report);
     if (!context.json) context.terminal.result(describeSnapshot(report));
   }
-  const shipped = ships ? await unlessItFails(() => shipAll(context, config)) : undefined;
-  if (shipped && !context.json) context.terminal.result(describeShip(shipped));
   const isBusy = ({ kind }: BackupError) => kind === "busy";
+  // Where another run takes the snapshot it also ships, and is not to find that locked.
+  const leavesShipping = reports.length === 0 && failures.some(isBusy);
+  const shipped = ships && !leavesShipping ? await unlessItFails(() => shipAll(context, config)) : undefined;
+  if (shipped && !context.json) context.terminal.result(describeShip(shipped));
   // That another run holds a lock mends itself, and must not hide what does not.
   const [error, ...others] = [
     ...failures.filter((failure) => !isBusy(failure)),
@@ -415,7 +417,10 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
     context.terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
   }
   if (context.json) {
-    context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports, ship: shipped }));
+    const further = others.map(({ message, kind, hint }) => ({ message, kind, hint }));
+    context.terminal.result(
+      JSON.stringify({ ...outcome(error), furtherErrors: further, snapshots: reports, ship: shipped }),
+    );
   }
   if (error) throw error;
 }
