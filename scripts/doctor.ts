@@ -42,7 +42,7 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     ["Keys", () => checkSigning(host, config)],
     ["Keys", () => checkModes(host, config)],
     ["Runs", () => sets.flatMap((set) => checkRuns(host, config, set))],
-    ["Runs", () => options.offline ? [] : checkTimers(host)],
+    ["Runs", () => options.offline ? [] : checkTimers(host, config)],
     ["Runs", () => checkNotifiers(config)],
     ["Destinations", () => checkShipped(host, config, sets)],
     ["Destinations", () => options.offline ? [] : checkRsync(host, config)],

@@ -6,7 +6,7 @@
 
 import type { Config } from "./core/config.ts";
 import { BackupError } from "./core/errors.ts";
-import type { SetName } from "./core/names.ts";
+import { MAIN_SET } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { shellQuote } from "./core/shell.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
@@ -156,9 +156,6 @@ async function unitsOf(
     ...(job.prometheus === undefined ? {} : { prometheusFile: job.prometheus }),
   });
 }
-
-/** The set that is saved before a start, and that drills restore. */
-const MAIN_SET = "state" as SetName;
 
 /** A unit for a set that is not there would save nothing. @throws {BackupError} (usage) */
 function requireMainSet({ sets }: Config, option: string): void {

@@ -17,6 +17,8 @@ export type SnapshotId = Branded<"SnapshotId">;
 export type HubName = Branded<"HubName">;
 /** A set's name: sources with one cadence and one retention, such as `state`. */
 export type SetName = Branded<"SetName">;
+/** The set that is saved before a start of the hub, and that drills restore. */
+export const MAIN_SET = "state" as SetName;
 /** A source's name within its set, such as `hapi.db`. Parts of a database are named after it. */
 export type SourceName = Branded<"SourceName">;
 /** The file name of a part inside a snapshot's folder. */

@@ -12,7 +12,7 @@ import { gateHint } from "../core/gate.ts";
 import type { Host } from "./host.ts";
 import { isAhead, type SetStatus } from "./hub_status.ts";
 import { readRuns } from "./run_log.ts";
-import { UNITS_COMMAND } from "./systemd.ts";
+import { unitsCommand } from "./systemd.ts";
 import { readTimers } from "./timers.ts";
 
 /** The newest good snapshot of a set, and its last run. */
@@ -70,7 +70,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
 }
 
 /** Asks both managers for timers of ours. */
-export async function checkTimers(host: Host): Promise<Finding[]> {
+export async function checkTimers(host: Host, config: Config): Promise<Finding[]> {
   const about = { group: "Runs" as const, name: "timers" };
   const timers = await readTimers(host);
   if (!timers) {
@@ -81,7 +81,7 @@ export async function checkTimers(host: Host): Promise<Finding[]> {
       remedy: "make sure that something runs `hapi-backup backup` twice a day, such as cron",
     }];
   }
-  const remedy = `${UNITS_COMMAND}, then as it says`;
+  const remedy = `${unitsCommand(config)}, then as it says`;
   if (timers.length === 0) {
     return [{
       ...about,

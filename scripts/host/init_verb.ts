@@ -31,7 +31,7 @@ import { connect, requireAppendOnly } from "./init_connection.ts";
 import type { KeyOptions } from "./keys.ts";
 import { askSecret, askText, canAsk, showOnce } from "./questions.ts";
 import { runStep } from "./step.ts";
-import { UNITS_COMMAND } from "./systemd.ts";
+import { unitsCommand } from "./systemd.ts";
 import { realPath } from "./verb_options.ts";
 
 /** What `init` needs of the verbs that it is made of. */
@@ -257,7 +257,7 @@ function finish(context: InitContext, config: Config, error: BackupError | undef
       ? ["NOTHING IS OFF THIS MACHINE: hapi-backup init --storage user@host: adds a storage host"]
       : [],
     ...config.recipients.length > 1 ? [] : ["for a second place: hapi-backup keys add age1..."],
-    `twice a day and before each start of the hub: ${UNITS_COMMAND} (or the NixOS module)`,
+    `by itself, twice a day and before the hub starts: ${unitsCommand(config)} (or the NixOS module)`,
     'to be told when it fails: "notify" in the configuration; all checks: hapi-backup doctor',
   ].join("\n"));
 }

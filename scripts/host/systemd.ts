@@ -4,14 +4,18 @@
  * @module
  */
 
+import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
+import { MAIN_SET } from "../core/names.ts";
 import type { Host } from "./host.ts";
 
 const SECONDS_MAX = 20;
 
 /** What makes the units on a machine that is no NixOS, as a person may type it. */
-export const UNITS_COMMAND =
-  "hapi-backup systemd --user --before hapi-hub.service --to ~/.config/systemd/user";
+export const unitsCommand = ({ sets }: Pick<Config, "sets">): string =>
+  `hapi-backup systemd --user ${
+    sets.has(MAIN_SET) ? "--before hapi-hub.service " : ""
+  }--to ~/.config/systemd/user`;
 
 /** Its version, such as 252; undefined where there is none. */
 export async function readSystemdVersion(host: Pick<Host, "run">): Promise<number | undefined> {
