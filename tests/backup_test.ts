@@ -323,3 +323,14 @@ Deno.test("that another run is shipping does not hide that a snapshot is suspect
   assert.match(ran.stderr, /^error: Cannot count this snapshot as good/m);
   assert.match(ran.stderr, /^warning: Cannot start: another run holds the lock/m);
 });
+
+Deno.test("a run that finds another one at work on its set leaves shipping to that one", async () => {
+  using home = await makeHome();
+  Deno.mkdirSync(`${home.stateFolder}/state`, { recursive: true });
+  using lock = await Deno.open(`${home.stateFolder}/state/lock`, { write: true, create: true });
+  await lock.lock(true);
+  const ran = await home.cli(["backup", "--json"]);
+  assert.equal(ran.code, 6, ran.stderr);
+  const { error, furtherErrors, ship } = JSON.parse(ran.stdout);
+  assert.deepEqual([error.kind, furtherErrors, ship], ["busy", [], undefined]);
+});
