@@ -333,7 +333,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       calendars: many("calendar"),
       json: context.json,
       environment: unitEnvironment(around),
-      realPaths: given.config ? linkedSources(context, given.config) : {},
+      realPaths: given.config ? realSources(context, given.config) : {},
       ...defined(given),
     };
     await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
@@ -456,8 +456,8 @@ function makeStateFolder({ host }: VerbContext, { stateFolder }: Config): void {
   host.fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
 }
 
-/** Where sources lead that are links, or lie behind one. */
-function linkedSources(context: VerbContext, config: Config): Record<string, string> {
+/** What the sources name, and where that leads behind all links. */
+function realSources(context: VerbContext, config: Config): Record<string, string> {
   const roots = [...config.sets.values()].flatMap(({ sources }) => sources.map(readableRoot));
   return Object.fromEntries(roots.map((root) => [root, realPath(context)(root)]));
 }
@@ -492,7 +492,7 @@ async function snapshotAndEncrypt(
   }
 }
 
-/** The same, and where the disk is full once more, if old snapshots could be let go of. */
+/** {@linkcode snapshotAndEncrypt}; where the disk is full once more, if old snapshots could be let go of. */
 async function makingRoom(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
   try {
     return await snapshotAndEncrypt(context, config, set);
@@ -513,7 +513,7 @@ function checkStep({ terminal }: VerbContext, config: Config, set: SetName): Pro
   return runStep<StagedChecks>(script("check"), { config, set }, checkPermissions(config, set), terminal);
 }
 
-/** {@linkcode snapshotAndEncrypt} under the lock of the set, and a line in the log of runs however it ends. */
+/** {@linkcode makingRoom} under the lock of the set, and a line in the log of runs however it ends. */
 function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
   return logged(
     context.host,
@@ -569,8 +569,7 @@ async function shipAll(context: VerbContext, config: Config): Promise<ShipReport
 
 /** The disks that the sources are on: a destination there is not off this machine. */
 function sourceDevices(context: VerbContext, config: Config): number[] {
-  const roots = [...config.sets.values()].flatMap(({ sources }) => sources.map(readableRoot));
-  const devices = roots.map(realPath(context))
+  const devices = Object.values(realSources(context, config))
     .flatMap((path) => lstatIfThere(context.host.fs, path)?.device ?? []);
   return [...new Set(devices)];
 }

@@ -362,14 +362,14 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     });
     host.checkpoint();
   }
-  const { packed, part, torn } = await packOnceWhole(job, found.flatMap((files) => [...files]), parent);
+  const { packed, part, torn } = await packUntilWhole(job, found.flatMap((files) => [...files]), parent);
   unreadable.push(...packed.unreadable, ...torn);
   for (const { source } of unreadable) sources.find(({ name }) => name === source)!.outcome = "unreadable";
   return { ...packed, unreadable, part, sources, foundNotes };
 }
 
 /** Packs the files; again from the start without one that could not be read to its end: no tar holds a torn member. */
-async function packOnceWhole(
+async function packUntilWhole(
   job: Job,
   found: readonly FoundFile[],
   parent: Memory | undefined,

@@ -31,7 +31,7 @@ export interface SystemdJob {
   /** `<set or verb>=<calendar expression>` */
   readonly calendars: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
-  /** Where sources lead that are links, or lie behind one. */
+  /** What the sources name, and where that leads behind all links. */
   readonly realPaths: Readonly<Record<string, string>>;
   readonly drillIdentity?: string;
   readonly drillStore?: string;
@@ -49,6 +49,29 @@ export async function systemd(
   host: Pick<Host, "fs" | "run" | "report">,
   job: SystemdJob,
 ): Promise<UnitFiles> {
+  refuseUnusable(job);
+  const calendars = new Map(job.calendars.map(parseCalendar));
+  const files = await unitsOf(host, job, calendars);
+  const timers = [...files.keys()].flatMap((name) => /^hapi-backup-(.*)\.timer$/.exec(name)?.[1] ?? []);
+  const unknown = [...calendars.keys()].find((name) => !timers.includes(name));
+  if (unknown !== undefined) {
+    throw new BackupError(`Cannot use --calendar ${unknown}=...: there is no timer of that name here`, {
+      kind: "usage",
+      hint: `there are ${timers.join(", ")}`,
+    });
+  }
+  for (const [name, when] of calendars) {
+    if (await isCalendar(host, when)) continue;
+    throw new BackupError(`Cannot use --calendar ${name}=${when}: systemd knows no such time`, {
+      kind: "usage",
+      hint: `try it with \`systemd-analyze calendar\`, for example --calendar '${name}=*-*-* 06,18:00:00'`,
+    });
+  }
+  return files;
+}
+
+/** What systemd would refuse, or pass over, once the units are installed. @throws {BackupError} (usage) */
+function refuseUnusable(job: SystemdJob): void {
   if (job.scope === "user" && !job.config) {
     throw new BackupError(
       "Cannot make the storage host's units for --user: they need another user's rights",
@@ -78,24 +101,6 @@ export async function systemd(
       hint: "name one with --run-as",
     });
   }
-  const calendars = new Map(job.calendars.map(parseCalendar));
-  const files = await unitsOf(host, job, calendars);
-  const timers = [...files.keys()].flatMap((name) => /^hapi-backup-(.*)\.timer$/.exec(name)?.[1] ?? []);
-  const unknown = [...calendars.keys()].find((name) => !timers.includes(name));
-  if (unknown !== undefined) {
-    throw new BackupError(`Cannot use --calendar ${unknown}=...: there is no timer of that name here`, {
-      kind: "usage",
-      hint: `there are ${timers.join(", ")}`,
-    });
-  }
-  for (const [name, when] of calendars) {
-    if (await isCalendar(host, when)) continue;
-    throw new BackupError(`Cannot use --calendar ${name}=${when}: systemd knows no such time`, {
-      kind: "usage",
-      hint: `try it with \`systemd-analyze calendar\`, for example --calendar '${name}=*-*-* 06,18:00:00'`,
-    });
-  }
-  return files;
 }
 
 async function unitsOf(

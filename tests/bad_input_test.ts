@@ -186,6 +186,12 @@ Deno.test(
   },
 );
 
+/** Adds messages of 1,500 incompressible bytes. */
+function addNoise(home: Home, messages: number): void {
+  home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${messages})
+    INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
+}
+
 async function foldersBelow(folder: string): Promise<string[]> {
   return (await output("find", [folder, "-type", "d"])).trim().split("\n");
 }
@@ -195,9 +201,8 @@ Deno.test(
   ONLY_AS_ROOT,
   async () => {
     using home = await makeHome();
-    // Incompressible, and more than the disk holds.
-    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-    INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
+    // More than the disk holds.
+    addNoise(home, 3000);
     const disk = `${home.home}/small disk`;
     Deno.mkdirSync(disk);
     await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
@@ -250,8 +255,7 @@ Deno.test(
   ONLY_AS_ROOT,
   async () => {
     using home = await makeHome();
-    home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 750)
-    INSERT INTO messages (session, body) SELECT 'a', randomblob(1500) FROM n`);
+    addNoise(home, 750);
     const store = `${home.home}/small disk`;
     const disk = `${home.dir}/disk`;
     using mounts = new DisposableStack();

@@ -6,6 +6,7 @@
  * | snapshot  | the set's databases, its state, store names   | its staging                    | none          |
  * | check     | staging                                      | staging                        | none          |
  * | encrypt   | the set's files, its state, signing key       | its state, its folder in store | none          |
+ * | prune     | the hub's folder in the store, what is shipped | the set's folder in the store | none          |
  * | ship      | store, SSH keys                               | its own records, folders that are destinations | rsync, rclone |
  * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |

@@ -41,7 +41,7 @@ export interface HubUnits extends Surroundings {
   /** Units before whose start a snapshot of `beforeSet` is taken. */
   readonly beforeUnits: readonly string[];
   readonly beforeSet: string;
-  /** Where sources lead that are links, or lie behind one. */
+  /** What the sources name, and where that leads behind all links. */
   readonly realPaths: Readonly<Record<string, string>>;
   /** Environment of the units beyond HOME, such as `HAPI_HOME`. */
   readonly environment: Readonly<Record<string, string>>;

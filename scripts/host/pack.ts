@@ -57,7 +57,7 @@ export interface Packed {
  *
  * @param sink Takes the tar's bytes, and owns each chunk. Without new content there is no tar, and it is not called.
  * @param progress Called with the bytes read so far and their total.
- * @throws {TornMember} What the sink throws is passed on.
+ * @throws {TornMember} If a big file cannot be read to its end. What the sink throws is passed on.
  */
 export async function packFiles(
   host: Host,
