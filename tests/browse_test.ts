@@ -107,7 +107,9 @@ Deno.test("compare and session list: for a person without control characters, fo
       added: ["home/.hapi/driver-status.json"],
       removed: ["home/.hapi/owner-id.json"],
       changed: ["home/.hapi/hub.env"],
+      unread: [],
     },
+    unread: [],
   });
   const listed = await home.cli(["session", "list", "--snapshot", first, ...identity]);
   // deno-lint-ignore no-control-regex
@@ -128,7 +130,10 @@ Deno.test("compare() tells both ways alike, and of a snapshot and itself nothing
     messages,
   });
   const look = (id: string, rows: object, files: unknown[], sessions: unknown[]) =>
-    ({ manifest: { id, databases: [{ source: "hapi.db", rows }], files }, sessions }) as unknown as Look;
+    ({
+      manifest: { id, databases: [{ source: "hapi.db", rows }], files, removed: [], suspicions: [] },
+      sessions,
+    }) as unknown as Look;
   const a = look("A", { t: 1, gone: 2 }, [file("f", "1"), file("m", "1"), file("x", "1")], [
     session("s", 1),
     session("same", 5),
@@ -153,9 +158,9 @@ Deno.test("compare() tells both ways alike, and of a snapshot and itself nothing
     back.sessions.added,
   ]);
   assert.deepEqual([there.files.added, there.files.removed], [back.files.removed, back.files.added]);
-  const { sessions, rows, files } = compare(a, a);
+  const { sessions, rows, files, unread } = compare(a, a);
   assert.deepEqual(
-    [...Object.values(sessions), rows, ...Object.values(files)].flat(),
+    [...Object.values(sessions), rows, ...Object.values(files), unread].flat(),
     [],
   );
 });

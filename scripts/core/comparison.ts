@@ -4,6 +4,7 @@
  * @module
  */
 
+import { isNamedUnreadable } from "./gate.ts";
 import type { Manifest, SavedFile } from "./manifest.ts";
 import type { SnapshotId } from "./names.ts";
 import type { SessionSummary } from "./session_summary.ts";
@@ -30,6 +31,23 @@ export interface TableRows {
   readonly rows: readonly [number | null, number | null];
 }
 
+/** A place that one of the two does not have, and perhaps only because it was not read for it. */
+export interface UnreadPlace {
+  readonly place: string;
+  /** The one that does not have it. */
+  readonly snapshot: SnapshotId;
+  /** False where more could not be read than that one names: then it may as well have been gone. */
+  readonly isSure: boolean;
+}
+
+/** What one of the two does not have, though it was there. */
+export interface Unread {
+  readonly snapshot: SnapshotId;
+  readonly source: string;
+  /** Names the first few, and counts the others. */
+  readonly detail: string;
+}
+
 /** The way from one snapshot to another. */
 export interface Comparison {
   readonly from: SnapshotId;
@@ -47,14 +65,18 @@ export interface Comparison {
     readonly removed: readonly string[];
     /** Another content, kind, mode or target; a time alone is no change. */
     readonly changed: readonly string[];
+    /** Neither added nor removed, as far as is known. */
+    readonly unread: readonly UnreadPlace[];
   };
+  readonly unread: readonly Unread[];
 }
 
 /** Compares two snapshots. */
 export function compare(from: Look, to: Look): Comparison {
   const sessions = matched(from.sessions, to.sessions, ({ id }) => id);
   const files = matched(from.manifest.files, to.manifest.files, ({ place }) => place);
-  const place = (file: SavedFile) => file.place;
+  const added = sortOut(files.added, from.manifest, to.manifest);
+  const removed = sortOut(files.removed, to.manifest, from.manifest);
   return {
     from: from.manifest.id,
     to: to.manifest.id,
@@ -66,11 +88,38 @@ export function compare(from: Look, to: Look): Comparison {
     },
     rows: compareRows(from.manifest, to.manifest),
     files: {
-      added: files.added.map(place),
-      removed: files.removed.map(place),
+      added: added.gone,
+      removed: removed.gone,
       changed: files.both.filter(([a, b]) => contentOf(a) !== contentOf(b)).map(([, file]) => file.place),
+      unread: [...removed.unread, ...added.unread],
     },
+    unread: [from, to].flatMap(({ manifest: { id, suspicions } }) =>
+      suspicions.filter(({ code }) => code === "unreadable")
+        .map(({ source, detail }) => ({ snapshot: id, source, detail }))
+    ),
   };
+}
+
+/** Of the files that only `other` has: which were gone when `lacking` was taken, and which it may have failed to read. */
+function sortOut(
+  files: readonly SavedFile[],
+  lacking: Manifest,
+  other: Manifest,
+): { readonly gone: string[]; readonly unread: UnreadPlace[] } {
+  const removed = new Set(lacking.removed);
+  const isUnread = ({ place, source }: SavedFile): boolean | undefined => {
+    if (lacking.parent === other.id) return !removed.has(place);
+    const told = lacking.suspicions.find((found) => found.code === "unreadable" && found.source === source);
+    return told ? isNamedUnreadable(place, told.detail) : false;
+  };
+  const gone: string[] = [];
+  const unread: UnreadPlace[] = [];
+  for (const file of files) {
+    const is = isUnread(file);
+    if (is === false) gone.push(file.place);
+    else unread.push({ place: file.place, snapshot: lacking.id, isSure: is === true });
+  }
+  return { gone, unread };
 }
 
 function matched<T>(from: readonly T[], to: readonly T[], key: (item: T) => string) {

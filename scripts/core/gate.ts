@@ -11,6 +11,7 @@ import type { Gate } from "./config.ts";
 import type { Unreadable } from "./file_index.ts";
 import { cleanText, formatCount } from "./format.ts";
 import type { DatabaseChecks } from "./manifest.ts";
+import type { Place } from "./place.ts";
 import type { SuspicionCode } from "./seal.ts";
 
 /** Of what is said of one file, no more than this is told (characters). */
@@ -96,6 +97,20 @@ export function suspicionsOfFiles(unreadable: readonly Unreadable[]): DetailedSu
     const more = holes.length > 3 ? `; and ${formatCount(holes.length - 3)} more` : "";
     return { code: "unreadable", source, detail: told + more };
   });
+}
+
+/**
+ * Whether a suspicion of {@linkcode suspicionsOfFiles} names what lies at `place`, or a folder above it; undefined where it
+ * does not, and does not name all. It has absolute paths, and where the home was is not known any more.
+ */
+export function isNamedUnreadable(place: Place, detail: string): boolean | undefined {
+  for (let at = place.length; at > "home".length; at = place.lastIndexOf("/", at - 1)) {
+    const quoted = JSON.stringify(place.slice("home".length, at));
+    if (detail.includes(cleanText(place.startsWith("home/") ? quoted.slice(1) : quoted, Infinity))) {
+      return true;
+    }
+  }
+  return /; and [\d,]+ more$|…/.test(detail) ? undefined : false;
 }
 
 /** What a person can do about suspicions. */

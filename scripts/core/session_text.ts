@@ -10,6 +10,8 @@ import type { SessionSummary } from "./session_summary.ts";
 
 /** How many sessions or files are named of each kind. */
 const NAMED_MAX = 50;
+/** Of what could not be read, no more than this is told of one source (characters). */
+const DETAIL_LENGTH_MAX = 1000;
 
 const timeText = (ms: number | null): string => ms === null ? "-" : formatTime(new Date(ms));
 
@@ -34,7 +36,7 @@ export function describeSession({ id, title, createdAt, updatedAt, messages }: S
 }
 
 /** What two snapshots have apart. */
-export function describeComparison({ from, to, sessions, rows, files }: Comparison): string {
+export function describeComparison({ from, to, sessions, rows, files, unread }: Comparison): string {
   const title = (id: string, title: string) => `${cleanText(title, 48)}  ${cleanText(id)}`;
   const lines = [
     ...section(
@@ -61,11 +63,24 @@ export function describeComparison({ from, to, sessions, rows, files }: Comparis
     ...section("+ file", files.added.map((place) => cleanText(place, 200))),
     ...section("- file", files.removed.map((place) => cleanText(place, 200))),
     ...section("~ file", files.changed.map((place) => cleanText(place, 200))),
+    ...section(
+      "? file",
+      files.unread.map(({ place, snapshot, isSure }) =>
+        `${cleanText(place, 200)}: not read for ${snapshot}, ${
+          isSure ? "and perhaps there all the same" : "or not there: more could not be read than it names"
+        }`
+      ),
+    ),
   ];
   const when = (id: Comparison["from"]) => `${id} (${localTime(id)})`;
   return [
     `from ${when(from)} to ${when(to)}:`,
     ...(lines.length === 0 ? ["nothing differs"] : lines).map((line) => `  ${line}`),
+    ...unread.map(({ snapshot, source, detail }) =>
+      `${snapshot} is without what could not be read of ${cleanText(source)}: ${
+        cleanText(detail, DETAIL_LENGTH_MAX)
+      }`
+    ),
   ].join("\n");
 }
 

@@ -290,3 +290,63 @@ Deno.test("a big file that cannot be read to its end stands in no tar, and costs
   await restore(await home.opening(), report.id as SnapshotId, `${home.dir}/restored`);
   assert.equal(Deno.readTextFileSync(`${home.dir}/restored/home/${folder}/small`), "small");
 });
+
+Deno.test("compare: what could not be read is neither removed nor added, as far as is known", async () => {
+  using home = await makeHubHome();
+  const folder = ".hapi/scratchlist-attachments";
+  for (const name of ["a", "b", 'c "quoted"', "d", "gone"]) home.write(`${folder}/${name}`, name);
+  const first = await home.backup();
+  Deno.removeSync(`${home.home}/${folder}/gone`);
+  const { fs } = home.host;
+  const open: typeof fs.open = (path, options) => {
+    if (/-attachments\/[a-d]/.test(path)) throw new Error("Input/output error (os error 5)");
+    return fs.open(path, options);
+  };
+  const host = { ...home.host, fs: { ...fs, open } };
+  const without = async (name: string) => {
+    // Of a file that is known nothing is read.
+    for (const each of ["a", "b", 'c "quoted"', "d"]) home.write(`${folder}/${each}`, `${name} ${each}`);
+    return await home.backup({ host });
+  };
+  const second = await without("second");
+  const third = await without("third");
+  const last = await home.backup();
+
+  const places = (...names: string[]) => names.map((name) => `home/${folder}/${name}`);
+  const compared = async (from: { id: string }, to: { id: string }, ...more: string[]) =>
+    (await home.cli(["compare", from.id, to.id, "--identity", home.identityFile, ...more])).stdout;
+  const filesOf = async (from: { id: string }, to: { id: string }) => {
+    const { files } = JSON.parse(await compared(from, to, "--json"));
+    const [sure, unsure] = [true, false].map((wanted) =>
+      files.unread.filter(({ isSure }: { isSure: boolean }) => isSure === wanted)
+        .map(({ place }: { place: string }) => place)
+    );
+    return { added: files.added, removed: files.removed, sure, unsure };
+  };
+  // The snapshot after another one says itself what was gone since.
+  const all = places("a", "b", 'c "quoted"', "d");
+  const neighbours = { added: [], removed: places("gone"), sure: all, unsure: [] };
+  assert.deepEqual(await filesOf(first, second), neighbours);
+  const far = { added: [], removed: [], sure: all.slice(0, 3), unsure: places("d", "gone") };
+  assert.deepEqual(await filesOf(first, third), far);
+  assert.deepEqual(await filesOf(third, first), far);
+  assert.deepEqual(await filesOf(third, last), { ...far, unsure: places("d") });
+
+  const text = await compared(first, third);
+  assert.match(
+    text,
+    new RegExp(`  \\? file .*/a: not read for ${third.id}, and perhaps there all the same\n`),
+  );
+  assert.match(
+    text,
+    new RegExp(`  \\? file .*/gone: not read for ${third.id}, or not there: more could not be`),
+  );
+  assert.match(
+    text,
+    new RegExp(
+      `\n${third.id} is without what could not be read of scratchlist-.*/a": Input.*; and 1 more$`,
+      "m",
+    ),
+  );
+  assert.doesNotMatch(text, /[+-] file/);
+});
