@@ -64,12 +64,13 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
       ok,
       seconds,
     })),
-    proofs: proofs.map(({ at, store, ok, chains, failed }) => ({
+    proofs: proofs.map(({ at, store, ok, chains, failed, snapshot }) => ({
       time: new Date(at),
       of: nameOfStore(store),
       ok,
       chains,
       failed: failed.length,
+      isDrill: snapshot !== undefined,
     })),
     proofMaxAgeDays: config.proofMaxAgeDays,
     freeBytes: fs.freeBytes(`${config.store}/${config.hub}`),

@@ -6,10 +6,11 @@
  * @module
  */
 
+import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted } from "./core/format.ts";
 import { partsRead, type SavedDatabase } from "./core/manifest.ts";
-import { type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
+import { MANIFEST_PART, type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
 import type { Check, Restored, VerifyReport } from "./core/reports.ts";
 import { type ChoiceJob, hasSessions, openSetOf } from "./host/chosen_snapshot.ts";
@@ -17,8 +18,17 @@ import { appendDrill } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
 import { askHubForSessions } from "./host/hub.ts";
 import { fileShows, needlesIn } from "./host/needles.ts";
-import { type Opening, openManifest, openSeal, partOf } from "./host/open_snapshot.ts";
 import { knownError } from "./host/fs.ts";
+import { type Identity, recipientOf } from "./host/identity.ts";
+import {
+  type Opening,
+  openManifest,
+  openPartSaying,
+  openSeal,
+  partOf,
+  type TrustedSnapshot,
+} from "./host/open_snapshot.ts";
+import { appendProof } from "./host/proof_log.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/step.ts";
@@ -302,6 +312,44 @@ function reportMovedOn(host: Host, saved: SavedDatabase, home: string, checks: C
   });
 }
 
+/**
+ * Logs that the identities which open the snapshot, and open what is made from now on too, were proven: a drill is a
+ * proof of the keys. One of an old snapshot, by an identity that is no longer used, proves nothing of them.
+ */
+async function noteProof(
+  opening: Opening,
+  { stateFolder, recipients: configured }: Config,
+  store: string,
+  id: SnapshotId,
+): Promise<void> {
+  const { host, identities } = opening;
+  const snapshot = openSeal(opening, id);
+  const recipients: string[] = [];
+  for (const identity of identities) {
+    const recipient = await recipientOf(identity);
+    if (!configured.includes(recipient) || !await opensAlone(opening, snapshot, identity)) continue;
+    recipients.push(recipient);
+  }
+  if (recipients.length === 0) return;
+  const at = host.now().toISOString();
+  appendProof(host.fs, stateFolder, { at, store, recipients, ok: true, chains: 1, failed: [], snapshot: id });
+}
+
+/** Whether an identity opens a snapshot without the others. */
+async function opensAlone(
+  opening: Opening,
+  snapshot: TrustedSnapshot,
+  identity: Identity,
+): Promise<boolean> {
+  try {
+    using _opened = await openPartSaying({ ...opening, identities: [identity] }, snapshot, MANIFEST_PART);
+    return true;
+  } catch (error) {
+    if (error instanceof BackupError && error.kind === "key") return false;
+    throw error;
+  }
+}
+
 /** The verify step's job. */
 export interface VerifyJob extends ChoiceJob {
   readonly which: string;
@@ -331,5 +379,6 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
     ok,
     seconds,
   });
+  if (ok) await noteProof(opening, config, store, id);
   return { ok, store, set: set.set, snapshot: id, checks, seconds };
 });

@@ -94,6 +94,7 @@ Deno.test("init without a terminal stops at each thing that only a person can do
     assert.match(done.stdout, new RegExp(`ok    storage: its key cannot ${what}`));
   }
   assert.match(done.stdout, /proven restorable[^]*\nset up: home is backed up, is on storage/);
+  assert.match((await cli({ home }, "status")).stdout, /^keys: proven to open the backups \d+ s ago$/m);
 
   // Nothing was made anew, nothing was written over, and what is on the storage host is whole.
   const now = new Map(await filesBelow(keys));

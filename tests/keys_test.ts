@@ -104,7 +104,26 @@ Deno.test("a recipient is added, opens what comes from then on, is proven, and i
   assert.match(dropped.stdout, /it still opens 4 snapshots of state/);
   assert.match(dropped.stdout, /ONE ONLY/);
   assert.equal((await run("keys", "drop", second.recipient)).code, 2, "the last one stays");
-  assert.equal((await backup()).kind, "full");
+  const newest = await backup();
+  assert.equal(newest.kind, "full");
+  // A drill proves a key that is used; an old snapshot, opened by an old key, proves nothing of those.
+  const drill = (id: string, identity: string) =>
+    run("verify", "--snapshot", id, "--identity", identity, "--signer", signerIn(after));
+  const old = `${home}/.config/hapi-backup/identity.txt`;
+  assert.equal((await drill(changed.id, old)).code, 0);
+  assert.equal(readProofs(host.fs, place.state)!.length, 2);
+  Deno.writeTextFileSync(`${home}/both.txt`, Deno.readTextFileSync(old) + second.identity);
+  for (const identity of ["second.txt", "both.txt"]) {
+    assert.equal((await drill(newest.id, `${home}/${identity}`)).code, 0);
+    const { ok, chains, recipients, snapshot } = readProofs(host.fs, place.state)!.at(-1)!;
+    assert.deepEqual({ ok, chains, recipients, snapshot }, {
+      ok: true,
+      chains: 1,
+      recipients: [second.recipient],
+      snapshot: newest.id,
+    });
+  }
+  assert.equal(readProofs(host.fs, place.state)!.length, 4);
   const last = JSON.parse((await run("keys", "list", "--json")).stdout).keys as KeyReach[];
   assert.deepEqual(last.map(({ recipient, configured }) => [recipient, configured]), [
     [second.recipient, true],

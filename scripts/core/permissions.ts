@@ -8,7 +8,7 @@
  * | encrypt   | the set's files, its state, signing key       | its state, its folder in store | none          |
  * | prune     | the hub's folder in the store, what is shipped | the set's folder in the store | none          |
  * | ship      | store, SSH keys                               | its own records, folders that are destinations | rsync, rclone |
- * | verify    | store, identity, live databases               | scratch, log of drills         | rsync, rclone; the hub with --hub |
+ * | verify    | store, identity, live databases               | scratch, logs of drills and proofs | rsync, rclone; the hub with --hub |
  * | restore   | store, identity, what is in the way           | where it restores to           | rsync, rclone, find |
  * | session   | store, identity, the hub's database            | that database, or the export; scratch | rsync, rclone, find |
  * | look      | store, identity                              | scratch                        | rsync, rclone |
@@ -196,10 +196,10 @@ export function verifyPermissions(
   );
   const live = databases.flatMap(({ path }) => [path, realPath(path)])
     .flatMap((path) => ["", "-wal", "-shm"].map((end) => path + end));
-  const drills = drillLog(config.stateFolder);
+  const logs = [drillLog(config.stateFolder), proofLog(config.stateFolder)];
   return {
-    read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), drills],
-    write: [...store.write, drills],
+    read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), ...logs],
+    write: [...store.write, ...logs],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
   };

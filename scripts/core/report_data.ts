@@ -85,4 +85,6 @@ export interface ReportProof {
   readonly chains: number;
   /** Chains that were not opened. */
   readonly failed: number;
+  /** Whether a drill opened one chain, of perhaps more. */
+  readonly isDrill: boolean;
 }

@@ -63,12 +63,14 @@ export function proofSection({ drills, proofs, zone }: ReportData): Html {
     cell(`${set}, ${zone.minute(timeOfSnapshotId(snapshot))}`, `from ${from}`),
     cell(outcome(ok, ok ? "proven" : "FAILED"), `in ${formatDuration(seconds)}`),
   ]);
-  const proofRows = proofs.slice(-ROWS_MAX).reverse().map(({ time, of, chains, failed, ok }) => [
+  const proofRows = proofs.slice(-ROWS_MAX).reverse().map(({ time, of, chains, failed, ok, isDrill }) => [
     moment(zone, time),
     markup`<span class="small">${of}</span>`,
     outcome(
       ok,
-      ok
+      isDrill
+        ? "opened one chain, in a drill"
+        : ok
         ? `opens all ${formatCount(chains)} chains`
         : `${formatCount(failed)} of ${formatCount(chains)} NOT opened`,
     ),

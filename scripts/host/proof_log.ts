@@ -1,5 +1,6 @@
 /**
- * The log of proofs: JSON Lines in `<state>/proofs.jsonl`, one line for each time `keys prove` tried an identity.
+ * The log of proofs: JSON Lines in `<state>/proofs.jsonl`, one line for each time `keys prove` tried an identity, and for
+ * each drill that one opened.
  *
  * @module
  */
@@ -7,6 +8,7 @@
 import { z } from "zod";
 import { parseJsonLines } from "../core/json_lines.ts";
 import { proofLog } from "../core/state_paths.ts";
+import { snapshotId } from "../core/text_schemas.ts";
 import { DAY_MS } from "../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
@@ -21,6 +23,8 @@ const proof = z.object({
   /** Chains that were tried, and those that no identity opened. */
   chains: z.number(),
   failed: z.array(z.string()),
+  /** What was restored, where a drill opened the one chain that it needed. */
+  snapshot: snapshotId.optional(),
 });
 /** How an attempt at a proof went. */
 export type Proof = z.infer<typeof proof>;
