@@ -198,7 +198,6 @@ export async function restoreInPlace(
   const { fs } = host;
   const planned = await planRestore(opening, id, only);
   const targetOf = (place: Place) => realTarget(fs, pathOfPlace(place, config.home));
-  const named = new Set(planned.manifest.sources.map(({ path }) => path));
   await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
 
   // Built on the disk that the database lives on, so that the swap is a rename.
@@ -207,27 +206,15 @@ export async function restoreInPlace(
   const near = nearestFolder(fs, folder);
   removeAbandoned(fs, near);
   const beside = `${near}/${PARTIAL}-${id}`;
-  const moves = new Moves(host, `${config.stateFolder}/restores`, stampOf(host.now()));
+  const moves = movesFor(host, config);
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
   using _lock = lockFolder(fs, beside);
   try {
     await restoreInto(opening, id, beside, only, false);
-    const kept: string[] = [];
-    for (const database of planned.databases) {
-      const target = targetOf(database.place);
-      moves.place(`${beside}/${database.place}`, target, DATABASE_FILES.slice(1));
-    }
-    for (const file of planned.files) {
-      const path = pathOfPlace(file.place, config.home);
-      // Only a link that the operator named was followed when it was saved.
-      const target = named.has(path) && file.type !== "link" ? realTarget(fs, path) : path;
-      if (moves.isThere(target) && isAsSaved(host, target, file)) kept.push(target);
-      else if (file.type === "folder") moves.makeFolder(target, file.mode);
-      else moves.place(`${beside}/${file.place}`, target);
-    }
+    const kept = planMoves(host, config, planned, moves, beside);
     await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
     moves.carryOut();
-    return { ...planned, kept, ...moves.done() };
+    return { ...planned, kept, ...moves.planned(), undoScript: moves.script };
   } finally {
     try {
       removeRestored(fs, beside);
@@ -236,6 +223,35 @@ export async function restoreInPlace(
       host.report.warn(`${beside} holds plaintext and cannot be removed (${reasonOf(error)}): remove it`);
     }
   }
+}
+
+/** Says of each path what a restore in place would do to it, as things stand. */
+function planInPlace(host: Host, config: Config, planned: Restored): RestoreReport {
+  const moves = movesFor(host, config);
+  const kept = planMoves(host, config, planned, moves, PARTIAL);
+  return { ...planned, kept, ...moves.planned() };
+}
+
+const movesFor = (host: Host, { stateFolder }: Config): Moves =>
+  new Moves(host, `${stateFolder}/restores`, stampOf(host.now()));
+
+/** Plans to put what is in the folder `from` where it came from. @returns The paths that are as they should be. */
+function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, from: string): string[] {
+  const named = new Set(planned.manifest.sources.map(({ path }) => path));
+  for (const { place } of planned.databases) {
+    const target = realTarget(host.fs, pathOfPlace(place, config.home));
+    moves.place(`${from}/${place}`, target, DATABASE_FILES.slice(1));
+  }
+  const kept: string[] = [];
+  for (const file of planned.files) {
+    const path = pathOfPlace(file.place, config.home);
+    // Only a link that the operator named was followed when it was saved.
+    const target = named.has(path) && file.type !== "link" ? realTarget(host.fs, path) : path;
+    if (moves.isThere(target) && isAsSaved(host, target, file)) kept.push(target);
+    else if (file.type === "folder") moves.makeFolder(target, file.mode);
+    else moves.place(`${from}/${file.place}`, target);
+  }
+  return kept;
 }
 
 /** A source that is a link is restored to where the link points, as it was saved from there. */
@@ -259,12 +275,17 @@ function isAsSaved({ fs, checkpoint }: Host, path: string, file: SavedFile): boo
   if (file.type === "folder") return true;
   if (file.type === "link") return fs.readLink(path) === file.target;
   if (stat.bytes !== file.bytes || stat.mode !== file.mode) return false;
-  using open = fs.open(path, { read: true });
   const hash = createHash("sha256");
   const buffer = new Uint8Array(1 << 20);
-  for (let count = open.read(buffer); count > 0; count = open.read(buffer)) {
-    checkpoint();
-    hash.update(buffer.subarray(0, count));
+  try {
+    using open = fs.open(path, { read: true });
+    for (let count = open.read(buffer); count > 0; count = open.read(buffer)) {
+      checkpoint();
+      hash.update(buffer.subarray(0, count));
+    }
+  } catch (error) {
+    if (error instanceof BackupError) throw error; // Cancelled.
+    return false; // What cannot be read, such as a file that root made meanwhile, is set aside.
   }
   return hash.digest("hex") === file.sha256;
 }
@@ -294,8 +315,9 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
   if (job.dryRun) {
     if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);
-    if (job.inPlace) await warnOfUsers(host, config, planned);
-    return planned;
+    if (!job.inPlace) return planned;
+    await warnOfUsers(host, config, planned);
+    return planInPlace(host, config, planned);
   }
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);
   return await restore(opening, id, job.to!, only);

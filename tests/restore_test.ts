@@ -30,6 +30,7 @@ const liveFiles = async (home: Home) =>
 async function makeChanged(): Promise<{ home: Home; id: SnapshotId; saved: [string, string][] }> {
   const home = await makeHome();
   home.write(".hapi/scratchlist-attachments/é/a.txt", "an attachment");
+  home.write(".hapi/scratchlist-attachments/\x1b[2Jcleared", "of one who would drive a terminal");
   home.write("coding/hapi/docs/plans/one.md", "a plan");
   const { id } = await home.backup();
   const saved = await liveFiles(home);
@@ -603,6 +604,54 @@ Deno.test("--only chooses by pattern, a pattern without a match is an error, and
   const filled = await home.cli([...args, "--dry-run"]);
   assert.equal(filled.code, 2, "what would be refused in earnest");
   assert.match(filled.stderr, /Cannot restore to .*: it is not an empty folder\nhint: name a new folder/);
+});
+
+Deno.test("a dry run in place says of each path what then becomes of it, and changes nothing", async () => {
+  const made = await makeChanged();
+  using home = made.home;
+  home.write(".hapi/settings.json", '{"changed":1}');
+  home.write(".hapi/jwt-secret.json", "not in the snapshot");
+  const before = await filesBelow(home.home);
+  const args = ["restore", "--in-place", "--identity", home.identityFile];
+  const shown = await home.cli([...args, "--dry-run"]);
+  const dry = JSON.parse((await home.cli([...args, "--dry-run", "--json"])).stdout);
+  const after = await filesBelow(home.home);
+  assert.deepEqual(after.filter(([path]) => !path.startsWith("state/scratch")), before);
+  const done = JSON.parse((await home.cli([...args, "--json"])).stdout);
+  const from = (report: RestoredInPlace) => report.setAside.map(({ from }) => from);
+  assert.deepEqual([dry.placed, dry.kept, from(dry)], [done.placed, done.kept, from(done)]);
+  assert.deepEqual(new Set(dry.placed).size, dry.placed.length);
+  // deno-lint-ignore no-control-regex
+  assert.doesNotMatch(shown.stdout, /[\x00-\x09\x0b-\x1f\x7f-\x9f]/);
+  const told = (name: string) =>
+    shown.stdout.split("\n").filter((line) => line.includes(` ${home.home}/${name}`))
+      .map((line) => line.trim().replaceAll(`${home.home}/`, "").replace(/-\d{8}-\d{6}/, "-TIME"));
+  const aside = (name: string) => `set aside: ${name} as ${name}.before-restore-TIME, with the time then`;
+  const database = ".hapi/hapi.db";
+  assert.deepEqual(told(database), [
+    `put in place, after what is there: ${database}`,
+    ...["", "-wal", "-shm"].map((end) => aside(database + end)),
+  ]);
+  assert.deepEqual(told(".hapi/hub.env"), [
+    "put in place, after what is there: .hapi/hub.env",
+    aside(".hapi/hub.env"),
+  ]);
+  assert.deepEqual(told("coding/hapi/docs/plans/one.md"), [
+    "put in place, new: coding/hapi/docs/plans/one.md",
+  ]);
+  assert.deepEqual(told(".hapi/jwt-secret.json"), []);
+});
+
+Deno.test("restore in place sets a file aside that it cannot read to compare", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const { fs } = home.host;
+  const open: typeof fs.open = (path, options) => {
+    if (path !== `${home.home}/.hapi/hub.env`) return fs.open(path, options);
+    throw new Deno.errors.PermissionDenied("Permission denied (os error 13)");
+  };
+  const done = await inPlace(home, id, { ...fs, open });
+  assert.deepEqual(done.setAside.map(({ from }) => from.split("/").at(-1)), ["hapi.db", "hub.env"]);
 });
 
 Deno.test("a restore in place without find names the package that has it", async () => {

@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "./errors.ts";
-import { formatBytes, formatCounted, localTime } from "./format.ts";
+import { cleanText, formatBytes, formatCounted, localTime } from "./format.ts";
 import { type DetailedSuspicion, gateHint } from "./gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "./manifest.ts";
 import type { SetName, SnapshotId } from "./names.ts";
@@ -68,7 +68,7 @@ export interface RestoredInPlace extends Restored {
   readonly undoScript: string;
 }
 
-/** What the restore step found or did. */
+/** What the restore step found or did. Of a dry run in place, what it would do. */
 export type RestoreReport =
   & Pick<Restored, "snapshot" | "manifest" | "databases" | "files">
   & Partial<Pick<RestoredInPlace, "placed" | "kept" | "setAside" | "undoScript">>;
@@ -142,23 +142,41 @@ export function describeRestore(
     ...report.databases.map(({ place, bytes, rows }) => {
       const sessions = rows.sessions === undefined ? "" : `${formatCounted(rows.sessions, "session")}, `;
       const total = Object.values(rows).reduce((sum, count) => sum + count, 0);
-      return `  ${place}: ${sessions}${formatCounted(total, "row")}, ${formatBytes(bytes)}`;
+      return `  ${shown(place)}: ${sessions}${formatCounted(total, "row")}, ${formatBytes(bytes)}`;
     }),
-    ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${place}: ${formatBytes(bytes)}`) : []),
+    ...(job.dryRun ? report.files.map(({ place, bytes }) => `  ${shown(place)}: ${formatBytes(bytes)}`) : []),
     `  ${countedOf(report.files)}`,
   ];
   const from = `${report.manifest.set} ${report.snapshot}, ${localTime(report.snapshot)}`;
+  if (job.dryRun && job.inPlace) {
+    const inTheWay = new Set(report.setAside!.map(({ from }) => from));
+    const put = (how: string, paths: readonly string[]) =>
+      paths.map((path) => `  put in place, ${how}: ${shown(path)}`);
+    return [
+      `would restore ${from} in place:`,
+      ...what,
+      ...put("new", report.placed!.filter((path) => !inTheWay.has(path))),
+      ...put("after what is there", report.placed!.filter((path) => inTheWay.has(path))),
+      ...report.setAside!.map(({ from, to }) =>
+        `  set aside: ${shown(from)} as ${shown(to)}, with the time then`
+      ),
+      ...report.kept!.map((path) => `  as it should be already: ${shown(path)}`),
+    ].join("\n");
+  }
   if (job.dryRun) return [`would restore ${from}:`, ...what].join("\n");
   if (!job.inPlace) return [`restored ${from} to ${job.to}:`, ...what].join("\n");
   return [
     `restored ${from} in place:`,
     ...what,
-    ...report.placed!.map((path) => `  put in place: ${path}`),
-    ...report.setAside!.map(({ from, to }) => `  set aside: ${from} is now ${to}`),
+    ...report.placed!.map((path) => `  put in place: ${shown(path)}`),
+    ...report.setAside!.map(({ from, to }) => `  set aside: ${shown(from)} is now ${shown(to)}`),
     `  as they should be already: ${report.kept!.length}`,
     `to undo it: sh ${shellQuote(report.undoScript!)}`,
   ].join("\n");
 }
+
+/** A name out of a snapshot must not drive the terminal. */
+const shown = (path: string): string => cleanText(path, Infinity);
 
 /** Files, links and folders, of which there are any. */
 function countedOf(files: readonly SavedFile[]): string {

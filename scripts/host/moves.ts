@@ -109,7 +109,8 @@ export class Moves {
     if (!this.#folders.has(parent) && !this.isThere(parent)) this.makeFolder(parent, 0o700);
   }
 
-  get #script(): string {
+  /** Undoes it all, once it is carried out. */
+  get script(): string {
     return `${this.#folder}/undo-${this.#stamp}.sh`;
   }
 
@@ -132,8 +133,8 @@ export class Moves {
     try {
       makeFolderDurably(fs, this.#folder, 0o700);
       attempt(
-        `write ${this.#script}`,
-        () => writeFileDurably(fs, this.#script, undoScript([...asides, ...others, ...closed]), 0o700),
+        `write ${this.script}`,
+        () => writeFileDurably(fs, this.script, undoScript([...asides, ...others, ...closed]), 0o700),
       );
       // What was there is safe under its new name before anything takes its place, even if the power goes now.
       for (const moves of [asides, others]) {
@@ -145,21 +146,20 @@ export class Moves {
       closed.forEach(make);
     } catch (error) {
       const stuck = done.reverse().filter((move) => !isUndone(fs, move));
-      if (stuck.length > 0) throw halfRestored(error, stuck, this.#script);
+      if (stuck.length > 0) throw halfRestored(error, stuck, this.script);
       // With everything back where it was, the script would undo what was never done.
-      removeIfThere(fs, this.#script);
+      removeIfThere(fs, this.script);
       throw error;
     }
   }
 
-  /** What was moved, and the script that undoes it. */
-  done(): Pick<RestoredInPlace, "placed" | "setAside" | "undoScript"> {
+  /** What is put in place, and what is set aside. */
+  planned(): Pick<RestoredInPlace, "placed" | "setAside"> {
     return {
       placed: this.#moves.flatMap((move) => move.kind === "aside" ? [] : [move.path]),
       setAside: this.#moves.flatMap((move) =>
         move.kind === "aside" ? [{ from: move.path, to: move.aside }] : []
       ),
-      undoScript: this.#script,
     };
   }
 }
