@@ -18,7 +18,7 @@ import {
 } from "./host/doctor_destinations.ts";
 import { checkIdentities, checkModes, checkRecipients, checkSigning } from "./host/doctor_keys.ts";
 import { checkProof } from "./host/doctor_proof.ts";
-import { checkNotifiers, checkRuns, checkTimers } from "./host/doctor_runs.ts";
+import { checkLogs, checkNotifiers, checkRuns, checkTimers } from "./host/doctor_runs.ts";
 import { checkSources, checkSpace } from "./host/doctor_sources.ts";
 import type { Host } from "./host/host.ts";
 import { status } from "./host/hub_status.ts";
@@ -42,6 +42,7 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     ["Keys", () => checkSigning(host, config)],
     ["Keys", () => checkModes(host, config)],
     ["Runs", () => sets.flatMap((set) => checkRuns(host, config, set))],
+    ["Runs", () => checkLogs(host, config)],
     ["Runs", () => options.offline ? [] : checkTimers(host, config)],
     ["Runs", () => checkNotifiers(config)],
     ["Destinations", () => checkShipped(host, config, sets)],

@@ -14,6 +14,7 @@ import type { SetName } from "./core/names.ts";
 import { makePaint } from "./core/paint.ts";
 import type { Host } from "./host/host.ts";
 import { status } from "./host/hub_status.ts";
+import { problemsWithLogs } from "./host/log_problems.ts";
 import { readProofs } from "./host/proof_log.ts";
 import { readRuns } from "./host/run_log.ts";
 import { type SetPast, type StatusPage, statusText } from "./host/status_text.ts";
@@ -35,6 +36,7 @@ export async function readStatus(host: Host, config: Config): Promise<StatusPage
   return {
     sets: status(host, config).map((set) => ({ ...set, ...readPast(host, config, set.set, timers) })),
     keysProven: proven && new Date(proven.at),
+    logProblems: problemsWithLogs(host, config).map(({ text }) => text),
     proofMaxAgeDays: config.proofMaxAgeDays,
     now: host.now(),
   };

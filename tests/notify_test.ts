@@ -6,6 +6,8 @@ import { BackupError } from "../scripts/core/errors.ts";
 import { dueNotices, hostOf, parseAddress } from "../scripts/core/notices.ts";
 import { notifyPermissions } from "../scripts/core/permissions.ts";
 import { tellable, withoutSecrets } from "../scripts/core/run_record.ts";
+import { drillLog } from "../scripts/core/state_paths.ts";
+import { readView } from "../scripts/host/hub_view.ts";
 import { appendProof } from "../scripts/host/proof_log.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { logged, readRuns, runLogFile } from "../scripts/host/run_log.ts";
@@ -427,6 +429,46 @@ Deno.test("a reminder comes when the keys were not proven for too long", async (
   assert.deepEqual(await told(), [], "a failed proof is none");
   prove(true);
   assert.equal((await told())[0].event, "recovery");
+});
+
+Deno.test("a log that cannot be read is a failure of its own, and no word that what was wrong is well", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  const told = async () => {
+    await notify(hub.host, hub.config, "end");
+    return server.take().map(({ body }) => JSON.parse(body));
+  };
+  const log = runLogFile(hub.config, { verb: "backup", set: "state" as never });
+  await hub.snapshot("20261122T050000Z");
+  await hub.run(LOCKED);
+  assert.match((await told())[0].lines.join(), /it is locked/);
+  for (
+    const [damage, words] of [
+      [
+        () => Deno.writeTextFileSync(log, '{"at":"20'),
+        /how the last went: .* ends in a line that is damaged/,
+      ],
+      [() => Deno.writeFileSync(log, new Uint8Array(4096)), undefined],
+      [() => (Deno.removeSync(log), Deno.mkdirSync(log)), /how the last went: .* cannot be read \(Is a dir/],
+    ] as const
+  ) {
+    damage();
+    hub.later(1);
+    const notices = await told();
+    assert.deepEqual(notices.map(({ event }) => event), words ? ["failure"] : [], JSON.stringify(notices));
+    if (words) assert.match(notices[0].lines.join(), words);
+    assert.match(readView(hub.host, hub.config).digest.join(), /the last 7 days: NOT KNOWN/);
+  }
+  Deno.removeSync(log);
+  for (const log of [runLogFile(hub.config, { verb: "ship" }), drillLog(hub.config.stateFolder)]) {
+    Deno.mkdirSync(log, { recursive: true });
+  }
+  await hub.run();
+  const texts = readView(hub.host, hub.config).problems.map(({ text }) => text);
+  assert.deepEqual(texts.map((text) => /^Cannot tell from the log of (\w+)/.exec(text)?.[1]), [
+    "shipping",
+    "drills",
+  ]);
 });
 
 Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies where `ship` may read it", async () => {

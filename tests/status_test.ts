@@ -130,6 +130,31 @@ Deno.test("a chart's columns are equal times, its heights count from zero, and g
   assert.equal(sparkline([], 10, "last"), "");
 });
 
+Deno.test("status and doctor tell that a log cannot be read, and the next run mends one that was cut", async () => {
+  using home = await makeHome();
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  const log = `${home.store}/home/.runs/state.jsonl`;
+  Deno.writeTextFileSync(log, Deno.readTextFileSync(log).slice(0, -20));
+  Deno.mkdirSync(`${home.stateFolder}/drills.jsonl`);
+  const cut = await home.cli(["status"]);
+  assert.equal(cut.code, 0, cut.stderr);
+  assert.match(
+    cut.stdout,
+    /^Cannot tell from the log of runs of set state .*state\.jsonl ends in a line that is/m,
+  );
+  assert.match(
+    cut.stdout,
+    /^Cannot tell from the log of drills .*drills\.jsonl cannot be read \(Is a directory/m,
+  );
+  const told = JSON.parse((await home.cli(["status", "--json"])).stdout).logProblems;
+  assert.equal(told.length, 2);
+  const found = (await home.cli(["doctor", "--offline"])).stdout;
+  assert.match(found, /FAIL +log of runs of set state: Cannot tell/);
+  assert.match(found, /FAIL +log of drills: Cannot tell/);
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  assert.doesNotMatch((await home.cli(["status"])).stdout, /log of runs/);
+});
+
 Deno.test("status names every set that is too old", async () => {
   using home = await makeHome();
   home.write("notes", "x");

@@ -11,6 +11,7 @@ import { formatAgo, formatDuration } from "../core/format.ts";
 import { gateHint } from "../core/gate.ts";
 import type { Host } from "./host.ts";
 import { isAhead, type SetStatus } from "./hub_status.ts";
+import { LOG_REMEDY, problemsWithLogs } from "./log_problems.ts";
 import { readRuns } from "./run_log.ts";
 import { unitsCommand } from "./systemd.ts";
 import { readTimers } from "./timers.ts";
@@ -67,6 +68,18 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
       }]
       : [],
   ];
+}
+
+/** Whether it is known how the last runs went. */
+export function checkLogs(host: Host, config: Config): Finding[] {
+  return problemsWithLogs(host, config).map(({ log, text }) => ({
+    group: "Runs",
+    name: log,
+    state: "fail",
+    detail: text,
+    remedy: LOG_REMEDY,
+    kind: "disk",
+  }));
 }
 
 /** Asks both managers for timers of ours. */

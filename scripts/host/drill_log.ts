@@ -31,7 +31,14 @@ export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
   appendLineDurably(fs, drillLog(stateFolder), JSON.stringify(entry));
 }
 
-/** All drills, oldest first. Lines that a crash cut are passed over. */
+/** All drills, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readDrills(fs: Fs, stateFolder: string): Drill[] {
-  return parseJsonLines(readTextIfThere(fs, drillLog(stateFolder)) ?? "", drill);
+  try {
+    return parseDrills(readTextIfThere(fs, drillLog(stateFolder)) ?? "");
+  } catch {
+    return [];
+  }
 }
+
+/** Reads a log of drills. Lines that a crash cut are passed over. */
+export const parseDrills = (text: string): Drill[] => parseJsonLines(text, drill);

@@ -19,6 +19,7 @@ import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
 import type { Host } from "./host.ts";
 import { isAhead, type SetStatus, status } from "./hub_status.ts";
+import { LOG_REMEDY, problemsWithLogs } from "./log_problems.ts";
 import { isProofDue, readProofs } from "./proof_log.ts";
 import { readRuns } from "./run_log.ts";
 import { isSealed, readSetIfThere, setIn } from "./store.ts";
@@ -27,12 +28,22 @@ import { isSealed, readSetIfThere, setIn } from "./store.ts";
 export function readView(host: Host, config: Config, sets = status(host, config)): HubView {
   const now = host.now();
   const proofs = readProofs(host.fs, config.stateFolder);
+  const logProblems = problemsWithLogs(host, config);
+  const isKnown = (topic: string) => !logProblems.some((problem) => problem.topic === topic);
   const problems = sets.flatMap((set) => problemsOf(host, config, set));
   const ship = readRuns(host, config, { verb: "ship" }).at(-1);
   if (ship && !ship.ok) {
     const { kind = "internal", message = "it failed", hint } = ship;
     problems.push({ topic: "ship", kind, text: message, hint });
   }
+  problems.push(
+    ...logProblems.map(({ topic, text }): Problem => ({
+      topic,
+      kind: "disk",
+      text,
+      hint: LOG_REMEDY,
+    })),
+  );
   if (proofs && isProofDue(proofs, config.proofMaxAgeDays, firstSnapshot(host, config), now)) {
     problems.push({
       topic: "proof of the keys",
@@ -48,8 +59,14 @@ export function readView(host: Host, config: Config, sets = status(host, config)
     hub: config.hub,
     problems,
     digest: [
-      ...sets.flatMap((set) => digestOf(host, config, set, now)),
-      `keys last proven: ${proof ? formatAgo(new Date(proof), now) : "never (hapi-backup keys prove)"}`,
+      ...sets.flatMap((set) => digestOf(host, config, set, now, isKnown(`backup ${set.set}`))),
+      `keys last proven: ${
+        proof
+          ? formatAgo(new Date(proof), now)
+          : isKnown("proof of the keys")
+          ? "never (hapi-backup keys prove)"
+          : "NOT KNOWN"
+      }`,
     ],
   };
 }
@@ -104,7 +121,14 @@ function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
   return problems;
 }
 
-function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string[] {
+/** @param isLogKnown Whether the log of its runs can be read to its end. */
+function digestOf(
+  host: Host,
+  config: Config,
+  set: SetStatus,
+  now: Date,
+  isLogKnown: boolean,
+): string[] {
   const runs = readRuns(host, config, { verb: "backup", set: set.set })
     .filter(({ at }) => now.getTime() - Date.parse(at) < 7 * DAY_MS);
   if (set.newest === undefined && runs.length === 0 && !set.stale) return [];
@@ -121,7 +145,11 @@ function digestOf(host: Host, config: Config, set: SetStatus, now: Date): string
     : "NO GOOD SNAPSHOT";
   return [
     `${set.set}: ${newest}`,
-    `  the last 7 days: ${runs.length} runs${failed > 0 ? `, ${failed} FAILED` : ", none failed"}`,
+    `  the last 7 days: ${
+      isLogKnown
+        ? `${runs.length} runs, ${failed > 0 ? `${failed} FAILED` : "none failed"}`
+        : "NOT KNOWN, the log of its runs is damaged"
+    }`,
     ...total > 0
       ? [
         `  ${sessions === undefined ? "" : `${formatCounted(sessions, "session")}, `}${

@@ -34,7 +34,7 @@ export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
   appendLineDurably(fs, proofLog(stateFolder), JSON.stringify(entry));
 }
 
-/** All proofs, oldest first; undefined where the log may not be read. Lines that a crash cut are passed over. */
+/** All proofs, oldest first; undefined where the log cannot be read. */
 export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
   let text: string;
   try {
@@ -42,8 +42,11 @@ export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
   } catch {
     return undefined;
   }
-  return parseJsonLines(text, proof);
+  return parseProofs(text);
 }
+
+/** Reads a log of proofs. Lines that a crash cut are passed over. */
+export const parseProofs = (text: string): Proof[] => parseJsonLines(text, proof);
 
 /**
  * Whether no identity was proven within the limit. One that is further ahead of this clock than that is none.

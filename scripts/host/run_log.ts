@@ -31,7 +31,7 @@ export function runLogFile(config: Places, topic: RunTopic): string {
     : `${config.store}/${config.hub}/.runs/${topic.set}.jsonl`;
 }
 
-/** The runs that are logged, oldest first. A log that cannot be read is as good as none. */
+/** The runs that are logged, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readRuns({ fs }: Pick<Host, "fs">, config: Places, topic: RunTopic): RunRecord[] {
   try {
     return parseRunLog(readTextIfThere(fs, runLogFile(config, topic)) ?? "");

@@ -29,6 +29,8 @@ export interface StatusPage {
   /** When an identity was last proven to open the backups, and how old that may be. */
   readonly keysProven: Date | undefined;
   readonly proofMaxAgeDays: number;
+  /** What keeps it from being known how the last run, drill or proof went. */
+  readonly logProblems: readonly string[];
   readonly now: Date;
 }
 
@@ -45,7 +47,7 @@ const CHART = { columns: 40, daysMax: 90 };
 
 /** The page, a line each. */
 export function statusText(page: StatusPage, paint: Paint): string {
-  const { sets, now } = page;
+  const { sets, now, logProblems } = page;
   const lines = sets.flatMap((set) =>
     isNeverTaken(set) ? [`${set.set}: nothing was taken yet`] : [
       headOf(set, paint),
@@ -58,7 +60,7 @@ export function statusText(page: StatusPage, paint: Paint): string {
       ].map((line) => `  ${line}`),
     ]
   );
-  return [...lines, keysLine(page, paint)].join("\n");
+  return [...lines, keysLine(page, paint), ...logProblems.map(paint.bad)].join("\n");
 }
 
 /** A set beside the main one that has perhaps nothing to save. */
