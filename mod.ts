@@ -325,7 +325,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const entry = new URL(import.meta.url).pathname;
     const job: SystemdJob = {
       configFile: absolutePath(configFile),
-      scope: options.user === true ? "user" : "system",
+      manager: options.user === true ? "user" : "system",
       user: textOf(options.runAs) ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
       program: fileOf(options.program) ?? { deno: Deno.execPath(), entry },
       onFailure: many("onFailure"),

@@ -10,7 +10,7 @@ import { parseHubName, parseSetName, parseSnapshotId } from "./core/names.ts";
 import { textOf } from "./core/option_flags.ts";
 import { hubNamed, type StorageConfig } from "./core/storage_config.ts";
 import type { Host } from "./host/host.ts";
-import { chosenSets, refreshInventory } from "./host/inventory.ts";
+import { refreshInventory, setsInScope } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
 import { requiredText, scopeOf, type StorageJob } from "./host/storage_job.ts";
@@ -47,7 +47,7 @@ export function pin(host: Host, config: StorageConfig, { change }: PinOptions): 
     const inventory = refreshInventory(host, config, ledger);
     const hub = hubNamed(config, parseHubName(change.hub)).name;
     const set = parseSetName(change.set);
-    chosenSets(config, inventory, hub, set);
+    setsInScope(config, inventory, { hub, set });
     const id = parseSnapshotId(change.id);
     const known = ledger.snapshots(ledger.setKey(hub, set)).find((snapshot) => snapshot.id === id);
     if (known?.state !== "present" && known?.state !== "unreadable") {

@@ -21,7 +21,7 @@ import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
-import { Moves, stampOf } from "./host/moves.ts";
+import { Moves, asideStamp } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";
@@ -233,7 +233,7 @@ function planInPlace(host: Host, config: Config, planned: Restored): RestoreRepo
 }
 
 const movesFor = (host: Host, { stateFolder }: Config): Moves =>
-  new Moves(host, `${stateFolder}/restores`, stampOf(host.now()));
+  new Moves(host, `${stateFolder}/restores`, asideStamp(host.now()));
 
 /** Plans to put what is in the folder `from` where it came from. @returns The paths that are as they should be. */
 function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, from: string): string[] {

@@ -29,12 +29,12 @@ import { DAY_MS } from "./core/time.ts";
 import { exists, knownError } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import {
-  chosenSets,
   type Incoming,
   type Inventory,
   type InventorySet,
   refreshInventory,
   REMOVING_PREFIX,
+  setsInScope,
 } from "./host/inventory.ts";
 import { type Ledger, openLedger } from "./host/ledger.ts";
 import { withLock } from "./host/lock.ts";
@@ -113,7 +113,7 @@ function retainLocked(
   using ledger = openLedger(host.fs, config.stateFolder);
   if (options.trustClock) ledger.trustClock(host.now().getTime());
   const inventory = refreshInventory(host, config, ledger);
-  const chosen = chosenSets(config, inventory, options.hub, options.set);
+  const chosen = setsInScope(config, inventory, options);
   const floods = new Map<HubName, string | undefined>();
   for (const hub of new Set(chosen.map((set) => set.hub))) {
     const known = config.hubs.get(hub);

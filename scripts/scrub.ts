@@ -15,12 +15,12 @@ import type { StorageConfig } from "./core/storage_config.ts";
 import { lstatIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import {
-  chosenSets,
   CutList,
   type Incoming,
   type Inventory,
   refreshInventory,
   seenOf,
+  setsInScope,
   signerOf,
   stampOf,
   UNSIGNED_STAMP,
@@ -48,12 +48,6 @@ export interface ScrubOptions extends Scope {
   readonly idle?: boolean;
 }
 
-/** A list that may be cut, as it is given out. */
-export interface Listed<Item> {
-  readonly count: number;
-  readonly items: readonly Item[];
-}
-
 /** What was read, and what is wrong. */
 export interface ScrubReport {
   /** Nothing that was ever read here is damaged, as far as it still is here. */
@@ -74,12 +68,12 @@ export interface ScrubReport {
     /** When the part that was not read for longest was read; null if one never was. */
     readonly oldestReadAt: string | null;
   }[];
-  readonly damage: Listed<Fault & { hub: HubName; set: SetName }>;
+  readonly damage: CutList<Fault & { hub: HubName; set: SetName }>;
   /** What deserves a look, but damages nothing. */
-  readonly notes: Listed<Fault & { hub: HubName; set: SetName }>;
+  readonly notes: CutList<Fault & { hub: HubName; set: SetName }>;
   readonly unreadable: readonly Foreign[];
-  readonly foreign: Listed<Foreign>;
-  readonly incoming: Listed<Incoming>;
+  readonly foreign: CutList<Foreign>;
+  readonly incoming: CutList<Incoming>;
   readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
   readonly clockDoubt: string | null;
   readonly receipts: readonly ReceiptOutcome[];
@@ -105,7 +99,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
     : readSigningKey(host, config.receiptKeyFile, "receiptKeyFile");
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
-  const wanted = chosenSets(config, inventory, options.hub, options.set);
+  const wanted = setsInScope(config, inventory, options);
   const totalBytes = wanted
     .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
   const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
@@ -140,11 +134,11 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
       newestVerified: newestVerified?.id ?? null,
       oldestReadAt: oldestReadMs === undefined ? null : new Date(oldestReadMs).toISOString(),
     })),
-    damage: listed(damage),
-    notes: listed(notes),
+    damage,
+    notes,
     unreadable,
-    foreign: listed(inventory.foreign),
-    incoming: listed(inventory.incoming),
+    foreign: inventory.foreign,
+    incoming: inventory.incoming,
     floods: [...survey.floods].map(([hub, problem]) => ({ hub, problem })),
     clockDoubt: inventory.clockDoubt ?? null,
     receipts,
@@ -157,7 +151,6 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
   return report;
 }
 
-const listed = <Item>({ count, items }: CutList<Item>): Listed<Item> => ({ count, items });
 const waitingOf = (inventory: Inventory): number =>
   inventory.sets.reduce((sum, { waitingCount }) => sum + waitingCount, 0);
 
@@ -301,7 +294,11 @@ function describe(report: ScrubReport): string {
       .map((standing) => `, ${formatCount(set[standing])} ${standing}`).join("");
     lines.push(`${set.hub}/${set.set}: ${formatCount(set.good)} good${others}; ${oldest}`);
   }
-  const list = <Item>(title: string, { count, items }: Listed<Item>, tell: (item: Item) => string) => {
+  const list = <Item>(
+    title: string,
+    { count, items }: { readonly count: number; readonly items: readonly Item[] },
+    tell: (item: Item) => string,
+  ) => {
     if (count === 0) return;
     lines.push(`${title} (${formatCount(count)}):`, ...items.map((item) => `  ${tell(item)}`));
     if (count > items.length) lines.push(`  and ${formatCount(count - items.length)} more`);

@@ -14,7 +14,6 @@ import { BackupError, reasonOf } from "./core/errors.ts";
 import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
 import type { Receipt } from "./core/receipt.ts";
 import {
-  type Candidate,
   type Confirmation,
   confirmedOfNewestChains,
   confirmedOfOlderChains,
@@ -22,12 +21,13 @@ import {
   type DestinationReport,
   type Expected,
   keyOf,
+  type LocalSnapshot,
   lostOfNewestChains,
   type Missing,
   parseDestinationRecord,
-  type Problem,
   pruneRecord,
   serializeDestinationRecord,
+  type ShipError,
   type ShipReport,
   type SnapshotKey,
   waitingFor,
@@ -106,7 +106,7 @@ export async function ship(
 }
 
 /** A snapshot of the local store. */
-interface Local extends Candidate {
+interface Local extends LocalSnapshot {
   readonly snapshot: SealedSnapshot;
 }
 
@@ -175,7 +175,7 @@ class ShipRun {
   async #send(destination: Destination): Promise<DestinationReport> {
     const { host, local } = this;
     const shipped: (SnapshotKey & { bytes: number })[] = [];
-    const errors: Problem[] = [];
+    const errors: ShipError[] = [];
     const stuck = new Set<string>();
     let vanished: readonly SnapshotKey[] = [];
     let driver: Driver | undefined;
@@ -199,13 +199,13 @@ class ShipRun {
           // What is wrong with one snapshot says nothing about the next; what is wrong with the way there does.
           if (!(error instanceof BackupError) || error.kind !== "integrity") throw error;
           stuck.add(keyOf(candidate));
-          errors.push(problemOf(error));
+          errors.push(shipErrorOf(error));
           host.report.warn(error.message);
         }
       }
     } catch (error) {
       if (error instanceof BackupError && error.kind === "cancelled") throw error;
-      errors.push(problemOf(error));
+      errors.push(shipErrorOf(error));
       host.report.warn(reasonOf(error));
     }
     const record = book?.record;
@@ -444,7 +444,7 @@ function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport
   return { time: time.toISOString(), sets: Object.fromEntries(sets) };
 }
 
-function problemOf(error: unknown): Problem {
+function shipErrorOf(error: unknown): ShipError {
   const known = knownError(error);
   if (!known) return { kind: "internal", message: reasonOf(error) };
   return { kind: known.kind, message: known.message, ...(known.hint ? { hint: known.hint } : {}) };

@@ -17,7 +17,7 @@ import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/state_pa
 import { isMissing, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/memory.ts";
-import { copyDatabase, fingerprintOf, notEnoughSpace, requireDatabase } from "./host/sqlite.ts";
+import { copyDatabase, notEnoughSpace, readFingerprint, requireDatabase } from "./host/sqlite.ts";
 import {
   clearStaging,
   makeSetFolders,
@@ -110,7 +110,7 @@ async function stageDatabase(
   const keepsImage = keepBase && saved !== undefined &&
     lstatIfThere(fs, baseImage(folder, saved.sha256)) !== undefined;
   const known = memory?.fingerprints[source.name];
-  const now = known && fingerprintOf(fs, path);
+  const now = known && readFingerprint(fs, path);
   if (keepsImage && known && now && saved?.place === found.place && sameFingerprint(known, now)) {
     host.report.info(`${source.name}: unchanged since ${memory!.manifest.id}`);
     return { ...found, copy: undefined, fingerprint: now };

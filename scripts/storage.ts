@@ -15,14 +15,14 @@ import { isDamage } from "./core/standing.ts";
 import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_config.ts";
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { chosenSets, refreshInventory } from "./host/inventory.ts";
+import { refreshInventory, setsInScope } from "./host/inventory.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
 import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
 import { judge, surveyStore } from "./host/survey.ts";
 
 /** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */
-export interface SetStatus {
+export interface StorageSetStatus {
   readonly hub: HubName;
   readonly set: SetName;
   /** The newest that is signed, unsuspicious and all there; null if none is. */
@@ -48,7 +48,7 @@ export interface SetStatus {
 
 /** How the store stands. */
 export interface StorageStatus {
-  readonly sets: readonly SetStatus[];
+  readonly sets: readonly StorageSetStatus[];
   readonly lastGoodDrills: readonly {
     readonly hub: HubName;
     readonly snapshot: string;
@@ -75,11 +75,11 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
   const inventory = refreshInventory(host, config, ledger);
   const survey = surveyStore(host, config, ledger, inventory);
   const wanted = new Set(
-    chosenSets(config, inventory, scope.hub, scope.set).map(({ hub, set }) => `${hub}/${set}`),
+    setsInScope(config, inventory, scope).map(({ hub, set }) => `${hub}/${set}`),
   );
   const chosen = survey.sets.filter(({ hub, set }) => wanted.has(`${hub}/${set}`));
   return {
-    sets: chosen.map((set): SetStatus => ({
+    sets: chosen.map((set): StorageSetStatus => ({
       hub: set.hub,
       set: set.set,
       newestGood: set.newestGood
@@ -135,7 +135,7 @@ export interface LedgerEntry {
 export function* storageList(host: Host, config: StorageConfig, scope: Scope = {}): Generator<LedgerEntry[]> {
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
-  for (const { key, hub, set } of chosenSets(config, inventory, scope.hub, scope.set)) {
+  for (const { key, hub, set } of setsInScope(config, inventory, scope)) {
     host.checkpoint();
     const known = ledger.snapshots(key);
     const { standings } = judge(config, hub, set, known);
@@ -190,7 +190,7 @@ export function forget(host: Host, config: StorageConfig, options: ForgetOptions
   const inventory = refreshInventory(host, config, ledger);
   const { name: hub } = hubNamed(config, options.hub);
   const set = parseSetName(options.set);
-  chosenSets(config, inventory, hub, set);
+  setsInScope(config, inventory, { hub, set });
   const id = parseSnapshotId(options.id);
   const key = ledger.setKey(hub, set);
   const known = ledger.snapshots(key).find((snapshot) => snapshot.id === id);

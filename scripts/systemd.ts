@@ -10,7 +10,7 @@ import { MAIN_SET } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { shellQuote } from "./core/shell.ts";
 import { parseStorageConfig } from "./core/storage_config.ts";
-import { hubUnits, type Scope, storageUnits, type UnitFiles } from "./core/units.ts";
+import { hubUnits, type Manager, storageUnits, type UnitFiles } from "./core/units.ts";
 import { denoArguments } from "./core/deno_flags.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
@@ -22,7 +22,7 @@ export interface SystemdJob {
   /** The hub's configuration; the storage host's units are made where there is none. */
   readonly config?: Config;
   readonly configFile: string;
-  readonly scope: Scope;
+  readonly manager: Manager;
   readonly user: string;
   /** The program to call with a verb; Deno and the path of `mod.ts` where there is none. */
   readonly program: string | { readonly deno: string; readonly entry: string };
@@ -72,7 +72,7 @@ export async function systemd(
 
 /** What systemd would refuse, or pass over, once the units are installed. @throws {BackupError} (usage) */
 function refuseUnusable(job: SystemdJob): void {
-  if (job.scope === "user" && !job.config) {
+  if (job.manager === "user" && !job.config) {
     throw new BackupError(
       "Cannot make the storage host's units for --user: they need another user's rights",
       {
@@ -117,7 +117,7 @@ async function unitsOf(
     );
   }
   const common = {
-    scope: job.scope,
+    manager: job.manager,
     // Where there is no systemd, the units are for another machine.
     systemdVersion: await readSystemdVersion(host) ?? Number.POSITIVE_INFINITY,
     user: job.user,
@@ -197,12 +197,12 @@ function parseCalendar(text: string): [string, string] {
 }
 
 /** Where the files go, and how they come to life. */
-function installText(files: UnitFiles, scope: Scope, from: string): string {
+function installText(files: UnitFiles, manager: Manager, from: string): string {
   const names = [...files.keys()];
-  const units = scope === "system" ? "/etc/systemd/system" : "~/.config/systemd/user";
-  const tmpfiles = scope === "system" ? "/etc/tmpfiles.d" : "~/.config/user-tmpfiles.d";
-  const sudo = scope === "system" ? "sudo " : "";
-  const user = scope === "system" ? "" : " --user";
+  const units = manager === "system" ? "/etc/systemd/system" : "~/.config/systemd/user";
+  const tmpfiles = manager === "system" ? "/etc/tmpfiles.d" : "~/.config/user-tmpfiles.d";
+  const sudo = manager === "system" ? "sudo " : "";
+  const user = manager === "system" ? "" : " --user";
   const enabled = names.filter((name) => /\.timer$|-before-start\.service$/.test(name));
   const conf = names.find((name) => name.endsWith(".conf"))!;
   const folder = /^[\w./-]+$/.test(from) ? from : shellQuote(from);
@@ -219,7 +219,7 @@ function installText(files: UnitFiles, scope: Scope, from: string): string {
       `${sudo}systemctl${user} enable ${name}`
     ),
     // A user's manager ends with the last session, and the timers with it.
-    ...scope === "user" ? ["loginctl enable-linger"] : [],
+    ...manager === "user" ? ["loginctl enable-linger"] : [],
   ].join("\n");
 }
 
@@ -246,5 +246,5 @@ serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
     );
   }
   if (json) return print(JSON.stringify({ ok: true, to, files: [...files.keys()] }));
-  print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.scope, to)}`);
+  print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.manager, to)}`);
 });

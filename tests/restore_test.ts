@@ -8,7 +8,7 @@ import type { RestoredInPlace } from "../scripts/core/reports.ts";
 import type { SavedFile } from "../scripts/core/manifest.ts";
 import { parentOf } from "../scripts/core/paths.ts";
 import { removeRestored } from "../scripts/host/fs.ts";
-import { stampOf } from "../scripts/host/moves.ts";
+import { asideStamp } from "../scripts/host/moves.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
 import { isSealed, readSet } from "../scripts/host/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
@@ -17,7 +17,7 @@ import { countMessages, type Home, insertMessages, makeHome, output } from "./re
 import { filesBelow } from "./sealed_folder.ts";
 
 /** What a restore in place adds to names, in local time, at the first moment of a home's clock. */
-const STAMP = stampOf(new Date("2026-03-01T12:00:00Z"));
+const STAMP = asideStamp(new Date("2026-03-01T12:00:00Z"));
 
 const inPlace = async (home: Home, id: SnapshotId, fs: Fs = home.host.fs, only?: string[]) =>
   await restoreInPlace(await home.opening({ host: { ...home.host, fs } }), home.config(), id, only);

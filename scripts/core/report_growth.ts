@@ -10,7 +10,7 @@ import type { Moment } from "./history.ts";
 import { type Html, markup } from "./html.ts";
 import { timeOfSnapshotId } from "./names.ts";
 import type { ReportData, ReportSet } from "./report_data.ts";
-import { outcome, table } from "./report_table.ts";
+import { table, verdict } from "./report_table.ts";
 import type { RunContent } from "./run_record.ts";
 import { DAY_MS } from "./time.ts";
 import { formatDay, type Zone } from "./zone.ts";
@@ -149,7 +149,7 @@ function runTable(zone: Zone, set: string, moments: readonly Moment[]): Html {
     ["Taken", "Kind", "Stored", "A full", "Rows"],
     moments.map(({ id, kind = "unknown", bytes, fullBytes, content, suspicions }) => [
       zone.shortMinute(timeOfSnapshotId(id)),
-      suspicions.length === 0 ? kind : outcome(false, `${kind}, suspect`),
+      suspicions.length === 0 ? kind : verdict(false, `${kind}, suspect`),
       formatBytes(bytes),
       fullBytes === undefined ? "" : formatBytes(fullBytes),
       content ? formatCount(content.rows) : "",

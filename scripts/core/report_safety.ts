@@ -10,7 +10,7 @@ import { timeOfSnapshotId } from "./names.ts";
 import { calendar, SHIPPING_DAYS } from "./report_calendar.ts";
 import type { ReportData, ReportReceipt } from "./report_data.ts";
 import { MONTH_MS } from "./report_growth.ts";
-import { cell, moment, outcome, table } from "./report_table.ts";
+import { cell, moment, table, verdict } from "./report_table.ts";
 import type { Zone } from "./zone.ts";
 
 const ROWS_MAX = 12;
@@ -23,16 +23,16 @@ export function shippingSection({ destinations, shipping, at, zone }: ReportData
   );
   const rows = held.map(({ name, kind, offBox, set, newest, waiting, receipt }) => [
     cell(name, `${kind}, set ${set}`),
-    markup`${newest ? moment(zone, timeOfSnapshotId(newest)) : outcome(false, "nothing")}${
+    markup`${newest ? moment(zone, timeOfSnapshotId(newest)) : verdict(false, "nothing")}${
       receipt && receiptLines(zone, receipt)
-    }${!offBox && markup`<br>${outcome(false, "on this machine's own disk")}`}`,
-    outcome(waiting === 0, waiting === 0 ? "none" : formatCount(waiting)),
+    }${!offBox && markup`<br>${verdict(false, "on this machine's own disk")}`}`,
+    verdict(waiting === 0, waiting === 0 ? "none" : formatCount(waiting)),
   ]);
   return markup`<section aria-labelledby="shipping">
 <h2 id="shipping">Off this machine</h2>
 ${
     destinations.length === 0
-      ? markup`<p>${outcome(false, "Nothing is off this machine: no destination is configured.")}</p>`
+      ? markup`<p>${verdict(false, "Nothing is off this machine: no destination is configured.")}</p>`
       : held.length === 0
       ? markup`<p class="soft">${names}: there is nothing to hold yet.</p>`
       : markup`<div class="card">${
@@ -48,9 +48,9 @@ function receiptLines(zone: Zone, { time, verified, problems }: ReportReceipt): 
     ? `verified there up to ${zone.minute(timeOfSnapshotId(verified))}`
     : "nothing verified there";
   return markup`<br><span class="small">${
-    outcome(verified !== undefined, said)
+    verdict(verified !== undefined, said)
   }<span class="soft">, as it said on ${zone.minute(time)}</span></span>${
-    problems.map((problem) => markup`<br>${outcome(false, problem)}`)
+    problems.map((problem) => markup`<br>${verdict(false, problem)}`)
   }`;
 }
 
@@ -61,12 +61,12 @@ export function proofSection({ drills, proofs, zone }: ReportData): Html {
   const drillRows = drills.slice(-ROWS_MAX).reverse().map(({ time, set, snapshot, from, seconds, ok }) => [
     moment(zone, time),
     cell(`${set}, ${zone.minute(timeOfSnapshotId(snapshot))}`, `from ${from}`),
-    cell(outcome(ok, ok ? "proven" : "FAILED"), `in ${formatDuration(seconds)}`),
+    cell(verdict(ok, ok ? "proven" : "FAILED"), `in ${formatDuration(seconds)}`),
   ]);
   const proofRows = proofs.slice(-ROWS_MAX).reverse().map(({ time, of, chains, failed, ok, isDrill }) => [
     moment(zone, time),
     markup`<span class="small">${of}</span>`,
-    outcome(
+    verdict(
       ok,
       isDrill
         ? "opened one chain, in a drill"

@@ -37,5 +37,5 @@ export const moment = (zone: Zone, time: Date): Html =>
   markup`<time datetime="${time.toISOString()}">${zone.minute(time)}</time>`;
 
 /** Words that say that something is right, or wrong: with a sign, since colour alone does not tell. */
-export const outcome = (isRight: boolean, words: string): Html =>
+export const verdict = (isRight: boolean, words: string): Html =>
   markup`<span class="${isRight ? "fine" : "wrong"}">${words}</span>`;

@@ -37,7 +37,7 @@ export interface Missing extends Expected {
 }
 
 /** A sealed snapshot of the local store, as far as planning is concerned. */
-export interface Candidate extends SnapshotKey {
+export interface LocalSnapshot extends SnapshotKey {
   readonly sealSha256: string;
   readonly needs: readonly SnapshotId[];
 }
@@ -136,26 +136,26 @@ export function parseDestinationRecord(text: string | undefined, where: string):
 }
 
 /** Whether the record confirms this very snapshot. */
-export function isConfirmed(record: DestinationRecord, snapshot: Candidate): boolean {
+export function isConfirmed(record: DestinationRecord, snapshot: LocalSnapshot): boolean {
   return record.confirmed.get(keyOf(snapshot))?.sealSha256 === snapshot.sealSha256;
 }
 
 /**
  * What is still to be sent, oldest first across sets. What a snapshot needs is older than itself, so it comes before.
  */
-export function waitingFor<T extends Candidate>(record: DestinationRecord, local: readonly T[]): T[] {
+export function waitingFor<T extends LocalSnapshot>(record: DestinationRecord, local: readonly T[]): T[] {
   return local.filter((snapshot) => !isConfirmed(record, snapshot)).sort((a, b) =>
     a.id < b.id ? -1 : a.id > b.id ? 1 : a.set < b.set ? -1 : 1
   );
 }
 
 /** The newest snapshot of each set with everything that it needs, oldest first. */
-function newestChains(local: readonly Candidate[]): SnapshotKey[] {
+function newestChains(local: readonly LocalSnapshot[]): SnapshotKey[] {
   return newestPerSet(local).flatMap(({ set, id, needs }) => [...needs, id].map((id) => ({ set, id })));
 }
 
-function newestPerSet(local: readonly Candidate[]): Candidate[] {
-  const newest = new Map<SetName, Candidate>();
+function newestPerSet(local: readonly LocalSnapshot[]): LocalSnapshot[] {
+  const newest = new Map<SetName, LocalSnapshot>();
   for (const snapshot of local) {
     const other = newest.get(snapshot.set);
     if (!other || other.id < snapshot.id) newest.set(snapshot.set, snapshot);
@@ -164,7 +164,10 @@ function newestPerSet(local: readonly Candidate[]): Candidate[] {
 }
 
 /** What the destination once confirmed of the newest chains: the files to ask for again. */
-export function confirmedOfNewestChains(record: DestinationRecord, local: readonly Candidate[]): Expected[] {
+export function confirmedOfNewestChains(
+  record: DestinationRecord,
+  local: readonly LocalSnapshot[],
+): Expected[] {
   return newestChains(local).flatMap((key) => {
     const confirmation = record.confirmed.get(keyOf(key));
     return confirmation ? [{ ...key, files: confirmation.files }] : [];
@@ -172,7 +175,10 @@ export function confirmedOfNewestChains(record: DestinationRecord, local: readon
 }
 
 /** The same of the other snapshots that are here. The destination may have removed them meanwhile, as it should. */
-export function confirmedOfOlderChains(record: DestinationRecord, local: readonly Candidate[]): Expected[] {
+export function confirmedOfOlderChains(
+  record: DestinationRecord,
+  local: readonly LocalSnapshot[],
+): Expected[] {
   const newest = new Set(newestChains(local).map(keyOf));
   return local.flatMap(({ set, id }) => {
     const confirmation = record.confirmed.get(keyOf({ set, id }));
@@ -188,7 +194,7 @@ export function confirmedOfOlderChains(record: DestinationRecord, local: readonl
  */
 export function lostOfNewestChains(
   record: DestinationRecord,
-  local: readonly Candidate[],
+  local: readonly LocalSnapshot[],
   stuck: ReadonlySet<string>,
 ): SnapshotKey[] {
   const here = new Set(local.map(keyOf));
@@ -202,7 +208,7 @@ export function lostOfNewestChains(
  * Drops what no snapshot can need any more: what is neither here nor needed by what is here. A set of which nothing is
  * here keeps all it has, since its next increment could build on any of it.
  */
-export function pruneRecord(record: DestinationRecord, local: readonly Candidate[]): DestinationRecord {
+export function pruneRecord(record: DestinationRecord, local: readonly LocalSnapshot[]): DestinationRecord {
   const sets = new Set<string>(local.map((snapshot) => snapshot.set));
   const wanted = new Set(
     local.flatMap(({ set, id, needs }) => [id, ...needs].map((id) => keyOf({ set, id }))),
@@ -218,7 +224,7 @@ export function pruneRecord(record: DestinationRecord, local: readonly Candidate
 }
 
 /** An error as a report holds it. */
-export interface Problem {
+export interface ShipError {
   readonly kind: ErrorKind;
   readonly message: string;
   readonly hint?: string;
@@ -237,7 +243,7 @@ export interface DestinationReport {
   readonly waiting: readonly SnapshotKey[];
   /** Once confirmed there, and found missing in this run. */
   readonly vanished: readonly SnapshotKey[];
-  readonly errors: readonly Problem[];
+  readonly errors: readonly ShipError[];
   /** What the far side itself verified, if it says so. */
   readonly receipt?: { readonly time: string; readonly sets: Readonly<Record<string, SetReceipt>> };
 }

@@ -15,11 +15,11 @@ import { readableRoot } from "./permissions.ts";
 import type { StorageConfig } from "./storage_config.ts";
 
 /** Whose manager runs the units: the machine's, or the operator's own. */
-export type Scope = "system" | "user";
+export type Manager = "system" | "user";
 
 /** What both sides need to know. */
-interface Surroundings {
-  readonly scope: Scope;
+interface CommonUnits {
+  readonly manager: Manager;
   /** Which systemd reads the units, such as 252: older ones complain of settings that they do not know. */
   readonly systemdVersion: number;
   /** The user that the units run as. */
@@ -36,7 +36,7 @@ interface Surroundings {
 }
 
 /** What the hub's units are made of. */
-export interface HubUnits extends Surroundings {
+export interface HubUnits extends CommonUnits {
   readonly config: Config;
   /** Units before whose start a snapshot of `beforeSet` is taken. */
   readonly beforeUnits: readonly string[];
@@ -53,7 +53,7 @@ export interface HubUnits extends Surroundings {
 }
 
 /** What the storage host's units are made of. */
-export interface StorageUnits extends Surroundings {
+export interface StorageUnits extends CommonUnits {
   readonly config: StorageConfig;
   readonly prometheusFile?: string;
 }
@@ -89,7 +89,7 @@ const TIMERS = description.timers as unknown as Readonly<
 
 /** Makes the units of a hub. @throws {BackupError} (config) If a path cannot stand in a unit. */
 export function hubUnits(wanted: HubUnits): UnitFiles {
-  const { config, scope, drill } = wanted;
+  const { config, manager, drill } = wanted;
   const files = new Map<string, string>();
   const fill: Fill = {
     texts: {
@@ -173,7 +173,7 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
     }, ["--identity", drill.identityFile, ...store === undefined ? [] : ["--store", store]]);
     addTimer(files, wanted, "verify", undefined, "verify", fill.texts);
   }
-  files.set("hapi-backup.conf", foldersText("hub", scope, fill));
+  files.set("hapi-backup.conf", foldersText("hub", manager, fill));
   return files;
 }
 
@@ -277,7 +277,7 @@ const folderOf = (destination: Destination): string[] =>
 
 function addService(
   files: Map<string, string>,
-  { scope, systemdVersion, program, configFile }: Surroundings,
+  { manager, systemdVersion, program, configFile }: CommonUnits,
   kind: string,
   fill: Fill,
   more: readonly string[],
@@ -287,11 +287,11 @@ function addService(
   const [verb, ...args] = command.flatMap(fills);
   const exec = [...program(verb!), ...args, "--config", configFile, ...more].map(execArgument).join(" ");
   const since254 = systemdVersion >= 254 ? service["service@254"] : undefined;
-  const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${scope}`]]);
+  const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${manager}`]]);
   files.set(
     `${fills(name)[0]}.service`,
     text([
-      ["Unit", filled([unit, scope === "system" ? service["unit@system"] : undefined], fill)],
+      ["Unit", filled([unit, manager === "system" ? service["unit@system"] : undefined], fill)],
       ["Service", new Map([["ExecStart", exec], ...filled([...sections, service.service, since254], fill)])],
       ["Install", filled([install], fill)],
     ]),
@@ -300,7 +300,7 @@ function addService(
 
 function addTimer(
   files: Map<string, string>,
-  { calendars }: Surroundings,
+  { calendars }: CommonUnits,
   kind: string,
   set: string | undefined,
   calendar: string,
@@ -325,10 +325,10 @@ function addTimer(
 }
 
 /** A file for tmpfiles.d: the folders that the units expect to be there. */
-function foldersText(side: keyof typeof description.folders, scope: Scope, fill: Fill): string {
+function foldersText(side: keyof typeof description.folders, manager: Manager, fill: Fill): string {
   const lines = description.folders[side].flatMap((line) => fillIn(line, fill));
   // A user's own tmpfiles can only make what is the user's.
-  const owned = scope === "system"
+  const owned = manager === "system"
     ? lines
     : lines.map((line) => line.replace(/( \d{4}) \S+ \S+ -$/, "$1 - - -"));
   return owned.join("\n") + "\n";

@@ -16,7 +16,6 @@ import {
   isSetName,
   isSnapshotId,
   SEAL_FILE,
-  type SetName,
   type SnapshotId,
 } from "../core/names.ts";
 import { fingerprintOf } from "../core/openssh_key.ts";
@@ -28,6 +27,7 @@ import type { StorageConfig } from "../core/storage_config.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
 import type { Ledger, LedgerSet, SealSeen, Stamped } from "./ledger.ts";
+import type { Scope } from "./storage_job.ts";
 import {
   type Foreign,
   isSealed,
@@ -52,8 +52,8 @@ export const REMOVING_PREFIX = ".removing-";
 
 /** A list that is cut, with how many there were. */
 export class CutList<Item> {
-  readonly items: Item[] = [];
   count = 0;
+  readonly items: Item[] = [];
 
   add(item: Item): void {
     this.count++;
@@ -380,11 +380,10 @@ function incomingAt(fs: Fs, hub: HubName, path: string): Incoming {
  * @throws {BackupError} (usage) If the store and the configuration know no such hub or set: then a name is mistyped,
  * and nothing would be done as if all were well.
  */
-export function chosenSets(
+export function setsInScope(
   config: StorageConfig,
   inventory: Inventory,
-  hub: HubName | undefined,
-  set: SetName | undefined,
+  { hub, set }: Scope,
 ): InventorySet[] {
   const hubs = new Set([...config.hubs.keys(), ...inventory.sets.map((known) => known.hub)]);
   if (hub !== undefined && !hubs.has(hub)) {

@@ -12,7 +12,7 @@ import { attempt, exists, makeFolderDurably, removeIfThere, writeFileDurably } f
 import type { Fs, Host } from "./host.ts";
 
 /** `20261124-061500`, local time: stands in the names of what was set aside. */
-export function stampOf(time: Date): string {
+export function asideStamp(time: Date): string {
   const two = (value: number) => String(value).padStart(2, "0");
   return `${time.getFullYear()}${two(time.getMonth() + 1)}${two(time.getDate())}-` +
     `${two(time.getHours())}${two(time.getMinutes())}${two(time.getSeconds())}`;
@@ -54,7 +54,7 @@ export class Moves {
 
   /**
    * @param folder Where the script that undoes it all is written.
-   * @param stamp Stands in the names of what is set aside: {@linkcode stampOf}.
+   * @param stamp Stands in the names of what is set aside: {@linkcode asideStamp}.
    */
   constructor(host: Host, folder: string, stamp: string) {
     this.#host = host;

@@ -74,10 +74,10 @@ export async function copyDatabase(
   image: string,
   limits: Limits,
 ): Promise<CopiedDatabase> {
-  const before = fingerprintOf(host.fs, path);
+  const before = readFingerprint(host.fs, path);
   const copied = copyQuiet(host, path, image) ?? await copyLive(host, path, image, limits) ??
     copyDamaged(host, path, image);
-  const after = fingerprintOf(host.fs, path);
+  const after = readFingerprint(host.fs, path);
   const fingerprint = before && after && sameFingerprint(before, after) ? after : null;
   return { ...copied, fingerprint };
 }
@@ -458,7 +458,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
  *
  * @throws {BackupError} (source) If a file of it may not be read.
  */
-export function fingerprintOf(fs: Fs, path: string): Fingerprint | undefined {
+export function readFingerprint(fs: Fs, path: string): Fingerprint | undefined {
   try {
     const main = markOf(fs.stat(path));
     const counters = countersOf(readStart(fs, path, HEADER_BYTES));

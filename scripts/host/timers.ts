@@ -21,9 +21,9 @@ const SECONDS_MAX = 20;
 export async function readTimers(host: Pick<Host, "run">): Promise<Timer[] | undefined> {
   const timers: Timer[] = [];
   let isAsked = false;
-  for (const scope of ["--system", "--user"]) {
+  for (const manager of ["--system", "--user"]) {
     try {
-      const args = [scope, "list-timers", "--all", "--output=json", "hapi-backup-*"];
+      const args = [manager, "list-timers", "--all", "--output=json", "hapi-backup-*"];
       const { code, stdout } = await host.run("systemctl", args, { secondsMax: SECONDS_MAX });
       if (code !== 0) continue;
       for (const { unit, next } of JSON.parse(stdout || "[]") as { unit: string; next: number | null }[]) {

@@ -80,7 +80,7 @@ function plainHub(nix: Told): UnitFiles {
     { home: "/home/op", hostname: "home", env: {} },
   );
   return hubUnits({
-    scope: "system",
+    manager: "system",
     systemdVersion: 259,
     user: "op",
     config,
@@ -99,7 +99,7 @@ function plainHub(nix: Told): UnitFiles {
 
 function plainStorage(nix: Told): UnitFiles {
   return storageUnits({
-    scope: "system",
+    manager: "system",
     systemdVersion: 259,
     user: STORAGE_USER,
     config: storageConfig(),

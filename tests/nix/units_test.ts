@@ -10,7 +10,7 @@ const SIGNER =
   "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh signing@home";
 
 function unitsFor(
-  scope: "system" | "user",
+  manager: "system" | "user",
   more: Record<string, unknown> = {},
   systemdVersion = 252,
 ): UnitFiles {
@@ -30,7 +30,7 @@ function unitsFor(
     AROUND,
   );
   return hubUnits({
-    scope,
+    manager,
     systemdVersion,
     user: "root", // systemd-analyze looks the user up
     config,
@@ -49,7 +49,7 @@ function unitsFor(
 
 const storage = (): UnitFiles =>
   storageUnits({
-    scope: "system",
+    manager: "system",
     systemdVersion: 252,
     user: "root",
     config: parseStorageConfig(
@@ -82,13 +82,13 @@ async function withUnits<T>(
   }
 }
 
-const analyzed = (folder: string, scope: "system" | "user", names: readonly string[]) =>
+const analyzed = (folder: string, manager: "system" | "user", names: readonly string[]) =>
   ending(
     "systemd-analyze",
-    ["verify", `--${scope}`, "--man=no", ...names.map((name) => `${folder}/${name}`)],
+    ["verify", `--${manager}`, "--man=no", ...names.map((name) => `${folder}/${name}`)],
     {
       env: {
-        SYSTEMD_UNIT_PATH: `${folder}:/lib/systemd/${scope}`,
+        SYSTEMD_UNIT_PATH: `${folder}:/lib/systemd/${manager}`,
         XDG_RUNTIME_DIR: folder,
         SYSTEMD_LOG_LEVEL: "info",
       },
@@ -96,7 +96,7 @@ const analyzed = (folder: string, scope: "system" | "user", names: readonly stri
   );
 
 for (
-  const [what, scope, units] of [
+  const [what, manager, units] of [
     ["a hub's", "system", () => unitsFor("system")],
     ["a hub's own manager's", "user", () => unitsFor("user")],
     ["a storage host's", "system", storage],
@@ -104,7 +104,7 @@ for (
 ) {
   Deno.test(`systemd-analyze finds nothing to say about ${what} units`, async () => {
     await withUnits(units(), async (folder, names) => {
-      const { code, stdout, stderr } = await analyzed(folder, scope, names);
+      const { code, stdout, stderr } = await analyzed(folder, manager, names);
       // It ends with 0 for values that it does not understand and ignores: silence is what counts.
       const said = (stdout + stderr).split("\n").filter((line) =>
         line !== "" && line.includes("hapi-backup")

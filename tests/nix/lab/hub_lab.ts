@@ -31,13 +31,13 @@ export interface HubLab extends AsyncDisposable {
 /**
  * Makes the machine, its configuration and its units, in {@linkcode Lab.folder}`/units`.
  *
- * @param scope Whose manager the units are for. The operator's own keys and configuration lie in the home.
+ * @param manager Whose manager the units are for. The operator's own keys and configuration lie in the home.
  */
-export async function makeHubLab(scope: "system" | "user" = "system"): Promise<HubLab> {
+export async function makeHubLab(manager: "system" | "user" = "system"): Promise<HubLab> {
   const lab = await makeLab();
   const far = `${lab.folder}/far/home`;
   const sshd = await startSshd({ dir: far });
-  const [outside, seen] = scope === "system" ? [lab.lib, "/var/lib"] : [lab.home, "/home/op"];
+  const [outside, seen] = manager === "system" ? [lab.lib, "/var/lib"] : [lab.home, "/home/op"];
   await Deno.mkdir(`${outside}/keys`);
   await newKey(`${outside}/keys/signing`);
   await Deno.copyFile(sshd.writeKeyFile, `${outside}/keys/write`);
@@ -46,7 +46,7 @@ export async function makeHubLab(scope: "system" | "user" = "system"): Promise<H
   const identityFile = `${lab.folder}/identity`;
   const signer = await Deno.readTextFile(`${outside}/keys/signing.pub`);
   await Deno.writeTextFile(identityFile, `# signer: ${signer}${identity}\n`);
-  const [state, store] = scope === "system"
+  const [state, store] = manager === "system"
     ? ["/var/lib/hapi-backup/state", "/var/lib/hapi-backup/store"]
     : ["/home/op/.local/state/hapi-backup", "/home/op/.local/share/hapi-backup/store"];
   const config = {
@@ -77,8 +77,8 @@ export async function makeHubLab(scope: "system" | "user" = "system"): Promise<H
   await Deno.mkdir(`${lab.home}/.ssh`);
   await Deno.writeTextFile(`${lab.home}/.ssh/id_private`, "the operator's own key");
   // The command line makes the units inside the lab, where the paths are what they say.
-  const made = await lab.run(`${scope === "system" ? PROGRAM : OWN_PROGRAM}
-    HOME=/home/op program systemd --${scope} --config ${seen}/config.json \
+  const made = await lab.run(`${manager === "system" ? PROGRAM : OWN_PROGRAM}
+    HOME=/home/op program systemd --${manager} --config ${seen}/config.json \
       --before hapi-hub.service --on-failure alarm@%N.service --to ${lab.folder}/units`);
   assert.match(made, /^wrote \d+ files/m);
   // What is a matter of minutes is a matter of seconds here.
