@@ -8,7 +8,7 @@
  */
 
 import type { Config } from "./core/config.ts";
-import { BackupError, outcome, reasonOf } from "./core/errors.ts";
+import { BackupError, isInterruption, outcome, reasonOf } from "./core/errors.ts";
 import { describeFindings, doctorError, type Finding } from "./core/finding.ts";
 import {
   checkDestinations,
@@ -55,7 +55,7 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     try {
       findings.push(...await check());
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       const { hint: remedy, kind = "internal" } = error instanceof BackupError ? error : {} as BackupError;
       findings.push({ group, name: "looked at", state: "fail", detail: reasonOf(error), remedy, kind });
     }

@@ -12,7 +12,7 @@
 
 import { fullReason } from "./core/chain.ts";
 import type { Config } from "./core/config.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
 import { type FilePlan, type FoundFile, planFiles, type Unreadable } from "./core/file_index.ts";
 import { type DetailedSuspicion, type GateSubject, suspicionsOf, suspicionsOfFiles } from "./core/gate.ts";
 import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
@@ -213,7 +213,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     try {
       pruneStore(host, config, options.set, stored);
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       // The new snapshot is safe: old ones that stay are no failure of this run.
       host.report.warn(`old snapshots stay in the local store: ${reasonOf(error)}`);
     }

@@ -21,7 +21,7 @@ import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
-import { Moves, asideStamp } from "./host/moves.ts";
+import { asideStamp, Moves } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
 import { rebuildDatabase } from "./host/rebuild.ts";

@@ -10,7 +10,7 @@
  */
 
 import type { Destination, FolderDestination, RcloneDestination, RsyncDestination } from "./core/config.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
 import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
 import type { Receipt } from "./core/receipt.ts";
 import {
@@ -155,7 +155,7 @@ class ShipRun {
       if (receipt) this.#heedReceipt(destination, receipt);
       return receipt;
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       host.report.warn(reasonOf(error));
       return undefined;
     }
@@ -204,7 +204,7 @@ class ShipRun {
         }
       }
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       errors.push(shipErrorOf(error));
       host.report.warn(reasonOf(error));
     }

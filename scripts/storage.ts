@@ -236,7 +236,7 @@ export function authorize(
       if (!(error instanceof BackupError)) throw error;
       throw new BackupError(`Cannot authorize the key in ${path}: ${error.message}`, {
         kind: "key",
-        ...(error.hint ? { hint: error.hint } : {}),
+        hint: error.hint,
       });
     }
     return text;

@@ -41,11 +41,16 @@ export class BackupError extends Error {
   readonly kind: ErrorKind;
   readonly hint: string | undefined;
 
-  constructor(message: string, options: { kind: ErrorKind; hint?: string; cause?: unknown }) {
+  constructor(message: string, options: { kind: ErrorKind; hint?: string | undefined; cause?: unknown }) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.kind = options.kind;
     this.hint = options.hint;
   }
+}
+
+/** Whether an error only says that the run was interrupted, which is no finding about what it worked on. */
+export function isInterruption(error: unknown): boolean {
+  return error instanceof BackupError && error.kind === "cancelled";
 }
 
 /** How a verb ended, as `--json` tells it beside what was done. */
@@ -124,7 +129,7 @@ export const internalError = (error: unknown): BackupError => receivedError(sent
 
 /** The error that another thread sent. */
 export function receivedError({ message, kind, hint, stack }: SentError): BackupError {
-  if (kind) return new BackupError(message, { kind, ...(hint ? { hint } : {}) });
+  if (kind) return new BackupError(message, { kind, hint });
   return new BackupError(message, {
     kind: "internal",
     hint: "this is a fault of hapi-backup; run it again with --verbose for where it happened",

@@ -28,7 +28,7 @@ export function doctorError(findings: readonly Finding[]): BackupError | undefin
     `Cannot call it healthy: ${failed.length} of ${findings.length} checks failed, above all ${
       JSON.stringify(worst.name)
     }: ${worst.detail}`,
-    { kind: worst.kind ?? "internal", ...(worst.remedy ? { hint: worst.remedy } : {}) },
+    { kind: worst.kind ?? "internal", hint: worst.remedy },
   );
 }
 

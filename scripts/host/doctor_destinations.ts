@@ -5,7 +5,7 @@
  */
 
 import type { Config, Destination, RsyncDestination } from "../core/config.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
+import { BackupError, isInterruption, reasonOf } from "../core/errors.ts";
 import { type Finding, remedyOf } from "../core/finding.ts";
 import { formatCounted, formatDuration } from "../core/format.ts";
 import { isPinned } from "../core/host_keys.ts";
@@ -120,7 +120,7 @@ export async function checkDestinations(
     try {
       findings.push(...await checkDestination(host, config, destination, options));
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       findings.push({
         group: "Destinations",
         name: `${destination.name}: reachable`,

@@ -129,7 +129,7 @@ export async function requireAppendOnly(
   const [reached] = probed;
   if (reached?.ok === false) {
     const { detail, kind = "network", remedy } = reached;
-    const options = { kind, ...(remedy ? { hint: remedy } : {}) };
+    const options = { kind, hint: remedy };
     // Another host key than the pinned one is nothing that pasting would mend.
     throw /host key/.test(detail) ? new BackupError(detail, options) : new NotLetIn(detail, options);
   }
@@ -140,7 +140,7 @@ export async function requireAppendOnly(
   if (!bad) return;
   throw new BackupError(`Cannot rely on ${destination.name} to be append-only: ${bad.name}: ${bad.detail}`, {
     kind: "key",
-    ...(bad.remedy ? { hint: bad.remedy } : {}),
+    hint: bad.remedy,
   });
 }
 

@@ -68,7 +68,7 @@ async function namingFile<T>(where: string, read: () => T | Promise<T>): Promise
     if (!(error instanceof BackupError)) throw error;
     const { kind, hint } = error;
     const message = error.message.replace("identity file", `identity file ${where}`);
-    throw new BackupError(message, { kind, ...(hint === undefined ? {} : { hint }), cause: error });
+    throw new BackupError(message, { kind, hint, cause: error });
   }
 }
 

@@ -8,7 +8,7 @@
  */
 
 import type { RsyncDestination } from "../core/config.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
+import { BackupError, isInterruption, reasonOf } from "../core/errors.ts";
 import { INCOMING_PREFIX, SEAL_FILE } from "../core/names.ts";
 import {
   compareArgs,
@@ -110,7 +110,7 @@ export async function probeRsync(
     }
     return found;
   } catch (error) {
-    if (error instanceof BackupError && error.kind === "cancelled") throw error;
+    if (isInterruption(error)) throw error;
     const { hint: remedy, kind } = error instanceof BackupError
       ? error
       : { hint: undefined, kind: undefined };

@@ -47,7 +47,7 @@ export function readSigningKey(
     const hint = error instanceof BackupError ? error.hint : undefined;
     throw new BackupError(`Cannot use signing key ${path}: ${reasonOf(error)}`, {
       kind: "key",
-      ...(hint ? { hint } : {}),
+      hint,
     });
   }
 }

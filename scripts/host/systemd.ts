@@ -5,7 +5,7 @@
  */
 
 import type { Config } from "../core/config.ts";
-import { BackupError } from "../core/errors.ts";
+import { isInterruption } from "../core/errors.ts";
 import { MAIN_SET } from "../core/names.ts";
 import type { Host } from "./host.ts";
 
@@ -35,7 +35,7 @@ async function tryRun(host: Pick<Host, "run">, program: string, ...args: string[
   try {
     return await host.run(program, args, { secondsMax: SECONDS_MAX });
   } catch (error) {
-    if (error instanceof BackupError && error.kind === "cancelled") throw error;
+    if (isInterruption(error)) throw error;
     return undefined;
   }
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { BackupError } from "../core/errors.ts";
+import { isInterruption } from "../core/errors.ts";
 import type { Host } from "./host.ts";
 
 /** A timer that is loaded. */
@@ -32,7 +32,7 @@ export async function readTimers(host: Pick<Host, "run">): Promise<Timer[] | und
       }
       isAsked = true;
     } catch (error) {
-      if (error instanceof BackupError && error.kind === "cancelled") throw error;
+      if (isInterruption(error)) throw error;
       // No systemd here, or one that is too old to answer in JSON.
     }
   }
