@@ -206,6 +206,11 @@ export interface ProvenChain {
   readonly tried: SnapshotId;
   readonly snapshots: number;
   readonly ok: boolean;
+  /**
+   * Not opened, and no fault: an older chain, made for none of the identities, such as one from before a recipient was
+   * added. The newest of a set must be opened by an identity that is in use.
+   */
+  readonly isForOthers: boolean;
   /** Those of the identities that open it without the others. */
   readonly recipients: readonly string[];
   readonly problem: string | undefined;
@@ -217,8 +222,10 @@ export async function prove(host: Host, store: OpenedStore, sets: readonly Store
   ProvenChain[]
 > {
   const proven: ProvenChain[] = [];
+  const own: string[] = await Promise.all(keys.identities.map(recipientOf));
   for (const set of sets) {
-    for (const [full, seals] of chainsOf(sealsOf(host, set))) {
+    const all = sealsOf(host, set);
+    for (const [full, seals] of chainsOf(all)) {
       host.checkpoint();
       // The last one: of its recipients and the full's, the worst that a change in between could do is here.
       const tried = seals.at(-1)!.id;
@@ -238,6 +245,8 @@ export async function prove(host: Host, store: OpenedStore, sets: readonly Store
         tried,
         snapshots: seals.length,
         ok: error === undefined,
+        isForOthers: error?.kind === "key" && tried !== all.at(-1)!.id &&
+          !all.some((seal) => ids.includes(seal.id) && seal.recipients.some((name) => own.includes(name))),
         recipients,
         problem: error?.message,
         kind: error?.kind,
@@ -338,7 +347,7 @@ async function proveAndLog(
     });
   }
   if (keys.trust.size === 0) host.report.warn("no signer is known: who made these snapshots was not checked");
-  const failed = chains.filter(({ ok }) => !ok);
+  const failed = chains.filter(({ ok, isForOthers }) => !ok && !isForOthers);
   const ok = failed.length === 0;
   appendProof(host.fs, config.stateFolder, {
     at: host.now().toISOString(),
@@ -348,7 +357,7 @@ async function proveAndLog(
       chains.some((chain) => chain.recipients.includes(recipient))
     ),
     ok,
-    chains: chains.length,
+    chains: chains.filter(({ isForOthers }) => !isForOthers).length,
     failed: failed.map(({ hub, set, full }) => `${hub}/${set}/${full}`),
   });
   const error = ok ? undefined : new BackupError(
@@ -371,16 +380,21 @@ async function proveAndLog(
 }
 
 function describeProof(chains: readonly ProvenChain[], recipients: readonly string[], store: string): string {
-  const lines = chains.map(({ ok, set, full, snapshots, problem }) =>
-    `  ${ok ? "ok  " : "FAIL"}  ${set}: the chain of ${day(full)}, ${formatCounted(snapshots, "snapshot")}${
-      problem ? `: ${problem}` : ""
-    }`
+  const lines = chains.map(({ ok, isForOthers, set, full, snapshots, problem }) =>
+    `  ${ok ? "ok  " : isForOthers ? "-   " : "FAIL"}  ${set}: the chain of ${day(full)}, ${
+      formatCounted(snapshots, "snapshot")
+    }${isForOthers ? ": made for other recipients" : problem ? `: ${problem}` : ""}`
   );
   const good = chains.filter(({ ok }) => ok).length;
+  const others = chains.filter(({ isForOthers }) => isForOthers).length;
   return [
     `${recipients.map(short).join(", ")} in ${store}:`,
     ...lines,
-    good === chains.length ? `opens every chain (${good})` : `OPENS ${good} OF ${chains.length} CHAINS`,
+    good + others < chains.length
+      ? `OPENS ${good} OF ${chains.length} CHAINS`
+      : others === 0
+      ? `opens every chain (${good})`
+      : `opens every chain that is made for it (${good} of ${chains.length}); the older ones need another identity`,
   ].join("\n");
 }
 
