@@ -32,7 +32,8 @@ import { finishTree, unpackFiles } from "./host/unpack.ts";
 const PARTIAL = ".hapi-backup-restore";
 
 /**
- * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified.
+ * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified;
+ * of a restore that is killed between the two, `home/…` does not.
  *
  * @param only Patterns of places; everything where left out.
  * @throws {BackupError} (usage) If the folder is not empty; (busy); (integrity), (key), (disk). Nothing is left there then.
@@ -58,7 +59,7 @@ export async function restore(
     });
     const restored = await restoreInto(opening, id, partial, only, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
-    for (const { name } of fs.readDir(partial)) {
+    for (const name of fs.readDir(partial).map(({ name }) => name).sort().reverse()) {
       const path = `${folder}/${name}`;
       attempt(`make ${path}`, () => fs.rename(`${partial}/${name}`, path));
       placed.push(path);
@@ -79,12 +80,21 @@ export async function restore(
 function refuseFilled(fs: Fs, folder: string): void {
   const stat = lstatIfThere(fs, folder);
   if (!stat) return;
+  const names = stat.type === "folder" ? fs.readDir(folder).map(({ name }) => name) : [folder];
   // What a restore that was killed had not finished is nothing of anybody's.
-  if (stat.type === "folder" && fs.readDir(folder).every(({ name }) => name === PARTIAL)) return;
-  throw new BackupError(`Cannot restore to ${folder}: it is not an empty folder`, {
-    kind: "usage",
-    hint: "name a new folder; nothing there is written over",
-  });
+  if (names.every((name) => name === PARTIAL)) return;
+  const isCut = names.includes(PARTIAL);
+  throw new BackupError(
+    `Cannot restore to ${folder}: ${
+      isCut ? "a restore that was cut short lies there" : "it is not an empty folder"
+    }`,
+    {
+      kind: "usage",
+      hint: isCut
+        ? "what it put there may not be whole: remove it, or name a new folder"
+        : "name a new folder; nothing there is written over",
+    },
+  );
 }
 
 /** Removes what restores that were killed had not finished: plaintext that nobody needs. One may be under way there. */

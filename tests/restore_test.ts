@@ -379,6 +379,29 @@ Deno.test("a restore to a folder that fails at its end takes back what it put th
   }
   await restore(opening, id, `${home.dir}/new`);
   assert.deepEqual(names(`${home.dir}/new`).sort(), ["home", "root"]);
+
+  // What one leaves that is killed between the two: never a home that could be taken for the whole.
+  const cut = `${home.dir}/cut`;
+  let left: string[] = [];
+  const { fs } = home.host;
+  const rename: Fs["rename"] = (from, to) => {
+    fs.rename(from, to);
+    left = names(cut).sort();
+    throw new Error("killed");
+  };
+  await assert.rejects(
+    restore({ ...opening, host: { ...home.host, fs: { ...fs, rename } } }, id, cut),
+    /killed/,
+  );
+  assert.deepEqual(left, [".hapi-backup-restore", "root"]);
+  Deno.mkdirSync(`${cut}/.hapi-backup-restore/home`, { recursive: true });
+  Deno.mkdirSync(`${cut}/root`, { recursive: true });
+  await assert.rejects(restore(opening, id, cut), {
+    kind: "usage",
+    message: /a restore that was cut short lies there$/,
+    hint: /^what it put there may not be whole: remove it/,
+  });
+  assert.deepEqual(names(cut).sort(), left);
 });
 
 /** The same files to one who is not root: what is in a folder that is closed to its owner cannot be changed. */
