@@ -16,7 +16,6 @@ import {
   type Notice,
   type NotifyPhase,
   type NotifyReport,
-  parseAddress,
   parseTold,
   pingNotice,
   requestOf,
@@ -28,6 +27,7 @@ import { shipFolder } from "./core/state_paths.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { readView } from "./host/hub_view.ts";
+import { addressOf, tokenOf } from "./host/notifier_files.ts";
 import { serveStep } from "./host/step.ts";
 
 /** What was told, by notifier. */
@@ -97,10 +97,12 @@ async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<
     if (code !== 0) fail(`${program} ended with ${signal ?? code}`, "run it by hand with the same input");
     return;
   }
-  const address = readAddress(host, notifier);
-  const tokenFile = "tokenFile" in notifier ? notifier.tokenFile : undefined;
-  const token = tokenFile === undefined ? undefined : readToken(host, notifier.name, tokenFile);
-  const { url, headers, body } = requestOf(notifier, address, token, notice);
+  const { url, headers, body } = requestOf(
+    notifier,
+    addressOf(host.fs, notifier),
+    tokenOf(host.fs, notifier),
+    notice,
+  );
   // The path of an address may be a secret, so only its host is named.
   const where = hostOf(url);
   let status: number;
@@ -127,32 +129,6 @@ async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<
   if (status < 200 || status >= 300) {
     fail(`${where} answers ${status}`, "check the address, and that server's log");
   }
-}
-
-function readAddress(host: Host, notifier: Exclude<Notifier, { readonly kind: "command" }>): string {
-  if (notifier.url !== undefined) return notifier.url;
-  const file = notifier.urlFile!;
-  return parseAddress(readSecret(host, notifier.name, file), notifier.name, file);
-}
-
-/** A token goes into a header, which holds no more than this: else it would be said that the server is not there. */
-function readToken(host: Host, name: string, file: string): string {
-  const token = readSecret(host, name, file);
-  if (/^[\x20-\x7e]+$/.test(token)) return token;
-  const hint = "write the token alone into that file, on one line";
-  throw new BackupError(`Cannot notify ${name}: ${file} does not hold one token; ${hint}`, {
-    kind: "key",
-    hint,
-  });
-}
-
-function readSecret(host: Host, name: string, file: string): string {
-  const text = readTextIfThere(host.fs, file)?.trim();
-  if (text) return text;
-  throw new BackupError(`Cannot notify ${name}: ${file} is ${text === undefined ? "not there" : "empty"}`, {
-    kind: "key",
-    hint: "write the token or address into that file, mode 0600",
-  });
 }
 
 serveStep<{ config: Config; phase: NotifyPhase; names: readonly string[] }>(

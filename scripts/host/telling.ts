@@ -6,13 +6,13 @@
  */
 
 import type { Config, Notifier } from "../core/config.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
-import { hostOf, type NotifyPhase, type NotifyReport, parseAddress } from "../core/notices.ts";
+import { reasonOf } from "../core/errors.ts";
+import { hostOf, type NotifyPhase, type NotifyReport } from "../core/notices.ts";
 import { notifyPermissions } from "../core/permissions.ts";
 import { shipFolder } from "../core/state_paths.ts";
-import { readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
 import { withLock } from "./lock.ts";
+import { addressOf } from "./notifier_files.ts";
 import { runStep, type Terminal } from "./step.ts";
 
 /** Seconds that a run waits for another one that is telling. */
@@ -70,19 +70,9 @@ async function grantFor(
     await requireGranted({ name: "run", command: notifier.command[0]! }, `start ${notifier.command[0]}`);
     return { notifier };
   }
-  const address = notifier.url ?? readAddress(fs, notifier.name, notifier.urlFile!);
-  const host = hostOf(address);
+  const host = hostOf(addressOf(fs, notifier));
   await requireGranted({ name: "net", host }, `reach ${host}`);
   return { notifier, host };
-}
-
-function readAddress(fs: Host["fs"], name: string, file: string): string {
-  const text = readTextIfThere(fs, file);
-  if (text !== undefined) return parseAddress(text, name, file);
-  throw new BackupError(`Cannot notify ${name}: its urlFile ${file} is not there`, {
-    kind: "config",
-    hint: "write the address into that file, on one line, mode 0600",
-  });
 }
 
 async function requireGranted(permission: Deno.PermissionDescriptor, what: string): Promise<void> {
