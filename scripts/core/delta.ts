@@ -38,13 +38,6 @@ const COMMAND_BYTES_MAX = 17;
 
 /** Writes commands as a delta, each in its smallest form; adjacent copies and adjacent literals become one. */
 export class DeltaEncoder {
-  /** Bytes of literal data so far. */
-  literalBytes = 0;
-  /** Bytes copied from the old file so far. */
-  copiedBytes = 0;
-  /** Commands written so far. */
-  commands = 0;
-
   readonly #sink: (chunk: Uint8Array<ArrayBuffer>) => void;
   readonly #chunkBytes: number;
   #chunk: Uint8Array<ArrayBuffer>;
@@ -74,7 +67,6 @@ export class DeltaEncoder {
   /** Copies `length` bytes at `position` of the old file. Nothing if `length` is 0. */
   copy(position: number, length: number): void {
     if (length === 0) return;
-    this.copiedBytes += length;
     if (this.#copyLength > 0 && this.#copyPosition + this.#copyLength === position) {
       this.#copyLength += length;
       return;
@@ -87,7 +79,6 @@ export class DeltaEncoder {
   /** Appends `data`, which is not kept. */
   literal(data: Uint8Array): void {
     if (data.length === 0) return;
-    this.literalBytes += data.length;
     if (this.#copyLength > 0) this.#settle();
     for (let from = 0; from < data.length;) {
       if (this.#literalLength === LITERAL_BYTES_MAX) this.#settle();
@@ -116,7 +107,6 @@ export class DeltaEncoder {
       this.#number(this.#copyPosition, position);
       this.#number(this.#copyLength, length);
       this.#copyLength = 0;
-      this.commands++;
     } else if (this.#literalLength > 0) {
       this.#reserve(COMMAND_BYTES_MAX);
       if (this.#literalLength <= LITERAL_SHORT_MAX) {
@@ -129,7 +119,6 @@ export class DeltaEncoder {
       const data = this.#literal.subarray(0, this.#literalLength);
       this.#literalLength = 0;
       this.#append(data);
-      this.commands++;
     }
   }
 

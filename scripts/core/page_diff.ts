@@ -32,22 +32,6 @@ export interface EncodeOptions {
   readonly giveUpOverBytes?: number;
 }
 
-/** What a delta is made of. */
-export interface DeltaStats {
-  /** Pages of the next image. */
-  readonly pages: number;
-  /** Of these, pages that the base lacks or holds differently. */
-  readonly changedPages: number;
-  /** Bytes copied from the base. */
-  readonly copiedBytes: number;
-  /** Bytes stored in the delta. */
-  readonly literalBytes: number;
-  /** Commands in the delta. */
-  readonly commands: number;
-  /** Size of the delta in bytes. */
-  readonly deltaBytes: number;
-}
-
 /** The most changed pages in a row that are searched together, in bytes; a multiple of every page size. */
 const REGION_BYTES = 256 * 1024;
 
@@ -58,14 +42,14 @@ const IN_PLACE_BYTES_SURE = 128;
  * Writes the delta from `base` to `next`, in chunks of 64 KiB that the caller may keep.
  *
  * @param changes What `comparePages` found on the same two images.
- * @returns What the delta is made of, or "too large" when it was given up; what was yielded is then of no use.
+ * @returns Whether the delta is whole; false when it was given up, and what was yielded is of no use.
  */
 export function* encodeChanges(
   base: ImageReader,
   next: ImageReader,
   changes: PageChanges,
   options: EncodeOptions = {},
-): Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large"> {
+): Generator<Uint8Array<ArrayBuffer>, boolean> {
   const { pageBytes } = changes;
   const index = new MoveIndex(base, changes, options.indexBytesMax ?? 24 * 1024 * 1024);
   const parser = new RegionParser(index);
@@ -91,7 +75,7 @@ export function* encodeWholePages(
   next: ImageReader,
   changes: PageChanges,
   options: Pick<EncodeOptions, "giveUpOverBytes"> = {},
-): Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large"> {
+): Generator<Uint8Array<ArrayBuffer>, boolean> {
   const buffer = new Uint8Array(REGION_BYTES);
   return yield* encode(changes, options, (encoder, page, pages) => {
     const region = buffer.subarray(0, pages * changes.pageBytes);
@@ -105,7 +89,7 @@ function* encode(
   changes: PageChanges,
   options: EncodeOptions,
   encodeRegion: (encoder: DeltaEncoder, page: number, pages: number) => void,
-): Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large"> {
+): Generator<Uint8Array<ArrayBuffer>, boolean> {
   const { pageBytes, nextPages } = changes;
   const limit = options.giveUpOverBytes ?? Infinity;
   let chunks: Uint8Array<ArrayBuffer>[] = [];
@@ -120,21 +104,14 @@ function* encode(
     if (differs) encodeRegion(encoder, page, pages);
     else encoder.copy(page * pageBytes, pages * pageBytes);
     page += pages;
-    if (encoder.bytes > limit) return "too large";
+    if (encoder.bytes > limit) return false;
     yield* chunks;
     chunks = [];
   }
   encoder.end();
-  if (encoder.bytes > limit) return "too large";
+  if (encoder.bytes > limit) return false;
   yield* chunks;
-  return {
-    pages: nextPages,
-    changedPages: changes.changedPages,
-    copiedBytes: encoder.copiedBytes,
-    literalBytes: encoder.literalBytes,
-    commands: encoder.commands,
-    deltaBytes: encoder.bytes,
-  };
+  return true;
 }
 
 /** Describes changed pages by what stood in the base in place, what stood in it elsewhere, and literals. */

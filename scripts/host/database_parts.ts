@@ -19,7 +19,7 @@ import {
   type PageChanges,
   pageChecksums,
 } from "../core/page_changes.ts";
-import { type DeltaStats, encodeChanges, encodeWholePages } from "../core/page_diff.ts";
+import { encodeChanges, encodeWholePages } from "../core/page_diff.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { baseChecksums, baseImage, stagingFolder } from "../core/state_paths.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
@@ -96,8 +96,8 @@ export async function writeDelta(
   const { host, set, folder } = target;
   const spool = `${stagingFolder(folder)}/${source}.delta`;
   try {
-    const { sha256, sums, deltaBytes } = spoolChanges(target, before, next, spool);
-    if (deltaBytes === undefined) return { part: undefined, sha256, sums };
+    const { sha256, sums } = spoolChanges(target, before, next, spool);
+    if (sha256 === before.sha256) return { part: undefined, sha256, sums };
     collectGarbage();
     const part = await writePart(target, databasePart(source, "delta"), FOR_THE_REST, (part) => {
       using delta = host.fs.open(spool, { read: true });
@@ -118,13 +118,13 @@ export async function writeDelta(
   }
 }
 
-/** Finds what changed and writes it to `spool`; `deltaBytes` is undefined if nothing did. @throws {FullNeeded} */
+/** Finds what changed and writes it to `spool`, if anything did. @throws {FullNeeded} */
 function spoolChanges(
   { host, set, folder }: PartsTarget,
   before: SavedDatabase,
   next: OpenImage,
   spool: string,
-): { sha256: string; sums: Uint8Array | undefined; deltaBytes: number | undefined } {
+): Pick<WrittenImage, "sha256" | "sums"> {
   const { source, pageBytes } = before;
   const nextHash = createHash("sha256");
   let done = 0;
@@ -152,20 +152,19 @@ function spoolChanges(
     ({ changes, sums } = compareChecksums(readChecksums(host.fs, kept, before), next, { pageBytes, onNext }));
   }
   const sha256 = nextHash.digest("hex");
-  if (sha256 === before.sha256) return { sha256, sums, deltaBytes: undefined };
+  if (sha256 === before.sha256) return { sha256, sums };
   const encoding = base
     ? encodeChanges(base, next, changes, { giveUpOverBytes })
     : encodeWholePages(next, changes, { giveUpOverBytes });
-  const result = writeSpool(host, spool, encoding);
-  if (result === "too large") throw new FullNeeded(`the changes of ${source} are too large`);
-  return { sha256, sums, deltaBytes: result.deltaBytes };
+  if (!writeSpool(host, spool, encoding)) throw new FullNeeded(`the changes of ${source} are too large`);
+  return { sha256, sums };
 }
 
 function writeSpool(
   host: Host,
   spool: string,
-  encoding: Generator<Uint8Array<ArrayBuffer>, DeltaStats | "too large">,
-): DeltaStats | "too large" {
+  encoding: ReturnType<typeof encodeChanges>,
+): boolean {
   try {
     using file = host.fs.open(spool, { write: true, create: true, truncate: true, mode: 0o600 });
     for (let step = encoding.next();; step = encoding.next()) {
