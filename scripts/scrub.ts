@@ -16,6 +16,7 @@ import { lstatIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import {
   CutList,
+  type Foreign,
   type Incoming,
   type Inventory,
   refreshInventory,
@@ -32,7 +33,7 @@ import { type ReceiptOutcome, writeReceipts } from "./host/receipts.ts";
 import { readSigningKey } from "./host/signing_key.ts";
 import { serveStep } from "./host/step.ts";
 import { amountOf, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
-import { type Foreign, isSealed, problemWithPart, readSnapshot, setIn } from "./host/store.ts";
+import { isSealed, problemWithPart, readSnapshot, setIn } from "./host/store.ts";
 import { faultsOf, surveyStore } from "./host/survey.ts";
 
 /** With `idle`, the share of the time in which it reads. */
@@ -186,7 +187,7 @@ class Reading {
     if (!isSealed(snapshot)) {
       // Retention may have taken it away since; then there is nothing to say.
       if (this.ledger.snapshot(key)?.state !== "present") return true;
-      const { state, problem } = snapshot.sealed as { state: string; problem: string };
+      const { state, problem } = snapshot.sealed;
       const hasSeal = lstatIfThere(fs, `${snapshot.folder}/${SEAL_FILE}`) !== undefined;
       if (state === "incomplete" && !hasSeal) this.ledger.recordMissing(key);
       else if (state === "incomplete") {

@@ -76,7 +76,7 @@ export interface SetupReport {
 }
 
 /** Makes a configuration and keys where there are none. @throws {BackupError} (config) If any of the files exists. */
-export async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> {
+async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> {
   const configFile = defaultConfigFile(around);
   const folder = parentOf(configFile);
   const identityFile = `${folder}/identity.txt`;
@@ -93,7 +93,7 @@ export async function firstRun(host: Host, around: Surroundings): Promise<SetupR
 }
 
 /** Makes the keys that are not there. @throws {BackupError} (config) If a file for the identity exists. */
-export async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade> {
+async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade> {
   const { folder, hub, around, given, identityFile, sheetFile, others = [], places } = wanted;
   requireNothingAt(host, ...[identityFile, sheetFile].filter((path) => path !== undefined));
   if (others.length > 0) await createEncrypter(others);
@@ -129,7 +129,7 @@ function keyAt(host: Host, path: string, comment: string): string {
 }
 
 /** Writes a new configuration, after reading it back from its text. @throws {BackupError} (config) If there is one. */
-export function writeConfiguration(
+function writeConfiguration(
   host: Host,
   configFile: string,
   config: NewConfig,
@@ -142,7 +142,7 @@ export function writeConfiguration(
 }
 
 /** Adds a destination to a configuration's text, and leaves all else in it, comments too, as it is. */
-export async function extendConfiguration(
+async function extendConfiguration(
   host: Host,
   { configFile, around, destination }: Extension,
 ): Promise<void> {

@@ -431,7 +431,7 @@ function readLocal(
         const { seal, checksum } = snapshot.sealed;
         local.push({ set: set.set, id: snapshot.id, sealSha256: checksum, needs: seal.needs, snapshot });
       } else {
-        const { state, problem } = snapshot.sealed as { state: string; problem: string };
+        const { state, problem } = snapshot.sealed;
         host.report.warn(`${keyOf(snapshot)} is not shipped: ${problem}`);
         if (state === "unreadable") unusable.push({ set: set.set, id: snapshot.id, problem });
       }

@@ -28,14 +28,7 @@ import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
 import type { Ledger, LedgerSet, SealSeen, Stamped } from "./ledger.ts";
 import type { Scope } from "./storage_job.ts";
-import {
-  type Foreign,
-  isSealed,
-  readSignature,
-  readSnapshot,
-  type SealedSnapshot,
-  type StoredSet,
-} from "./store.ts";
+import { isSealed, readSignature, readSnapshot, type SealedSnapshot, type StoredSet } from "./store.ts";
 
 /** New snapshots read per set and run; the rest waits for the next run. */
 const NEW_PER_SET_MAX = 10_000;
@@ -59,6 +52,12 @@ export class CutList<Item> {
     this.count++;
     if (this.items.length < LISTED_MAX) this.items.push(item);
   }
+}
+
+/** Something in a store that is not ours. */
+export interface Foreign {
+  readonly path: string;
+  readonly reason: string;
 }
 
 /** An upload that is not finished: a folder of rsync's, or a snapshot without a seal. */
@@ -88,8 +87,6 @@ export interface Inventory {
   readonly sets: readonly InventorySet[];
   readonly foreign: CutList<Foreign>;
   readonly incoming: CutList<Incoming>;
-  /** Snapshots seen for the first time. */
-  readonly newCount: number;
 }
 
 /**
@@ -133,7 +130,6 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
   for (const { hub, set } of found.values()) ledger.setKey(hub, set);
 
   const sets: InventorySet[] = [];
-  let newCount = 0;
   for (const known of ledger.sets()) {
     host.checkpoint();
     const stored = found.get(`${known.hub}/${known.set}`);
@@ -142,7 +138,6 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
     if (unreadable === undefined) {
       unreadable = ledger.transaction(() => look.refresh(doubt === undefined ? nowMs : undefined));
     }
-    newCount += look.newCount;
     sets.push({
       ...known,
       folder: stored?.folder ?? `${config.store}/${known.hub}/${known.set}`,
@@ -151,7 +146,7 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
       unreadable,
     });
   }
-  return { nowMs, clockDoubt: doubt, sets, foreign, incoming, newCount };
+  return { nowMs, clockDoubt: doubt, sets, foreign, incoming };
 }
 
 /** The hubs that have a folder. */
@@ -219,7 +214,7 @@ function tryOr<Value, Other>(work: () => Value, other: Other): Value | Other {
 
 /** One set being compared with the ledger. */
 class SetLook {
-  newCount = 0;
+  #newCount = 0;
   waitingCount = 0;
   readonly leftOver: { key: number; path: string }[] = [];
 
@@ -298,17 +293,17 @@ class SetLook {
     if (known?.state === "removing") ledger.cancelRemoval(known.key);
     // What could not be read is looked at again: this may be a newer program than the one that could not.
     else if (known?.stamp === stamp && known.state === "present") return;
-    if (!known && ++this.newCount > NEW_PER_SET_MAX) {
-      this.newCount--;
+    if (!known && this.#newCount === NEW_PER_SET_MAX) {
       this.waitingCount++;
       return;
     }
+    if (!known) this.#newCount++;
     const snapshot = readSnapshot(fs, stored!, id);
     if (isSealed(snapshot)) {
       ledger.recordSealed(this.known.key, seenOf(fs, snapshot, stamp), nowMs);
       return;
     }
-    const { state, problem } = snapshot.sealed as { state: string; problem: string };
+    const { state, problem } = snapshot.sealed;
     // Without its signature it is not there yet; and it is looked at again, whenever that comes.
     if (state === "incomplete" && !known) this.lists.incoming.add(incomingAt(fs, this.known.hub, folder));
     else this.#unreadable(id, problem, state === "incomplete" ? UNSIGNED_STAMP : stamp, nowMs);

@@ -1,8 +1,8 @@
 /**
  * A store as a folder on this machine: `<store>/<hub>/<set>/<snapshot id>/`.
  *
- * Reading trusts nothing: names are parsed, seals are parsed, and what is not a snapshot is told apart from what
- * is one, never removed. One hub's own folder, `<store>/<hub>`, is accepted wherever a store is.
+ * Reading trusts nothing: names are parsed, seals are parsed, and what is neither a set nor a snapshot is passed over.
+ * One hub's own folder, `<store>/<hub>`, is accepted wherever a store is.
  *
  * @module
  */
@@ -19,8 +19,9 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../core/names.ts";
+import { nameOf } from "../core/paths.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX, sealChecksum, type SealedPart } from "../core/seal.ts";
-import { isMissing, lstatIfThere } from "./fs.ts";
+import { exists, isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
 
 /** Bytes read at once when a part is checked or copied. */
@@ -70,73 +71,41 @@ export interface StoredSet {
   readonly called?: string;
 }
 
-/** Something in a store that is not ours. */
-export interface Foreign {
-  readonly path: string;
-  readonly reason: string;
-}
-
 /**
  * Finds the sets under `root`, which is a store or one hub's folder in it. Sorted by hub, then set.
  *
- * @param foreign Told of everything that is neither.
  * @throws {BackupError} (usage) If there is no such folder.
  */
-export function findSets(fs: Fs, root: string, foreign: (found: Foreign) => void = () => {}): StoredSet[] {
-  const sets: StoredSet[] = [];
-  const stat = lstatIfThere(fs, root);
-  if (!stat) {
+export function findSets(fs: Fs, root: string): StoredSet[] {
+  if (!exists(fs, root)) {
     throw new BackupError(`Cannot read store ${root}: there is no such folder`, {
       kind: "usage",
       hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
     });
   }
-  const top = foldersIn(fs, root, foreign);
-  for (const name of top) {
-    const inside = foldersIn(fs, `${root}/${name}`, () => {});
+  const sets: StoredSet[] = [];
+  for (const name of foldersIn(fs, root)) {
+    const inside = foldersIn(fs, `${root}/${name}`);
     // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
     if (inside.some(isSnapshotId)) {
-      const hub = root.split("/").at(-1)!;
+      const hub = nameOf(root);
       if (isHubName(hub) && isSetName(name)) sets.push({ hub, set: name, folder: `${root}/${name}` });
-      else {foreign({
-          path: `${root}/${name}`,
-          reason: "holds snapshots, but is not named like a set of a hub",
-        });}
     } else if (isHubName(name)) {
-      for (const set of foldersIn(fs, `${root}/${name}`, foreign)) {
-        if (isSetName(set)) sets.push({ hub: name, set, folder: `${root}/${name}/${set}` });
-        else foreign({ path: `${root}/${name}/${set}`, reason: "is not named like a set" });
-      }
-    } else {
-      foreign({ path: `${root}/${name}`, reason: "is not named like a hub" });
+      sets.push(...inside.filter(isSetName).map((set) => setIn(root, name, set)));
     }
   }
   return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
 }
 
-/** Names of the folders in `path`, without those being written. Anything else is reported. */
-function foldersIn(fs: Fs, path: string, foreign: (found: Foreign) => void): string[] {
-  const names: string[] = [];
-  for (const { name, type } of fs.readDir(path)) {
-    if (name.startsWith(".")) continue;
-    if (type === "folder") names.push(name);
-    else foreign({ path: `${path}/${name}`, reason: `is a ${type} where only folders belong` });
-  }
-  return names;
+/** Names of the folders in `path`, without those being written. */
+function foldersIn(fs: Fs, path: string): string[] {
+  return fs.readDir(path).filter(({ name, type }) => type === "folder" && !name.startsWith("."))
+    .map(({ name }) => name);
 }
 
 /** The ids of the snapshot folders of a set, oldest first, whether sealed or not. */
-export function snapshotIds(
-  fs: Fs,
-  set: StoredSet,
-  foreign: (found: Foreign) => void = () => {},
-): SnapshotId[] {
-  const ids: SnapshotId[] = [];
-  for (const name of foldersIn(fs, set.folder, foreign)) {
-    if (isSnapshotId(name)) ids.push(name);
-    else foreign({ path: `${set.folder}/${name}`, reason: "is not named like a snapshot" });
-  }
-  return ids.sort();
+export function snapshotIds(fs: Fs, { folder }: StoredSet): SnapshotId[] {
+  return foldersIn(fs, folder).filter(isSnapshotId).sort();
 }
 
 /** Reads one snapshot's seal, and sees that it has a signature. Problems are returned, not thrown. */
