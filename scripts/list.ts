@@ -14,7 +14,6 @@ import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "
 import { verifySsh } from "./core/sshsig.ts";
 import { parseTrust, requireTrusted, type Trust } from "./core/trust.ts";
 import { type Drill, readDrills } from "./host/drill_log.ts";
-import { lstatIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/step.ts";
 import {
@@ -23,9 +22,8 @@ import {
   readSignature,
   type SealedSnapshot,
   type StoredSet,
-  type StoredSnapshot,
 } from "./host/store.ts";
-import { noSuchSet, openStoreOf, type StoreOptions } from "./host/store_option.ts";
+import { noSuchSet, type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
 
 /** One snapshot of a store. */
 export interface Listed {
@@ -49,14 +47,14 @@ export interface Listed {
 /**
  * Lists the snapshots of a set, oldest first.
  *
- * @param partsAreHere Whether parts can be looked for; of a far store only seals are here.
+ * @param bytesOf Tells how large parts are, where they lie.
  * @param own This hub and its signers: of other hubs, and where none is named, signatures are not looked at.
  */
 export function list(
   host: Host,
   set: StoredSet,
   drills: readonly Drill[],
-  partsAreHere: boolean,
+  bytesOf: OpenedStore["bytesOf"],
   own: Pick<Config, "hub" | "signers">,
 ): Listed[] {
   const snapshots = readSetIfThere(host.fs, set);
@@ -65,13 +63,13 @@ export function list(
   const trust = parseTrust(set.hub === own.hub ? own.signers : []);
   const untrusted = new Map(sealed.map((snapshot) => [snapshot.id, whyUntrusted(host, snapshot, trust)]));
   const missing = new Map(
-    partsAreHere ? snapshots.map((snapshot) => [snapshot.id, missingParts(host, snapshot)]) : [],
+    snapshots.map(({ id, sealed }) => [id, missingParts(sealed.seal, (part) => bytesOf(set, id, part))]),
   );
   // Nobody reads another's manifest. Which of the other parts one needs is not known without a key: any may be.
   const usable = new Set(
     seals.map(({ id }) => id).filter((id) =>
       untrusted.get(id) === undefined &&
-      (missing.get(id)?.every(({ name }) => name === MANIFEST_PART) ?? true)
+      missing.get(id)!.every(({ name }) => name === MANIFEST_PART)
     ),
   );
   const neededBy = new Map<SnapshotId, number>();
@@ -117,12 +115,15 @@ function whyUntrusted({ fs }: Host, snapshot: SealedSnapshot, trust: Trust): str
 }
 
 /** Parts that are not there, or not as large as sealed. Their bytes are for `scrub` and `verify` to read. */
-function missingParts(host: Host, { folder, sealed }: StoredSnapshot): { name: PartName; problem: string }[] {
-  return (sealed.seal?.parts ?? []).flatMap(({ name, bytes }) => {
-    const stat = lstatIfThere(host.fs, `${folder}/${name}`);
-    if (!stat) return [{ name, problem: `${name} is missing` }];
-    if (stat.bytes === bytes) return [];
-    return [{ name, problem: `${name} has ${stat.bytes} bytes where the seal says ${bytes}` }];
+function missingParts(
+  seal: Seal | undefined,
+  bytesOf: (part: PartName) => number | undefined,
+): { name: PartName; problem: string }[] {
+  return (seal?.parts ?? []).flatMap(({ name, bytes }) => {
+    const found = bytesOf(name);
+    if (found === undefined) return [{ name, problem: `${name} is missing` }];
+    if (found === bytes) return [];
+    return [{ name, problem: `${name} has ${found} bytes where the seal says ${bytes}` }];
   });
 }
 
@@ -169,7 +170,7 @@ export interface ListJob {
 }
 
 serveStep<ListJob>(import.meta, async (job, { host, print }) => {
-  await using store = await openStoreOf(host, job.config, job.store);
+  await using store = await openStoreOf(host, job.config, job.store, true);
   const sets = store.sets.filter(({ hub, set }) =>
     (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
   );
@@ -183,7 +184,7 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   if (job.json) print(`{"ok":true,"store":${JSON.stringify(store.name)},"snapshots":[`);
   for (const set of sets) {
     host.checkpoint();
-    const listed = list(host, set, drills, store.isLocal, job.config);
+    const listed = list(host, set, drills, store.bytesOf, job.config);
     if (listed.length === 0) continue;
     const comma = count > 0 ? "," : "";
     if (job.json) print(comma + listed.map((snapshot) => JSON.stringify(snapshot)).join(",\n"));

@@ -17,6 +17,7 @@ import type { Fs, OpenOptions } from "../scripts/host/host.ts";
 import { type Opening, openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
 import { list } from "../scripts/list.ts";
+import { bytesIn } from "../scripts/host/store_option.ts";
 import { restore } from "../scripts/restore.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { storageList } from "../scripts/storage.ts";
@@ -137,9 +138,8 @@ Deno.test("the loss or damage of any object of a chain costs the snapshots that 
     return lost;
   };
   const byList = () =>
-    list(host, opening.set, [], true, home.config()).filter(({ problem }) => problem !== undefined).map((
-      { id },
-    ) => id);
+    list(host, opening.set, [], bytesIn(host.fs), home.config())
+      .filter(({ problem }) => problem !== undefined).map(({ id }) => id);
   const byScrub = async () => {
     Deno.removeSync(`${home.dir}/ledger`, { recursive: true });
     copySync(`${home.dir}/ledger-of-good`, `${home.dir}/ledger`);

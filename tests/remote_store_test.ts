@@ -294,6 +294,48 @@ for (const served of ["store", "hub"] as const) {
   });
 }
 
+Deno.test("list tells of a far store what it tells of one that is here: parts that are missing or cut, too", async () => {
+  using home = await makeHome();
+  // sshd's forced command splits at spaces.
+  const store = await Deno.makeTempDir({ prefix: "far-" });
+  try {
+    home.configure({ store });
+    const ids: string[] = [];
+    for (let count = 0; count < 4; count++) {
+      home.write(`.hapi/scratchlist-attachments/${count}`, `${count}`);
+      ids.push((await home.backup()).id);
+    }
+    const part = (at: number, name: string) => `${store}/home/state/${ids[at]}/${name}`;
+    await Deno.remove(part(1, FILES_PART));
+    await Deno.truncate(part(2, "manifest.json.zst.age"), 100);
+    await using sshd = await startSshd({ dir: `${store}/home` });
+    const access = [
+      "--ssh-key",
+      sshd.readKeyFile,
+      "--known-hosts",
+      sshd.knownHostsFile,
+      "--port",
+      `${sshd.port}`,
+    ];
+    const listed = async (...args: string[]) => {
+      const { code, stdout, stderr } = await home.cli(["list", "--json", ...args]);
+      assert.equal(code, 0, stderr);
+      return JSON.parse(stdout).snapshots as { problem?: string }[];
+    };
+    const here = await listed();
+    assert.deepEqual(here.map(({ problem }) => problem?.replace(/\d+$/, "N")), [
+      undefined,
+      "files.tar.zst.age is missing",
+      "manifest.json.zst.age has 100 bytes where the seal says N",
+      `needs ${ids[1]}, which is missing or incomplete`,
+    ]);
+    assert.deepEqual(await listed("--store", `${sshd.user}@${sshd.host}:`, ...access), here);
+    assert.deepEqual(await listed("--store", `rclone:${store}`), here);
+  } finally {
+    await Deno.remove(store, { recursive: true });
+  }
+});
+
 Deno.test("a snapshot whose seal or signature is refused is told, and stays in view without one", async () => {
   const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
   try {

@@ -11,6 +11,7 @@
 import { BackupError, reasonOf } from "../core/errors.ts";
 import {
   isHubName,
+  isPartName,
   isSetName,
   isSnapshotId,
   type PartName,
@@ -42,6 +43,8 @@ export interface RemoteOptions {
   readonly timeoutSeconds?: number;
   /** rclone's configuration. */
   readonly rcloneConfigFile?: string;
+  /** Whether to learn how large the parts are, too: {@linkcode OpenStore.bytesOf}. */
+  readonly withSizes?: boolean;
   readonly retry?: Retry;
 }
 
@@ -52,6 +55,8 @@ export interface OpenStore extends AsyncDisposable {
   readonly root: string;
   /** What the folder of a set is called where it was fetched from; left out of one that is here. */
   readonly called?: (set: { readonly hub: string; readonly set: SetName }) => string;
+  /** Size of a part where it lies, in bytes, as far as it was asked for; left out of a store that is here. */
+  readonly bytesOf?: (snapshot: Required<WantedSnapshot>, part: PartName) => number | undefined;
   /**
    * Makes the parts of these snapshots, or only the one named, readable under `root`. Snapshots without a readable seal
    * are passed over.
@@ -71,6 +76,10 @@ export interface WantedSnapshot {
 
 /** Snapshots of one store that are looked at; more than that is not a store. */
 const SNAPSHOTS_MAX = 200_000;
+/** Parts whose sizes are remembered. */
+const SIZES_MAX = 5 * SNAPSHOTS_MAX;
+/** What the names of parts have in common. */
+const PARTS = "*.age";
 /** Seconds for fetching seals, after which the far side is held for broken. */
 const SEALS_SECONDS_MAX = 3_600;
 /** Slowest transfer of parts that is waited for, in bytes per second. */
@@ -103,8 +112,8 @@ interface Source {
   readonly kind: "rsync" | "rclone";
   /** What to call it in errors. */
   readonly name: string;
-  /** Paths of the seals, as they are named there. May hold anything. */
-  readonly list: (take: (path: string) => void) => Promise<void>;
+  /** Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes. May hold anything. */
+  readonly list: (take: (path: string, bytes: number) => void, withSizes: boolean) => Promise<void>;
   /** Brings these files into `folder`, each of at most `bytesMax` bytes. One that is missing is passed over. */
   readonly pull: (
     folder: string,
@@ -133,13 +142,13 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
   return {
     kind: "rsync",
     name: spec,
-    list: async (take) => {
-      await runRsync(host, access, what, listArgs(access, 3, [SEAL_FILE]), {
+    list: async (take, withSizes) => {
+      await runRsync(host, access, what, listArgs(access, 3, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
         secondsMax: SEALS_SECONDS_MAX,
         onLine: (line) => {
           // `-rw-r--r--          1,234 2026/11/22 06:00:00 state/20261122T060000Z/seal.json`
-          const path = /^-\S+\s+[\d,]+ \S+ \S+ (.+)$/.exec(line)?.[1];
-          if (path !== undefined) take(path);
+          const [, bytes, path] = /^-\S+\s+([\d,]+) \S+ \S+ (.+)$/.exec(line) ?? [];
+          if (path !== undefined) take(path, Number(bytes!.replaceAll(",", "")));
         },
       });
     },
@@ -164,7 +173,11 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
   const what = `read store ${name}`;
   // rclone takes either a list of names or a limit of size, so sizes are asked for first.
   const sizes = new Map<string, number>();
-  const learnSizes = async (folder: string, filters: readonly string[], take: (path: string) => void) => {
+  const learnSizes = async (
+    folder: string,
+    filters: readonly string[],
+    take: (path: string, bytes: number) => void,
+  ) => {
     const target = folder === "" ? remote : below(remote, folder);
     await rclone(host, access, what, [
       "lsf",
@@ -178,19 +191,21 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
         const [, bytes, path] = /^(\d+) (.+)$/.exec(line) ?? [];
         if (path === undefined) return;
         sizes.set(folder === "" ? path : `${folder}/${path}`, Number(bytes));
-        take(path);
+        take(path, Number(bytes));
       },
     });
   };
   return {
     kind: "rclone",
     name,
-    list: (take) =>
-      learnSizes(
+    list: (take, withSizes) => {
+      const names = [SEAL_FILE, SIGNATURE_FILE, ...withSizes ? [PARTS] : []];
+      return learnSizes(
         "",
-        ["--recursive", "--max-depth=4", `--include=${SEAL_FILE}`, `--include=${SIGNATURE_FILE}`],
+        ["--recursive", "--max-depth=4", ...names.map((name) => `--include=${name}`)],
         take,
-      ),
+      );
+    },
     pull: async (folder, names, bytesMax) => {
       const unknown = new Set(names.filter((name) => !sizes.has(name)).map(parentOf));
       for (const parent of unknown) await learnSizes(parent, [], () => {});
@@ -226,7 +241,12 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     return Promise.resolve();
   };
   try {
-    const found = await withRetries(host, retry, () => listSnapshots(source));
+    const sizes = new Map<string, number>();
+    const found = await withRetries(
+      host,
+      retry,
+      () => listSnapshots(source, options.withSizes ? sizes : undefined),
+    );
     if (found.length === 0) {
       throw new BackupError(`Cannot open store ${source.name}: no sealed snapshot is there`, {
         kind: "usage",
@@ -256,10 +276,13 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
     const isHubFolder = found[0]!.split("/").length === 2;
+    const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
+      isHubFolder ? set : `${hub}/${set}`;
     return {
       kind: source.kind,
       root,
-      called: ({ hub, set }) => below(source.name, isHubFolder ? set : `${hub}/${set}`),
+      called: (set) => below(source.name, pathOf(set)),
+      bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),
       [Symbol.asyncDispose]: close,
       fetch: async (snapshots, only) => {
         for (const wanted of snapshots) {
@@ -280,18 +303,23 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
   }
 }
 
-/** The folders that could be snapshots, by their names: `set/id` in a hub's folder, `hub/set/id` in a store. */
-async function listSnapshots(source: Source): Promise<string[]> {
+/**
+ * The folders that could be snapshots, by their names: `set/id` in a hub's folder, `hub/set/id` in a store.
+ *
+ * @param sizes Gets the sizes of parts, by their paths, where they are wanted.
+ */
+async function listSnapshots(source: Source, sizes: Map<string, number> | undefined): Promise<string[]> {
   const found = new Set<string>();
-  await source.list((path) => {
+  await source.list((path, bytes) => {
     const names = path.split("/");
     const file = names.pop();
+    if (sizes && sizes.size < SIZES_MAX && isPartName(file!)) sizes.set(path, bytes);
     const [id, set, hub] = names.toReversed();
     if (
       file !== SEAL_FILE || !id || !set || !isSnapshotId(id) || !isSetName(set) || found.size > SNAPSHOTS_MAX
     ) return;
     if (names.length === 2 || (names.length === 3 && isHubName(hub!))) found.add(names.join("/"));
-  });
+  }, sizes !== undefined);
   if (found.size > SNAPSHOTS_MAX) {
     throw new BackupError(`Cannot open store ${source.name}: it holds more than ${SNAPSHOTS_MAX} snapshots`, {
       kind: "integrity",

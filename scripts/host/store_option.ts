@@ -7,7 +7,8 @@
 import type { Config } from "../core/config.ts";
 import { BackupError } from "../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../core/names.ts";
-import type { Host } from "./host.ts";
+import { lstatIfThere } from "./fs.ts";
+import type { Fs, Host } from "./host.ts";
 import { openStore, type RemoteOptions } from "./remote.ts";
 import { makeScratch } from "./scratch.ts";
 import { findSets, setIn, type StoredSet } from "./store.ts";
@@ -28,30 +29,40 @@ export interface OpenedStore extends AsyncDisposable {
   /** What to call it. */
   readonly name: string;
   readonly sets: readonly StoredSet[];
-  /** Whether parts can be read without fetching them. */
-  readonly isLocal: boolean;
+  /** Size of a part where it lies, in bytes; undefined if it is not there. Of a far store only where asked for. */
+  bytesOf(set: StoredSet, id: SnapshotId, part: PartName): number | undefined;
   /** Brings the parts of these snapshots here, or only the one with this name. */
   fetch(set: StoredSet, ids: readonly SnapshotId[], only?: PartName): Promise<void>;
 }
 
-/** Opens the store that the options mean. */
-export async function openStoreOf(host: Host, config: Config, options: StoreOptions): Promise<OpenedStore> {
+/** Tells the sizes of parts that are here. */
+export const bytesIn = (fs: Fs): OpenedStore["bytesOf"] => ({ folder }, id, part) =>
+  lstatIfThere(fs, `${folder}/${id}/${part}`)?.bytes;
+
+/** Opens the store that the options mean. @param withSizes Whether to learn how large the parts of a far one are. */
+export async function openStoreOf(
+  host: Host,
+  config: Config,
+  options: StoreOptions,
+  withSizes = false,
+): Promise<OpenedStore> {
   const { spec, access } = resolveStore(config, options);
   if (spec === config.store) {
     // The hub's own store may not exist yet: that is an empty store, and not an error.
     const sets = [...config.sets.keys()].map((set) => setIn(config.store, config.hub, set));
     const none = () => Promise.resolve();
-    return { name: spec, sets, isLocal: true, fetch: none, [Symbol.asyncDispose]: none };
+    return { name: spec, sets, bytesOf: bytesIn(host.fs), fetch: none, [Symbol.asyncDispose]: none };
   }
   const scratch = makeScratch(host, options.scratch);
   try {
-    const store = await openStore(host, spec, { ...access, scratch: `${scratch.path}/store` });
+    const store = await openStore(host, spec, { ...access, withSizes, scratch: `${scratch.path}/store` });
+    const { bytesOf } = store;
     return {
       name: spec,
       sets: findSets(host.fs, store.root).map((set) =>
         store.called ? { ...set, called: store.called(set) } : set
       ),
-      isLocal: store.kind === "local",
+      bytesOf: bytesOf ? ({ hub, set }, id, part) => bytesOf({ hub, set, id }, part) : bytesIn(host.fs),
       fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
       async [Symbol.asyncDispose]() {
         await store[Symbol.asyncDispose]();
