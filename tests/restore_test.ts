@@ -651,11 +651,11 @@ Deno.test("a dry run in place says of each path what then becomes of it, and cha
   const aside = (name: string) => `set aside: ${name} as ${name}.before-restore-TIME, with the time then`;
   const database = ".hapi/hapi.db";
   assert.deepEqual(told(database), [
-    `put in place, after what is there: ${database}`,
+    `put in place of what is there now: ${database}`,
     ...["", "-wal", "-shm"].map((end) => aside(database + end)),
   ]);
   assert.deepEqual(told(".hapi/hub.env"), [
-    "put in place, after what is there: .hapi/hub.env",
+    "put in place of what is there now: .hapi/hub.env",
     aside(".hapi/hub.env"),
   ]);
   assert.deepEqual(told("coding/hapi/docs/plans/one.md"), [

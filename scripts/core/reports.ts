@@ -151,12 +151,12 @@ export function describeRestore(
   if (job.dryRun && job.inPlace) {
     const inTheWay = new Set(report.setAside!.map(({ from }) => from));
     const put = (how: string, paths: readonly string[]) =>
-      paths.map((path) => `  put in place, ${how}: ${shown(path)}`);
+      paths.map((path) => `  put in place${how}: ${shown(path)}`);
     return [
       `would restore ${from} in place:`,
       ...what,
-      ...put("new", report.placed!.filter((path) => !inTheWay.has(path))),
-      ...put("after what is there", report.placed!.filter((path) => inTheWay.has(path))),
+      ...put(", new", report.placed!.filter((path) => !inTheWay.has(path))),
+      ...put(" of what is there now", report.placed!.filter((path) => inTheWay.has(path))),
       ...report.setAside!.map(({ from, to }) =>
         `  set aside: ${shown(from)} as ${shown(to)}, with the time then`
       ),
