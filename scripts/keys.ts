@@ -22,7 +22,7 @@ import { openSeal, partOf, requireSealed } from "./host/open_snapshot.ts";
 import { openPart } from "./host/part_reader.ts";
 import { appendProof, type Proof, readProofs } from "./host/proof_log.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, readSnapshot, type StoredSet } from "./host/store.ts";
+import { readSeals, readSnapshot, type StoredSet } from "./host/store.ts";
 import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
 
 /** What one recipient can open in one set: a snapshot counts if it opens all that the snapshot needs. */
@@ -52,7 +52,7 @@ export function listKeys(
   recipients: readonly string[],
   proofs: readonly Proof[],
 ): KeyReach[] {
-  const stored = sets.map((set) => ({ ...set, seals: sealsOf(host, set) }));
+  const stored = sets.map((set) => ({ ...set, seals: readSeals(host.fs, set) }));
   const all = new Set([
     ...recipients,
     ...stored.flatMap(({ seals }) => seals.flatMap((seal) => seal.recipients)),
@@ -74,9 +74,6 @@ export function listKeys(
     provenAt: proofs.findLast((proof) => proof.ok && proof.recipients.includes(recipient))?.at,
   }));
 }
-
-const sealsOf = (host: Pick<Host, "fs">, set: StoredSet): Seal[] =>
-  readSetIfThere(host.fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
 
 /** Whether a recipient opens a snapshot and everything that it builds on. */
 function opensWith(seals: readonly Seal[], seal: Seal, recipient: string): boolean {
@@ -224,7 +221,7 @@ export async function prove(host: Host, store: OpenedStore, sets: readonly Store
   const proven: ProvenChain[] = [];
   const own: string[] = await Promise.all(keys.identities.map(recipientOf));
   for (const set of sets) {
-    const all = sealsOf(host, set);
+    const all = readSeals(host.fs, set);
     for (const [full, seals] of chainsOf(all)) {
       host.checkpoint();
       // The last one: of its recipients and the full's, the worst that a change in between could do is here.

@@ -11,17 +11,16 @@ import type { Config } from "./core/config.ts";
 import { historyOf } from "./core/history.ts";
 import type { ReportData, ReportDestination, ReportSet } from "./core/report_data.ts";
 import { reportPage } from "./core/report_page.ts";
-import { sealedBytes } from "./core/seal.ts";
+import { type Seal, sealedBytes } from "./core/seal.ts";
 import { PROGRAM } from "./core/version.ts";
 import { type Day, firstOfMonth, makeZone, type Zone } from "./core/zone.ts";
 import { readDrills } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
-import { type SetStatus, status } from "./host/hub_status.ts";
+import { readSealsBySet, type SetStatus, status } from "./host/hub_status.ts";
 import { readView } from "./host/hub_view.ts";
 import { readProofs } from "./host/proof_log.ts";
 import { readRuns } from "./host/run_log.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
 
 /** Months before this one that calendars show. */
 const MONTHS_BACK = 5;
@@ -38,7 +37,8 @@ export function report(
 function readReport(host: Host, config: Config, zone: Zone): ReportData {
   const { fs } = host;
   const at = host.now();
-  const sets = status(host, config);
+  const seals = readSealsBySet(host, config);
+  const sets = status(host, config, seals);
   const proofs = readProofs(fs, config.stateFolder) ?? [];
   const nameOfStore = (store: string) => store === config.store ? "the local store" : store;
   const shipping = eventsOfRuns(readRuns(host, config, { verb: "ship" }));
@@ -47,8 +47,8 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
     at,
     zone,
     program: PROGRAM,
-    problems: readView(host, config, sets).problems,
-    sets: sets.map((set) => readSet(host, config, set, zone)),
+    problems: readView(host, config, seals, sets).problems,
+    sets: sets.map((set) => readSet(host, config, set, seals.get(set.set)!, zone)),
     destinations: config.destinations.map(({ name, kind }) => ({
       name,
       kind,
@@ -81,10 +81,9 @@ function readSet(
   host: Host,
   config: Config,
   { set, newest, stale, maxAgeHours }: SetStatus,
+  seals: readonly Seal[],
   zone: Zone,
 ): ReportSet {
-  const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
-    .map(({ sealed }) => sealed.seal);
   const runs = readRuns(host, config, { verb: "backup", set });
   const moments = historyOf(seals, runs);
   const at = host.now();

@@ -12,14 +12,14 @@ import { BackupError, outcome } from "./core/errors.ts";
 import { historyOf } from "./core/history.ts";
 import type { SetName } from "./core/names.ts";
 import { makePaint } from "./core/paint.ts";
+import type { Seal } from "./core/seal.ts";
 import type { Host } from "./host/host.ts";
-import { status } from "./host/hub_status.ts";
+import { readSealsBySet, status } from "./host/hub_status.ts";
 import { problemsWithLogs } from "./host/log_problems.ts";
 import { readProofs } from "./host/proof_log.ts";
 import { readRuns } from "./host/run_log.ts";
 import { type SetPast, type StatusPage, statusText } from "./host/status_text.ts";
 import { serveStep } from "./host/step.ts";
-import { isSealed, readSetIfThere, setIn } from "./host/store.ts";
 import { readTimers, type Timer } from "./host/timers.ts";
 
 /** The status step's job. */
@@ -33,8 +33,12 @@ export interface StatusJob {
 export async function readStatus(host: Host, config: Config): Promise<StatusPage> {
   const timers = await readTimers(host) ?? [];
   const proven = readProofs(host.fs, config.stateFolder)?.findLast(({ ok }) => ok);
+  const seals = readSealsBySet(host, config);
   return {
-    sets: status(host, config).map((set) => ({ ...set, ...readPast(host, config, set.set, timers) })),
+    sets: status(host, config, seals).map((set) => ({
+      ...set,
+      ...readPast(host, config, set.set, seals.get(set.set)!, timers),
+    })),
     keysProven: proven && new Date(proven.at),
     logProblems: problemsWithLogs(host, config).map(({ text }) => text),
     proofMaxAgeDays: config.proofMaxAgeDays,
@@ -42,9 +46,13 @@ export async function readStatus(host: Host, config: Config): Promise<StatusPage
   };
 }
 
-function readPast(host: Host, config: Config, set: SetName, timers: readonly Timer[]): SetPast {
-  const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
-    .map(({ sealed }) => sealed.seal);
+function readPast(
+  host: Host,
+  config: Config,
+  set: SetName,
+  seals: readonly Seal[],
+  timers: readonly Timer[],
+): SetPast {
   const runs = readRuns(host, config, { verb: "backup", set });
   return {
     lastRun: runs.at(-1),

@@ -16,7 +16,7 @@ import { readKeptReceipt } from "./far_receipt.ts";
 import type { Host } from "./host.ts";
 import { readMemory } from "./memory.ts";
 import { readShipRecords } from "./ship_records.ts";
-import { isSealed, readSetIfThere, setIn } from "./store.ts";
+import { readSeals, setIn } from "./store.ts";
 
 /** One set, as its hub sees it. */
 export interface SetStatus {
@@ -58,13 +58,24 @@ const AHEAD_SECONDS_MAX = 60;
 export const isAhead = ({ ageSeconds = 0 }: Pick<SetStatus, "ageSeconds">): boolean =>
   ageSeconds < -AHEAD_SECONDS_MAX;
 
+/** The seals in the hub's own store, oldest first: all that is told of a set begins with them. */
+export type SealsBySet = ReadonlyMap<SetName, readonly Seal[]>;
+
+/** Reads the seals of every set. */
+export function readSealsBySet({ fs }: Host, { sets, store, hub }: Config): SealsBySet {
+  return new Map([...sets.keys()].map((set) => [set, readSeals(fs, setIn(store, hub, set))]));
+}
+
 /** Looks at every set. */
-export function status(host: Host, config: Config): SetStatus[] {
+export function status(
+  host: Host,
+  config: Config,
+  sealsBySet: SealsBySet = readSealsBySet(host, config),
+): SetStatus[] {
   const records = readShipRecords(host, config);
   const drills = readDrills(host.fs, config.stateFolder);
   return [...config.sets].map(([set, { maxAgeHours }]): SetStatus => {
-    const seals = readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed)
-      .map(({ sealed }): Seal => sealed.seal);
+    const seals = sealsBySet.get(set)!;
     const good = seals.findLast(isGood);
     const ageSeconds = good && (host.now().getTime() - timeOfSnapshotId(good.id).getTime()) / 1000;
     const memory = readMemory(host, setFolder(config.stateFolder, set));

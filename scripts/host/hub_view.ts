@@ -18,14 +18,18 @@ import { snapshotIdAt, timeOfSnapshotId } from "../core/names.ts";
 import type { HubView, Problem } from "../core/notices.ts";
 import { DAY_MS } from "../core/time.ts";
 import type { Host } from "./host.ts";
-import { isAhead, type SetStatus, status } from "./hub_status.ts";
+import { isAhead, readSealsBySet, type SealsBySet, type SetStatus, status } from "./hub_status.ts";
 import { LOG_REMEDY, problemsWithLogs } from "./log_problems.ts";
 import { isProofDue, readProofs } from "./proof_log.ts";
 import { readRuns } from "./run_log.ts";
-import { isSealed, readSetIfThere, setIn } from "./store.ts";
 
 /** How this hub stands now. */
-export function readView(host: Host, config: Config, sets = status(host, config)): HubView {
+export function readView(
+  host: Host,
+  config: Config,
+  seals = readSealsBySet(host, config),
+  sets = status(host, config, seals),
+): HubView {
   const now = host.now();
   const proofs = readProofs(host.fs, config.stateFolder);
   const logProblems = problemsWithLogs(host, config);
@@ -44,7 +48,7 @@ export function readView(host: Host, config: Config, sets = status(host, config)
       hint: LOG_REMEDY,
     })),
   );
-  if (proofs && isProofDue(proofs, config.proofMaxAgeDays, firstSnapshot(host, config), now)) {
+  if (proofs && isProofDue(proofs, config.proofMaxAgeDays, firstSnapshot(seals, now), now)) {
     problems.push({
       topic: "proof of the keys",
       kind: "reminder",
@@ -170,10 +174,7 @@ function digestOf(
 }
 
 /** When backups began, as far as the local store knows. */
-function firstSnapshot(host: Host, config: Config): Date | undefined {
-  const ids = [...config.sets.keys()].flatMap((set) =>
-    readSetIfThere(host.fs, setIn(config.store, config.hub, set)).filter(isSealed).map(({ id }) => id)
-  );
-  const first = ids.sort()[0];
-  return first && first <= snapshotIdAt(host.now()) ? timeOfSnapshotId(first) : undefined;
+function firstSnapshot(seals: SealsBySet, now: Date): Date | undefined {
+  const [first] = [...seals.values()].flatMap(([oldest]) => oldest?.id ?? []).sort();
+  return first && first <= snapshotIdAt(now) ? timeOfSnapshotId(first) : undefined;
 }

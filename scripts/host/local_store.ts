@@ -11,7 +11,7 @@ import { parentOf } from "../core/paths.ts";
 import { diskError, makeFolderDurably, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { confirmedIds } from "./ship_records.ts";
-import { isSealed, readSnapshot, snapshotIds, type StoredSet } from "./store.ts";
+import { readSeals, type StoredSet } from "./store.ts";
 
 /** Makes the folder if need be, and removes what a run that did not finish left there. @returns Whether there was any. */
 export function prepareStore(fs: Fs, { folder }: StoredSet): boolean {
@@ -41,9 +41,12 @@ export function publish(fs: Fs, incoming: string, final: string): void {
 export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): SnapshotId[] {
   const confirmed = confirmedIds(host, config, set);
   if (confirmed.size === 0) return [];
-  const seals = snapshotIds(host.fs, stored).map((id) => readSnapshot(host.fs, stored, id)).filter(isSealed)
-    .map(({ sealed }) => sealed.seal);
-  const ids = prunable(seals, (id) => confirmed.has(id), host.now(), config.localKeepDays).reverse();
+  const ids = prunable(
+    readSeals(host.fs, stored),
+    (id) => confirmed.has(id),
+    host.now(),
+    config.localKeepDays,
+  ).reverse();
   for (const id of ids) {
     const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
     host.fs.rename(`${stored.folder}/${id}`, removing);

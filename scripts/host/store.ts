@@ -184,6 +184,11 @@ export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
   return lstatIfThere(fs, set.folder) ? readSet(fs, set) : [];
 }
 
+/** Reads the seals of a set that may have no folder yet, oldest first. */
+export function readSeals(fs: Fs, set: StoredSet): Seal[] {
+  return readSetIfThere(fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
+}
+
 /**
  * Reads a part whole from the disk and compares size and SHA-256 with the seal.
  *
