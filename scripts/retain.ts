@@ -11,7 +11,7 @@
  */
 
 import { BackupError, internalError, outcome, reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCount } from "./core/format.ts";
+import { cleanText, formatBytes, formatCount } from "./core/format.ts";
 import {
   type HubName,
   INCOMING_PREFIX,
@@ -261,7 +261,7 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   const odd = entries.find(({ name, type }) =>
     type !== "file" || !(name.startsWith(".") || isPartName(name) || name === SIGNATURE_FILE)
   );
-  if (odd) return `${odd.name} in it is not part of an upload`;
+  if (odd) return `${cleanText(odd.name)} in it is not part of an upload`;
   // Out of the way first: should the hub finish it at this very moment, it is put back.
   const aside = `${parentOf(path)}/${INCOMING_PREFIX}old-${nameOf(path).replace(/^\./, "")}`;
   fs.rename(path, aside);
@@ -293,7 +293,7 @@ function describeRest({ applied, givenUp }: Omit<RetainReport, "sets">): string[
   const end = applied ? [] : ["nothing was removed: this is the plan; --apply removes"];
   return [
     ...givenUp.map(({ path, problem }) =>
-      `unfinished upload ${path}: ${problem ?? (applied ? "removed" : "would be removed")}`
+      `unfinished upload ${cleanText(path, 300)}: ${problem ?? (applied ? "removed" : "would be removed")}`
     ),
     ...end,
   ];

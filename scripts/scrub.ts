@@ -8,13 +8,14 @@
  */
 
 import { BackupError, outcome } from "./core/errors.ts";
-import { formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
+import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/standing.ts";
 import type { StorageConfig } from "./core/storage_config.ts";
 import { lstatIfThere } from "./host/fs.ts";
-import type { Host } from "./host/host.ts";
+import type { Fs, Host, Stat } from "./host/host.ts";
 import {
+  closedTo,
   CutList,
   type Foreign,
   type Incoming,
@@ -38,6 +39,11 @@ import { faultsOf, surveyStore } from "./host/survey.ts";
 
 /** With `idle`, the share of the time in which it reads. */
 const IDLE_SHARE = 0.25;
+/** A smaller file is soon read, holes and all; and may lie in its inode. */
+const HOLED_BYTES_MIN = 1 << 26;
+const SETTLED_MS = 60_000;
+/** Characters of a path that are shown. */
+const PATH_LENGTH_MAX = 300;
 
 /** Which sets, and how much of them. */
 export interface ScrubOptions extends Scope {
@@ -159,6 +165,8 @@ const waitingOf = (inventory: Inventory): number =>
 class Reading {
   readonly #counts = { snapshots: 0, parts: 0, bytes: 0 };
   readonly #startMs: number;
+  /** Sets whose folder cannot be read: that says nothing of what is in it. */
+  readonly #unreadable: ReadonlySet<string>;
 
   constructor(
     private readonly host: Host,
@@ -169,6 +177,9 @@ class Reading {
     private readonly totalBytes: number,
   ) {
     this.#startMs = host.now().getTime();
+    this.#unreadable = new Set(
+      inventory.sets.filter((set) => set.unreadable !== undefined).map(({ hub, set }) => `${hub}/${set}`),
+    );
   }
 
   get tally(): ScrubReport["read"] {
@@ -180,7 +191,7 @@ class Reading {
     this.host.checkpoint();
     if (this.#isOver(0)) return false;
     const known = this.ledger.snapshot(key);
-    if (known?.state !== "present") return true;
+    if (known?.state !== "present" || this.#unreadable.has(`${known.hub}/${known.set}`)) return true;
     const { fs } = this.host;
     const set = setIn(this.config.store, known.hub, known.set);
     const snapshot = readSnapshot(fs, set, known.id);
@@ -188,8 +199,8 @@ class Reading {
       // Retention may have taken it away since; then there is nothing to say.
       if (this.ledger.snapshot(key)?.state !== "present") return true;
       const { state, problem } = snapshot.sealed;
-      const hasSeal = lstatIfThere(fs, `${snapshot.folder}/${SEAL_FILE}`) !== undefined;
-      if (state === "incomplete" && !hasSeal) this.ledger.recordMissing(key);
+      const hasSeal = () => lstatIfThere(fs, `${snapshot.folder}/${SEAL_FILE}`) !== undefined;
+      if (state === "incomplete" && !hasSeal()) this.ledger.recordMissing(key);
       else if (state === "incomplete") {
         const setKey = this.ledger.setKey(known.hub, known.set);
         this.#recordSeal(
@@ -216,7 +227,15 @@ class Reading {
       const wasRead = known.readMs === undefined && readMs !== undefined && damage === undefined;
       if (!part || wasRead) continue;
       if (this.#isOver(part.bytes)) return false;
-      const problem = problemWithPart(fs, snapshot.folder, part, (count) => this.#took(count));
+      const stat = tryLstat(fs, `${snapshot.folder}/${name}`);
+      const holed = stat && isHoled(stat);
+      // Some file systems count what is written only seconds later: then it is for the next run.
+      if (holed && Math.abs(this.host.now().getTime() - stat.ctimeMs) < SETTLED_MS) return true;
+      const closed = stat && closedTo(stat);
+      const problem = holed
+        ? `it has holes: of its ${formatBytes(stat.bytes)}, ${formatBytes(stat.diskBytes)} are on the disk`
+        : problemWithPart(fs, snapshot.folder, part, (count) => this.#took(count)) ??
+          (closed && `it ${closed}`);
       if (problem !== undefined && this.ledger.snapshot(key)?.state !== "present") return true;
       this.ledger.recordPart(key, name, this.#believedMs(), problem);
       this.#counts.parts++;
@@ -279,6 +298,21 @@ class Reading {
   }
 }
 
+function tryLstat(fs: Fs, path: string): Stat | undefined {
+  try {
+    return fs.lstat(path);
+  } catch {
+    return undefined; // Reading it says why.
+  }
+}
+
+/**
+ * Whether most of a file is not on the disk. No ciphertext can be stored in less than it is; and what a hub makes of holes
+ * costs no quota, but years to read.
+ */
+const isHoled = ({ type, bytes, diskBytes }: Stat): boolean =>
+  type === "file" && bytes >= HOLED_BYTES_MIN && diskBytes < bytes / 2;
+
 function describe(report: ScrubReport): string {
   const lines = [
     `read ${formatCounted(report.read.parts, "part")} of ${
@@ -310,7 +344,7 @@ function describe(report: ScrubReport): string {
   list("cannot be read", { count: report.unreadable.length, items: report.unreadable }, tellForeign);
   list("worth a look", report.notes, tellFault);
   list("foreign", report.foreign, tellForeign);
-  list("unfinished uploads", report.incoming, ({ path }) => path);
+  list("unfinished uploads", report.incoming, tellPath);
   for (const { hub, problem } of report.floods) lines.push(`FLOOD from ${hub}: ${problem}`);
   if (report.clockDoubt) lines.push(`CLOCK: ${report.clockDoubt}`);
   for (const { hub, problem } of report.receipts) {
@@ -319,7 +353,9 @@ function describe(report: ScrubReport): string {
   return lines.join("\n");
 }
 
-const tellForeign = ({ path, reason }: Foreign): string => `${path}: ${reason}`;
+/** Names are as a hub likes. */
+const tellPath = ({ path }: { readonly path: string }): string => cleanText(path, PATH_LENGTH_MAX);
+const tellForeign = ({ path, reason }: Foreign): string => `${tellPath({ path })}: ${reason}`;
 
 serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   const { config, options } = job;

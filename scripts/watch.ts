@@ -93,6 +93,8 @@ function staleSets(config: StorageConfig, survey: Survey, nowMs: number): Alarm[
   return [...config.hubs.values()].flatMap((hub) =>
     [...hub.maxAgeHours].flatMap(([set, hours]) => {
       const found = survey.sets.find((other) => other.hub === hub.name && other.set === set);
+      // What cannot be looked at is an alarm of its own.
+      if (found?.unreadable !== undefined && !found.newestGood) return [];
       const problem = stalenessOf(found, hours, nowMs);
       return problem === undefined ? [] : [{ kind: "stale" as const, hub: hub.name, set, problem }];
     })

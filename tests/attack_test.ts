@@ -11,6 +11,8 @@ import {
   FILES_PART,
   type HubName,
   type PartName,
+  SEAL_FILE,
+  SIGNATURE_FILE,
   type SnapshotId,
   snapshotIdAt,
 } from "../scripts/core/names.ts";
@@ -125,6 +127,16 @@ async function run(program: string, args: readonly string[]): Promise<Result> {
   return { code, text: decoder.decode(stdout) + decoder.decode(stderr) };
 }
 
+/** What is in a file; whether it can be read at all depends on who runs this. */
+function digestOf(path: string): string {
+  try {
+    return createHash("sha256").update(Deno.readFileSync(path)).digest("hex");
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error;
+    return "cannot be read";
+  }
+}
+
 /** Every file under a folder, with what is in it. */
 function digestsOf(folder: string): Map<string, string> {
   const found = new Map<string, string>();
@@ -132,7 +144,7 @@ function digestsOf(folder: string): Map<string, string> {
     for (const { name, isDirectory, isFile, isSymlink } of Deno.readDirSync(path)) {
       const at = `${path}/${name}`;
       if (isDirectory) walk(at);
-      else if (isFile) found.set(at, createHash("sha256").update(Deno.readFileSync(at)).digest("hex"));
+      else if (isFile) found.set(at, digestOf(at));
       else found.set(at, isSymlink ? `link ${Deno.readLinkSync(at)}` : "other");
     }
   };
@@ -207,6 +219,91 @@ Deno.test("overwriting and truncating change nothing, whatever rsync is told", a
     Deno.writeTextFileSync(`${local}/state`, "");
     await rsync("-r", "--force", `${local}/`, "host:");
     assert.equal((await stillGood()).ok, true);
+  });
+});
+
+Deno.test("a folder that the hub's key closes is an alarm of every verb, changes no file, and is mended by chmod", async () => {
+  await underAttack(async ({ storage, config, local, rsync, good, stillGood }) => {
+    const { host, store } = storage;
+    for (const folder of [pathOf(good.at(-1)!), STATE, ""]) {
+      const at = `${store}/${HUB}/${folder}`;
+      Deno.mkdirSync(`${local}/closed/${folder}`, { recursive: true });
+      await rsync("-dp", "--chmod=D0000", "--exclude=*", `${local}/closed/${folder}/`, `host:${folder}`);
+      assert.equal(Deno.statSync(at).mode! & 0o777, 0, `${folder} was closed`);
+
+      const { alarms } = watch(host, config);
+      assert.deepEqual(alarms.map(({ kind }) => kind), ["integrity"], JSON.stringify(alarms));
+      // Who has no capability to look into it is told so by the system.
+      assert.match(alarms[0]!.problem, /has mode 0000, which keeps its own user out|Permission denied/);
+      assert.equal(storageStatus(host, config, { hub: HUB }).sets[0]!.problems, 1);
+      const report = await scrub(host, config);
+      assert.equal(report.ok, false);
+      assert.equal(
+        report.sets.find(({ hub }) => hub === OTHER)!.good,
+        2,
+        "another hub's are read all the same",
+      );
+      const kept = (await retain(host, config)).sets.find(({ hub }) => hub === HUB)!;
+      assert.deepEqual([kept.remove, kept.keep.length], [[], GOOD_COUNT]);
+
+      Deno.chmodSync(at, 0o2750);
+      assert.equal((await stillGood()).ok, true, `${folder} is open again`);
+      assert.deepEqual(watch(host, config).alarms, []);
+    }
+  });
+});
+
+Deno.test("a snapshot that comes with a part, seal or signature that only root could read is none that counts", async () => {
+  for (const name of [FILES_PART, SEAL_FILE, SIGNATURE_FILE]) {
+    await underAttack(async ({ storage, config, local, rsync, good, stillGood }) => {
+      const { host, signer } = storage;
+      storage.now = new Date(storage.now.getTime() + HOUR_MS);
+      const after = good.at(-1)!;
+      const [closed] = writeHistory(local, signer, [storage.now], { after });
+      const path = `${closed!.folder}/${name}`;
+      const [length, mode] = [Deno.statSync(path).size, 0o200];
+      // It gets its mode on the way: not everybody could read it to send it.
+      await rsync(
+        "-rtp",
+        `--chmod=F${mode.toString(8)}`,
+        `--include=${name}`,
+        "--include=*/",
+        "--exclude=*",
+        `${local}/home/`,
+        "host:",
+      );
+      await rsync("-rtp", "--chmod=F640", `${local}/home/`, "host:");
+      const there = Deno.statSync(`${storage.store}/home/${pathOf(closed!)}/${name}`);
+      assert.deepEqual([there.size, there.mode! & 0o777], [length, mode]);
+      assert.equal(storageStatus(host, config, { hub: HUB }).sets[0]!.newestGood!.id, after.seal.id);
+      const report = await stillGood();
+      assert.deepEqual(report.damage.items.map(({ id }) => id), [closed!.seal.id]);
+      assert.match(
+        report.damage.items[0]!.problem,
+        /has mode 0200, which keeps its own user out|ermission denied/,
+      );
+      assert.equal(storageStatus(host, config, { hub: HUB }).sets[0]!.newestVerified, after.seal.id);
+    });
+  }
+});
+
+Deno.test("a part that is nearly all holes costs scrub no time", async () => {
+  await underAttack(async ({ storage, local, rsync, good, stillGood }) => {
+    const { signer } = storage;
+    storage.now = new Date(Date.now() + HOUR_MS);
+    const [huge] = writeHistory(local, signer, [storage.now], { after: good.at(-1)! });
+    const bytes = 1 << 26;
+    Deno.truncateSync(partIn(huge!), bytes);
+    const parts = [{ ...huge!.seal.parts[0]!, bytes }];
+    writeSnapshot(`${local}/sealed`, { id: huge!.seal.id, signer, seal: { ...huge!.seal, parts } });
+    for (const name of [SEAL_FILE, SIGNATURE_FILE]) {
+      Deno.copyFileSync(`${local}/sealed/home/${pathOf(huge!)}/${name}`, `${huge!.folder}/${name}`);
+    }
+    assert.equal((await rsync("-rtS", `${local}/home/`, "host:")).code, 0);
+    const report = await stillGood();
+    assert.deepEqual(report.damage.items.map(({ kind }) => kind), ["part"]);
+    assert.match(report.damage.items[0]!.problem, /it has holes: of its 67\.1 MB, .* are on the disk/);
+    assert.ok(report.read.bytes < bytes, "it was not read");
   });
 });
 

@@ -54,6 +54,7 @@ export interface KnownSnapshot {
 /**
  * - `seal`, `signature`, `changed`, `gone`, `link`: it contradicts what must hold, so retention keeps its hands off.
  * - `part`, `needs`: it cannot be restored.
+ * - `closed`: it cannot be restored by the hub's own keys, as long as its folder has the mode that it has.
  * - `fork`, `future`: worth a look.
  */
 export type FaultKind =
@@ -64,6 +65,7 @@ export type FaultKind =
   | "link"
   | "part"
   | "needs"
+  | "closed"
   | "fork"
   | "future";
 

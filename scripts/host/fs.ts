@@ -86,6 +86,7 @@ function statOf(info: Deno.FileInfo): Stat {
   return {
     type: typeOf(info),
     bytes: info.size,
+    diskBytes: info.blocks === null ? info.size : info.blocks * 512,
     mode: (info.mode ?? 0) & 0o7777,
     mtimeMs: info.mtime?.getTime() ?? 0,
     ctimeMs: info.ctime?.getTime() ?? 0,

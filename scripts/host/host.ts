@@ -11,6 +11,8 @@
 export interface Stat {
   readonly type: "file" | "folder" | "link" | "other";
   readonly bytes: number;
+  /** What of that is on the disk, and not a hole; or all, where the system does not tell. */
+  readonly diskBytes: number;
   /** Permission bits, `0o600`. */
   readonly mode: number;
   readonly mtimeMs: number;

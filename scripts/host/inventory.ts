@@ -16,13 +16,15 @@ import {
   isSetName,
   isSnapshotId,
   SEAL_FILE,
+  SIGNATURE_FILE,
   type SnapshotId,
 } from "../core/names.ts";
+import { formatMode } from "../core/format.ts";
 import { fingerprintOf } from "../core/openssh_key.ts";
 import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "../core/receipt.ts";
 import { SEAL_NAMESPACE } from "../core/seal.ts";
 import { verifySsh } from "../core/sshsig.ts";
-import { clockDoubt } from "../core/standing.ts";
+import { clockDoubt, type Fault } from "../core/standing.ts";
 import type { StorageConfig } from "../core/storage_config.ts";
 import { isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs, Host, Stat } from "./host.ts";
@@ -77,6 +79,10 @@ export interface InventorySet extends LedgerSet {
   readonly waitingCount: number;
   /** Why its folder could not be read; then nothing is known of what is in it now. */
   readonly unreadable: string | undefined;
+  /** That its folder, or its hub's, is closed to the hub's own user. */
+  readonly closed: string | undefined;
+  /** The same of its snapshots' folders. */
+  readonly closedSnapshots: readonly Fault[];
 }
 
 /** What was found in the store. */
@@ -144,9 +150,31 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
       leftOver: look.leftOver,
       waitingCount: look.waitingCount,
       unreadable,
+      closed: tryOr(() => closedFolder(fs, config, known), undefined),
+      closedSnapshots: look.closed,
     });
   }
   return { nowMs, clockDoubt: doubt, sets, foreign, incoming };
+}
+
+/** Which of a set's own folder and its hub's is closed. */
+function closedFolder(fs: Fs, { store }: StorageConfig, { hub, set }: LedgerSet): string | undefined {
+  for (const folder of [`${store}/${hub}`, `${store}/${hub}/${set}`]) {
+    const stat = lstatIfThere(fs, folder);
+    const problem = stat && closedTo(stat);
+    if (problem !== undefined) return `${folder} ${problem}`;
+  }
+  return undefined;
+}
+
+/**
+ * What keeps a hub's user, and so whoever restores by a hub's key, from reading a file or folder; undefined if nothing.
+ * The user that scrubs has a capability to read it all the same; and rsync sets the modes that a hub asks for.
+ */
+export function closedTo({ type, mode }: Stat): string | undefined {
+  const needed = type === "folder" ? 0o500 : 0o400;
+  if ((mode & needed) === needed) return undefined;
+  return `has mode ${formatMode(mode)}, which keeps its own user out: \`chmod u+rwX\` mends that`;
 }
 
 /** The hubs that have a folder. */
@@ -217,6 +245,7 @@ class SetLook {
   #newCount = 0;
   waitingCount = 0;
   readonly leftOver: { key: number; path: string }[] = [];
+  readonly closed: Fault[] = [];
 
   constructor(
     private readonly host: Host,
@@ -280,6 +309,8 @@ class SetLook {
     let stat: Stat | undefined;
     try {
       stat = lstatIfThere(fs, `${folder}/${SEAL_FILE}`);
+      const problem = closedTo(fs.lstat(folder));
+      if (problem !== undefined) this.closed.push({ id, kind: "closed", problem: `its folder ${problem}` });
     } catch (error) {
       return this.#unreadable(id, `its seal cannot be read: ${reasonOf(error)}`, "unreadable", nowMs);
     }
@@ -341,6 +372,10 @@ export function signerOf(
 ): { signer: string | undefined; signatureProblem: string | undefined } {
   try {
     const { publicKey } = verifySsh(readSignature(fs, snapshot), SEAL_NAMESPACE, snapshot.sealed.bytes);
+    for (const name of [SEAL_FILE, SIGNATURE_FILE]) {
+      const problem = closedTo(fs.lstat(`${snapshot.folder}/${name}`));
+      if (problem !== undefined) return { signer: undefined, signatureProblem: `${name} ${problem}` };
+    }
     return { signer: fingerprintOf(publicKey), signatureProblem: undefined };
   } catch (error) {
     if (!(error instanceof BackupError)) throw error;

@@ -19,7 +19,7 @@ import { type HubConfig, policyOf, type StorageConfig } from "../core/storage_co
 import { DAY_MS } from "../core/time.ts";
 import { lstatIfThere, readTextIfThere } from "./fs.ts";
 import type { Host } from "./host.ts";
-import type { Inventory, InventorySet } from "./inventory.ts";
+import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** Growth is measured over so many days. */
@@ -58,7 +58,7 @@ export interface SetSurvey {
   readonly bytes: number;
   readonly bytesPerDay: number;
   readonly maxAgeHours: number | undefined;
-  /** Why its folder could not be read. */
+  /** Why its folder could not be read, or cannot by the hub's own user. */
   readonly unreadable: string | undefined;
 }
 
@@ -128,7 +128,7 @@ function surveySet(
   host: Host,
   config: StorageConfig,
   ledger: Ledger,
-  { key, hub, set, folder, unreadable }: InventorySet,
+  { key, hub, set, folder, unreadable, closed, closedSnapshots }: InventorySet,
   sinceMs: number,
   days: number,
 ): SetSurvey {
@@ -143,7 +143,7 @@ function surveySet(
     hub,
     set,
     folder,
-    faults: assessment.faults,
+    faults: [...assessment.faults, ...closedSnapshots],
     counts,
     newestVerified: verified && noteOf(verified.snapshot, verified.timeMs),
     newestGood: newestWhole(host, ledger, folder, known, assessment),
@@ -152,7 +152,7 @@ function surveySet(
     bytes: weight.bytes,
     bytesPerDay: weight.grownBytes / days,
     maxAgeHours: config.hubs.get(hub)?.maxAgeHours.get(set),
-    unreadable,
+    unreadable: unreadable ?? closed,
   };
 }
 
@@ -201,7 +201,7 @@ function newestWhole(
       if (!isPartName(name)) return false;
       try {
         const stat = lstatIfThere(fs, `${folder}/${id}/${name}`);
-        return stat?.type === "file" && stat.bytes === bytes;
+        return stat?.type === "file" && stat.bytes === bytes && closedTo(stat) === undefined;
       } catch {
         return false;
       }
