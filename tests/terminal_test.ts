@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
-import { formatCount, formatCounted } from "../scripts/core/format.ts";
+import { formatCount, formatCounted, printable } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
 import { shipFolder } from "../scripts/core/state_paths.ts";
 import { absolutePath } from "../scripts/host/cli.ts";
@@ -233,6 +233,45 @@ Deno.test("with --json a failure is told alike by every verb: what it found, the
   await failing(5, "checks", "verify", "--identity", home.identityFile);
   await failing(5, "damage", "scrub", ...storage("home"));
   await failing(8, "alarms", "watch", ...storage("home"));
+});
+
+Deno.test("no name that a hub gives to what it sends steers the terminal of who looks at it, or makes a line of its own", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const evil = "x\x1b]0;owned\x07\r\x1b[2K\x1b[31m\nFORGED: all good\u202e\x9b2J";
+  const store = `${home.store}/home`;
+  for (const folder of [evil, `.incoming-${evil}`, `state/${evil}`]) Deno.mkdirSync(`${store}/${folder}`);
+  Deno.writeTextFileSync(`${store}/state/${id}/${evil}`, "");
+  Deno.mkdirSync(`${store}/state/20260101T000000Z`);
+  const seal = Deno.readTextFileSync(`${store}/state/${id}/seal.json`);
+  Deno.writeTextFileSync(
+    `${store}/state/20260101T000000Z/seal.json`,
+    JSON.stringify({ ...JSON.parse(seal), [evil]: 1 }),
+  );
+  const hubs = { home: { signers: [home.signer] } };
+  const config = { store: home.store, stateFolder: `${home.dir}/ledger`, incomingKeepDays: 1, hubs };
+  Deno.writeTextFileSync(`${home.dir}/storage.json`, JSON.stringify(config));
+  const verbs = [["scrub"], ["watch"], ["retain"], ["storage", "status"], ["storage", "list"]];
+  for (const verb of verbs) {
+    const { stdout, stderr } = await home.cli([...verb, "--config", `${home.dir}/storage.json`]);
+    for (const text of [stdout, stderr]) {
+      assert.doesNotMatch(text, CONTROL, `${verb}: ${JSON.stringify(text)}`);
+      assert.doesNotMatch(text, /\x9b|\u202e|^FORGED/m, verb.join());
+    }
+    if (verb[0] === "scrub") {
+      assert.match(stdout, /foreign \(3\):\n( {2}.*\n){3}unfinished uploads \(1\):\n {2}.*\n$/);
+    }
+    if (verb[0] === "watch") assert.match(stdout, /20260101T000000Z: .*Unrecognized key/);
+  }
+  const list = await home.cli(["list", "--store", home.store]);
+  assert.doesNotMatch(list.stdout + list.stderr, CONTROL);
+});
+
+Deno.test("printable() writes out what would steer a terminal, and leaves colours, lines and JSON as they are", () => {
+  const json = JSON.stringify({ text: "\x1b[2J \x7f\x9b é" });
+  assert.deepEqual(JSON.parse(printable(json)), JSON.parse(json));
+  assert.equal(printable("a\tb\n\x1b[1;31mc\x1b[39m"), "a\tb\n\x1b[1;31mc\x1b[39m");
+  assert.equal(printable("a\r\x1b[2Jb\x1b]0;c\x07"), "a\\u000d\\u001b[2Jb\\u001b]0;c\\u0007");
 });
 
 Deno.test("a reader that has read enough ends nothing", async () => {

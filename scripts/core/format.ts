@@ -89,6 +89,17 @@ export function cleanText(text: string, lengthMax = 80): string {
   return characters.length <= lengthMax ? clean : `${characters.slice(0, lengthMax - 1).join("")}…`;
 }
 
+/**
+ * What is to be shown, with what would steer the terminal written out (`\\u001b`): no name or word from elsewhere may do
+ * so. Line ends, tabs and colours stay. JSON says the same afterwards.
+ */
+export function printable(text: string): string {
+  return text.replace(/[^\P{Cc}\n\t]/gu, (control, at: number) => {
+    if (control === "\x1b" && /^\[[\d;]*m/.test(text.slice(at + 1, at + 20))) return control;
+    return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
+
 /** Lines of cells as columns; numbers (cells that start with a digit) to the right. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];

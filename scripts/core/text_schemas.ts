@@ -5,6 +5,7 @@
  */
 
 import { z } from "zod";
+import { cleanText } from "./format.ts";
 import { isHubName, isPartName, isSetName, isSnapshotId } from "./names.ts";
 
 /** A hub's name. */
@@ -19,6 +20,8 @@ export const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id"
 export const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex");
 /** A number of bytes, rows or files. */
 export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+const PROBLEM_LENGTH_MAX = 300;
 
 /** What a reader throws by, told what is wrong. */
 type Fail = (state: string) => never;
@@ -37,5 +40,6 @@ export function readAs<T>(schema: z.ZodType<T>, json: unknown, fail: Fail): T {
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
   const { path, message } = parsed.error.issues[0]!;
-  return fail(path.length === 0 ? message : `${path.join(".")}: ${message}`);
+  // It names keys as they stand there.
+  return fail(cleanText(path.length === 0 ? message : `${path.join(".")}: ${message}`, PROBLEM_LENGTH_MAX));
 }

@@ -9,6 +9,7 @@
  */
 
 import { fstatSync } from "node:fs";
+import { printable } from "../core/format.ts";
 import { type Progress, progressText } from "../core/progress.ts";
 import type { Terminal } from "./step.ts";
 
@@ -55,7 +56,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
   const writeLines = (priority: number, text: string) => {
     clear();
     const prefix = journal ? `<${priority}>` : "";
-    write(Deno.stderr, text.split("\n").map((line) => `${prefix}${line}\n`).join(""));
+    write(Deno.stderr, printable(text).split("\n").map((line) => `${prefix}${line}\n`).join(""));
   };
   const say = (priority: keyof typeof EVENTS, text: string) =>
     writeLines(priority, json ? JSON.stringify({ event: EVENTS[priority], text }) : text);
@@ -82,7 +83,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
   const print = (text: string) => {
     clear();
     hasPrinted = true;
-    unprinted ??= write(Deno.stdout, text.endsWith("\n") ? text : text + "\n");
+    unprinted ??= write(Deno.stdout, printable(text.endsWith("\n") ? text : text + "\n"));
   };
 
   return {
