@@ -76,12 +76,13 @@ in
 
   rows = field: map (value: { ${field} = value; });
 
-  # Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and no quote in quotes.
+  # Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and lose a path with a
+  # quote in it.
   bindable = path:
     let escaped = lib.replaceStrings [ "%" "\\" ":" ] [ "%%" "\\\\" "\\:" ] path; in
-    if builtins.match "[^\"\n]*" path == null
-    then throw "services.hapi-backup: the path ${path} cannot stand in a unit: rename it, so that it has no line end and no double quote."
-    else if builtins.match "[^\\ \t:']*" path != null then escaped else "\"${escaped}\"";
+    if builtins.match "[^\"'\n]*" path == null
+    then throw "services.hapi-backup: the path ${path} cannot stand in a unit: rename it, so that it has no line end and no quote."
+    else if builtins.match "[^\\ \t:]*" path != null then escaped else "\"${escaped}\"";
 
   # A path that needs no escaping anywhere in a unit.
   isPlain = path: builtins.match "/[A-Za-z0-9_.@+,~/-]*" path != null;

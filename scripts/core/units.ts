@@ -382,13 +382,20 @@ function execArgument(argument: string): string {
   return JSON.stringify(argument).replaceAll("%", "%%").replaceAll("$", "$$$$");
 }
 
-/** Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and no quote in quotes. */
+/**
+ * Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and lose a path with a quote
+ * in it between parsing and mounting (https://github.com/systemd/systemd/pull/40985): such a source would not be saved.
+ */
 function bindable(path: string): string {
-  if (/["\n]/.test(path)) {
-    throw unusable(path, "a source", "rename it: a line end or a double quote cannot stand in a unit");
+  if (/["'\n]/.test(path)) {
+    throw unusable(
+      path,
+      "a path",
+      "rename it: a line end or a quote in a path does not come through to a unit",
+    );
   }
   const escaped = path.replaceAll("%", "%%").replace(/[\\:]/g, "\\$&");
-  return /[\\ \t:']/.test(path) ? `"${escaped}"` : escaped;
+  return /[\\ \t:]/.test(path) ? `"${escaped}"` : escaped;
 }
 
 /** A path that needs no escaping anywhere in a unit. */

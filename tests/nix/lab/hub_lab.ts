@@ -13,7 +13,7 @@ import { output } from "../nix.ts";
 import { type Lab, makeLab, OWN_PROGRAM, PROGRAM, USERS } from "./lab.ts";
 
 /** A folder of the operator whose name needs all the quoting that a unit can do; the set `notes` has it. */
-export const ODD_FOLDER = "/home/op/my notes: 100% d'accord, \\o";
+export const ODD_FOLDER = "/home/op/my notes: 100% d accord, \\o";
 
 /** The hub's machine, and what lies off it. */
 export interface HubLab extends AsyncDisposable {
