@@ -16,6 +16,8 @@ import {
 } from "../scripts/core/openssh_key.ts";
 import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/ssh_wire.ts";
 import { signSsh, verifySsh } from "../scripts/core/sshsig.ts";
+import { realFs } from "../scripts/host/fs.ts";
+import { readSigningKey } from "../scripts/host/signing_key.ts";
 import { inTempDir } from "./real/temp_dir.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -73,6 +75,25 @@ Deno.test("a private key that ssh-keygen made is read", async () => {
       assert.equal(formatPublicKeyLine(key.publicKey, comment), line.trimEnd());
       assert.equal((await mustKeygen(["-l", "-f", file])).split(" ")[1], fingerprintOf(key.publicKey));
     }
+  });
+});
+
+Deno.test("a signing key that others can read is warned of; one that systemd hands over by an ACL is not", async () => {
+  await inTempDir(async (dir) => {
+    const path = `${dir}/key`;
+    await mustKeygen(["-q", "-t", "ed25519", "-N", "", "-f", path]);
+    const warned = (mode: number) => {
+      const told: string[] = [];
+      Deno.chmodSync(path, mode);
+      readSigningKey(
+        { fs: realFs, report: { progress() {}, info() {}, warn: (text) => told.push(text) } },
+        path,
+      );
+      return told.join("\n");
+    };
+    assert.match(warned(0o640), /key can be read by others: chmod 600 /);
+    assert.match(warned(0o444), /can be read by others/);
+    assert.deepEqual([warned(0o600), warned(0o400), warned(0o440)], ["", "", ""]);
   });
 });
 

@@ -11,6 +11,9 @@ import { shellQuote } from "../core/shell.ts";
 import { isMissing } from "./fs.ts";
 import type { Host } from "./host.ts";
 
+/** The mode that systemd gives a credential where it lets the unit's user in by an ACL: it shows the ACL's mask. */
+const CREDENTIAL_MODE = 0o440;
+
 /**
  * Reads a signing key.
  *
@@ -24,7 +27,8 @@ export function readSigningKey(
 ): SshPrivateKey {
   let text: string;
   try {
-    if ((fs.stat(path).mode & 0o077) !== 0) {
+    const { mode } = fs.stat(path);
+    if ((mode & 0o077) !== 0 && mode !== CREDENTIAL_MODE) {
       report.warn(`${path} can be read by others: chmod 600 ${shellQuote(path)}`);
     }
     text = new TextDecoder().decode(fs.readFile(path));
