@@ -73,9 +73,11 @@ interface Fill {
 interface Service {
   readonly name: string;
   readonly groups: readonly string[];
+  /** What the program is called with; empty where `service` says what to start. */
   readonly command: readonly string[];
   readonly unit: Section;
   readonly "unit@system"?: Section;
+  readonly "unit@user"?: Section;
   readonly service: Section;
   readonly "service@254"?: Section;
   readonly install?: Section;
@@ -154,6 +156,7 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
       texts: {},
       lists: { ...shipping, credential: [...shipping.credential, ...token], token },
     });
+    if (manager === "user") add("ship-done", { texts: {}, lists: {} });
     addTimer(files, wanted, "ship", undefined, "ship", fill.texts);
   }
   if (drill) {
@@ -285,14 +288,20 @@ function addService(
   const { name, groups, command, unit, install, ...service } = SERVICES[kind]!;
   const fills = (text: string) => fillIn(text, fill);
   const [verb, ...args] = command.flatMap(fills);
-  const exec = [...program(verb!), ...args, "--config", configFile, ...more].map(execArgument).join(" ");
+  const exec = verb === undefined ? [] : [...program(verb), ...args, "--config", configFile, ...more];
   const since254 = systemdVersion >= 254 ? service["service@254"] : undefined;
   const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${manager}`]]);
   files.set(
     `${fills(name)[0]}.service`,
     text([
-      ["Unit", filled([unit, manager === "system" ? service["unit@system"] : undefined], fill)],
-      ["Service", new Map([["ExecStart", exec], ...filled([...sections, service.service, since254], fill)])],
+      ["Unit", filled([unit, service[`unit@${manager}`]], fill)],
+      [
+        "Service",
+        new Map([
+          ["ExecStart", exec.map(execArgument).join(" ")],
+          ...filled([...sections, service.service, since254], fill),
+        ]),
+      ],
       ["Install", filled([install], fill)],
     ]),
   );

@@ -49,10 +49,20 @@ ExecStart=/lib/systemd/systemd --user --unit=basic.target
     systemctl start hapi-backup-state.service; echo "backup: $?"
     systemctl start hapi-backup-ship.service; echo "ship: $?"
     for name in backup ship; do systemctl start probe-$name.service; echo "probe: $?"; done
+    echo "--- what succeeds does not count, while the timer keeps the unit from being forgotten"
+    cd /home/op/.config/systemd/user; mkdir hapi-backup-ship.service.d hapi-backup-ship-done.service.d
+    printf '[Unit]\\nStartLimitBurst=3\\n[Service]\\nExecStart=\\nExecStart=/bin/true\\n' > hapi-backup-ship.service.d/fast.conf
+    printf '[Service]\\nExecStartPost=/bin/sh -c "echo >> /home/op/done"\\n' > hapi-backup-ship-done.service.d/tell.conf
+    systemctl daemon-reload; systemctl start hapi-backup-ship.timer
+    for i in 1 2 3 4 5; do
+      systemctl start hapi-backup-ship.service; echo "again: $?"
+      for j in $(seq 100); do [ "$(cat /home/op/done 2>/dev/null | wc -l)" -ge $i ] && break; sleep 0.1; done
+    done
     command systemctl kill -s KILL user.service`);
   assert.match(out, /^backup: 0$/m, out);
   assert.match(out, /^ship: 0$/m, out);
   assert.doesNotMatch(out, /^(tmpfiles|probe): [^0]/m);
+  assert.deepEqual(out.match(/again: \d/g), Array(5).fill("again: 0"), out);
   await verified(machine.far, machine.identityFile);
   for (const name of ["backup", "ship"] as const) {
     assert.deepEqual(tried(await Deno.readTextFile(`${lab.home}/${name}.log`)), MAY[name]);
