@@ -124,7 +124,7 @@ in
             type = types.nullOr types.ints.positive;
             default = null;
             example = 200000000000;
-            description = "Space that this hub may take, in bytes. It is watched here, and enforced by the file system: set the same there.";
+            description = "Space that this hub may take, in bytes. `watch` tells from nine tenths of it on; it is the file system that enforces it: set the same there.";
           };
           settings = mkOption {
             type = json.type;

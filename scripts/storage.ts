@@ -59,7 +59,7 @@ export interface StorageStatus {
   readonly freeBytes: number | null;
   readonly daysUntilFull: number | null;
   readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
-  /** Hubs that hold more than their quota. */
+  /** Hubs that have nearly used up a quota, or more. */
   readonly overQuota: readonly { readonly hub: HubName; readonly problem: string }[];
   readonly clockDoubt: string | null;
   readonly foreign: number;

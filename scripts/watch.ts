@@ -292,7 +292,8 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
   disk: "add space, or keep less (retention in the storage configuration)",
 };
 
-const QUOTA_HINT = "keep less of it (retention in the storage configuration) or raise its quotaBytes; " +
+const QUOTA_HINT =
+  "keep less of it (retention in the storage configuration) or raise its quota (quotaBytes, quotaFiles); " +
   "the file system refuses more only if the same limit is set there (`hapi-backup storage authorize` prints how)";
 
 serveStep<StorageJob>(import.meta, ({ config, options }, { host, result }) => {

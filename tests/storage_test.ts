@@ -876,22 +876,39 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
   );
 });
 
-Deno.test("a hub that holds more than its quota is an alarm with a remedy, and status says so", () => {
+Deno.test("a hub that has nearly used up its quota is an alarm with a remedy, and status says so", () => {
   using storage = makeStorageHost();
   const { host, store, signer } = storage;
   const parts = { [FILES_PART]: new Uint8Array(1500) };
   writeSnapshot(store, { id: snapshotIdAt(storage.now), signer, parts });
   writeSnapshot(store, { id: snapshotIdAt(storage.now), signer, parts, set: "voice" as SetName });
-  const within = storage.withConfig({}, { quotaBytes: 3000 });
-  assert.deepEqual(watch(host, within).alarms, []);
-  assert.deepEqual(storageStatus(host, within).overQuota, []);
+  Deno.mkdirSync(`${store}/${HUB}/state/.incoming-x`);
+  Deno.writeTextFileSync(`${store}/${HUB}/notes.txt`, "");
+  const under = (path: string): number =>
+    [...Deno.readDirSync(path)].reduce(
+      (count, { name, isDirectory }) => count + 1 + (isDirectory ? under(`${path}/${name}`) : 0),
+      0,
+    );
+  const found = under(`${store}/${HUB}`);
+  const cases: [string, number, string][] = [
+    ["quotaBytes", 3000, "its snapshots take 3.00 kB of its quotaBytes of 3.33 kB"],
+    [
+      "quotaFiles",
+      found,
+      `it has ${found} files and folders of its quotaFiles of ${Math.ceil(found / 0.9) - 1}`,
+    ],
+  ];
+  for (const [quota, used, problem] of cases) {
+    const within = storage.withConfig({}, { [quota]: Math.ceil(used / 0.9) });
+    assert.deepEqual(watch(host, within).alarms, []);
+    assert.deepEqual(storageStatus(host, within).overQuota, []);
 
-  const over = storage.withConfig({}, { quotaBytes: 2999 });
-  const problem = "its snapshots take 3.00 kB, more than its quotaBytes of 3.00 kB";
-  const [alarm, ...others] = watch(host, over).alarms;
-  assert.deepEqual([alarm!.kind, alarm!.hub, alarm!.problem, others], ["disk", HUB, problem, []]);
-  assert.match(alarm!.hint!, /raise its quotaBytes.*storage authorize/);
-  assert.deepEqual(storageStatus(host, over).overQuota, [{ hub: HUB, problem }]);
+    const over = storage.withConfig({}, { [quota]: Math.ceil(used / 0.9) - 1 });
+    const [alarm, ...others] = watch(host, over).alarms;
+    assert.deepEqual([alarm!.kind, alarm!.hub, alarm!.problem, others], ["disk", HUB, problem, []]);
+    assert.match(alarm!.hint!, /raise its quota .*storage authorize/);
+    assert.deepEqual(storageStatus(host, over).overQuota, [{ hub: HUB, problem }]);
+  }
 });
 
 Deno.test("watch() warns before the disk is full, from the rate of the last days", () => {

@@ -62,8 +62,12 @@ const hub = z.strictObject({
   bytesPerDayMax: z.number().int().positive().optional().describe(
     "the same for bytes; three times the largest of the last 30 days where left out",
   ),
-  quotaBytes: z.number().int().positive().optional().describe("space that this hub may take"),
-  quotaFiles: z.number().int().positive().default(200_000).describe("files that this hub may have"),
+  quotaBytes: z.number().int().positive().optional().describe(
+    "space that this hub may take; watch tells from nine tenths of it on",
+  ),
+  quotaFiles: z.number().int().positive().default(200_000).describe(
+    "files and folders that it may have; the same",
+  ),
   retention: retention.default({}),
   sets: z.record(setName, z.strictObject({ retention: retention.default({}) })).default({}),
   drillLogFile: path.optional().describe("a copy of the log that `hapi-backup verify` writes for this hub"),

@@ -93,6 +93,8 @@ export interface Inventory {
   readonly sets: readonly InventorySet[];
   readonly foreign: CutList<Foreign>;
   readonly incoming: CutList<Incoming>;
+  /** How many names are in each hub's folder and in those of its sets. */
+  readonly names: ReadonlyMap<HubName, number>;
 }
 
 /**
@@ -112,6 +114,7 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
   }
   const foreign = new CutList<Foreign>();
   const incoming = new CutList<Incoming>();
+  const names = new Map<HubName, number>();
   const found = new Map<string, StoredSet>();
   const unreadableHubs = new Map<HubName, string>();
   const knownSets = new Set(ledger.sets().map(({ hub, set }) => `${hub}/${set}`));
@@ -119,7 +122,9 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
     try {
       const folder = `${config.store}/${hub}`;
       let unknown = 0;
-      for (const set of setsOf(fs, folder, hub, foreign, incoming)) {
+      const entries = fs.readDir(folder);
+      names.set(hub, entries.length);
+      for (const set of setsOf(fs, folder, entries, hub, foreign, incoming)) {
         const name = `${hub}/${set.set}`;
         const isExpected = knownSets.has(name) || config.hubs.get(hub)?.maxAgeHours.has(set.set) === true;
         const problem = isExpected ? undefined : whyNoSet(fs, set.folder, unknown);
@@ -144,6 +149,7 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
     if (unreadable === undefined) {
       unreadable = ledger.transaction(() => look.refresh(doubt === undefined ? nowMs : undefined));
     }
+    names.set(known.hub, (names.get(known.hub) ?? 0) + look.names);
     sets.push({
       ...known,
       folder: stored?.folder ?? `${config.store}/${known.hub}/${known.set}`,
@@ -154,7 +160,7 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
       closedSnapshots: look.closed,
     });
   }
-  return { nowMs, clockDoubt: doubt, sets, foreign, incoming };
+  return { nowMs, clockDoubt: doubt, sets, foreign, incoming, names };
 }
 
 /** Which of a set's own folder and its hub's is closed. */
@@ -207,12 +213,13 @@ function hubsIn(fs: Fs, config: StorageConfig, foreign: CutList<Foreign>): HubNa
 function setsOf(
   fs: Fs,
   folder: string,
+  entries: ReturnType<Fs["readDir"]>,
   hub: HubName,
   foreign: CutList<Foreign>,
   incoming: CutList<Incoming>,
 ): StoredSet[] {
   const sets: StoredSet[] = [];
-  for (const { name, type } of fs.readDir(folder)) {
+  for (const { name, type } of entries) {
     const path = `${folder}/${name}`;
     if (name === RECEIPT_FILE || name === RECEIPT_SIGNATURE_FILE) continue;
     if (type === "folder" && name.startsWith(INCOMING_PREFIX)) incoming.add(incomingAt(fs, hub, path));
@@ -244,6 +251,7 @@ function tryOr<Value, Other>(work: () => Value, other: Other): Value | Other {
 class SetLook {
   #newCount = 0;
   waitingCount = 0;
+  names = 0;
   readonly leftOver: { key: number; path: string }[] = [];
   readonly closed: Fault[] = [];
 
@@ -265,6 +273,7 @@ class SetLook {
     } catch (error) {
       return reasonOf(error);
     }
+    this.names = entries.length;
     const stamps = ledger.stamps(this.known.key);
     const here = new Set<SnapshotId>();
     const removing = new Set<SnapshotId>();

@@ -416,6 +416,16 @@ export class Ledger implements Disposable {
     return { bytes: row.bytes ?? 0, grownBytes: (row.came ?? 0) - (row.went ?? 0) };
   }
 
+  /** How many files a hub's snapshots have: their parts, seals and signatures. */
+  fileCount(hub: HubName): number {
+    return this.#db.get<{ count: number }>(
+      `SELECT count(*) + 2 * count(DISTINCT snapshots.key) AS count
+       FROM sets JOIN snapshots ON set_key = sets.key JOIN parts ON snapshot_key = snapshots.key
+       WHERE hub = ? AND state = 'present'`,
+      hub,
+    )!.count;
+  }
+
   /** When the first snapshot of all was seen, in milliseconds. */
   beginningMs(): number | undefined {
     return this.#db.get<{ first: number | null }>("SELECT min(first_seen_ms) AS first FROM snapshots")

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatBytes } from "../core/format.ts";
+import { formatBytes, formatCount } from "../core/format.ts";
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../core/names.ts";
 import { findFlood } from "../core/retention.ts";
 import {
@@ -24,6 +24,8 @@ import type { Ledger } from "./ledger.ts";
 
 /** Growth is measured over so many days. */
 const RATE_DAYS = 30;
+/** Of a quota, from where on it is told. */
+const QUOTA_SHARE_MAX = 0.9;
 /** Of a longer drill log only the end is looked through (characters). */
 const DRILL_LOG_LENGTH_MAX = 8 << 20;
 
@@ -74,7 +76,7 @@ export interface Survey {
   readonly sets: readonly SetSurvey[];
   /** Why a hub's sending is not usual. */
   readonly floods: ReadonlyMap<HubName, string>;
-  /** Of each hub that holds more than its quota, how much. */
+  /** Of each hub that has nearly used up a quota, or more, how much. */
   readonly overQuota: ReadonlyMap<HubName, string>;
   readonly lastGoodDrills: ReadonlyMap<HubName, DrillNote>;
   readonly bytes: number;
@@ -93,7 +95,7 @@ export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, i
   return {
     sets,
     floods: byHub(config, (hub) => floodOf(ledger, hub)),
-    overQuota: byHub(config, (hub) => overQuota(hub, sets)),
+    overQuota: byHub(config, (hub) => overQuota(hub, sets, filesOf(ledger, inventory, hub.name))),
     lastGoodDrills: byHub(config, (hub) => lastGoodDrill(host, hub)),
     bytes: sets.reduce((sum, set) => sum + set.bytes, 0),
     freeBytes,
@@ -111,12 +113,30 @@ function byHub<T>({ hubs }: StorageConfig, of: (hub: HubConfig) => T | undefined
   );
 }
 
-/** That a hub's snapshots take more than its quota; undefined if they do not. It is the file system that enforces one. */
-function overQuota({ name, quotaBytes }: HubConfig, sets: readonly SetSurvey[]): string | undefined {
+/**
+ * That a hub has nearly used up a quota, or more; undefined if it has not. It is the file system that enforces one, and
+ * refuses what would go over it: so it is told while there is still room.
+ */
+function overQuota(
+  { name, quotaBytes = Infinity, quotaFiles }: HubConfig,
+  sets: readonly SetSurvey[],
+  files: number,
+): string | undefined {
   const bytes = sets.filter(({ hub }) => hub === name).reduce((sum, set) => sum + set.bytes, 0);
-  if (quotaBytes === undefined || bytes <= quotaBytes) return undefined;
-  return `its snapshots take ${formatBytes(bytes)}, more than its quotaBytes of ${formatBytes(quotaBytes)}`;
+  const problems = [
+    ...bytes <= quotaBytes * QUOTA_SHARE_MAX
+      ? []
+      : [`its snapshots take ${formatBytes(bytes)} of its quotaBytes of ${formatBytes(quotaBytes)}`],
+    ...files <= quotaFiles * QUOTA_SHARE_MAX
+      ? []
+      : [`it has ${formatCount(files)} files and folders of its quotaFiles of ${formatCount(quotaFiles)}`],
+  ];
+  return problems.length === 0 ? undefined : problems.join(", and ");
 }
+
+/** How many files and folders a hub has, but for what lies deeper than a snapshot and is none of its files. */
+const filesOf = (ledger: Ledger, inventory: Inventory, hub: HubName): number =>
+  (inventory.names.get(hub) ?? 0) + ledger.fileCount(hub);
 
 /** Why a hub's sending is not usual, or undefined if it is. */
 export function floodOf(ledger: Ledger, hub: HubConfig): string | undefined {
