@@ -9,7 +9,6 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import type { Config } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import type { SavedFile } from "./core/manifest.ts";
@@ -19,6 +18,7 @@ import { pathOfPlace, type Place } from "./core/place.ts";
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
 import { DATABASE_FILES } from "./core/sqlite_format.ts";
 import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
+import { sha256OfFile } from "./host/file_bytes.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { asideStamp, Moves } from "./host/moves.ts";
@@ -285,19 +285,12 @@ function isAsSaved({ fs, checkpoint }: Host, path: string, file: SavedFile): boo
   if (file.type === "folder") return true;
   if (file.type === "link") return fs.readLink(path) === file.target;
   if (stat.bytes !== file.bytes || stat.mode !== file.mode) return false;
-  const hash = createHash("sha256");
-  const buffer = new Uint8Array(1 << 20);
   try {
-    using open = fs.open(path, { read: true });
-    for (let count = open.read(buffer); count > 0; count = open.read(buffer)) {
-      checkpoint();
-      hash.update(buffer.subarray(0, count));
-    }
+    return sha256OfFile(fs, path, checkpoint, file.bytes + 1) === file.sha256;
   } catch (error) {
     if (error instanceof BackupError) throw error; // Cancelled.
     return false; // What cannot be read, such as a file that root made meanwhile, is set aside.
   }
-  return hash.digest("hex") === file.sha256;
 }
 
 /** The restore step's job. */

@@ -17,7 +17,7 @@ import { exportLines } from "./core/session_export.ts";
 import type { Differing, SessionChanges } from "./core/session_rows.ts";
 import { differences } from "./core/session_schema.ts";
 import { openSetOf, rebuildSessions, type SessionDatabase } from "./host/chosen_snapshot.ts";
-import { diskError, exists, removeIfThere } from "./host/fs.ts";
+import { attempt, diskError, exists, placeWhole } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { refuseWhileOpen } from "./host/open_files.ts";
 import { openManifest, openSeal } from "./host/open_snapshot.ts";
@@ -193,18 +193,12 @@ function writeLines(fs: Fs, path: string, lines: Iterable<string>): void {
   }
   const partial = `${path}.partial`;
   const encoder = new TextEncoder();
-  try {
-    removeIfThere(fs, partial);
-    {
+  attempt(`export to ${path}`, () =>
+    placeWhole(fs, partial, path, () => {
       using file = fs.open(partial, { write: true, createNew: true, mode: 0o600 });
       for (const line of lines) file.write(encoder.encode(`${line}\n`));
       file.sync();
-    }
-    fs.rename(partial, path);
-  } catch (error) {
-    removeIfThere(fs, partial);
-    throw diskError(`export to ${path}`, error);
-  }
+    }));
 }
 
 serveStep<SessionJob>(import.meta, async (job, { host, print, ask }): Promise<SessionReport> => {

@@ -22,6 +22,7 @@ import {
 import { encodeChanges, encodeWholePages } from "../core/page_diff.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { baseChecksums, baseImage, stagingFolder } from "../core/state_paths.ts";
+import { piecesOf } from "./file_bytes.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import { collectGarbage, keepFreedMemory } from "./garbage.ts";
 import type { Fs, Host } from "./host.ts";
@@ -52,7 +53,7 @@ export interface WrittenImage {
 /** Thrown when what changed cannot be told, or is too much: a full is needed. */
 export class FullNeeded extends Error {}
 
-/** Bytes of a file that are read at once. */
+/** Bytes of an image that are read at once. */
 const READ_BYTES = 1 << 20;
 
 /** Writes an image whole. */
@@ -101,9 +102,8 @@ export async function writeDelta(
     collectGarbage();
     const part = await writePart(target, databasePart(source, "delta"), FOR_THE_REST, (part) => {
       using delta = host.fs.open(spool, { read: true });
-      const buffer = new Uint8Array(READ_BYTES);
-      for (let count = delta.read(buffer); count > 0; count = delta.read(buffer)) {
-        part.write(buffer.subarray(0, count));
+      for (const piece of piecesOf(delta)) {
+        part.write(piece);
         host.checkpoint();
       }
     });

@@ -13,10 +13,11 @@ import { type HubName, INCOMING_PREFIX, SEAL_FILE, SIGNATURE_FILE } from "../cor
 import { nameOf, parentOf } from "../core/paths.ts";
 import { sealChecksum } from "../core/seal.ts";
 import type { Expected, ExpectedFile, Missing } from "../core/shipping.ts";
-import { diskError, exists, lstatIfThere, removeIfThere } from "./fs.ts";
+import { copyContent } from "./file_bytes.ts";
+import { diskError, exists, lstatIfThere, placeWhole, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import type { Pushed } from "./rsync.ts";
-import { problemWithPart, READ_BYTES, type SealedSnapshot } from "./store.ts";
+import { problemWithPart, type SealedSnapshot } from "./store.ts";
 
 /** Every file of a snapshot with its size, the seal last. */
 export function filesOf(fs: Fs, snapshot: SealedSnapshot): ExpectedFile[] {
@@ -171,28 +172,19 @@ function differs(what: string, path: string, problem: string): BackupError {
   });
 }
 
-/** Copies a file in pieces to a name beside, syncs it and renames it, so that no name ever holds half a file. */
-function copyFile(host: Host, from: string, to: string, onBytes: (count: number) => void): void {
-  const { fs } = host;
+/** Copies a file, so that no name ever holds half of it. */
+function copyFile(
+  { fs, checkpoint }: Host,
+  from: string,
+  to: string,
+  onBytes: (count: number) => void,
+): void {
   const beside = `${parentOf(to)}/${INCOMING_PREFIX}${nameOf(to)}`;
-  removeIfThere(fs, beside);
-  try {
-    using source = fs.open(from, { read: true });
-    using target = fs.open(beside, { write: true, createNew: true, mode: 0o640 });
-    const buffer = new Uint8Array(READ_BYTES);
-    for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
-      host.checkpoint();
-      target.write(buffer.subarray(0, count));
+  placeWhole(fs, beside, to, () =>
+    copyContent(fs, from, beside, 0o640, (count) => {
+      checkpoint();
       onBytes(count);
-    }
-    target.sync();
-    fs.rename(beside, to);
-  } catch (error) {
-    try {
-      removeIfThere(fs, beside);
-    } catch { /* The first error is the one to tell. */ }
-    throw error;
-  }
+    }));
 }
 
 /** Tells which of these snapshots are not there, wholly or in part, by names and sizes only. */

@@ -138,24 +138,30 @@ export function readTextIfThere(fs: Fs, path: string): string | undefined {
 export function writeFileDurably(fs: Fs, path: string, content: string | Uint8Array, mode = 0o600): void {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   const beside = `${path}.tmp`;
-  try {
-    removeIfThere(fs, beside);
-    {
+  attempt(`write ${path}`, () =>
+    placeWhole(fs, beside, path, () => {
       using file = fs.open(beside, { write: true, createNew: true, mode });
       file.write(bytes);
       // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too. A disk that knows
       // no modes shows them all, and may refuse to change any.
       if ((mode & ~file.stat().mode) !== 0) fs.chmod(beside, mode);
       file.sync();
-    }
+    }));
+  fs.syncFolder(parentOf(path));
+}
+
+/** Has a file made under the name `beside`, and then renames it: `path` never holds half a file, and nothing stays beside. */
+export function placeWhole(fs: Fs, beside: string, path: string, make: () => void): void {
+  removeIfThere(fs, beside);
+  try {
+    make();
     fs.rename(beside, path);
   } catch (error) {
     try {
       removeIfThere(fs, beside);
     } catch { /* The first error is the one to tell. */ }
-    throw diskError(`write ${path}`, error);
+    throw error;
   }
-  fs.syncFolder(parentOf(path));
 }
 
 /** Appends one line to a log and syncs it. A line cut by a crash is ended first, so that it spoils no other. */

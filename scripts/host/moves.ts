@@ -8,7 +8,8 @@ import { BackupError, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import type { RestoredInPlace } from "../core/reports.ts";
 import { shellQuote as quote } from "../core/shell.ts";
-import { attempt, exists, makeFolderDurably, removeIfThere, writeFileDurably } from "./fs.ts";
+import { copyContent } from "./file_bytes.ts";
+import { attempt, exists, makeFolderDurably, placeWhole, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
 /** `20261124-061500`, local time: stands in the names of what was set aside. */
@@ -219,24 +220,11 @@ function copyAcross(fs: Fs, from: string, path: string): void {
   const stat = fs.lstat(from);
   if (stat.type === "link") return fs.symlink(fs.readLink(from), path);
   const beside = `${path}.restoring`;
-  removeIfThere(fs, beside);
-  try {
-    {
-      using source = fs.open(from, { read: true });
-      using target = fs.open(beside, { write: true, createNew: true, mode: 0o600 });
-      const buffer = new Uint8Array(1 << 20);
-      for (let count = source.read(buffer); count > 0; count = source.read(buffer)) {
-        target.write(buffer.subarray(0, count));
-      }
-      target.sync();
-    }
+  placeWhole(fs, beside, path, () => {
+    copyContent(fs, from, beside, 0o600);
     fs.chmod(beside, stat.mode);
     fs.utime(beside, stat.mtimeMs);
-    fs.rename(beside, path);
-  } catch (error) {
-    removeIfThere(fs, beside);
-    throw error;
-  }
+  });
 }
 
 /** Puts one move back. A folder that was made goes only if it is still empty. */

@@ -12,14 +12,12 @@ import { BackupError } from "../core/errors.ts";
 import type { SealedPart } from "../core/seal.ts";
 import { FRAME_BYTES_MAX, FrameDecompressor } from "../core/zstd_frames.ts";
 import { HEADER_BYTES_MAX } from "./age.ts";
+import { piecesOf } from "./file_bytes.ts";
 import { lstatIfThere } from "./fs.ts";
 import { noteGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Identity, openHeader } from "./identity.ts";
 import { sourceHere, type StartSource } from "./part_source.ts";
-
-/** Bytes of a damaged part that are hashed at once. */
-const READ_BYTES = 512 << 10;
 
 /** A part whose first bytes are being read. */
 export interface OpenPart extends Disposable {
@@ -127,10 +125,9 @@ async function openHeaderOf(
 }
 
 function hashOfRest(host: Host, file: OpenFile, hash: Hash): string {
-  const buffer = new Uint8Array(READ_BYTES);
-  for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
+  for (const piece of piecesOf(file)) {
     host.checkpoint();
-    hash.update(buffer.subarray(0, count));
+    hash.update(piece);
   }
   return hash.digest("hex");
 }

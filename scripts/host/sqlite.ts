@@ -27,6 +27,7 @@ import {
   WAL_INDEX_HEADER_BYTES,
   walIndexState,
 } from "../core/sqlite_format.ts";
+import { piecesOf } from "./file_bytes.ts";
 import { diskError, isMissing, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 
@@ -57,7 +58,6 @@ const PAGES_PER_STEP = 2_000;
 const BUSY_MS = 10_000;
 /** Lines of a check's report that are kept. */
 const REPORT_LINES_MAX = 100;
-const COPY_BYTES = 1 << 20;
 /** SQLite's "disk I/O error" where the index of a WAL does not fit on the disk (https://sqlite.org/rescode.html). */
 const SQLITE_IOERR_SHMSIZE = 4874;
 
@@ -165,10 +165,9 @@ function copyBytes(
   };
   try {
     using to = fs.open(image, { write: true, createNew: true, mode: 0o600 });
-    const buffer = new Uint8Array(COPY_BYTES);
-    for (let count = read(buffer); count > 0; count = read(buffer)) {
-      to.write(buffer.subarray(0, count));
-      bytes += count;
+    for (const piece of piecesOf({ read })) {
+      to.write(piece);
+      bytes += piece.length;
       host.report.progress(`copy ${path}`, bytes, total);
       host.checkpoint();
     }

@@ -7,7 +7,6 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import {
   type HubName,
@@ -21,11 +20,9 @@ import {
 } from "../core/names.ts";
 import { nameOf } from "../core/paths.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX, sealChecksum, type SealedPart } from "../core/seal.ts";
+import { sha256OfFile } from "./file_bytes.ts";
 import { exists, isMissing, lstatIfThere } from "./fs.ts";
 import type { Fs } from "./host.ts";
-
-/** Bytes read at once when a part is checked or copied. */
-export const READ_BYTES = 1 << 20;
 
 /** A folder named like a snapshot. Without a readable seal it is not one. */
 export type StoredSnapshot = SealedSnapshot | UnsealedSnapshot;
@@ -208,15 +205,8 @@ export function problemWithPart(
     if (!stat) return "it is missing";
     if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
     if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
-    using file = fs.open(path, { read: true });
-    const hash = createHash("sha256");
     // Most parts are small, and there may be 100,000 of them.
-    const buffer = new Uint8Array(Math.min(READ_BYTES, part.bytes + 1));
-    for (let count = file.read(buffer); count > 0; count = file.read(buffer)) {
-      hash.update(buffer.subarray(0, count));
-      onBytes(count);
-    }
-    const sha256 = hash.digest("hex");
+    const sha256 = sha256OfFile(fs, path, onBytes, part.bytes + 1);
     return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
   } catch (error) {
     if (error instanceof BackupError) throw error;
