@@ -169,9 +169,7 @@ async function restoreInto(
     });
   }
   for (const [snapshot, wanted] of bySnapshot(planned.files)) {
-    await unpackFiles(host, readPartSaying(opening, openSeal(opening, snapshot), FILES_PART), wanted, root, {
-      durable: true,
-    });
+    await unpackFiles(host, readPartSaying(opening, openSeal(opening, snapshot), FILES_PART), wanted, root);
   }
   finishTree(host, planned.files.filter(({ type }) => isWhole || type !== "folder"), root);
   return planned;

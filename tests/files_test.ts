@@ -1313,24 +1313,61 @@ Deno.test("finishTree() closes inner folders before outer ones, and takes times 
   assert.equal(run("stat", ["-c", "%Y", `${scratch.root}/home/a`]).trim(), "-2");
 });
 
-Deno.test("unpackFiles() keeps files private until they are finished, and syncs them when asked to", async () => {
+Deno.test("unpackFiles() keeps files private until they are finished", async () => {
   using scratch = new Scratch();
-  let synced = 0;
+  await unpackFiles(hostWith(), cut(archive(good)), wantedOf([{ ...GOOD, mode: 0o4755 }]), scratch.root);
+  assert.equal(realFs.stat(`${scratch.root}/home/good`).mode, 0o600);
+  finishTree(hostWith(), [{ ...GOOD, mode: 0o4755 }], scratch.root);
+  assert.equal(realFs.stat(`${scratch.root}/home/good`).mode, 0o4755);
+});
+
+/** Unpacks so many files, each put on the disk by `sync`; none is open after it. */
+async function unpackMany(root: string, count: number, sync: (path: string) => Promise<void>): Promise<void> {
+  let open = 0;
   const fs: Fs = {
     ...realFs,
     open(path, options) {
       const file = realFs.open(path, options);
-      return { ...file, sync: () => (synced++, file.sync()) };
+      open++;
+      const close = () => {
+        open--;
+        file.close();
+      };
+      return { ...file, syncing: () => sync(path), close, [Symbol.dispose]: close };
     },
   };
-  await unpackFiles(hostWith(fs), cut(archive(good)), wantedOf([{ ...GOOD, mode: 0o4755 }]), scratch.root);
-  assert.equal(realFs.stat(`${scratch.root}/home/good`).mode, 0o600);
-  assert.equal(synced, 0);
-  finishTree(hostWith(), [{ ...GOOD, mode: 0o4755 }], scratch.root);
-  assert.equal(realFs.stat(`${scratch.root}/home/good`).mode, 0o4755);
-  Deno.removeSync(`${scratch.root}/home`, { recursive: true });
-  await unpackFiles(hostWith(fs), cut(archive(good)), wantedOf([GOOD]), scratch.root, { durable: true });
-  assert.equal(synced, 1);
+  const files = Array.from({ length: count }, (_, index) => ({ ...GOOD, place: `home/${index}` as Place }));
+  await unpackFiles(hostWith(fs), cut(archive(good)), wantedOf(files), root).finally(() =>
+    assert.equal(open, 0)
+  );
+}
+
+Deno.test("unpackFiles() has every file on the disk and closed when it ends, many on their way at once, yet not all", async () => {
+  using scratch = new Scratch();
+  let underWay = 0;
+  let most = 0;
+  const synced = new Set<string>();
+  await unpackMany(scratch.root, 500, async (path) => {
+    most = Math.max(most, ++underWay);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    underWay--;
+    synced.add(path);
+  });
+  assert.equal(synced.size, 500);
+  assert.ok(most > 1 && most < 100, `${most} at once`);
+});
+
+Deno.test("unpackFiles() fails when any file cannot be put on the disk, be it the last", async () => {
+  for (const bad of ["home/0", "home/150", "home/199"]) {
+    using scratch = new Scratch();
+    await assert.rejects(
+      unpackMany(scratch.root, 200, async (path) => {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        if (path.endsWith(`/${bad}`)) throw new Error("Input/output error (os error 5)");
+      }),
+      fails("disk", bad),
+    );
+  }
 });
 
 Deno.test("unpackFiles() blames the disk when it is full, and leaves no half file", async () => {

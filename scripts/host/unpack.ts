@@ -13,22 +13,23 @@ import { createTarDecoder, type ParsedTarEntry } from "modern-tar";
 import { BackupError, reasonOf } from "../core/errors.ts";
 import type { SavedFile } from "../core/manifest.ts";
 import { isPlace, type Place } from "../core/place.ts";
-import { attempt, lstatIfThere, removeIfThere } from "./fs.ts";
+import { attempt, lstatIfThere, removeIfThere, syncBeside } from "./fs.ts";
 import type { Fs, Host, OpenFile, Stat } from "./host.ts";
 
 /** Bytes copied at once. */
 const CHUNK_BYTES = 1024 * 1024;
 /** Zeros that fill a block of this size are not written: file systems keep holes in such blocks (bytes). */
 const HOLE_BYTES = 4096;
+/** Files that are put on the disk at once. */
+const SYNCS_MAX = 64;
 
 /**
  * Writes the wanted files of one snapshot's tar below `root`, each at its place with mode 0600, checked against its
- * size and SHA-256. {@linkcode finishTree} gives them their modes and times, once all snapshots are unpacked.
+ * size and SHA-256, and on the disk when this returns. {@linkcode finishTree} gives them their modes and times, once all snapshots are unpacked.
  *
  * @param chunks The tar, in pieces of any size.
  * @param wanted For each member, the files that have its content.
  * @param root Absolute path of a folder.
- * @param options.durable Whether each file is on the disk before this returns.
  * @throws {BackupError} (integrity) If the tar is not what `packFiles` writes, or not what the manifest says. (usage)
  * If something is in the way below `root`.
  */
@@ -37,9 +38,9 @@ export async function unpackFiles(
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   wanted: ReadonlyMap<Place, readonly SavedFile[]>,
   root: string,
-  options: { readonly durable?: boolean } = {},
 ): Promise<void> {
   const tree = new Tree(host.fs, root);
+  const syncs = new Syncs();
   const seen = new Set<Place>();
   const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true })).getReader();
   try {
@@ -55,12 +56,14 @@ export async function unpackFiles(
         throw damaged(`${member} has ${entry.header.size} bytes, and the manifest says ${wrong.bytes}`);
       }
       const body = readBody(host, entry.body);
-      if (files.length > 0) await writeMember(host, tree, body, files, options.durable ?? false);
+      if (files.length > 0) await writeMember(host, tree, syncs, body, files);
       // Not cancelled: in modern-tar 0.8.6 that can take the next member's body away, and then it hangs.
       else for await (const _ of body) { /* Skipped. */ }
     }
+    await syncs.settle();
   } catch (error) {
     await entries.cancel(error).catch(() => {});
+    await syncs.settle().catch(() => {});
     throw error;
   }
   for (const [member, files] of wanted) {
@@ -89,18 +92,18 @@ async function* readBody(host: Host, body: ReadableStream<Uint8Array>): AsyncGen
 async function writeMember(
   host: Host,
   tree: Tree,
+  syncs: Syncs,
   body: AsyncIterable<Uint8Array>,
   [first, ...others]: readonly SavedFile[],
-  durable: boolean,
 ): Promise<void> {
   {
-    using target = new CheckedFile(tree, first!, durable);
+    using target = new CheckedFile(tree, first!);
     for await (const bytes of body) target.write(bytes);
-    target.finish();
+    await target.finish(syncs);
   }
   for (const other of others) {
     using from = tree.attempt("read back", first!.place, (path) => host.fs.open(path, { read: true }));
-    using target = new CheckedFile(tree, other, durable);
+    using target = new CheckedFile(tree, other);
     const buffer = new Uint8Array(CHUNK_BYTES);
     for (;;) {
       const count = tree.attempt("read back", first!.place, () => from.read(buffer));
@@ -108,7 +111,7 @@ async function writeMember(
       host.checkpoint();
       target.write(buffer.subarray(0, count));
     }
-    target.finish();
+    await target.finish(syncs);
   }
 }
 
@@ -116,18 +119,16 @@ async function writeMember(
 class CheckedFile implements Disposable {
   readonly #tree: Tree;
   readonly #saved: SavedFile;
-  readonly #durable: boolean;
   readonly #file: OpenFile;
   readonly #hash = createHash("sha256");
   #position = 0;
   #right = false;
 
-  constructor(tree: Tree, saved: SavedFile, durable: boolean) {
+  constructor(tree: Tree, saved: SavedFile) {
     tree.makeParents(saved.place);
     tree.refuseExisting(saved.place);
     this.#tree = tree;
     this.#saved = saved;
-    this.#durable = durable;
     this.#file = tree.attempt(
       "write",
       saved.place,
@@ -147,19 +148,38 @@ class CheckedFile implements Disposable {
     });
   }
 
-  finish(): void {
+  /** Checks what was written, and hands the file over to be put on the disk. */
+  async finish(syncs: Syncs): Promise<void> {
     const { place, bytes, sha256 } = this.#saved;
     if (this.#hash.digest("hex") !== sha256) throw damaged(`${place} has not the checksum of the manifest`);
-    this.#tree.attempt("write", place, () => {
-      this.#file.truncate(bytes);
-      if (this.#durable) this.#file.sync();
-    });
+    this.#tree.attempt("write", place, () => this.#file.truncate(bytes));
     this.#right = true;
+    await syncs.add(this.#file, this.#tree.pathOf(place));
   }
 
   [Symbol.dispose](): void {
+    if (this.#right) return;
     this.#file.close();
-    if (!this.#right) removeIfThere(this.#tree.fs, this.#tree.pathOf(this.#saved.place));
+    removeIfThere(this.#tree.fs, this.#tree.pathOf(this.#saved.place));
+  }
+}
+
+/** Files on their way to the disk, beside other work: it takes many small ones in about the time of one. */
+class Syncs {
+  readonly #underWay = new Set<Promise<void>>();
+
+  /** Syncs and closes a file. Waits while too many are under way. @throws {BackupError} (disk) Of any file. */
+  async add(file: OpenFile, path: string): Promise<void> {
+    const synced = syncBeside(file, path).finally(() => file.close());
+    synced.then(() => this.#underWay.delete(synced), () => {});
+    this.#underWay.add(synced);
+    if (this.#underWay.size >= SYNCS_MAX) await Promise.race(this.#underWay);
+  }
+
+  /** Waits until all are on the disk and closed. @throws {BackupError} (disk) Of the first that failed. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
+    await Promise.all(this.#underWay);
   }
 }
 

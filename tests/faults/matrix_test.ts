@@ -110,10 +110,18 @@ async function makeBackupScene(step: "snapshot" | "encrypt"): Promise<Scene> {
   const before = wholeIds(home.host, home.store);
   const expected = ({ fault }: Ended) =>
     fault.name === "file replaced" ? new Map(live).set("hub.env", hashOf("REPLACED=yes\n")) : live;
+  /** All of it comes back: but for files that could not be read, of which the seal says so. */
   const assertRestores = async (id: SnapshotId, wanted: readonly ReadonlyMap<string, string>[]) => {
     const to = `${home.dir}/restored`;
-    await restore(await home.opening(), id, to);
+    const opening = await home.opening();
+    await restore(opening, id, to);
+    const made = readSetIfThere(home.host.fs, opening.set).filter(isSealed).find((sealed) =>
+      sealed.id === id
+    );
+    const hasHoles = made!.sealed.seal.suspicions.some(({ code }) => code === "unreadable");
+    const there = namesIn(`${to}/home/.hapi`);
     for (const name of live.keys()) {
+      if (hasHoles && name !== "hapi.db" && !there.includes(name)) continue;
       const hash = hashOf(Deno.readFileSync(`${to}/home/.hapi/${name}`));
       assert.ok(
         wanted.some((files) => files.get(name) === hash),
