@@ -18,7 +18,7 @@ import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
 import { explain } from "../scripts/host/rclone.ts";
 import { pauseSeconds } from "../scripts/host/retry.ts";
-import { type ShipReport, unshippedError } from "../scripts/core/shipping.ts";
+import { type DestinationReport, type ShipReport, unshippedError } from "../scripts/core/shipping.ts";
 import { fullWantedFile } from "../scripts/core/state_paths.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
@@ -726,6 +726,66 @@ for (const protocol of ["webdav", "sftp"] as const) {
     });
   });
 }
+
+Deno.test("a program that takes too long is a fault of the network only where it reaches out", async () => {
+  const run = makeRun(() => {});
+  const ended = (program: string, ...args: string[]) => run(program, args, { secondsMax: 0.2 });
+  await assert.rejects(ended("sleep", "600"), {
+    kind: "internal",
+    message: /^Cannot finish sleep: it took longer/,
+  });
+  using server = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = server.addr;
+  await assert.rejects(ended("ssh-keyscan", "-T", "600", "-p", `${port}`, "127.0.0.1"), { kind: "network" });
+});
+
+Deno.test("rclone gives up on a server that takes connections and never answers, or takes an upload and never says so", async () => {
+  await withHub(async (hub) => {
+    await hub.make(ID[0]);
+    const asked: string[] = [];
+    const left: (() => void)[] = [];
+    let hangs = true;
+    /** A folder that is empty for ever: nothing that is sent to it is ever confirmed. */
+    const swallow = ({ method }: Request): Response | Promise<Response> => {
+      asked.push(method);
+      if (method !== "PUT" && !hangs) return new Response(null, { status: method === "MKCOL" ? 201 : 404 });
+      const { promise, resolve } = Promise.withResolvers<Response>();
+      left.push(() => resolve(new Response()));
+      return promise;
+    };
+    await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, swallow);
+    using _answers = { [Symbol.dispose]: () => left.forEach((answer) => answer()) };
+    const configFile = `${hub.dir}/rclone.conf`;
+    await Deno.writeTextFile(
+      configFile,
+      `[far]\ntype = webdav\nurl = http://127.0.0.1:${server.addr.port}\n`,
+    );
+    const destination: Destination = {
+      kind: "rclone",
+      name: "cloud",
+      remote: "far:s",
+      configFile,
+      attempts: 4,
+    };
+    // All as it is but the patience.
+    const run: Host["run"] = (program, args, options) =>
+      hub.host.run(program, [...args, "--timeout=1s"], options);
+    const sleep = (): Promise<void> =>
+      assert.fail("the whole is not tried again: rclone has waited long enough");
+    const settings = { retry: (attempts: number) => ({ attempts, random: () => 0, sleep }) };
+    const options = { hub: "home" as HubName, store: hub.store, stateFolder: hub.stateFolder };
+    const sent = () => ship({ ...hub.host, run }, { ...options, destinations: [destination] }, settings);
+    // The first question, then each of three files.
+    for (const [what, tries] of [["PROPFIND", 2], ["PUT", 3 * 2]] as const) {
+      const [{ errors, waiting }] = (await sent()).destinations as [DestinationReport];
+      assert.match(errors[0]!.message, /the remote does not answer in time/);
+      assert.deepEqual([errors.length, errors[0]!.kind, waiting.length], [1, "network", 1]);
+      assert.equal(asked.filter((method) => method === what).length, tries, "tried twice, and no more");
+      hangs = false;
+      asked.length = 0;
+    }
+  });
+});
 
 Deno.test("a cut rclone upload, half under its final name without a seal, is sent again", async () => {
   await withHub(async (hub) => {

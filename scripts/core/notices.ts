@@ -330,7 +330,7 @@ export function untoldError({ failed }: NotifyReport, isTold: boolean): BackupEr
   );
   return new BackupError(`Cannot notify ${isTold ? `${names}: see above` : reasons.join("; ")}`, {
     kind: "network",
-    hint: 'check the address and the token under "notify", then run `hapi-backup notify test`',
+    hint: 'check its address and token, or its command, under "notify", then run `hapi-backup notify test`',
   });
 }
 

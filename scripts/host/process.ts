@@ -58,7 +58,7 @@ export function makeRun(checkpoint: () => void): Run {
       if (options.secondsMax !== undefined && performance.now() - started > options.secondsMax * 1000) {
         stop(
           new BackupError(`Cannot finish ${program}: it took longer than ${options.secondsMax} s`, {
-            kind: "network",
+            kind: REACHING_OUT.includes(program) ? "network" : "internal",
             hint: "run it again; if it stays so, find out what it waits for",
           }),
         );
@@ -91,6 +91,9 @@ export function makeRun(checkpoint: () => void): Run {
     }
   };
 }
+
+/** Programs that wait for another machine; any other that takes too long is stuck on this one. */
+const REACHING_OUT: readonly string[] = ["rsync", "rclone", "ssh", "ssh-keyscan"];
 
 /** Debian's packages of programs whose name differs. */
 const PACKAGE_OF: Readonly<Record<string, string>> = {

@@ -42,6 +42,9 @@ export function below(remote: string, path: string): string {
   return remote.endsWith(":") || remote.endsWith("/") ? `${remote}${path}` : `${remote}/${path}`;
 }
 
+/** A folder, said so: an object store is then not asked first whether it is a file. */
+const asFolder = (remote: string): string => below(remote, "");
+
 /**
  * Copies one snapshot there and proves that it is there.
  *
@@ -75,7 +78,7 @@ export async function copySnapshotByRclone(
         "--s3-disable-checksum",
         ...only(names),
         folder,
-        target,
+        asFolder(target),
       ]);
       await proveThere(host, destination, what, { folder, target, names, hashes });
     }
@@ -122,14 +125,14 @@ async function proveThere(
 ): Promise<void> {
   const check = (download: boolean) =>
     host.run("rclone", [
-      ...commonArgs(destination),
+      ...commonArgs(destination, "check"),
       "check",
       "--one-way",
       "--combined=-",
       ...(download ? ["--download"] : []),
       ...only(names),
       folder,
-      target,
+      asFolder(target),
     ]);
   let run = await check(!hashes);
   // A remote that has hashes can lack the one of a file, such as S3 after an upload in pieces: that exits with 0.
@@ -214,14 +217,14 @@ async function listFiles(
   filters: readonly string[] = [],
 ): Promise<Map<string, number>> {
   const run = await host.run("rclone", [
-    ...commonArgs(access),
+    ...commonArgs(access, "lsjson"),
     "lsjson",
     "--recursive",
     "--files-only",
     "--no-modtime",
     "--no-mimetype",
     ...filters,
-    target,
+    asFolder(target),
   ]);
   if (run.code === 3 || /directory not found/.test(run.stderr)) return new Map();
   if (run.code !== 0) throw explain(what, access, run);
@@ -246,7 +249,7 @@ export async function describeRemote(
     const run = await withRetries(
       host,
       retry,
-      () => rclone(host, access, what, ["backend", "features", remote]),
+      () => rclone(host, access, what, ["backend", "features", asFolder(remote)]),
     );
     const told = readJson(remoteFeatures, run.stdout);
     if (told) return told;
@@ -283,7 +286,15 @@ export async function isFolderThere(
   what: string,
   secondsMax: number,
 ): Promise<boolean> {
-  const args = [...commonArgs(destination), "lsf", "--dirs-only", below(destination.remote, hub)];
+  const args = [
+    ...commonArgs(destination, "lsf"),
+    // Before it is ended from here, for want of an answer, it is to say so itself.
+    `--timeout=${Math.floor(secondsMax / 5)}s`,
+    "--low-level-retries=1",
+    "lsf",
+    "--dirs-only",
+    asFolder(below(destination.remote, hub)),
+  ];
   const run = await host.run("rclone", args, { secondsMax });
   if (run.code === 0) return true;
   if (run.code === 3 || /directory not found/.test(run.stderr)) return false;
@@ -295,7 +306,7 @@ export async function isFolderThere(
 async function wrappedBy(host: Host, access: RcloneAccess, remote: string): Promise<string | undefined> {
   // `config show` hides the secrets that `config dump` would print.
   const name = remote.slice(0, remote.indexOf(":") + 1);
-  const run = await host.run("rclone", [...commonArgs(access), "config", "show", name]);
+  const run = await host.run("rclone", [...commonArgs(access, "config"), "config", "show", name]);
   if (run.code !== 0) return undefined;
   return /^remote = (.+)$/m.exec(run.stdout)?.[1];
 }
@@ -333,15 +344,20 @@ export async function requireRemoteOtherThanStore(
   if (isStore) throw localStoreError(destination.name, destination.remote);
 }
 
-function commonArgs(access: RcloneAccess): string[] {
+/** Commands that move contents: a full line may hold them up, and what is in it already has to arrive first. */
+const MOVING: readonly string[] = ["copy", "check"];
+
+/** @param command What rclone is to do, which decides how long it may go without a byte from the far side. */
+function commonArgs(access: RcloneAccess, command: string): string[] {
   return [
     ...(access.configFile === undefined ? [] : [`--config=${access.configFile}`]),
     "--ask-password=false",
-    "--contimeout=30s",
-    "--timeout=2m",
+    "--contimeout=15s",
+    // For each try: some of its backends multiply them, S3 to six.
+    `--timeout=${MOVING.includes(command) ? "2m" : "30s"}`,
+    "--low-level-retries=2",
     // We try again ourselves, and say so.
     "--retries=1",
-    "--low-level-retries=3",
     "--use-json-log=false",
   ];
 }
@@ -354,7 +370,7 @@ export async function rclone(
   args: readonly string[],
   options: { readonly onLine?: (line: string) => void } = {},
 ): Promise<RunResult> {
-  const run = await host.run("rclone", [...commonArgs(access), ...args], options);
+  const run = await host.run("rclone", [...commonArgs(access, args[0]!), ...args], options);
   if (run.code === 0) return run;
   throw explain(what, access, run);
 }
@@ -423,6 +439,14 @@ const REASONS: readonly {
     retry: false,
     state: "the remote is full",
     hint: "free some space there, then run it again",
+  },
+  {
+    // rclone has waited, and tried again, for minutes.
+    pattern: /awaiting response headers|i\/o timeout|handshake timeout|deadline exceeded/i,
+    kind: "network",
+    retry: false,
+    state: "the remote does not answer in time",
+    hint: "check that the service is well and the line is not overloaded, then run it again",
   },
   {
     pattern:

@@ -178,7 +178,7 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
     filters: readonly string[],
     take: (path: string, bytes: number) => void,
   ) => {
-    const target = folder === "" ? remote : below(remote, folder);
+    const target = below(remote, folder === "" ? "" : `${folder}/`);
     await rclone(host, access, what, [
       "lsf",
       "--files-only",
