@@ -15,6 +15,7 @@ import { verifySsh } from "./core/sshsig.ts";
 import { parseTrust, requireTrusted, type Trust } from "./core/trust.ts";
 import { type Drill, readDrills } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
+import { printJsonList } from "./host/json_list.ts";
 import { serveStep } from "./host/step.ts";
 import {
   isSealed,
@@ -180,17 +181,20 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   }
   const drills = readDrills(host.fs, job.config.stateFolder);
   // A set at a time: a large store is never there as a whole.
-  let count = 0;
-  if (job.json) print(`{"ok":true,"store":${JSON.stringify(store.name)},"snapshots":[`);
-  for (const set of sets) {
-    host.checkpoint();
-    const listed = list(host, set, drills, store.bytesOf, job.config);
-    if (listed.length === 0) continue;
-    const comma = count > 0 ? "," : "";
-    if (job.json) print(comma + listed.map((snapshot) => JSON.stringify(snapshot)).join(",\n"));
-    else print(`${count > 0 ? "\n" : ""}${describeSet(listed)}`);
-    count += listed.length;
+  const listEach = (tell: (listed: Listed[]) => void) => {
+    for (const set of sets) {
+      host.checkpoint();
+      const listed = list(host, set, drills, store.bytesOf, job.config);
+      if (listed.length > 0) tell(listed);
+    }
+  };
+  if (job.json) {
+    return await printJsonList(print, "snapshots", (add) => {
+      listEach(add);
+      return { ok: true, store: store.name };
+    });
   }
-  if (job.json) print("]}");
-  else if (count === 0) print(`no snapshots yet in ${store.name}`);
+  let count = 0;
+  listEach((listed) => print(`${count++ > 0 ? "\n" : ""}${describeSet(listed)}`));
+  if (count === 0) print(`no snapshots yet in ${store.name}`);
 });

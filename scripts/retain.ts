@@ -10,7 +10,7 @@
  * @module
  */
 
-import { BackupError, internalError, outcome, reasonOf } from "./core/errors.ts";
+import { BackupError, outcome, reasonOf } from "./core/errors.ts";
 import { cleanText, formatBytes, formatCount } from "./core/format.ts";
 import {
   type HubName,
@@ -26,7 +26,7 @@ import { type Decision, planRetention, type RetentionPlan } from "./core/retenti
 import { isDoubt, type KnownSnapshot } from "./core/standing.ts";
 import { policyOf, type StorageConfig } from "./core/storage_config.ts";
 import { DAY_MS } from "./core/time.ts";
-import { exists, knownError } from "./host/fs.ts";
+import { exists } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import {
   type Incoming,
@@ -37,6 +37,7 @@ import {
   setsInScope,
 } from "./host/inventory.ts";
 import { type Ledger, openLedger } from "./host/ledger.ts";
+import { printJsonList } from "./host/json_list.ts";
 import { withLock } from "./host/lock.ts";
 import { serveStep } from "./host/step.ts";
 import { type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
@@ -307,26 +308,27 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
     despiteFlood: options.despiteFlood === true,
     trustClock: options.trustClock === true,
   };
-  const json = options.json === true;
   let failed: SetRetention | undefined;
   let refused: SetRetention | undefined;
-  // The list begins with its first set: an error before that is told as JSON of its own.
-  let count = 0;
-  const report = await retainEach(host, config, asked, (set) => {
-    if (set.problem !== null) failed ??= set;
-    if (set.refused.length > 0) refused ??= set;
-    result(json ? `${count++ > 0 ? "," : '{"sets":['}${JSON.stringify(set)}` : describeSet(set, asked.apply));
-  }).catch((error) => {
-    if (json && count > 0) {
-      result(`],${JSON.stringify(outcome(knownError(error) ?? internalError(error))).slice(1)}`);
-    }
-    throw error;
-  });
-  const error = retainError(report, failed, refused);
-  if (json) {
-    const rest = JSON.stringify({ ...outcome(error), ...report }).slice(1);
-    result(`${count > 0 ? "" : '{"sets":['}],${rest}`);
-  } else for (const line of describeRest(report)) result(line);
+  let error: BackupError | undefined;
+  const run = async (tell: (set: SetRetention) => void) => {
+    const report = await retainEach(host, config, asked, (set) => {
+      if (set.problem !== null) failed ??= set;
+      if (set.refused.length > 0) refused ??= set;
+      tell(set);
+    });
+    error = retainError(report, failed, refused);
+    return report;
+  };
+  if (options.json === true) {
+    await printJsonList(result, "sets", async (add) => {
+      const report = await run((set) => add([set]));
+      return { ...outcome(error), ...report };
+    });
+  } else {
+    const report = await run((set) => result(describeSet(set, asked.apply)));
+    for (const line of describeRest(report)) result(line);
+  }
   if (error) throw error;
 });
 

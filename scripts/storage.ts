@@ -16,6 +16,7 @@ import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/st
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { refreshInventory, setsInScope } from "./host/inventory.ts";
+import { printJsonList } from "./host/json_list.ts";
 import { openLedger } from "./host/ledger.ts";
 import { serveStep } from "./host/step.ts";
 import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
@@ -305,7 +306,7 @@ function describe(status: StorageStatus): string {
   ].join("\n");
 }
 
-serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
+serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) => {
   const say = (text: string, data: unknown) => print(options.json === true ? JSON.stringify(data) : text);
   switch (options.action) {
     case "status": {
@@ -313,14 +314,14 @@ serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
       return say(describe(status), { ok: true, ...status });
     }
     case "list": {
-      // One line of JSON per snapshot.
-      for (const entries of storageList(host, config, scopeOf(options))) {
-        if (entries.length === 0) continue;
-        const lines = options.json === true
-          ? entries.map((entry) => JSON.stringify(entry))
-          : [describeEntries(entries)];
-        print(lines.join("\n"));
+      const sets = storageList(host, config, scopeOf(options));
+      if (options.json === true) {
+        return await printJsonList(print, "snapshots", (add) => {
+          for (const entries of sets) add(entries);
+          return { ok: true };
+        });
       }
+      for (const entries of sets) if (entries.length > 0) print(describeEntries(entries));
       return;
     }
     case "authorize": {

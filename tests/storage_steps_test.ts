@@ -7,6 +7,7 @@ import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
 import type { StepPermissions } from "../scripts/core/permissions.ts";
 import { STORAGE_VERBS, storagePermissions, type StorageVerb } from "../scripts/core/storage_permissions.ts";
 import type { StorageConfig } from "../scripts/core/storage_config.ts";
+import { printJsonList } from "../scripts/host/json_list.ts";
 import { runStep } from "../scripts/host/step.ts";
 import {
   DAY_MS,
@@ -99,9 +100,7 @@ Deno.test("every verb of the storage host works with its permissions and no more
     assert.match(text.printed, expected);
     const json = await step(verb, config, { ...options, json: true });
     assert.equal(json.error, undefined);
-    for (const text of options.action === "list" ? json.printed.split("\n") : [json.printed]) {
-      JSON.parse(text);
-    }
+    JSON.parse(json.printed);
   }
   assert.match(Deno.readTextFileSync(`${root}/out.prom`), /hapi_backup_newest_good/);
   assert.match(Deno.readTextFileSync(`${store}/home/.receipt.json`), new RegExp(written.at(-1)!.seal.id));
@@ -205,6 +204,30 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
   const walled = await step("retain", aged, { apply: true }, storagePermissions("watch", aged, {}));
   assert.equal(walled.error?.kind, "disk");
   assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, 2);
+});
+
+Deno.test("a long list is one JSON value however it ends: whole, empty, or with an error before or after its first items", async () => {
+  const broken = new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  const listed = async (count: number, error?: BackupError) => {
+    let printed = "";
+    const ended = printJsonList((text) => void (printed += `${text}\n`), "items", (add) => {
+      add([]);
+      for (let index = 0; index < count; index++) add([index, { index }]);
+      if (error) throw error;
+      return { ok: true };
+    });
+    if (error) await assert.rejects(ended, error);
+    else await ended;
+    return printed === "" ? undefined : JSON.parse(printed);
+  };
+  assert.deepEqual(await listed(2), { items: [0, { index: 0 }, 1, { index: 1 }], ok: true });
+  assert.deepEqual(await listed(0), { items: [], ok: true });
+  const failed = await listed(1, broken);
+  assert.deepEqual([failed.items.length, failed.ok, failed.exitCode], [2, false, 1]);
+  assert.equal(await listed(0, broken), undefined, "the command line tells it");
+  using storage = recentStore();
+  const empty = await step("storage", storage.settings, { action: "list", json: true });
+  assert.deepEqual(JSON.parse(empty.printed), { snapshots: [], ok: true });
 });
 
 Deno.test("the command table has every verb of the storage host", () => {

@@ -472,7 +472,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "show how the store stands, let a hub in, or forget a snapshot that is lost for good",
     details:
       "status     the newest good snapshot of each set, its age, what was read, space and its trend\n" +
-      "list       every snapshot that is here: its standing, when it came, when it was read; --json: one object a line\n" +
+      "list       every snapshot that is here: its standing, when it came, when it was read\n" +
       "authorize  prints the authorized_keys file of a hub's user, and how to set the host up for it\n" +
       "forget     notes that a snapshot is lost for good (or never came), so that it is no fault any more\n" +
       "schema     prints the JSON Schema of the storage host's configuration",
@@ -507,8 +507,8 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   {
     flags: "--json",
     text:
-      "print the result as JSON, a failure as `ok: false` with `error` (message, kind, hint) and `exitCode`, and what " +
-      "is told meanwhile as events, one JSON object a line",
+      "print the result as one JSON value, a failure as `ok: false` with `error` (message, kind, hint) and `exitCode`, " +
+      "and what is told meanwhile as events, one JSON object a line",
   },
   { flags: "--quiet", text: "say nothing but errors, and draw no progress" },
   {
