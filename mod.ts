@@ -288,7 +288,14 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async notify(context) {
     const config = requireConfig(context);
-    const report = await tell(teller(context), config, context.options.action === "test" ? "test" : "send");
+    const isTest = context.options.action === "test";
+    if (isTest && config.notify.length === 0) {
+      throw new BackupError("Cannot send a test: no notifier is configured", {
+        kind: "config",
+        hint: 'add one under "notify", such as { "kind": "ntfy", "url": "https://ntfy.sh/TOPIC" }',
+      });
+    }
+    const report = await tell(teller(context), config, isTest ? "test" : "send");
     const error = untoldError(report, context.options.quiet !== true && !context.json);
     const sent = report.sent.map(({ name, event }) => `${name}: ${event} sent`);
     const none = config.notify.length === 0 ? "no notifier is configured" : "nothing is due";

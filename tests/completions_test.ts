@@ -127,3 +127,31 @@ Deno.test("the man page has every verb, option, exit code, file and variable, an
     Deno.removeSync(home, { recursive: true });
   }
 });
+
+Deno.test("help is given however it is asked for, and a mistyped verb is told there, too", async () => {
+  const home = Deno.makeTempDirSync({ prefix: "help-" });
+  try {
+    const all = await cli({ home }, "--help");
+    assert.match(all.stdout, /^Usage: hapi-backup \[options\][^]*Exit codes:/);
+    const ofKeys = await cli({ home }, "keys", "--help");
+    assert.match(ofKeys.stdout, /^Usage: hapi-backup keys [^]*Example:/);
+    for (const args of [["-h"], ["help"], ["help", "help"]]) {
+      assert.deepEqual(await cli({ home }, ...args), all, args.join(" "));
+    }
+    for (const args of [["keys", "-h"], ["help", "keys"], ["keys", "help"]]) {
+      assert.deepEqual(await cli({ home }, ...args), ofKeys, args.join(" "));
+    }
+    for (const args of [["help", "kyes"], ["kyes", "--help"]]) {
+      const { code, stderr } = await cli({ home }, ...args);
+      assert.equal(code, 2);
+      assert.match(
+        stderr,
+        /^error: Cannot run hapi-backup: unknown command 'kyes'\nhint: did you mean keys\?/,
+      );
+    }
+    const { stderr } = await cli({ home }, "keys");
+    assert.match(stderr, /missing required argument 'action' \(list, add, drop, prove\)/);
+  } finally {
+    Deno.removeSync(home, { recursive: true });
+  }
+});

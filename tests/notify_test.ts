@@ -514,6 +514,10 @@ Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies
     assert.equal(notice.title, `${notice.hub}: backup state FAILED`);
     assert.match(notice.lines.join(), /hapi\.db/);
 
+    const elsewhere = ["--config", `${home}/none.json`];
+    Deno.writeTextFileSync(elsewhere[1]!, "{}");
+    assert.equal((await cli("notify", "send", ...elsewhere)).code, 0);
+    assert.equal((await cli("notify", "test", ...elsewhere)).code, 2, "a test of nothing is none");
     const test = await cli("notify", "test", "--json");
     assert.equal(test.code, 0, test.stderr);
     assert.deepEqual(server.take().map(({ path }) => path).sort(), ["/h", "/p/log"]);

@@ -405,7 +405,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "print what lets a shell complete verbs and options",
     arguments: [{ name: "<shell>", text: "which shell", choices: SHELLS }],
     options: [],
-    example: "hapi-backup completions bash > ~/.local/share/bash-completion/completions/hapi-backup",
+    example: "source <(hapi-backup completions bash)",
   },
   {
     verb: "man",

@@ -57,7 +57,7 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
         configFile: fileOf(options.config) ?? defaultConfigFile(around),
       });
     });
-    await program.parseAsync([...args], { from: "user" });
+    await program.parseAsync(withHelp(args), { from: "user" });
     return tellUnprinted(terminal);
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return tellUnprinted(terminal);
@@ -70,6 +70,16 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
       args.includes("--verbose"),
     );
   }
+}
+
+/** The arguments as commander takes them: help is asked for by `help`, `help backup` and `backup help`, too. */
+function withHelp(args: readonly string[]): string[] {
+  const [first, second, ...more] = args[0] === "help" ? [...args.slice(1), "help"] : args;
+  if (first === undefined || first.startsWith("-")) return [...args];
+  if (first === "help") return ["--help"];
+  // Of a verb that there is none of, commander would show the help of all, and not say that it is mistyped.
+  if (!COMMANDS.some(({ verb }) => verb === first)) return [first];
+  return second === "help" && more.length === 0 ? [first, "--help"] : [...args];
 }
 
 /** What was asked for and not delivered is a failure, though all was done. @returns The exit code. */
@@ -101,8 +111,10 @@ function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: bo
 function usageError({ message }: CommanderError, args: readonly string[]): BackupError {
   const verb = args.find((arg) => COMMANDS.some((command) => command.verb === arg));
   const [wrong, guess] = message.replace(/^error: /, "").split("\n");
+  const choices = COMMANDS.find((command) => command.verb === verb)?.arguments?.[0]?.choices;
+  const missing = /^missing required argument/.test(wrong!) && choices ? ` (${choices.join(", ")})` : "";
   const help = `\`hapi-backup ${verb === undefined ? "" : `${verb} `}--help\` says what there is`;
-  return new BackupError(`Cannot run ${verb ?? "hapi-backup"}: ${wrong}`, {
+  return new BackupError(`Cannot run ${verb ?? "hapi-backup"}: ${wrong}${missing}`, {
     kind: "usage",
     hint: guess === undefined ? help : `${guess.replace(/^\(D(.*)\)$/, "d$1")} ${help}`,
   });
@@ -116,7 +128,7 @@ function makeProgram(
   const program = new Command("hapi-backup")
     .description("Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable.")
     .version(VERSION, "--version", "print the version")
-    .helpOption("--help", "print this help")
+    .helpOption("-h, --help", "print this help")
     .helpCommand(false)
     // `tell` says what is wrong, as data too where that is asked for.
     .configureOutput({ outputError: () => {}, writeOut: (text) => terminal.print(text) })
@@ -127,7 +139,7 @@ function makeProgram(
       .summary(spec.summary)
       .description(spec.details ? `${spec.summary}\n\n${spec.details}` : spec.summary)
       .helpGroup(`${spec.group}:`)
-      .helpOption("--help", "print this help")
+      .helpOption("-h, --help", "print this help")
       .addHelpText("after", `\nExample:\n  ${spec.example}\n\nExit codes:\n${codes}`)
       .exitOverride();
     for (const { name, text, choices } of spec.arguments ?? []) {
