@@ -65,6 +65,7 @@ import { identityPlaces } from "./scripts/host/identity_places.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
+import { closedParts } from "./scripts/host/reach.ts";
 import { cancelSteps, runStep } from "./scripts/host/step.ts";
 import { tell, type Teller } from "./scripts/host/telling.ts";
 import {
@@ -330,11 +331,15 @@ const VERBS: Readonly<Record<string, Verb>> = {
       to: fileOf(options.to),
     };
     const entry = new URL(import.meta.url).pathname;
-    const job: SystemdJob = {
-      configFile: absolutePath(configFile),
-      manager: options.user === true ? "user" : "system",
+    const called = {
+      manager: options.user === true ? "user" as const : "system" as const,
       user: textOf(options.runAs) ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
       program: fileOf(options.program) ?? { deno: Deno.execPath(), entry },
+    };
+    const job: SystemdJob = {
+      configFile: absolutePath(configFile),
+      ...called,
+      closed: closedParts(context.host.fs, called),
       onFailure: many("onFailure"),
       before: many("before"),
       calendars: many("calendar"),

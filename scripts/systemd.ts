@@ -14,6 +14,7 @@ import { hubUnits, type Manager, storageUnits, type UnitFiles } from "./core/uni
 import { denoArguments } from "./core/deno_flags.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
+import type { closedParts, Program } from "./host/reach.ts";
 import { serveStep } from "./host/step.ts";
 import { isCalendar, readSystemdVersion } from "./host/systemd.ts";
 
@@ -25,7 +26,9 @@ export interface SystemdJob {
   readonly manager: Manager;
   readonly user: string;
   /** The program to call with a verb; Deno and the path of `mod.ts` where there is none. */
-  readonly program: string | { readonly deno: string; readonly entry: string };
+  readonly program: Program;
+  /** What of it the units' user cannot get to. */
+  readonly closed: ReturnType<typeof closedParts>;
   readonly onFailure: readonly string[];
   readonly before: readonly string[];
   /** `<set or verb>=<calendar expression>` */
@@ -110,10 +113,10 @@ async function unitsOf(
 ): Promise<UnitFiles> {
   const { program } = job;
   const programPaths = typeof program === "string" ? [program] : [program.deno, parentOf(program.entry)];
-  const closed = programPaths.find((path) => path.startsWith("/root/"));
-  if (closed !== undefined && job.user !== "root") {
+  for (const { path, closedBy } of job.closed) {
     host.report.warn(
-      `${closed} lies in root's home, which ${job.user} may not enter: move it, for example to /usr/local`,
+      `${job.user} may not enter ${closedBy}, and the units call ${path}: they would not start. Have it where all may ` +
+        `read it, such as /usr/local, and run this from there, or name it with --program`,
     );
   }
   const common = {

@@ -88,6 +88,7 @@ function statOf(info: Deno.FileInfo): Stat {
     bytes: info.size,
     diskBytes: info.blocks === null ? info.size : info.blocks * 512,
     mode: (info.mode ?? 0) & 0o7777,
+    uid: info.uid ?? 0,
     mtimeMs: info.mtime?.getTime() ?? 0,
     ctimeMs: info.ctime?.getTime() ?? 0,
     inode: info.ino ?? 0,

@@ -15,6 +15,8 @@ export interface Stat {
   readonly diskBytes: number;
   /** Permission bits, `0o600`. */
   readonly mode: number;
+  /** Of the owner. */
+  readonly uid: number;
   readonly mtimeMs: number;
   readonly ctimeMs: number;
   readonly inode: number;

@@ -11,7 +11,7 @@ import {
   tried,
   verified,
 } from "./lab/hub_lab.ts";
-import { PROGRAM, WAITING } from "./lab/lab.ts";
+import { WAITING } from "./lab/lab.ts";
 import { output } from "./nix.ts";
 
 Deno.test("units, for real: a live hub is backed up by the operator's user, then shipped; a failed ship is tried again", async () => {
@@ -69,7 +69,7 @@ Deno.test("units, for real: a stopped and a killed hub are backed up from a home
     systemctl start hapi-backup-notes.service; cat /var/lib/log/hapi-backup-notes.service`);
   assert.match(out, /^ {2}1 file$/m, out);
   // Units made again see where a database that was moved, and left a link, lies now.
-  const linked = await lab.run(`${PROGRAM}
+  const linked = await lab.run(`
     cd /home/op; mkdir data; mv .hapi/hapi.db* data; ln -s ../data/hapi.db .hapi/hapi.db; chown -hR op .hapi data; cd /
     systemctl start hapi-backup-state.service; echo "unseen: $?"
     HOME=/home/op program systemd --system --config /var/lib/config.json --to ${lab.folder}/units > /dev/null

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { give, makeHubLab, MAY, probe, tried, verified } from "./lab/hub_lab.ts";
-import { OWN_PROGRAM, USERS } from "./lab/lab.ts";
+import { USERS } from "./lab/lab.ts";
 import { output, ROOT } from "./nix.ts";
 
 Deno.test("units, for real: the operator's own manager backs up and ships without root, behind the same walls", async () => {
@@ -39,7 +39,7 @@ ExecStart=/lib/systemd/systemd --user --unit=basic.target
 `,
   );
   await give(lab.home);
-  const out = await lab.run(`${OWN_PROGRAM}
+  const out = await lab.run(`
     install -d -m 700 -o op /run/user/${USERS.op}
     systemctl start user.service
     as() { setpriv --reuid op --regid op --clear-groups env HOME=/home/op XDG_RUNTIME_DIR=/run/user/${USERS.op} "$@"; }

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { parseConfig } from "../../scripts/core/config.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
 import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
+import { realFs } from "../../scripts/host/fs.ts";
+import { closedParts } from "../../scripts/host/reach.ts";
 import { cli } from "../real/cli.ts";
 import { ending, output, ROOT } from "./nix.ts";
 
@@ -209,19 +211,45 @@ Deno.test("the module's default sets are the program's", async () => {
 Deno.test("`systemd` warns of a program that the units' user cannot reach", async () => {
   const home = await Deno.makeTempDir();
   try {
+    const closedBy = (program: string, manager: "system" | "user", user = "op") =>
+      closedParts(realFs, { program, user, manager }).map(({ closedBy }) => closedBy);
+    const tools = `${home}/tools`;
+    const program = `${tools}/hapi-backup`;
+    await Deno.chmod(home, 0o755);
+    await Deno.mkdir(tools);
+    await Deno.writeTextFile(program, "#!/bin/sh", { mode: 0o755 });
+    await Deno.symlink(program, `${home}/link`);
+    assert.deepEqual(closedBy(program, "system"), []);
+    assert.deepEqual(closedBy("/usr/local/bin/not-there-yet", "system"), []);
+    assert.deepEqual(closedBy("/root/bin/hapi-backup", "system"), ["/root"]);
+    await Deno.chmod(tools, 0o700);
+    for (const path of [program, `${home}/link`]) assert.deepEqual(closedBy(path, "system"), [tools]);
+    assert.deepEqual(closedBy(program, "user"), [tools]);
+    const owner = (await output("id", ["-un"])).trim();
+    assert.deepEqual(closedBy(program, "system", owner), []);
+
     await Deno.writeTextFile(`${home}/config.json`, JSON.stringify({ hub: "home", recipients: ["age1one"] }));
-    const make = (program: string) =>
-      cli(
-        { home },
-        ...["systemd", "--system", "--config", `${home}/config.json`, "--run-as", "op", "--program", program],
-      );
-    const warned = await make("/root/bin/hapi-backup");
-    assert.equal(warned.code, 0, warned.stderr);
-    assert.match(
-      warned.stderr,
-      /\/root\/bin\/hapi-backup lies in root's home, which op may not enter: move it/,
+    const { code, stderr } = await cli(
+      { home },
+      ...["systemd", "--system", "--config", `${home}/config.json`, "--run-as", "op", "--program", program],
     );
-    assert.doesNotMatch((await make("/usr/local/bin/hapi-backup")).stderr, /may not enter/);
+    assert.equal(code, 0, stderr);
+    assert.match(
+      stderr,
+      /: op may not enter \S+\/tools, and the units call \S+\/hapi-backup: .*\/usr\/local/,
+    );
+
+    // A group may be the user's.
+    await Deno.chmod(tools, 0o710);
+    assert.deepEqual(closedBy(program, "system"), []);
+    await Deno.chmod(program, 0o700);
+    assert.deepEqual(closedBy(program, "system"), [program]);
+    const entry = `${tools}/mod.ts`;
+    await Deno.writeTextFile(entry, "", { mode: 0o600 });
+    assert.deepEqual(
+      closedParts(realFs, { program: { deno: "/bin/sh", entry }, user: "op", manager: "system" }),
+      [{ path: entry, closedBy: entry }],
+    );
   } finally {
     await Deno.remove(home, { recursive: true });
   }

@@ -10,7 +10,7 @@ import { generateIdentity } from "../../../scripts/host/identity.ts";
 import { cli } from "../../real/cli.ts";
 import { newKey, type Sshd, startSshd } from "../../real/sshd.ts";
 import { output } from "../nix.ts";
-import { type Lab, makeLab, OWN_PROGRAM, PROGRAM, USERS } from "./lab.ts";
+import { type Lab, makeLab, USERS } from "./lab.ts";
 
 /** A folder of the operator whose name needs all the quoting that a unit can do; the set `notes` has it. */
 export const ODD_FOLDER = "/home/op/my notes: 100% d accord, \\o";
@@ -77,7 +77,7 @@ export async function makeHubLab(manager: "system" | "user" = "system"): Promise
   await Deno.mkdir(`${lab.home}/.ssh`);
   await Deno.writeTextFile(`${lab.home}/.ssh/id_private`, "the operator's own key");
   // The command line makes the units inside the lab, where the paths are what they say.
-  const made = await lab.run(`${manager === "system" ? PROGRAM : OWN_PROGRAM}
+  const made = await lab.run(`
     HOME=/home/op program systemd --${manager} --config ${seen}/config.json \
       --before hapi-hub.service --on-failure alarm@%N.service --to ${lab.folder}/units`);
   assert.match(made, /^wrote \d+ files/m);

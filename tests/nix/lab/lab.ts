@@ -11,17 +11,14 @@ const HERE = new URL("./", import.meta.url).pathname;
 /** Users that exist in the lab only, each with its uid and gid: the operator, a storage host's own, a hub's there. */
 export const USERS = { op: 4711, "hapi-backup-storage": 4712, "hapi-home": 4713 };
 
-const calling = (deno: string, root: string) =>
-  `program() { DENO_DIR=/run/deno ${deno} run --node-modules-dir=manual --cached-only --no-lock -A ${root}/mod.ts "$@"; }`;
-
-/** In the lab's scripts: `program VERB…` is the command line. */
-export const PROGRAM = calling(Deno.execPath(), ROOT);
-
-/** The same from the operator's home, for what runs without root: Deno and this checkout may lie where only root reads. */
-export const OWN_PROGRAM = `
+/**
+ * In the lab's scripts: `program VERB…` is the command line. Deno and this checkout may lie where only root may go, so
+ * they are shown in the operator's home, where the units, too, find them.
+ */
+const PROGRAM = `
 mkdir -p /home/op/program; touch /home/op/deno
 mount --bind ${ROOT} /home/op/program; mount --bind ${Deno.execPath()} /home/op/deno
-${calling("/home/op/deno", "/home/op/program")}`;
+program() { DENO_DIR=/run/deno /home/op/deno run --node-modules-dir=manual --cached-only --no-lock -A /home/op/program/mod.ts "$@"; }`;
 
 /**
  * In the lab's scripts: `said LOG TEXT [TIMES]` waits until a log holds a text that often, `ended UNIT` until a unit that
@@ -77,7 +74,7 @@ export async function makeLab(): Promise<Lab> {
     async run(script) {
       // What still runs is stopped, which takes its folders in /tmp away.
       const end = "command systemctl stop 'hapi-backup-*'";
-      await Deno.writeTextFile(`${folder}/driver.sh`, `set -u\n${script}\n${end}\n`);
+      await Deno.writeTextFile(`${folder}/driver.sh`, `set -u\n${PROGRAM}\n${script}\n${end}\n`);
       await Deno.remove(`${folder}/out`).catch(() => {});
       const { stderr } = await ending("bash", [`${HERE}boot.sh`, folder]);
       const out = await Deno.readTextFile(`${folder}/out`).catch(() => "");
