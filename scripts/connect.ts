@@ -14,7 +14,7 @@ import { shipFolder } from "./core/state_paths.ts";
 import { appendLineDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Probed, probeRsync } from "./host/probe.ts";
-import { lastConfirmed, readShipRecords } from "./host/ship_records.ts";
+import { lastConfirmed } from "./host/ship_records.ts";
 import { serveStep } from "./host/step.ts";
 
 /** What the step is asked for. */
@@ -53,9 +53,8 @@ export function pinHostKey({ fs }: Host, { knownHostsFile }: RsyncDestination, {
 
 /** Tries what the key may do. @returns What was tried; what could not be told counts as not allowed to rely on. */
 export async function probe(host: Host, config: Config, destination: RsyncDestination): Promise<Probed[]> {
-  const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
   const scratch = `${shipFolder(config.stateFolder)}/connect`;
-  return await probeRsync(host, destination, scratch, record && lastConfirmed(record)?.key);
+  return await probeRsync(host, destination, scratch, lastConfirmed(host, config, destination.name)?.key);
 }
 
 serveStep<ConnectJob>(import.meta, async (job, { host }) => {

@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { RsyncDestination } from "./config.ts";
 import { BackupError } from "./errors.ts";
 import { cleanText } from "./format.ts";
 import { INCOMING_PREFIX } from "./names.ts";
@@ -30,6 +31,13 @@ export interface RsyncAccess {
   readonly timeoutSeconds: number;
   /** KiB per second. */
   readonly bandwidthLimitKiBps?: number | undefined;
+}
+
+/** How to read a destination with the key that may only read; undefined where it has none. */
+export function readingAccess(destination: RsyncDestination): RsyncAccess | undefined {
+  const { readIdentityFile, readTarget = destination.target } = destination;
+  if (readIdentityFile === undefined) return undefined;
+  return { ...destination, target: readTarget, identityFile: readIdentityFile };
 }
 
 /** Seconds for a connection to come about, if a transfer waits no shorter. */

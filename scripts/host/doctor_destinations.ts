@@ -4,7 +4,13 @@
  * @module
  */
 
-import type { Config, Destination, RsyncDestination } from "../core/config.ts";
+import type {
+  Config,
+  Destination,
+  FolderDestination,
+  RcloneDestination,
+  RsyncDestination,
+} from "../core/config.ts";
 import { BackupError, isInterruption, reasonOf } from "../core/errors.ts";
 import { type Finding, remedyOf } from "../core/finding.ts";
 import { formatCounted, formatDuration } from "../core/format.ts";
@@ -22,7 +28,7 @@ import { describeRemote, isFolderThere, requireRemoteOtherThanStore } from "./rc
 import { realRetry } from "./retry.ts";
 import { runRsync } from "./rsync.ts";
 import { readRuns } from "./run_log.ts";
-import { type Confirmed, lastConfirmed, readShipRecords } from "./ship_records.ts";
+import { type Confirmed, lastConfirmed } from "./ship_records.ts";
 
 /** Older than this, rsync lets a hostile far side write where it wants (CVE-2024-12084 to 12088). */
 const RSYNC_SOUND = [3, 4, 0] as const;
@@ -134,73 +140,90 @@ export async function checkDestinations(
   return findings;
 }
 
-async function checkDestination(
+function checkDestination(
   host: Host,
   config: Config,
   destination: Destination,
   { sourceDevices, offline }: ReachOptions,
-): Promise<Finding[]> {
-  const about = { group: "Destinations" as const, name: `${destination.name}: reachable` };
+): Finding[] | Promise<Finding[]> {
   switch (destination.kind) {
-    case "folder": {
-      requireMounted(host.fs, destination);
-      requireOtherThanStore(host.fs, destination, config);
-      // As `ship` counts.
-      const own = exists(host.fs, config.store) ? [host.fs.stat(config.store).device] : [];
-      const isHere = isOnDevices(host.fs, destination.path, [...own, ...sourceDevices]);
-      return [{ ...about, state: "ok", detail: destination.path }, {
-        ...about,
-        name: `${destination.name}: off this disk`,
-        ...(isHere
-          ? {
-            state: "fail",
-            detail: "it is on the same disk as a source or the local store",
-            remedy: "mount another disk there",
-            kind: "unshipped",
-          }
-          : { state: "ok", detail: "another disk" }),
-      }];
-    }
-    case "rclone": {
-      if (offline) return [];
-      const what = `reach ${destination.name}`;
-      // First: it is the only one that asks the remote, and that gives up after a while.
-      const isThere = await isFolderThere(host, destination, config.hub, what, RCLONE_SECONDS_MAX);
-      const remote = await describeRemote(host, destination, what, realRetry(host, 1));
-      await requireRemoteOtherThanStore(host, destination, remote, config);
-      if (isThere) return [{ ...about, state: "ok", detail: destination.remote }];
-      const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
-      return [
-        record && record.confirmed.size > 0
-          ? {
-            ...about,
-            state: "fail",
-            detail: `${destination.remote}: what it once confirmed is gone, with its bucket or folder`,
-            remedy: "run `hapi-backup ship`, and find out who removed it",
-            kind: "unshipped",
-          }
-          : {
-            ...about,
-            state: "warn",
-            detail: `${destination.remote} answers, and has no such bucket or folder yet`,
-            remedy: "check the name: the next `hapi-backup ship` makes it",
-          },
-      ];
-    }
-    case "rsync": {
-      const pinned = checkPinned(host, destination);
-      if (offline || pinned.state === "fail") return [pinned];
-      const record = readShipRecords(host, config).find((each) => each.destination === destination.name);
-      const held = record && lastConfirmed(record);
-      const scratch = `${shipFolder(config.stateFolder)}/doctor`;
-      const probed = await probeRsync(host, destination, scratch, held?.key);
-      return [
-        pinned,
-        ...probed.map(findingOf),
-        ...probed[0]?.ok && held ? await checkClock(host, config, destination, held) : [],
-      ];
-    }
+    case "folder":
+      return checkFolder(host, config, destination, sourceDevices);
+    case "rclone":
+      return offline ? [] : checkRemote(host, config, destination);
+    case "rsync":
+      return checkStorageHost(host, config, destination, offline);
   }
+}
+
+function checkFolder(
+  { fs }: Host,
+  config: Config,
+  destination: FolderDestination,
+  sourceDevices: readonly number[],
+): Finding[] {
+  const { name, path } = destination;
+  requireMounted(fs, destination);
+  requireOtherThanStore(fs, destination, config);
+  // As `ship` counts.
+  const own = exists(fs, config.store) ? [fs.stat(config.store).device] : [];
+  const about = { group: "Destinations" as const, name: `${name}: off this disk` };
+  return [
+    { group: "Destinations", name: `${name}: reachable`, state: "ok", detail: path },
+    isOnDevices(fs, path, [...own, ...sourceDevices])
+      ? {
+        ...about,
+        state: "fail",
+        detail: "it is on the same disk as a source or the local store",
+        remedy: "mount another disk there",
+        kind: "unshipped",
+      }
+      : { ...about, state: "ok", detail: "another disk" },
+  ];
+}
+
+async function checkRemote(host: Host, config: Config, destination: RcloneDestination): Promise<Finding[]> {
+  const { name, remote } = destination;
+  const about = { group: "Destinations" as const, name: `${name}: reachable` };
+  const what = `reach ${name}`;
+  // First: it is the only one that asks the remote, and that gives up after a while.
+  const isThere = await isFolderThere(host, destination, config.hub, what, RCLONE_SECONDS_MAX);
+  const described = await describeRemote(host, destination, what, realRetry(host, 1));
+  await requireRemoteOtherThanStore(host, destination, described, config);
+  if (isThere) return [{ ...about, state: "ok", detail: remote }];
+  return [
+    lastConfirmed(host, config, name)
+      ? {
+        ...about,
+        state: "fail",
+        detail: `${remote}: what it once confirmed is gone, with its bucket or folder`,
+        remedy: "run `hapi-backup ship`, and find out who removed it",
+        kind: "unshipped",
+      }
+      : {
+        ...about,
+        state: "warn",
+        detail: `${remote} answers, and has no such bucket or folder yet`,
+        remedy: "check the name: the next `hapi-backup ship` makes it",
+      },
+  ];
+}
+
+async function checkStorageHost(
+  host: Host,
+  config: Config,
+  destination: RsyncDestination,
+  offline: boolean,
+): Promise<Finding[]> {
+  const pinned = checkPinned(host, destination);
+  if (offline || pinned.state === "fail") return [pinned];
+  const held = lastConfirmed(host, config, destination.name);
+  const probed = await probeRsync(host, destination, `${shipFolder(config.stateFolder)}/doctor`, held?.key);
+  return [
+    pinned,
+    ...probed.map(findingOf),
+    ...probed[0]?.ok && held ? await checkClock(host, config, destination, held) : [],
+  ];
 }
 
 /** Nothing is sent to a host whose key was not pinned. */

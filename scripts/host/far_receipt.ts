@@ -16,7 +16,7 @@ import {
   RECEIPT_SIGNATURE_FILE,
   verifyReceipt,
 } from "../core/receipt.ts";
-import { pullArgs, type RsyncAccess } from "../core/rsync_args.ts";
+import { pullArgs, readingAccess } from "../core/rsync_args.ts";
 import { parseTrust } from "../core/trust.ts";
 import { readTextIfThere, removeIfThere, writeFileDurably } from "./fs.ts";
 import type { Host } from "./host.ts";
@@ -42,13 +42,9 @@ export async function fetchReceipt(
   shipFolder: string,
   retry: Retry,
 ): Promise<Receipt | undefined> {
-  const { readIdentityFile, receiptSigners, name } = destination;
-  if (readIdentityFile === undefined || receiptSigners.length === 0) return undefined;
-  const access: RsyncAccess = {
-    ...destination,
-    target: destination.readTarget ?? destination.target,
-    identityFile: readIdentityFile,
-  };
+  const { receiptSigners, name } = destination;
+  const access = readingAccess(destination);
+  if (!access || receiptSigners.length === 0) return undefined;
   const pulled = `${shipFolder}/${name}.pulled`;
   try {
     removeIfThere(host.fs, pulled);

@@ -13,11 +13,11 @@ import type { SealedPart } from "../core/seal.ts";
 import { FRAME_BYTES_MAX, FrameDecompressor } from "../core/zstd_frames.ts";
 import { HEADER_BYTES_MAX } from "./age.ts";
 import { piecesOf } from "./file_bytes.ts";
-import { lstatIfThere } from "./fs.ts";
 import { noteGarbage } from "./garbage.ts";
 import type { Host, OpenFile } from "./host.ts";
 import { type Identity, openHeader } from "./identity.ts";
 import { sourceHere, type StartSource } from "./part_source.ts";
+import { problemWithSize } from "./store.ts";
 
 /** A part whose first bytes are being read. */
 export interface OpenPart extends Disposable {
@@ -60,12 +60,8 @@ export async function openPart(
       kind: "integrity",
       hint: "another copy of the store may hold it whole: verify there with --store",
     });
-  const stat = lstatIfThere(host.fs, path);
-  if (!stat) throw damaged("it is missing");
-  if (stat.type !== "file") throw damaged(`it is a ${stat.type}, not a file`);
-  if (stat.bytes !== part.bytes) {
-    throw damaged(`it has ${stat.bytes} bytes where the seal says ${part.bytes}`);
-  }
+  const problem = problemWithSize(host.fs, path, part);
+  if (problem !== undefined) throw damaged(problem);
   const requireSealed = (sha256: string | undefined) => {
     if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
   };

@@ -15,8 +15,8 @@ import {
   namesInput,
   parseRsyncTarget,
   probeArgs,
+  readingAccess,
   RSYNC_ENV,
-  type RsyncAccess,
   sshWords,
 } from "../core/rsync_args.ts";
 import { explainFailure } from "../core/rsync_failure.ts";
@@ -52,7 +52,7 @@ export async function probeRsync(
   scratch: string,
   held: SnapshotKey | undefined,
 ): Promise<Probed[]> {
-  const { name, readIdentityFile } = destination;
+  const { name } = destination;
   const empty = `${scratch}/empty`;
   removeIfThere(host.fs, scratch);
   host.fs.mkdir(empty, { recursive: true, mode: 0o700 });
@@ -95,12 +95,8 @@ export async function probeRsync(
     ));
     found.push(await probeShell(host, destination));
     if (held) found.push(await probeOverwrite(host, destination, scratch, held, run));
-    if (readIdentityFile !== undefined) {
-      const reader: RsyncAccess = {
-        ...destination,
-        target: destination.readTarget ?? destination.target,
-        identityFile: readIdentityFile,
-      };
+    const reader = readingAccess(destination);
+    if (reader) {
       found.push(refused(
         `${name}: its reading key cannot write`,
         await run(probeArgs(reader, "write", empty, below)),

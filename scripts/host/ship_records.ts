@@ -49,9 +49,14 @@ export interface Confirmed {
   readonly confirmedAt: Date;
 }
 
-/** The snapshot that was confirmed last. */
-export function lastConfirmed({ confirmed }: ShipRecord): Confirmed | undefined {
-  const last = [...confirmed].sort(([, a], [, b]) => a < b ? -1 : 1).at(-1);
+/** The snapshot that a destination confirmed last. */
+export function lastConfirmed(
+  host: Pick<Host, "fs">,
+  config: Config,
+  destination: string,
+): Confirmed | undefined {
+  const record = readShipRecords(host, config).find((each) => each.destination === destination);
+  const last = [...record?.confirmed ?? []].sort(([, a], [, b]) => a < b ? -1 : 1).at(-1);
   if (!last) return undefined;
   const [set, id] = last[0].split("/") as [SnapshotKey["set"], SnapshotKey["id"]];
   return { key: { set, id }, confirmedAt: new Date(last[1]) };

@@ -186,6 +186,15 @@ export function readSeals(fs: Fs, set: StoredSet): Seal[] {
   return readSetIfThere(fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
 }
 
+/** What is wrong with a part before it is read: undefined if a file of the right size is there. */
+export function problemWithSize(fs: Fs, path: string, part: SealedPart): string | undefined {
+  const stat = lstatIfThere(fs, path);
+  if (!stat) return "it is missing";
+  if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
+  if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
+  return undefined;
+}
+
 /**
  * Reads a part whole from the disk and compares size and SHA-256 with the seal.
  *
@@ -201,10 +210,8 @@ export function problemWithPart(
 ): string | undefined {
   const path = `${folder}/${part.name}`;
   try {
-    const stat = lstatIfThere(fs, path);
-    if (!stat) return "it is missing";
-    if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
-    if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
+    const problem = problemWithSize(fs, path, part);
+    if (problem !== undefined) return problem;
     // Most parts are small, and there may be 100,000 of them.
     const sha256 = sha256OfFile(fs, path, onBytes, part.bytes + 1);
     return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
