@@ -287,6 +287,11 @@ in
         message = "services.hapi-backup.verify is enabled without an identity: set services.hapi-backup.verify.identityFile, or make the drill where the identity is.";
       }
       {
+        assertion = cfg.verify.enable ->
+          lib.all (destination: destination.name != cfg.verify.store || destination ? readIdentityFile) (ofKind "rsync");
+        message = "services.hapi-backup.verify.store is ${toString cfg.verify.store}, whose key may only add: give that destination a readIdentityFile, a key that may only read.";
+      }
+      {
         assertion = !(lib.any (set: settings.sets ? ${set}) units.reserved);
         message = "services.hapi-backup.settings.sets: a set cannot have the name of a verb (${lib.concatStringsSep ", " units.reserved}): its unit would. Choose another name.";
       }

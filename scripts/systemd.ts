@@ -179,7 +179,17 @@ function requireMainSet({ sets }: Config, option: string): void {
 
 /** A unit has the keys of destinations only. @throws {BackupError} (usage) */
 function requireDrillStore({ destinations }: Config, store: string): void {
-  if (store.startsWith("/") || destinations.some(({ name }) => name === store)) return;
+  const destination = destinations.find(({ name }) => name === store);
+  if (destination?.kind === "rsync" && destination.readIdentityFile === undefined) {
+    throw new BackupError(
+      `Cannot use --drill-store ${store}: its key may only add, and the drill must read`,
+      {
+        kind: "usage",
+        hint: `name the key that may only read as readIdentityFile of destination ${store}`,
+      },
+    );
+  }
+  if (store.startsWith("/") || destination) return;
   throw new BackupError(
     `Cannot use --drill-store ${store}: it is neither a destination's name nor an absolute folder`,
     {

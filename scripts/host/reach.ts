@@ -22,7 +22,8 @@ export function closedParts(
   fs: Fs,
   { program, user, manager }: { readonly program: Program; readonly user: string; readonly manager: Manager },
 ): { readonly path: string; readonly closedBy: string }[] {
-  if (user === "root") return [];
+  // A user's own manager runs it as the user who runs it now.
+  if (user === "root" || manager === "user") return [];
   const owners = (readTextIfThere(fs, "/etc/passwd") ?? "").split("\n").map((line) => line.split(":"));
   const isClosed = (path: string, bits: number) => {
     const stat = ifThere(() => fs.stat(path));
@@ -32,9 +33,8 @@ export function closedParts(
   };
   const closing = (path: string, bits: number): string | undefined => {
     const real = ifThere(() => fs.realPath(path)) ?? path;
-    const isUnit = manager === "system";
-    if (isUnit && isWithin(real, ROOT_HOME)) return ROOT_HOME;
-    const isMounted = isUnit && HOMES.some((home) => isWithin(real, home));
+    if (isWithin(real, ROOT_HOME)) return ROOT_HOME;
+    const isMounted = HOMES.some((home) => isWithin(real, home));
     return (isMounted ? [] : foldersTo(real)).find((folder) => isClosed(folder, 0o111)) ??
       (isClosed(real, bits) ? real : undefined);
   };

@@ -270,6 +270,11 @@ const BAD_HUBS: readonly (readonly [string, string, RegExp])[] = [
     `verify.identityFile = lib.mkForce "/nix/store/x-id";`,
     /verify\.identityFile is \/nix\/store\/x-id, in the Nix store/,
   ],
+  [
+    "a drill from where no key may read",
+    `destinations = lib.mkForce [ { kind = "rsync"; target = "a@b:"; identityFile = "/etc/keys/write"; knownHostsFile = "/k"; } ];`,
+    /verify\.store is rsync, whose key may only add: give that destination a readIdentityFile/,
+  ],
   ["a set that is none", `sets.musik = { };`, /sets names musik, which is no set/],
   [
     "a set named like a verb",

@@ -224,7 +224,7 @@ Deno.test("`systemd` warns of a program that the units' user cannot reach", asyn
     assert.deepEqual(closedBy("/root/bin/hapi-backup", "system"), ["/root"]);
     await Deno.chmod(tools, 0o700);
     for (const path of [program, `${home}/link`]) assert.deepEqual(closedBy(path, "system"), [tools]);
-    assert.deepEqual(closedBy(program, "user"), [tools]);
+    assert.deepEqual(closedBy(program, "user"), []);
     const owner = (await output("id", ["-un"])).trim();
     assert.deepEqual(closedBy(program, "system", owner), []);
 
@@ -282,6 +282,18 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
     assert.deepEqual([noDrill.code, /no drill without --drill-identity/.test(noDrill.stderr)], [2, true]);
     const nowhere = await make("--drill-identity", "/etc/identity", "--drill-store", "nosuch");
     assert.deepEqual([nowhere.code, /--drill-store nosuch: it is neither/.test(nowhere.stderr)], [2, true]);
+    const far = { kind: "rsync", target: "a@b:", identityFile: "/k", knownHostsFile: "/h" };
+    await Deno.writeTextFile(
+      `${home}/far.json`,
+      JSON.stringify({ hub: "home", recipients: ["age1one"], destinations: [far] }),
+    );
+    const unread = await cli(
+      { home },
+      ...["systemd", "--user", "--config", `${home}/far.json`],
+      ...["--drill-identity", "/etc/identity", "--drill-store", "rsync"],
+    );
+    assert.equal(unread.code, 2, unread.stderr);
+    assert.match(unread.stderr, /--drill-store rsync: its key may only add.*\nhint: .*readIdentityFile/);
     const drill = await make("--drill-identity", "/etc/identity", "--drill-store", "/mnt/copy");
     assert.match(drill.stdout, /^BindReadOnlyPaths=-\/mnt\/copy$/m);
     for (const name of ["hapi-hub", "hapi hub.service", "a.service\nExecStartPre=/bin/sh"]) {
