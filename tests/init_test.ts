@@ -275,6 +275,43 @@ Deno.test("init on a terminal asks, shows the identity once on a screen of its o
   assert.deepEqual(filesWith(home, /AGE-SECRET-KEY-1/), []);
 });
 
+Deno.test("init tells what is wrong with an answer at once, and shows no identity where a terminal cuts it off", async () => {
+  using folder = makeFolder();
+  const { home, keys } = folder;
+  const small = ["sh", "-c", 'stty rows 12 cols 40; exec "$@"', "sh"];
+  const words = [...small, Deno.execPath(), ...cliArgs(["init", "--local-only"])];
+  await using terminal = startPty(words, { cwd: home, env: cliEnv(home) });
+  const erase = (answer: string) => terminal.type("\x7f".repeat(answer.length));
+  await terminal.until(/second\s+identity/);
+  for (
+    const [answer, problem] of [["age1xyz", /mistyped/], [
+      "AGE-SECRET-KEY-1X",
+      /which is secret/,
+    ]] as const
+  ) {
+    await terminal.type(`${answer}\r`);
+    await terminal.until(problem);
+    await erase(answer);
+  }
+  await terminal.type("\r");
+  await terminal.until(/Write the identity/);
+  for (
+    const [answer, problem] of [["no/id", /There is no/], [".hapi", /Nothing is written/]] as const
+  ) {
+    await terminal.type(`${answer}\r`);
+    await terminal.until(problem);
+    await erase(answer);
+  }
+  await terminal.type("\r");
+  await terminal.until(/Write a sheet/);
+  await terminal.type("\r");
+  const { code, text } = await terminal.end();
+  assert.equal(code, 2, text);
+  assert.match(text, /Cannot show the identity: this terminal has 40 columns and 12 rows only/);
+  assert.doesNotMatch(text, /AGE-SECRET-KEY-1[A-Z0-9]{5}/);
+  assert.equal([...Deno.readDirSync(keys)].some(({ name }) => name === "config.json"), false);
+});
+
 Deno.test("a hub is found by the environment, in its usual place, and by its unit", () => {
   using folder = makeFolder();
   const { home } = folder;

@@ -5,14 +5,15 @@
  */
 
 import type { NewDestination } from "../core/config_text.ts";
-import { BackupError } from "../core/errors.ts";
+import { BackupError, reasonOf } from "../core/errors.ts";
 import { textOf } from "../core/option_flags.ts";
 import { parentOf } from "../core/paths.ts";
 import { parseRsyncTarget } from "../core/rsync_args.ts";
 import { STORAGE_STORE } from "../core/storage_text.ts";
+import { parseRecipient } from "./age.ts";
 import { absolutePath, numberOption, type VerbContext } from "./cli.ts";
 import { findHubs, type FoundHub } from "./find_hub.ts";
-import { lstatIfThere } from "./fs.ts";
+import { exists, lstatIfThere } from "./fs.ts";
 import { askText, askWhich } from "./questions.ts";
 
 /** What the parts of `init` are given. */
@@ -154,9 +155,19 @@ export async function whichOthers({ options, asks }: InitContext): Promise<strin
   if (!asks) return [];
   const answer = await askText(
     "Public key of a second identity, kept in a second place (age1…; empty: later, by `keys add`)",
-    { validate: (answer) => /^(age1[a-z0-9]+)?$/.test(answer) ? undefined : "It starts with age1." },
+    { validate: (answer) => answer === "" ? undefined : problemOf(() => parseRecipient(answer)) },
   );
   return answer === "" ? [] : [answer];
+}
+
+/** What keeps an answer from being used, told where it can still be corrected. */
+function problemOf(use: () => unknown): string | undefined {
+  try {
+    use();
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
 }
 
 /** Where a new identity is written to; with neither it is shown once. */
@@ -175,10 +186,13 @@ export async function whereTo(context: InitContext): Promise<IdentityFiles> {
         "Cannot set up: say where the new identity goes, with --identity-out FILE (or -) or --sheet FILE",
       );
     }
+    const validate = (answer: string) =>
+      answer === "" ? undefined : problemOf(() => requireNewFile(context, absolutePath(answer)));
     const file = await askText(
       "Write the identity to which file, such as on a stick? (empty: show it here once)",
+      { validate },
     );
-    const paper = await askText("Write a sheet to print (HTML) to which file? (empty: none)");
+    const paper = await askText("Write a sheet to print (HTML) to which file? (empty: none)", { validate });
     return {
       ...(file === "" ? {} : { identityFile: absolutePath(file) }),
       ...(paper === "" ? {} : { sheetFile: absolutePath(paper) }),
@@ -189,6 +203,11 @@ export async function whereTo(context: InitContext): Promise<IdentityFiles> {
     ...(out === undefined || out === "-" ? {} : { identityFile: out }),
     ...(sheet === undefined ? {} : { sheetFile: sheet }),
   };
+}
+
+function requireNewFile({ host: { fs } }: InitContext, path: string): void {
+  if (lstatIfThere(fs, path)) throw new Error(`Nothing is written over, and ${path} is there.`);
+  if (!exists(fs, parentOf(path))) throw new Error(`There is no folder ${parentOf(path)}.`);
 }
 
 /** An error about what was not said. */

@@ -50,8 +50,32 @@ export async function askSecret(message: string): Promise<string> {
   return answered(await password({ message, ...COMMON }));
 }
 
-/** Shows a secret on a screen of its own until a question about it is answered; then nothing of it is left to scroll to. */
+/** Rows that a question takes, with what is wrong with the answer. */
+const QUESTION_ROWS = 6;
+
+/**
+ * Shows a secret on a screen of its own until a question about it is answered; then nothing of it is left to scroll to.
+ *
+ * @throws {BackupError} (usage) If the terminal is too small for it: that screen cannot be scrolled.
+ */
 export async function showOnce(secret: string, ask: () => Promise<unknown>): Promise<void> {
+  const { columns, rows } = Deno.consoleSize();
+  const needed = secret.split("\n").reduce(
+    (sum, line) => sum + Math.max(1, Math.ceil(line.length / columns)),
+    0,
+  );
+  // A serial line does not tell its size.
+  if (columns > 0 && needed + QUESTION_ROWS > rows) {
+    throw new BackupError(
+      `Cannot show the identity: this terminal has ${columns} columns and ${rows} rows only`,
+      {
+        kind: "usage",
+        hint: `make it larger (at this width, ${
+          needed + QUESTION_ROWS
+        } rows) and run it again, or name a file for it`,
+      },
+    );
+  }
   const write = (text: string) => Deno.stderr.writeSync(new TextEncoder().encode(text));
   write(`\x1b[?1049h\x1b[2J\x1b[H${secret}\n\n`);
   try {
