@@ -62,6 +62,7 @@ import {
 } from "./scripts/host/cli.ts";
 import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
 import { identityPlaces } from "./scripts/host/identity_places.ts";
+import type { SetupJob, SetupReport } from "./scripts/host/init_jobs.ts";
 import { withLock } from "./scripts/host/lock.ts";
 import { logged } from "./scripts/host/run_log.ts";
 import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
@@ -82,7 +83,6 @@ import { isOnTerminal, takesColor } from "./scripts/host/terminal.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob } from "./scripts/restore.ts";
-import type { SetupJob, SetupReport } from "./scripts/setup.ts";
 import type { StatusJob } from "./scripts/status.ts";
 import type { SystemdJob } from "./scripts/systemd.ts";
 import type { VerifyJob } from "./scripts/verify.ts";

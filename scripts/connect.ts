@@ -13,15 +13,10 @@ import { parseRsyncTarget } from "./core/rsync_args.ts";
 import { shipFolder } from "./core/state_paths.ts";
 import { appendLineDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
+import type { ConnectJob } from "./host/init_jobs.ts";
 import { type Probed, probeRsync } from "./host/probe.ts";
 import { lastConfirmed } from "./host/ship_records.ts";
 import { serveStep } from "./host/step.ts";
-
-/** What the step is asked for. */
-export type ConnectJob =
-  | { readonly action: "scan"; readonly destination: RsyncDestination }
-  | { readonly action: "pin"; readonly destination: RsyncDestination; readonly key: HostKey }
-  | { readonly action: "probe"; readonly destination: RsyncDestination; readonly config: Config };
 
 const SCAN_SECONDS = 15;
 

@@ -8,7 +8,7 @@
  */
 
 import { appendInText } from "./core/config_edit.ts";
-import { configText, type NewConfig, type NewDestination } from "./core/config_text.ts";
+import { configText, type NewConfig } from "./core/config_text.ts";
 import { defaultConfigFile, hubNameFor, parseConfig, type Surroundings } from "./core/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { identityFileText, identitySheet, type KeptIdentity } from "./core/identity_file.ts";
@@ -19,61 +19,10 @@ import { lockConfiguration } from "./host/config_file.ts";
 import { exists, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { generateIdentity, recipientOf } from "./host/identity.ts";
-import { type KeyOptions, readKeys } from "./host/keys.ts";
+import { readKeys } from "./host/keys.ts";
 import { readSigningKey } from "./host/signing_key.ts";
+import type { Extension, KeysMade, KeysWanted, SetupJob, SetupReport } from "./host/init_jobs.ts";
 import { serveStep } from "./host/step.ts";
-
-/** What the step is asked for. */
-export type SetupJob =
-  | { readonly action: "first-run"; readonly around: Surroundings }
-  | ({ readonly action: "keys" } & KeysWanted)
-  | {
-    readonly action: "configuration";
-    readonly configFile: string;
-    readonly config: NewConfig;
-    readonly around: Surroundings;
-  }
-  | ({ readonly action: "extend" } & Extension);
-
-/** Which keys are to be made. */
-export interface KeysWanted {
-  /** The folder of the configuration. */
-  readonly folder: string;
-  readonly hub: string;
-  readonly around: Surroundings;
-  /** An identity that is there already, instead of a new one. */
-  readonly given?: KeyOptions;
-  /** Where a new identity is written to, and where a sheet to print. */
-  readonly identityFile?: string;
-  readonly sheetFile?: string;
-  /** Recipients whose identities are kept elsewhere. */
-  readonly others?: readonly string[];
-  /** Where the backups will be, for a person. */
-  readonly places: readonly string[];
-}
-
-/** The keys of a hub. */
-export interface KeysMade {
-  readonly signingKeyFile: string;
-  /** Its public half, as in `authorized_keys`. */
-  readonly signer: string;
-  readonly recipients: readonly string[];
-  /** The text of the new identity's file; undefined where one was given. */
-  readonly identityText: string | undefined;
-}
-
-/** A destination that a configuration lacks. */
-export interface Extension {
-  readonly configFile: string;
-  readonly around: Surroundings;
-  readonly destination: NewDestination;
-}
-
-/** What a first run made. */
-export interface SetupReport {
-  readonly configFile: string;
-  readonly identityFile: string;
-}
 
 /** Makes a configuration and keys where there are none. @throws {BackupError} (config) If any of the files exists. */
 async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> {

@@ -20,6 +20,7 @@ import { parseRsyncTarget } from "../core/rsync_args.ts";
 import { debianText, nixosText } from "../core/storage_text.ts";
 import { readTextIfThere } from "./fs.ts";
 import { type InitContext, storageStore } from "./init_answers.ts";
+import type { ConnectJob } from "./init_jobs.ts";
 import type { Probed } from "./probe.ts";
 import { askYes } from "./questions.ts";
 import { runStep } from "./step.ts";
@@ -54,16 +55,10 @@ class NotLetIn extends BackupError {}
 function connectStep<T>(
   { terminal, script }: InitContext,
   config: Config,
-  job: ConnectWish,
+  job: ConnectJob,
 ): Promise<T> {
   const permissions = connectPermissions(config, job.destination);
-  return runStep<T>(script("connect"), { ...job, config }, permissions, terminal);
-}
-
-interface ConnectWish {
-  readonly action: "scan" | "pin" | "probe";
-  readonly destination: RsyncDestination;
-  readonly key?: HostKey;
+  return runStep<T>(script("connect"), job, permissions, terminal);
 }
 
 async function pin(
@@ -125,7 +120,7 @@ export async function requireAppendOnly(
   config: Config,
   destination: RsyncDestination,
 ): Promise<void> {
-  const probed = await connectStep<Probed[]>(context, config, { action: "probe", destination });
+  const probed = await connectStep<Probed[]>(context, config, { action: "probe", destination, config });
   const [reached] = probed;
   if (reached?.ok === false) {
     const { detail, kind = "network", remedy } = reached;

@@ -28,6 +28,7 @@ import {
   whichOthers,
 } from "./init_answers.ts";
 import { connect, requireAppendOnly } from "./init_connection.ts";
+import type { KeysMade, SetupJob } from "./init_jobs.ts";
 import type { KeyOptions } from "./keys.ts";
 import { askSecret, askText, canAsk, showOnce } from "./questions.ts";
 import { runStep } from "./step.ts";
@@ -113,7 +114,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
   const others = await whichOthers(context);
   const given = textOf(context.options.identity) === undefined ? undefined : await parts.identity(context);
   const files = given ? {} : await whereTo(context);
-  const wanted = {
+  const wanted: SetupJob = {
     action: "keys",
     folder,
     hub: name,
@@ -123,7 +124,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
     ...(given ? { given } : files),
   };
   const permissions = setupPermissions(folder, [files.identityFile, files.sheetFile], given?.identity);
-  const setup = <T>(job: unknown) => runStep<T>(context.script("setup"), job, permissions, terminal);
+  const setup = <T>(job: SetupJob) => runStep<T>(context.script("setup"), job, permissions, terminal);
   const keys = await setup<KeysMade>(wanted);
   if (keys.identityText !== undefined) await handOver(context, keys.identityText, files);
   const { recipients, signer, signingKeyFile } = keys;
@@ -138,14 +139,6 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
   await setup({ action: "configuration", configFile, config, around });
   context.say(`made ${configFile}, a signing key and a key that ships, in ${folder}`);
   return given ?? { identityText: keys.identityText!, signer: [] };
-}
-
-/** What the setup step answers. */
-interface KeysMade {
-  readonly signingKeyFile: string;
-  readonly signer: string;
-  readonly recipients: readonly string[];
-  readonly identityText: string | undefined;
 }
 
 /** What the configuration must say of the hub, so that a timer, whose environment is another, finds it too. */
@@ -196,7 +189,7 @@ async function goOn(context: InitContext, config: Config): Promise<void> {
   }
   const folder = parentOf(configFile);
   const file = realPath(context)(configFile);
-  const job = { action: "extend", configFile: file, around, destination: wanted };
+  const job: SetupJob = { action: "extend", configFile: file, around, destination: wanted };
   await runStep(context.script("setup"), job, setupPermissions(folder, [file], undefined), terminal);
   context.say(`added the destination ${wanted.name}`);
 }
