@@ -93,12 +93,14 @@ let
       source = units.rows "path" (map units.bindable (units.sourcePaths (sourcesOf set) ++ cfg.sets.${set}.readOnlyPaths));
     };
   };
-  isRemote = cfg.verify.store != null;
+  drillStore = lib.optional (cfg.verify.store != null) cfg.verify.store;
+  drillFolder = lib.filter (lib.hasPrefix "/") drillStore;
+  isRemote = lib.subtractLists (drillFolder ++ map (destination: destination.name) (ofKind "folder")) drillStore != [ ];
   verifyFill = fill {
     texts = { inherit (cfg.verify) set; verifyNetwork = if isRemote then "network" else "no-network"; };
     lists = shipping // {
       credential = credential "identity" cfg.verify.identityFile ++ lib.optionals isRemote shipping.credential;
-      source = units.rows "path" (map units.bindable (units.sourcePaths (lib.filter (source: source.kind == "sqlite") (sourcesOf cfg.verify.set))));
+      source = units.rows "path" (map units.bindable (units.sourcePaths (lib.filter (source: source.kind == "sqlite") (sourcesOf cfg.verify.set)) ++ drillFolder));
     };
   };
 
@@ -247,7 +249,7 @@ in
       store = mkOption {
         type = types.nullOr types.str;
         default = null;
-        description = "What the drill reads: a destination's name or a store, as `--store` takes it; `null` is the local store, without a network.";
+        description = "What the drill reads: a destination's name or a store, as `--store` takes it; `null` is the local store. That one and a folder are read without a network.";
       };
       timerConfig = timerOption "the drill is made";
       extraArgs = argsOption "verify";
@@ -334,7 +336,7 @@ in
         kind = "verify";
         fill = verifyFill;
         command = command ([ "--identity" (toString cfg.verify.identityFile) ]
-          ++ lib.optionals isRemote [ "--store" cfg.verify.store ] ++ cfg.verify.extraArgs);
+          ++ lib.concatMap (store: [ "--store" store ]) drillStore ++ cfg.verify.extraArgs);
       })
     );
     systemd.timers = lib.mkMerge (

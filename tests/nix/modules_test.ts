@@ -350,10 +350,20 @@ Deno.test("a drill on the hub's own machine is off by default, and warned of whe
     warnings.join("\n"),
     /verify is enabled: an identity is on this machine.*make the drill on another machine/,
   );
-  const { units } = await evaluate(
-    "hub",
-    `({ lib, ... }: { imports = [ (${HUB}) ]; services.hapi-backup.verify.enable = lib.mkForce false; })`,
-  );
+  const withDrill = (verify: string) =>
+    evaluate(
+      "hub",
+      `({ lib, ... }: { imports = [ (${HUB}) ]; services.hapi-backup.verify = { ${verify} }; })`,
+    );
+  for (const [store, folder] of [["usb", "/mnt/usb"], ["/home/op/copy", "/home/op/copy"]]) {
+    const { units } = await withDrill(`store = lib.mkForce "${store}";`);
+    const drill = units["hapi-backup-verify.service"]!;
+    assert.match(drill, /^PrivateNetwork=yes$/m, "what reads a folder needs no network");
+    assert.match(drill, new RegExp(`^Bind(ReadOnly)?Paths=-?${folder}$`, "m"));
+    assert.ok(drill.includes(`"--store" "${store}"`), drill);
+    assert.doesNotMatch(drill, /^LoadCredential=rsync/m);
+  }
+  const { units } = await withDrill("enable = lib.mkForce false;");
   assert.equal(units["hapi-backup-verify.service"], undefined);
 });
 
