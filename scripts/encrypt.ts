@@ -210,13 +210,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       good,
     });
     clearStaging(host.fs, folder);
-    try {
-      pruneStore(host, config, options.set, stored);
-    } catch (error) {
-      if (isInterruption(error)) throw error;
-      // The new snapshot is safe: old ones that stay are no failure of this run.
-      host.report.warn(`old snapshots stay in the local store: ${reasonOf(error)}`);
-    }
+    pruneIfPossible(job);
     for (const note of manifest.notes) host.report.warn(note);
     return {
       set: options.set,
@@ -233,6 +227,16 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
   } catch (error) {
     removeIfThere(host.fs, incoming);
     throw error;
+  }
+}
+
+/** The new snapshot is safe: old ones that stay are no failure of this run. */
+function pruneIfPossible({ host, config, options, stored }: Job): void {
+  try {
+    pruneStore(host, config, options.set, stored);
+  } catch (error) {
+    if (isInterruption(error)) throw error;
+    host.report.warn(`old snapshots stay in the local store: ${reasonOf(error)}`);
   }
 }
 

@@ -59,11 +59,7 @@ export async function verify(
 ): Promise<Check[]> {
   const { host } = opening;
   const checks: Check[] = [];
-  const check = async <T>(
-    name: string,
-    work: () => T | Promise<T>,
-    say: (value: T) => string,
-  ): Promise<T | undefined> => {
+  const check: RunCheck = async (name, work, say) => {
     host.checkpoint();
     try {
       const value = await work();
@@ -166,6 +162,7 @@ function isNoVerdict(error: unknown, checks: readonly Check[]): boolean {
   return kind === "cancelled" || (kind === "key" || kind === "disk") && checks.every(({ ok }) => ok);
 }
 
+/** Does something and notes how it went; undefined if it failed. */
 type RunCheck = <T>(
   name: string,
   work: () => T | Promise<T>,
