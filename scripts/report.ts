@@ -26,12 +26,18 @@ import { serveStep } from "./host/step.ts";
 const MONTHS_BACK = 5;
 
 /** Makes the page. @param timeZone Whose days and times it shows; that of this machine where left out. */
-export function report(
-  host: Host,
-  config: Config,
-  timeZone = new Intl.DateTimeFormat().resolvedOptions().timeZone,
-): string {
-  return reportPage(readReport(host, config, makeZone(timeZone)));
+export function report(host: Host, config: Config, timeZone?: string): string {
+  return reportPage(readReport(host, config, timeZone === undefined ? ownZone() : makeZone(timeZone)));
+}
+
+/** The zone of this machine. `TZ` may be empty or name none that there is: times are then UTC, as with all else. */
+function ownZone(): Zone {
+  const { timeZone } = new Intl.DateTimeFormat().resolvedOptions() as { timeZone?: string };
+  try {
+    return makeZone(timeZone ?? "UTC");
+  } catch {
+    return makeZone("UTC");
+  }
 }
 
 function readReport(host: Host, config: Config, zone: Zone): ReportData {

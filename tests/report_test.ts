@@ -155,6 +155,15 @@ Deno.test("the report of seven weeks shows what was good, suspect, failed and mi
   assert.equal(await ask("document.documentElement.scrollWidth"), 794);
 });
 
+Deno.test("where TZ is empty or names no zone, the report's times are UTC", async () => {
+  using home = await makeHome();
+  for (const [TZ, zone] of [["", "UTC"], ["Nowhere/Land", "UTC"], [BERLIN, BERLIN]] as const) {
+    const { code, stdout, stderr } = await home.cli(["report", "--html", "-"], { env: { TZ } });
+    assert.equal(code, 0, stderr);
+    assert.equal(/All times are those of (.*)\.<\/p>/.exec(stdout)?.[1], zone, TZ);
+  }
+});
+
 Deno.test("a hub's first day: the report of nothing, by the command line, then of one backup", async () => {
   using home = await makeHome();
   const file = `${home.dir}/report.html`;
