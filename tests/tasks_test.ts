@@ -3,6 +3,8 @@ import { COMMANDS } from "../scripts/core/commands.ts";
 import { VERSION } from "../scripts/core/version.ts";
 import config from "../deno.json" with { type: "json" };
 import verbs from "../nix/verbs.json" with { type: "json" };
+import { cli } from "./real/cli.ts";
+import { inTempDir } from "./real/temp_dir.ts";
 import { tasks } from "./tasks.ts";
 
 Deno.test("deno.json's tasks are the ones that nix/verbs.json gives", () => {
@@ -11,6 +13,15 @@ Deno.test("deno.json's tasks are the ones that nix/verbs.json gives", () => {
 
 Deno.test("every verb has its permissions and its task", () => {
   assert.deepEqual(COMMANDS.map(({ verb }) => verb).sort(), Object.keys(verbs.verbs).sort());
+});
+
+Deno.test("where rsync and rclone are not installed, Deno says nothing of it before the verb speaks", async () => {
+  await inTempDir(async (home) => {
+    const { code, stdout, stderr } = await cli({ home, env: { PATH: home } }, "list");
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^no snapshots yet in /);
+    assert.equal(stderr, "");
+  });
 });
 
 Deno.test("seals name the version of deno.json as their writer's", () => {
