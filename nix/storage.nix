@@ -46,7 +46,6 @@ let
       metrics = lib.optional (cfg.watch.prometheusFile != null) { folder = builtins.dirOf cfg.watch.prometheusFile; };
       drillLog = units.rows "file" (map (hub: units.bindable hub.settings.drillLogFile)
         (lib.filter (hub: hub.settings ? drillLogFile) hubs));
-      peer = map (hub: { inherit (hub) name user; }) hubs;
     };
   };
   command = extraArgs: args: utils.escapeSystemdExecArgs ([ (lib.getExe cfg.package) ] ++ args ++ [ "--config" "${configFile}" ] ++ extraArgs);
@@ -254,7 +253,22 @@ in
       })
       hubs);
     users.groups = lib.mkMerge ([{ ${user} = { }; }] ++ map (hub: { ${hub.user} = { }; }) hubs);
-    systemd.services = lib.mkMerge (lib.mapAttrsToList (kind: extraArgs: units.service { inherit kind fill; command = command extraArgs; }) jobs);
+    systemd.services = lib.mkMerge ([{
+      # No rule for tmpfiles: that would make them on the root disk when the store's is not mounted, and every hub would
+      # send all of its backups there.
+      hapi-backup-folders = {
+        description = "hapi-backup: the hubs' folders in the store";
+        wantedBy = [ "multi-user.target" ];
+        before = map (verb: "hapi-backup-${verb}.service") (lib.attrNames jobs);
+        unitConfig.RequiresMountsFor = [ settings.store ];
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = [ "${pkgs.coreutils}/bin/install -d -o root -g root -m 0755 ${settings.store}" ]
+            ++ map (hub: "${pkgs.coreutils}/bin/install -d -o ${hub.user} -g ${user} -m 2770 ${folderOf hub}") hubs;
+        };
+      };
+    }] ++ lib.mapAttrsToList (kind: extraArgs: units.service { inherit kind fill; command = command extraArgs; }) jobs);
     systemd.timers = lib.mkMerge (map (kind: units.timer { inherit kind fill; calendar = kind; inherit (cfg.${kind}) timerConfig; }) (lib.attrNames jobs));
     systemd.tmpfiles.rules = units.folders "storage" fill;
     environment.etc."hapi-backup/storage.json".source = configFile;

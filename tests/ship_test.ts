@@ -365,6 +365,20 @@ Deno.test("a refused port is tried again, then reported, and does not stop the o
   });
 });
 
+Deno.test("a far side whose disk is not mounted is told so, gets nothing, and gets it all once it is", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    await Deno.rename(far, `${far}.away`);
+    const [storage] = (await hub.ship([destination])).destinations;
+    await Deno.rename(`${far}.away`, far);
+    assert.equal(storage!.errors[0]!.kind, "disk", storage!.errors[0]!.message);
+    assert.match(storage!.errors[0]!.message, /folder on 127\.0\.0\.1 is not there, or is closed/);
+    assert.match(storage!.errors[0]!.hint!, /mounted/);
+    assert.deepEqual(await filesBelow(far), []);
+    assert.deepEqual(keysOf((await hub.ship([destination])).destinations[0]!.shipped), [`state/${ID[0]}`]);
+  });
+});
+
 Deno.test("what the far side has lost of the newest chain is sent again", async () => {
   await withStorage(async (hub, { far, destination }) => {
     await hub.make(ID[0]);

@@ -115,6 +115,16 @@ function causeOnFarSide(host: string, stderr: string): Cause | undefined {
       hint: "after a cut connection it ends by itself within the timeout; run it again",
     };
   }
+  // rrsync ends with Python's own error where it cannot take its lock, which is the folder.
+  if (/^(?:FileNotFoundError|PermissionError): |Restricted directory does not exist/m.test(stderr)) {
+    return {
+      state: `the hub's folder on ${host} is not there, or is closed`,
+      kind: "disk",
+      retry: false,
+      hint:
+        "see there that its disk is mounted, and that the folder in the forced command is its user's, with mode 2770",
+    };
+  }
   const refusal = lineWith(stderr, /rrsync error:/);
   if (refusal) {
     const said = JSON.stringify(refusal.replace(/^.*rrsync error:\s*/, "").slice(0, 200));

@@ -203,7 +203,6 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
         "file",
         [...config.hubs.values()].flatMap(({ drillLogFile }) => drillLogFile ?? []).map(bindable),
       ),
-      peer: [...config.hubs.values()].map(({ name, user }) => ({ name, user })),
     },
   };
   for (const kind of ["scrub", "retain", "watch"]) {

@@ -3,7 +3,7 @@ import { generateIdentity } from "../../scripts/host/identity.ts";
 import { cli } from "../real/cli.ts";
 import { newKey } from "../real/sshd.ts";
 import { type Lab, makeLab, USERS, WAITING } from "./lab/lab.ts";
-import { output } from "./nix.ts";
+import { output, ROOT } from "./nix.ts";
 
 const VERBS = ["scrub", "retain", "watch"] as const;
 
@@ -68,6 +68,7 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
     done
     systemctl daemon-reload
     systemd-tmpfiles --create ${lab.folder}/units/hapi-backup-storage.conf
+    install -d -o hapi-home -g hapi-backup-storage -m 2770 /var/lib/store/home
     for verb in ${VERBS.join(" ")}; do systemctl start hapi-backup-$verb.service; echo "$verb: $?"; done
     stat -c '%U %a %n' /var/lib/store/home/.receipt.json /var/lib/metrics/hapi.prom
     grep -q ^hapi_backup_ /var/lib/metrics/hapi.prom && echo measured
@@ -108,4 +109,25 @@ Deno.test("units, for real: a storage host's read, prune and watch what a hub's 
   assert.deepEqual(await can("watch"), ["read a part", "write the ledger", "probed"]);
   assert.match(out, /^damaged: 1$/m);
   assert.match(out, /^failed: hapi-backup-scrub$/m);
+});
+
+Deno.test("units, for real: NixOS makes the hubs' folders on the store's own disk, and nowhere while that is not mounted", async () => {
+  await using lab = await makeLab();
+  const unit = await Deno.readTextFile(`${ROOT}/tests/golden/units/hapi-backup-folders.service`);
+  await lab.writeUnit("hapi-backup-folders.service", unit.replaceAll("/hapi-backup-store", "/store"));
+  const mount = (options: string) =>
+    `[Mount]\nWhat=tmpfs\nType=tmpfs\nWhere=/var/lib/store\nOptions=${options}\n`;
+  await lab.writeUnit("var-lib-store.mount", mount("size=nonsense"));
+  const out = await lab.run(`
+    systemctl start hapi-backup-folders.service; echo "not mounted: $?"
+    ls /var/lib/store
+    printf '${mount("mode=700").replaceAll("\n", "\\n")}' > ${lab.folder}/units/var-lib-store.mount
+    systemctl daemon-reload; systemctl reset-failed
+    systemctl start hapi-backup-folders.service; echo "mounted: $?"
+    stat -c '%U %G %a %n' /var/lib/store /var/lib/store/home; findmnt -no FSTYPE --target /var/lib/store/home`);
+  assert.match(out, /^not mounted: 1\nmounted: 0\n/m, out);
+  assert.match(
+    out,
+    /^root root 755 \/var\/lib\/store\nhapi-home hapi-backup-storage 2770 \/var\/lib\/store\/home\ntmpfs$/m,
+  );
 });

@@ -157,7 +157,10 @@ Deno.test("the hub's module and `systemd` make the same units of the same config
 Deno.test("the storage host's module and `systemd --storage` make the same units", async () => {
   const nix = await evaluate("storage", STORAGE);
   assert.deepEqual(nix.failed, []);
-  assertSameUnits(nix, plainStorage(nix), "hapi-backup-storage.conf");
+  // Elsewhere the operator makes the hubs' folders, as `storage authorize` says, once the store is mounted.
+  const { "hapi-backup-folders.service": folders, ...units } = nix.units;
+  assert.match(folders!, /^RequiresMountsFor=\/var\/lib\/hapi-backup-store$/m);
+  assertSameUnits({ ...nix, units }, plainStorage(nix), "hapi-backup-storage.conf");
 });
 
 Deno.test("the modules' units are the golden ones", async () => {
@@ -382,7 +385,7 @@ Deno.test("what `init` says to paste on a storage host lets the hub in, on NixOS
 });
 
 Deno.test("a hub's user can add to its own folder and nothing else, with the very line that `storage authorize` prints", async () => {
-  const { users, groups, tmpfiles } = await evaluate("storage", STORAGE);
+  const { users, groups, units } = await evaluate("storage", STORAGE);
   const { keys, ...user } = users["hapi-home"]!;
   // sshd runs the forced command by the user's shell: nologin would end every upload.
   assert.deepEqual(user, {
@@ -400,8 +403,9 @@ Deno.test("a hub's user can add to its own folder and nothing else, with the ver
   assert.deepEqual(keys, text.split("\n").filter((line) => line.startsWith("restrict")));
   assert.equal(keys.length, 2);
   assert.deepEqual(groups, ["hapi-backup-storage", "hapi-home"]);
-  assert.ok(tmpfiles.includes("d /var/lib/hapi-backup-store/home 2770 hapi-home hapi-backup-storage -"));
-  assert.ok(tmpfiles.includes("d /var/lib/hapi-backup-store 0755 root root -"));
+  const made = "install -d -o hapi-home -g hapi-backup-storage -m 2770 /var/lib/hapi-backup-store/home";
+  assert.ok(text.includes(`#   ${made}\n`));
+  assert.ok(units["hapi-backup-folders.service"]!.includes(`/bin/${made}\n`));
   assert.equal(users["hapi-backup-storage"]!.useDefaultShell, false);
 });
 

@@ -70,7 +70,7 @@ let
       buildPhase = "python3 -m py_compile \"$scriptPath\"; touch $out";
     };
     inherit utils;
-    rsync = host "rsync"; openssh = host "ssh"; zstd = host "zstd"; rrsync = host "rrsync"; rclone = host "rclone"; findutils = host "find";
+    coreutils = host "install"; rsync = host "rsync"; openssh = host "ssh"; zstd = host "zstd"; rrsync = host "rrsync"; rclone = host "rclone"; findutils = host "find";
     nodejs = host "node"; age = host "age"; sqlite = host "sqlite3"; librsync = host "rdiff"; gnutar = host "tar";
     procps = host "ps"; psmisc = host "fuser"; iproute2 = host "ip"; nixfmt-tree = runCommand "nixfmt-tree" { } "touch $out";
     fuse3 = host "fusermount3"; gnupg = host "gpg"; restic = host "restic"; borgbackup = host "borg"; duplicity = host "duplicity"; jq = host "jq";
