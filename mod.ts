@@ -624,5 +624,7 @@ if (import.meta.main) {
   for (const signal of ["SIGINT", "SIGTERM"] as const) Deno.addSignalListener(signal, cancelSteps);
   // Deno would end at once, and under nohup(1) too, which leaves it no terminal: there it is to go on.
   Deno.addSignalListener("SIGHUP", isOnTerminal() ? cancelSteps : () => {});
+  // Heard, it ends nothing: to write more than `ulimit -f` allows is then an error, which is told.
+  Deno.addSignalListener("SIGXFSZ", () => {});
   Deno.exit(await main(Deno.args, VERBS));
 }

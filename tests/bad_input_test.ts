@@ -623,6 +623,18 @@ Deno.test("a disk that is full or read-only is named, whatever was being done th
   assert.equal(knownError(new Error("x")), undefined);
 });
 
+Deno.test("a file larger than ulimit -f allows is an error that is told, and not the end without a word", async () => {
+  using home = await makeHome();
+  home.sql("INSERT INTO messages (session, body) VALUES ('a', zeroblob(50000000))");
+  const under = ["bash", "-c", 'ulimit -f 40000; exec "$@"', "bash"];
+  const { code, stderr } = await home.cli(["backup", "--no-ship"], { under });
+  assert.equal(code, 1, stderr);
+  assert.match(
+    stderr,
+    /^error: Cannot write .*: a file may not become so large here\nhint: raise the limit/m,
+  );
+});
+
 Deno.test("a folder in /dev, which Deno keeps from every step, is no fault of ours", async () => {
   using home = await makeHome();
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);

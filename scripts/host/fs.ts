@@ -284,7 +284,7 @@ export function knownError(error: unknown): BackupError | undefined {
   const reason = reasonOf(error);
   if (!/\(os error \d+\)/.test(reason) && !WITHHELD.test(reason)) return undefined;
   // What stands for these reasons does not say where.
-  const doing = /\(os error (?:28|30|122)\): (\w+ '[^]*')/.exec(reason)?.[1];
+  const doing = /\(os error (?:27|28|30|122)\): (\w+ '[^]*')/.exec(reason)?.[1];
   return diskError(doing === undefined ? "go on" : `go on with ${doing}`, error);
 }
 
@@ -306,8 +306,11 @@ export function diskError(action: string, error: unknown): BackupError {
   const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
   const missing = error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason);
   const withheld = WITHHELD.exec(reason)?.[1];
+  const limited = /os error 27\b/.test(reason);
   const state = full
     ? "the disk is full"
+    : limited
+    ? "a file may not become so large here"
     : readOnly
     ? "the file system is read-only"
     : withheld !== undefined
@@ -317,6 +320,8 @@ export function diskError(action: string, error: unknown): BackupError {
     ? "name a path that is not below /dev, /proc or /sys"
     : full
     ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
+    : limited
+    ? "raise the limit of this user or unit (ulimit -f, LimitFSIZE=), or use a disk that holds larger files"
     : denied
     ? "check the owner and mode of that path, and the user that this runs as"
     : readOnly
