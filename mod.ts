@@ -1,23 +1,32 @@
 /**
  * hapi-backup: one command line over the scripts, each run as a step in a worker with only its own permissions.
  *
- * `hapi-backup <verb>`: the verbs are listed in `scripts/core/commands.ts`, what each step may touch in
- * `scripts/core/permissions.ts`. This file says which steps a verb is made of.
+ * `hapi-backup <verb>`: the verbs are listed in `scripts/core/command_line/commands.ts`, what each step may touch in
+ * `scripts/core/sandbox/permissions.ts`. This file says which steps a verb is made of.
  *
  * @module
  */
 
-import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config.ts";
-import { STORAGE_USER } from "./scripts/core/authorize.ts";
-import type { Shell } from "./scripts/core/commands.ts";
-import { completions } from "./scripts/core/completions.ts";
+import type { Shell } from "./scripts/core/command_line/commands.ts";
+import { completions } from "./scripts/core/command_line/completions.ts";
+import { manPage } from "./scripts/core/command_line/man_page.ts";
+import { textOf } from "./scripts/core/command_line/option_flags.ts";
+import {
+  describeRestore,
+  describeShip,
+  describeSnapshot,
+  describeVerify,
+  type EncryptReport,
+  type RestoreReport,
+  suspectError,
+  type VerifyReport,
+} from "./scripts/core/command_line/reports.ts";
+import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
+import { setFolder, shipFolder } from "./scripts/core/config/state_paths.ts";
 import { defined } from "./scripts/core/defined.ts";
 import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { localTime } from "./scripts/core/format.ts";
-import { manPage } from "./scripts/core/man_page.ts";
 import type { SetName } from "./scripts/core/names.ts";
-import { untoldError } from "./scripts/core/notices.ts";
-import { textOf } from "./scripts/core/option_flags.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
   checkPermissions,
@@ -35,21 +44,12 @@ import {
   statusPermissions,
   systemdPermissions,
   verifyPermissions,
-} from "./scripts/core/permissions.ts";
-import {
-  describeRestore,
-  describeShip,
-  describeSnapshot,
-  describeVerify,
-  type EncryptReport,
-  type RestoreReport,
-  suspectError,
-  type VerifyReport,
-} from "./scripts/core/reports.ts";
-import { factsOf } from "./scripts/core/run_record.ts";
-import { type ShipReport, unshippedError } from "./scripts/core/shipping.ts";
-import { setFolder, shipFolder } from "./scripts/core/state_paths.ts";
-import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_config.ts";
+} from "./scripts/core/sandbox/permissions.ts";
+import { type ShipReport, unshippedError } from "./scripts/core/shipping/shipping.ts";
+import { untoldError } from "./scripts/core/status/notices.ts";
+import { factsOf } from "./scripts/core/status/run_record.ts";
+import { STORAGE_USER } from "./scripts/core/storage_host/authorize.ts";
+import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_host/storage_config.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
 import {
   absolutePath,
@@ -59,16 +59,9 @@ import {
   readConfig,
   type Verb,
   type VerbContext,
-} from "./scripts/host/cli.ts";
-import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
-import { identityPlaces } from "./scripts/host/identity_places.ts";
-import type { SetupJob, SetupReport } from "./scripts/host/init_jobs.ts";
-import { withLock } from "./scripts/host/lock.ts";
-import { logged } from "./scripts/host/run_log.ts";
-import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/staging.ts";
-import { closedParts } from "./scripts/host/reach.ts";
-import { cancelSteps, runStep } from "./scripts/host/step.ts";
-import { tell, type Teller } from "./scripts/host/telling.ts";
+} from "./scripts/host/command_line/cli.ts";
+import { tell, type Teller } from "./scripts/host/command_line/telling.ts";
+import { isOnTerminal, takesColor } from "./scripts/host/command_line/terminal.ts";
 import {
   choiceOf,
   chosenSets,
@@ -78,8 +71,15 @@ import {
   realPath,
   requireConfig,
   storeOptions,
-} from "./scripts/host/verb_options.ts";
-import { isOnTerminal, takesColor } from "./scripts/host/terminal.ts";
+} from "./scripts/host/command_line/verb_options.ts";
+import { lstatIfThere, makeFolderDurably, makingDurably } from "./scripts/host/fs.ts";
+import type { SetupJob, SetupReport } from "./scripts/host/init/init_jobs.ts";
+import { identityPlaces } from "./scripts/host/keys/identity_places.ts";
+import { withLock } from "./scripts/host/lock.ts";
+import { logged } from "./scripts/host/records/run_log.ts";
+import { clearStaging, type Staged, type StagedChecks } from "./scripts/host/snapshot/staging.ts";
+import { cancelSteps, runStep } from "./scripts/host/steps/step.ts";
+import { closedParts } from "./scripts/host/systemd/reach.ts";
 import type { KeysJob } from "./scripts/keys.ts";
 import type { ListJob } from "./scripts/list.ts";
 import type { RestoreJob } from "./scripts/restore.ts";
@@ -92,12 +92,12 @@ const script = (name: string): string => import.meta.resolve(`./scripts/${name}.
 const VERBS: Readonly<Record<string, Verb>> = {
   ...lazily(
     ["scrub", "retain", "watch", "pin", "storage"],
-    async () => (await import("./scripts/host/storage_verbs.ts")).storageVerbs(script),
+    async () => (await import("./scripts/host/command_line/storage_verbs.ts")).storageVerbs(script),
   ),
   ...lazily(
     ["session", "compare", "browse"],
     async () =>
-      (await import("./scripts/host/session_verbs.ts")).sessionVerbs({
+      (await import("./scripts/host/command_line/session_verbs.ts")).sessionVerbs({
         script,
         takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
         async restoreOnly(context, choice, what) {
@@ -107,7 +107,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   ),
 
   ...lazily(["init"], async () => ({
-    init: (await import("./scripts/host/init_verb.ts")).initVerb({
+    init: (await import("./scripts/host/init/init_verb.ts")).initVerb({
       script,
       backup: async (context, config) => {
         const [first] = config.sets.keys();
@@ -245,7 +245,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     );
     if (html === "-") return printText(context, page);
     const file = absolutePath(html);
-    const { writeReport } = await import("./scripts/host/report_file.ts");
+    const { writeReport } = await import("./scripts/host/command_line/report_file.ts");
     writeReport(context.host.fs, file, page);
     context.terminal.result(context.json ? JSON.stringify({ ok: true, file }) : `wrote ${file}`);
   },

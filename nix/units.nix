@@ -1,4 +1,4 @@
-# Fills units.json in for NixOS; scripts/core/units.ts does the same for every other system, rule by rule, and
+# Fills units.json in for NixOS; scripts/core/sandbox/units.ts does the same for every other system, rule by rule, and
 # tests/nix/units_test.ts compares the two.
 { lib }:
 let

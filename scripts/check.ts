@@ -6,15 +6,15 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
-import type { DatabaseChecks } from "./core/manifest.ts";
+import type { Config } from "./core/config/config.ts";
+import { setFolder } from "./core/config/state_paths.ts";
 import type { SetName } from "./core/names.ts";
-import { setFolder } from "./core/state_paths.ts";
+import type { DatabaseChecks } from "./core/snapshot/manifest.ts";
 import { attempt, syncBeside } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
+import { readStaged, type StagedChecks, writeStagedChecks } from "./host/snapshot/staging.ts";
 import { checkImage } from "./host/sqlite.ts";
-import { readStaged, type StagedChecks, writeStagedChecks } from "./host/staging.ts";
-import { serveStep } from "./host/step.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** Checks every staged image, and leaves the result beside them once they are on the disk: it vouches for both. */
 export async function check(host: Host, config: Config, set: SetName): Promise<StagedChecks> {

@@ -6,17 +6,17 @@
  * @module
  */
 
-import type { Config, RsyncDestination } from "./core/config.ts";
+import type { Config, RsyncDestination } from "./core/config/config.ts";
+import { shipFolder } from "./core/config/state_paths.ts";
 import { BackupError } from "./core/errors.ts";
-import { type HostKey, parseKeyScan } from "./core/host_keys.ts";
-import { parseRsyncTarget } from "./core/rsync_args.ts";
-import { shipFolder } from "./core/state_paths.ts";
+import { type HostKey, parseKeyScan } from "./core/keys/host_keys.ts";
+import { parseRsyncTarget } from "./core/shipping/rsync_args.ts";
+import { type Probed, probeRsync } from "./host/destinations/probe.ts";
 import { appendLineDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import type { ConnectJob } from "./host/init_jobs.ts";
-import { type Probed, probeRsync } from "./host/probe.ts";
-import { lastConfirmed } from "./host/ship_records.ts";
-import { serveStep } from "./host/step.ts";
+import type { ConnectJob } from "./host/init/init_jobs.ts";
+import { lastConfirmed } from "./host/records/ship_records.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 const SCAN_SECONDS = 15;
 

@@ -7,22 +7,22 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Config } from "./core/config/config.ts";
 import { BackupError, isInterruption, outcome, reasonOf } from "./core/errors.ts";
-import { describeFindings, doctorError, type Finding } from "./core/finding.ts";
+import { describeFindings, doctorError, type Finding } from "./core/status/finding.ts";
 import {
   checkDestinations,
   checkRsync,
   checkShipped,
   type ReachOptions,
-} from "./host/doctor_destinations.ts";
-import { checkIdentities, checkModes, checkRecipients, checkSigning } from "./host/doctor_keys.ts";
-import { checkProof } from "./host/doctor_proof.ts";
-import { checkLogs, checkNotifiers, checkRuns, checkTimers } from "./host/doctor_runs.ts";
-import { checkSources, checkSpace } from "./host/doctor_sources.ts";
+} from "./host/doctor/doctor_destinations.ts";
+import { checkIdentities, checkModes, checkRecipients, checkSigning } from "./host/doctor/doctor_keys.ts";
+import { checkProof } from "./host/doctor/doctor_proof.ts";
+import { checkLogs, checkNotifiers, checkRuns, checkTimers } from "./host/doctor/doctor_runs.ts";
+import { checkSources, checkSpace } from "./host/doctor/doctor_sources.ts";
 import type { Host } from "./host/host.ts";
-import { status } from "./host/hub_status.ts";
-import { serveStep } from "./host/step.ts";
+import { status } from "./host/status/hub_status.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** What else the step is told. */
 export interface DoctorOptions extends ReachOptions {

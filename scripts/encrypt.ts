@@ -10,12 +10,12 @@
  * @module
  */
 
-import { fullReason } from "./core/chain.ts";
-import type { Config } from "./core/config.ts";
+import type { EncryptReport } from "./core/command_line/reports.ts";
+import type { Config } from "./core/config/config.ts";
+import { setNamed } from "./core/config/set_named.ts";
+import { baseImage, setFolder } from "./core/config/state_paths.ts";
 import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
-import { type FilePlan, type FoundFile, planFiles, type Unreadable } from "./core/file_index.ts";
-import { type DetailedSuspicion, type GateSubject, suspicionsOf, suspicionsOfFiles } from "./core/gate.ts";
-import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/manifest.ts";
+import { signSsh } from "./core/keys/sshsig.ts";
 import {
   FILES_PART,
   INCOMING_PREFIX,
@@ -27,6 +27,15 @@ import {
 } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place, placeOf } from "./core/place.ts";
+import { fullReason } from "./core/snapshot/chain.ts";
+import { type FilePlan, type FoundFile, planFiles, type Unreadable } from "./core/snapshot/file_index.ts";
+import {
+  type DetailedSuspicion,
+  type GateSubject,
+  suspicionsOf,
+  suspicionsOfFiles,
+} from "./core/snapshot/gate.ts";
+import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/snapshot/manifest.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -36,25 +45,25 @@ import {
   sealedBytes,
   type SealedPart,
   serializeSeal,
-} from "./core/seal.ts";
-import type { EncryptReport } from "./core/reports.ts";
-import { setNamed } from "./core/set_named.ts";
-import { DATABASE_FILES } from "./core/sqlite_format.ts";
-import { signSsh } from "./core/sshsig.ts";
-import { baseImage, setFolder } from "./core/state_paths.ts";
+} from "./core/snapshot/seal.ts";
+import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { PROGRAM } from "./core/version.ts";
-import { FullNeeded, keepForNext, type PartsTarget, writeDelta, writeFull } from "./host/database_parts.ts";
 import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
-import { openImage } from "./host/image.ts";
-import { prepareStore, pruneStore, publish } from "./host/local_store.ts";
-import { type Memory, readMemory, writeMemory } from "./host/memory.ts";
-import { type Packed, packFiles, TornMember } from "./host/pack.ts";
-import { FOR_THE_REST, PartWriter, writePart } from "./host/part_writer.ts";
-import { confirmedIds, fullWantedSince } from "./host/ship_records.ts";
-import { readSigningKey } from "./host/signing_key.ts";
-import { findFiles } from "./host/sources.ts";
-import { notEnoughSpace } from "./host/sqlite.ts";
+import { readSigningKey } from "./host/keys/signing_key.ts";
+import { type Memory, readMemory, writeMemory } from "./host/records/memory.ts";
+import { confirmedIds, fullWantedSince } from "./host/records/ship_records.ts";
+import {
+  FullNeeded,
+  keepForNext,
+  type PartsTarget,
+  writeDelta,
+  writeFull,
+} from "./host/snapshot/database_parts.ts";
+import { openImage } from "./host/snapshot/image.ts";
+import { type Packed, packFiles, TornMember } from "./host/snapshot/pack.ts";
+import { FOR_THE_REST, PartWriter, writePart } from "./host/snapshot/part_writer.ts";
+import { findFiles } from "./host/snapshot/sources.ts";
 import {
   clearStaging,
   makeSetFolders,
@@ -62,9 +71,11 @@ import {
   readStagedChecks,
   type Staged,
   type StagedChecks,
-} from "./host/staging.ts";
-import { serveStep } from "./host/step.ts";
-import { isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store.ts";
+} from "./host/snapshot/staging.ts";
+import { notEnoughSpace } from "./host/sqlite.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { prepareStore, pruneStore, publish } from "./host/store/local_store.ts";
+import { isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store/store.ts";
 
 /** What to make of a staged set. */
 export interface EncryptOptions {

@@ -6,24 +6,24 @@
  * @module
  */
 
-import { appendInText, removeInText } from "./core/config_edit.ts";
-import { type Config, parseConfig, type Surroundings } from "./core/config.ts";
+import { type Config, parseConfig, type Surroundings } from "./core/config/config.ts";
+import { appendInText, removeInText } from "./core/config/config_edit.ts";
 import { BackupError, type ErrorKind, internalError, outcome } from "./core/errors.ts";
 import { formatCount, formatCounted, formatDuration, localTime } from "./core/format.ts";
 import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "./core/names.ts";
-import type { Seal } from "./core/seal.ts";
-import { createEncrypter, parseRecipient } from "./host/age.ts";
-import { lockConfiguration } from "./host/config_file.ts";
+import type { Seal } from "./core/snapshot/seal.ts";
 import { diskError, knownError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { recipientOf } from "./host/identity.ts";
-import { type KeyOptions, type Keys, readKeys } from "./host/keys.ts";
-import { openSeal, partOf, requireSealed } from "./host/open_snapshot.ts";
-import { openPart } from "./host/part_reader.ts";
-import { appendProof, type Proof, readProofs } from "./host/proof_log.ts";
-import { serveStep } from "./host/step.ts";
-import { readSeals, readSnapshot, type StoredSet } from "./host/store.ts";
-import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
+import { lockConfiguration } from "./host/init/config_file.ts";
+import { createEncrypter, parseRecipient } from "./host/keys/age.ts";
+import { recipientOf } from "./host/keys/identity.ts";
+import { type KeyOptions, type Keys, readKeys } from "./host/keys/keys.ts";
+import { appendProof, type Proof, readProofs } from "./host/records/proof_log.ts";
+import { openSeal, partOf, requireSealed } from "./host/restore/open_snapshot.ts";
+import { openPart } from "./host/restore/part_reader.ts";
+import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/restore/store_option.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { readSeals, readSnapshot, type StoredSet } from "./host/store/store.ts";
 
 /** What one recipient can open in one set: a snapshot counts if it opens all that the snapshot needs. */
 export interface Reach {

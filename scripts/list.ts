@@ -6,25 +6,25 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Config } from "./core/config/config.ts";
 import { reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCounted, formatTable, localTime } from "./core/format.ts";
+import { verifySsh } from "./core/keys/sshsig.ts";
 import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
-import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/seal.ts";
-import { verifySsh } from "./core/sshsig.ts";
-import { parseTrust, requireTrusted, type Trust } from "./core/trust.ts";
-import { type Drill, readDrills } from "./host/drill_log.ts";
+import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/snapshot/seal.ts";
+import { parseTrust, requireTrusted, type Trust } from "./core/snapshot/trust.ts";
+import { printJsonList } from "./host/command_line/json_list.ts";
 import type { Host } from "./host/host.ts";
-import { printJsonList } from "./host/json_list.ts";
-import { serveStep } from "./host/step.ts";
+import { type Drill, readDrills } from "./host/records/drill_log.ts";
+import { noSuchSet, type OpenedStore, openStoreOf, type StoreOptions } from "./host/restore/store_option.ts";
+import { serveStep } from "./host/steps/step.ts";
 import {
   isSealed,
   readSetIfThere,
   readSignature,
   type SealedSnapshot,
   type StoredSet,
-} from "./host/store.ts";
-import { noSuchSet, type OpenedStore, openStoreOf, type StoreOptions } from "./host/store_option.ts";
+} from "./host/store/store.ts";
 
 /** One snapshot of a store. */
 export interface Listed {

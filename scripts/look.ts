@@ -6,17 +6,17 @@
  * @module
  */
 
-import type { Look } from "./core/comparison.ts";
 import type { SnapshotId } from "./core/names.ts";
-import { isGood } from "./core/seal.ts";
-import { hasSessions, openSetOf, rebuildSessions } from "./host/chosen_snapshot.ts";
-import { type Opening, openManifest, openSeal } from "./host/open_snapshot.ts";
+import type { Look } from "./core/sessions/comparison.ts";
+import { isGood } from "./core/snapshot/seal.ts";
+import { hasSessions, openSetOf, rebuildSessions } from "./host/restore/chosen_snapshot.ts";
+import { type Opening, openManifest, openSeal } from "./host/restore/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
-import type { LookJob, LookReport } from "./host/session_jobs.ts";
-import { readSchema } from "./host/schema.ts";
-import { listSessions } from "./host/session_list.ts";
+import { readSchema } from "./host/sessions/schema.ts";
+import type { LookJob, LookReport } from "./host/sessions/session_jobs.ts";
+import { listSessions } from "./host/sessions/session_list.ts";
 import { openDatabase } from "./host/sqlite.ts";
-import { serveStep } from "./host/step.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** Looks into one snapshot. @param scratch Folder for scratch folders. */
 export async function look(opening: Opening, id: SnapshotId, scratch: string): Promise<Look> {

@@ -7,7 +7,8 @@
  * @module
  */
 
-import type { Config, Notifier } from "./core/config.ts";
+import type { Config, Notifier } from "./core/config/config.ts";
+import { shipFolder } from "./core/config/state_paths.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import {
   dueNotices,
@@ -22,13 +23,12 @@ import {
   serializeTold,
   testNotice,
   type Told,
-} from "./core/notices.ts";
-import { shipFolder } from "./core/state_paths.ts";
+} from "./core/status/notices.ts";
+import { addressOf, tokenOf } from "./host/command_line/notifier_files.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { readView } from "./host/hub_view.ts";
-import { addressOf, tokenOf } from "./host/notifier_files.ts";
-import { serveStep } from "./host/step.ts";
+import { readView } from "./host/status/hub_view.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** What was told, by notifier. */
 export const toldFile = (stateFolder: string): string => `${shipFolder(stateFolder)}/told.json`;

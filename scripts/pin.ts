@@ -4,16 +4,16 @@
  * @module
  */
 
+import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatTable } from "./core/format.ts";
 import { parseHubName, parseSetName, parseSnapshotId } from "./core/names.ts";
-import { textOf } from "./core/option_flags.ts";
-import { hubNamed, type StorageConfig } from "./core/storage_config.ts";
+import { hubNamed, type StorageConfig } from "./core/storage_host/storage_config.ts";
 import type { Host } from "./host/host.ts";
-import { refreshInventory, setsInScope } from "./host/inventory.ts";
-import { openLedger } from "./host/ledger.ts";
-import { serveStep } from "./host/step.ts";
-import { requiredText, scopeOf, type StorageJob } from "./host/storage_job.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { refreshInventory, setsInScope } from "./host/storage_host/inventory.ts";
+import { openLedger } from "./host/storage_host/ledger.ts";
+import { requiredText, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
 
 /** What to pin. */
 export interface PinOptions {

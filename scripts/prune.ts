@@ -6,13 +6,13 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Config } from "./core/config/config.ts";
 import { formatCounted } from "./core/format.ts";
 import type { SetName } from "./core/names.ts";
 import type { Host } from "./host/host.ts";
-import { prepareStore, pruneStore } from "./host/local_store.ts";
-import { serveStep } from "./host/step.ts";
-import { setIn } from "./host/store.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { prepareStore, pruneStore } from "./host/store/local_store.ts";
+import { setIn } from "./host/store/store.ts";
 
 /**
  * Removes what a run that did not finish left in the store, and snapshots that are older than `localKeepDays` and that

@@ -6,21 +6,21 @@
  * @module
  */
 
-import { calendarOf, eventsOfRuns, eventsOfSnapshots } from "./core/calendar.ts";
-import type { Config } from "./core/config.ts";
-import { historyOf } from "./core/history.ts";
-import type { ReportData, ReportDestination, ReportSet } from "./core/report_data.ts";
-import { reportPage } from "./core/report_page.ts";
-import { type Seal, sealedBytes } from "./core/seal.ts";
+import type { Config } from "./core/config/config.ts";
+import { calendarOf, eventsOfRuns, eventsOfSnapshots } from "./core/report/calendar.ts";
+import { historyOf } from "./core/report/history.ts";
+import type { ReportData, ReportDestination, ReportSet } from "./core/report/report_data.ts";
+import { reportPage } from "./core/report/report_page.ts";
+import { type Seal, sealedBytes } from "./core/snapshot/seal.ts";
 import { PROGRAM } from "./core/version.ts";
 import { type Day, firstOfMonth, makeZone, type Zone } from "./core/zone.ts";
-import { readDrills } from "./host/drill_log.ts";
 import type { Host } from "./host/host.ts";
-import { readSealsBySet, type SetStatus, status } from "./host/hub_status.ts";
-import { readView } from "./host/hub_view.ts";
-import { readProofs } from "./host/proof_log.ts";
-import { readRuns } from "./host/run_log.ts";
-import { serveStep } from "./host/step.ts";
+import { readDrills } from "./host/records/drill_log.ts";
+import { readProofs } from "./host/records/proof_log.ts";
+import { readRuns } from "./host/records/run_log.ts";
+import { readSealsBySet, type SetStatus, status } from "./host/status/hub_status.ts";
+import { readView } from "./host/status/hub_view.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** Months before this one that calendars show. */
 const MONTHS_BACK = 5;

@@ -9,24 +9,24 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Restored, RestoredInPlace, RestoreReport } from "./core/command_line/reports.ts";
+import type { Config } from "./core/config/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import type { SavedFile } from "./core/manifest.ts";
 import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
-import type { Restored, RestoredInPlace, RestoreReport } from "./core/reports.ts";
-import { DATABASE_FILES } from "./core/sqlite_format.ts";
-import { type ChoiceJob, openSetOf } from "./host/chosen_snapshot.ts";
+import type { SavedFile } from "./core/snapshot/manifest.ts";
+import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { sha256OfFile } from "./host/file_bytes.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
-import { asideStamp, Moves } from "./host/moves.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
-import { type Opening, openManifest, openSeal, readPartSaying } from "./host/open_snapshot.ts";
-import { rebuildDatabase } from "./host/rebuild.ts";
-import { serveStep } from "./host/step.ts";
-import { finishTree, unpackFiles } from "./host/unpack.ts";
+import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
+import { asideStamp, Moves } from "./host/restore/moves.ts";
+import { type Opening, openManifest, openSeal, readPartSaying } from "./host/restore/open_snapshot.ts";
+import { rebuildDatabase } from "./host/restore/rebuild.ts";
+import { finishTree, unpackFiles } from "./host/restore/unpack.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** Holds what is being restored until it is whole. */
 const PARTIAL = ".hapi-backup-restore";

@@ -22,12 +22,15 @@ import {
   type SnapshotId,
 } from "./core/names.ts";
 import { nameOf, parentOf } from "./core/paths.ts";
-import { type Decision, planRetention, type RetentionPlan } from "./core/retention.ts";
-import { isDoubt, type KnownSnapshot } from "./core/standing.ts";
-import { policyOf, type StorageConfig } from "./core/storage_config.ts";
+import { type Decision, planRetention, type RetentionPlan } from "./core/storage_host/retention.ts";
+import { isDoubt, type KnownSnapshot } from "./core/storage_host/standing.ts";
+import { policyOf, type StorageConfig } from "./core/storage_host/storage_config.ts";
 import { DAY_MS } from "./core/time.ts";
+import { printJsonList } from "./host/command_line/json_list.ts";
 import { exists } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
+import { withLock } from "./host/lock.ts";
+import { serveStep } from "./host/steps/step.ts";
 import {
   type Incoming,
   type Inventory,
@@ -35,13 +38,10 @@ import {
   refreshInventory,
   REMOVING_PREFIX,
   setsInScope,
-} from "./host/inventory.ts";
-import { type Ledger, openLedger } from "./host/ledger.ts";
-import { printJsonList } from "./host/json_list.ts";
-import { withLock } from "./host/lock.ts";
-import { serveStep } from "./host/step.ts";
-import { type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
-import { floodOf, judge } from "./host/survey.ts";
+} from "./host/storage_host/inventory.ts";
+import { type Ledger, openLedger } from "./host/storage_host/ledger.ts";
+import { type Scope, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
+import { floodOf, judge } from "./host/storage_host/survey.ts";
 
 /** How many doubts of a set are told; all count. */
 const DOUBTS_TOLD_MAX = 5;

@@ -10,10 +10,14 @@
 import { BackupError, outcome } from "./core/errors.ts";
 import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
-import { type Fault, isDamage } from "./core/standing.ts";
-import type { StorageConfig } from "./core/storage_config.ts";
+import { type Fault, isDamage } from "./core/storage_host/standing.ts";
+import type { StorageConfig } from "./core/storage_host/storage_config.ts";
 import { lstatIfThere } from "./host/fs.ts";
 import type { Fs, Host, Stat } from "./host/host.ts";
+import { readSigningKey } from "./host/keys/signing_key.ts";
+import { withLock } from "./host/lock.ts";
+import { pause } from "./host/pause.ts";
+import { serveStep } from "./host/steps/step.ts";
 import {
   closedTo,
   CutList,
@@ -26,16 +30,12 @@ import {
   signerOf,
   stampOf,
   UNSIGNED_STAMP,
-} from "./host/inventory.ts";
-import { type Ledger, openLedger } from "./host/ledger.ts";
-import { withLock } from "./host/lock.ts";
-import { pause } from "./host/pause.ts";
-import { type ReceiptOutcome, writeReceipts } from "./host/receipts.ts";
-import { readSigningKey } from "./host/signing_key.ts";
-import { serveStep } from "./host/step.ts";
-import { amountOf, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
-import { isSealed, problemWithPart, readSnapshot, setIn } from "./host/store.ts";
-import { faultsOf, surveyStore } from "./host/survey.ts";
+} from "./host/storage_host/inventory.ts";
+import { type Ledger, openLedger } from "./host/storage_host/ledger.ts";
+import { type ReceiptOutcome, writeReceipts } from "./host/storage_host/receipts.ts";
+import { amountOf, type Scope, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
+import { faultsOf, surveyStore } from "./host/storage_host/survey.ts";
+import { isSealed, problemWithPart, readSnapshot, setIn } from "./host/store/store.ts";
 
 /** With `idle`, the share of the time in which it reads. */
 const IDLE_SHARE = 0.25;

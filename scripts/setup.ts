@@ -7,22 +7,27 @@
  * @module
  */
 
-import { appendInText } from "./core/config_edit.ts";
-import { configText, type NewConfig } from "./core/config_text.ts";
-import { defaultConfigFile, hubNameFor, parseConfig, type Surroundings } from "./core/config.ts";
+import { defaultConfigFile, hubNameFor, parseConfig, type Surroundings } from "./core/config/config.ts";
+import { appendInText } from "./core/config/config_edit.ts";
+import { configText, type NewConfig } from "./core/config/config_text.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import { identityFileText, identitySheet, type KeptIdentity } from "./core/identity_file.ts";
-import { ED25519_KEY_BYTES, formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "./core/openssh_key.ts";
+import { identityFileText, identitySheet, type KeptIdentity } from "./core/keys/identity_file.ts";
+import {
+  ED25519_KEY_BYTES,
+  formatPrivateKey,
+  formatPublicKeyLine,
+  publicKeyOf,
+} from "./core/keys/openssh_key.ts";
 import { parentOf } from "./core/paths.ts";
-import { createEncrypter } from "./host/age.ts";
-import { lockConfiguration } from "./host/config_file.ts";
 import { exists, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { generateIdentity, recipientOf } from "./host/identity.ts";
-import { readKeys } from "./host/keys.ts";
-import { readSigningKey } from "./host/signing_key.ts";
-import type { Extension, KeysMade, KeysWanted, SetupJob, SetupReport } from "./host/init_jobs.ts";
-import { serveStep } from "./host/step.ts";
+import { lockConfiguration } from "./host/init/config_file.ts";
+import type { Extension, KeysMade, KeysWanted, SetupJob, SetupReport } from "./host/init/init_jobs.ts";
+import { createEncrypter } from "./host/keys/age.ts";
+import { generateIdentity, recipientOf } from "./host/keys/identity.ts";
+import { readKeys } from "./host/keys/keys.ts";
+import { readSigningKey } from "./host/keys/signing_key.ts";
+import { serveStep } from "./host/steps/step.ts";
 
 /** Makes a configuration and keys where there are none. @throws {BackupError} (config) If any of the files exists. */
 async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> {

@@ -9,10 +9,16 @@
  * @module
  */
 
-import type { Destination, FolderDestination, RcloneDestination, RsyncDestination } from "./core/config.ts";
+import type {
+  Destination,
+  FolderDestination,
+  RcloneDestination,
+  RsyncDestination,
+} from "./core/config/config.ts";
+import { fullWantedFile, shipFolder, shipRecordFile } from "./core/config/state_paths.ts";
 import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
 import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
-import type { Receipt } from "./core/receipt.ts";
+import type { Receipt } from "./core/shipping/receipt.ts";
 import {
   type Confirmation,
   confirmedOfNewestChains,
@@ -32,9 +38,8 @@ import {
   type SnapshotKey,
   waitingFor,
   whereOf,
-} from "./core/shipping.ts";
-import { fullWantedFile, shipFolder, shipRecordFile } from "./core/state_paths.ts";
-import { fetchReceipt, readKeptReceipt } from "./host/far_receipt.ts";
+} from "./core/shipping/shipping.ts";
+import { fetchReceipt, readKeptReceipt } from "./host/destinations/far_receipt.ts";
 import {
   copySnapshot,
   filesOf,
@@ -42,7 +47,15 @@ import {
   missingInFolder,
   requireMounted,
   requireOtherThanStore,
-} from "./host/folder_destination.ts";
+} from "./host/destinations/folder_destination.ts";
+import {
+  copySnapshotByRclone,
+  describeRemote,
+  isRemoteOnDevices,
+  missingAtRemote,
+  requireRemoteOtherThanStore,
+} from "./host/destinations/rclone.ts";
+import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./host/destinations/rsync.ts";
 import {
   exists,
   knownError,
@@ -52,17 +65,9 @@ import {
   writeFileDurably,
 } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import {
-  copySnapshotByRclone,
-  describeRemote,
-  isRemoteOnDevices,
-  missingAtRemote,
-  requireRemoteOtherThanStore,
-} from "./host/rclone.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
-import { missingThere, type Pushed, pushSnapshot, type UploadMemory } from "./host/rsync.ts";
-import { serveStep } from "./host/step.ts";
-import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store/store.ts";
 
 /** What to ship, and where to. A {@linkcode Config} is one. */
 export interface ShipOptions {

@@ -6,27 +6,27 @@
  * @module
  */
 
-import type { Config, Source } from "./core/config.ts";
+import type { Config, Source } from "./core/config/config.ts";
+import { setNamed } from "./core/config/set_named.ts";
+import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/config/state_paths.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
-import type { SourceOutcome } from "./core/manifest.ts";
 import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
 import { placeOf } from "./core/place.ts";
-import { setNamed } from "./core/set_named.ts";
-import { sameFingerprint } from "./core/sqlite_format.ts";
-import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/state_paths.ts";
+import type { SourceOutcome } from "./core/snapshot/manifest.ts";
+import { sameFingerprint } from "./core/snapshot/sqlite_format.ts";
 import { isMissing, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
-import { type Memory, readMemory } from "./host/memory.ts";
-import { copyDatabase, notEnoughSpace, readFingerprint, requireDatabase } from "./host/sqlite.ts";
+import { type Memory, readMemory } from "./host/records/memory.ts";
 import {
   clearStaging,
   makeSetFolders,
   type Staged,
   type StagedDatabase,
   writeStaged,
-} from "./host/staging.ts";
-import { serveStep } from "./host/step.ts";
-import { setIn, snapshotIds } from "./host/store.ts";
+} from "./host/snapshot/staging.ts";
+import { copyDatabase, notEnoughSpace, readFingerprint, requireDatabase } from "./host/sqlite.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { setIn, snapshotIds } from "./host/store/store.ts";
 
 /** What to take a snapshot of. */
 export interface SnapshotOptions {

@@ -7,20 +7,20 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Config } from "./core/config/config.ts";
 import { BackupError, outcome } from "./core/errors.ts";
-import { historyOf } from "./core/history.ts";
 import type { SetName } from "./core/names.ts";
 import { makePaint } from "./core/paint.ts";
-import type { Seal } from "./core/seal.ts";
+import { historyOf } from "./core/report/history.ts";
+import type { Seal } from "./core/snapshot/seal.ts";
 import type { Host } from "./host/host.ts";
-import { readSealsBySet, status } from "./host/hub_status.ts";
-import { problemsWithLogs } from "./host/log_problems.ts";
-import { readProofs } from "./host/proof_log.ts";
-import { readRuns } from "./host/run_log.ts";
-import { type SetPast, type StatusPage, statusText } from "./host/status_text.ts";
-import { serveStep } from "./host/step.ts";
-import { readTimers, type Timer } from "./host/timers.ts";
+import { problemsWithLogs } from "./host/records/log_problems.ts";
+import { readProofs } from "./host/records/proof_log.ts";
+import { readRuns } from "./host/records/run_log.ts";
+import { readSealsBySet, status } from "./host/status/hub_status.ts";
+import { type SetPast, type StatusPage, statusText } from "./host/status/status_text.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { readTimers, type Timer } from "./host/systemd/timers.ts";
 
 /** The status step's job. */
 export interface StatusJob {

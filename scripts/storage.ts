@@ -4,23 +4,23 @@
  * @module
  */
 
-import { authorizeText } from "./core/authorize.ts";
+import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted, formatDuration, formatTable } from "./core/format.ts";
+import { parsePublicKeyLine } from "./core/keys/openssh_key.ts";
 import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
-import { parsePublicKeyLine } from "./core/openssh_key.ts";
-import { textOf } from "./core/option_flags.ts";
-import type { Standing } from "./core/retention.ts";
-import { isDamage } from "./core/standing.ts";
-import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_config.ts";
+import { authorizeText } from "./core/storage_host/authorize.ts";
+import type { Standing } from "./core/storage_host/retention.ts";
+import { isDamage } from "./core/storage_host/standing.ts";
+import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_host/storage_config.ts";
+import { printJsonList } from "./host/command_line/json_list.ts";
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { refreshInventory, setsInScope } from "./host/inventory.ts";
-import { printJsonList } from "./host/json_list.ts";
-import { openLedger } from "./host/ledger.ts";
-import { serveStep } from "./host/step.ts";
-import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_job.ts";
-import { judge, surveyStore } from "./host/survey.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { refreshInventory, setsInScope } from "./host/storage_host/inventory.ts";
+import { openLedger } from "./host/storage_host/ledger.ts";
+import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
+import { judge, surveyStore } from "./host/storage_host/survey.ts";
 
 /** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */
 export interface StorageSetStatus {

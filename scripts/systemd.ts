@@ -4,19 +4,19 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Config } from "./core/config/config.ts";
 import { BackupError } from "./core/errors.ts";
 import { MAIN_SET } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
+import { denoArguments } from "./core/sandbox/deno_flags.ts";
+import { hubUnits, type Manager, storageUnits, type UnitFiles } from "./core/sandbox/units.ts";
 import { shellQuote } from "./core/shell.ts";
-import { parseStorageConfig } from "./core/storage_config.ts";
-import { hubUnits, type Manager, storageUnits, type UnitFiles } from "./core/units.ts";
-import { denoArguments } from "./core/deno_flags.ts";
+import { parseStorageConfig } from "./core/storage_host/storage_config.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import type { closedParts, Program } from "./host/reach.ts";
-import { serveStep } from "./host/step.ts";
-import { isCalendar, readSystemdVersion } from "./host/systemd.ts";
+import { serveStep } from "./host/steps/step.ts";
+import type { closedParts, Program } from "./host/systemd/reach.ts";
+import { isCalendar, readSystemdVersion } from "./host/systemd/systemd.ts";
 
 /** What units are made for. */
 export interface SystemdJob {

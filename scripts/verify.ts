@@ -6,20 +6,21 @@
  * @module
  */
 
-import type { Config } from "./core/config.ts";
+import type { Check, Restored, VerifyReport } from "./core/command_line/reports.ts";
+import type { Config } from "./core/config/config.ts";
 import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted } from "./core/format.ts";
-import { partsRead, type SavedDatabase } from "./core/manifest.ts";
 import { MANIFEST_PART, type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
-import type { Check, Restored, VerifyReport } from "./core/reports.ts";
-import { type ChoiceJob, hasSessions, openSetOf } from "./host/chosen_snapshot.ts";
-import { appendDrill } from "./host/drill_log.ts";
-import type { Host } from "./host/host.ts";
-import { askHubForSessions } from "./host/hub.ts";
-import { fileShows, needlesIn } from "./host/needles.ts";
+import { partsRead, type SavedDatabase } from "./core/snapshot/manifest.ts";
 import { knownError } from "./host/fs.ts";
-import { type Identity, recipientOf } from "./host/identity.ts";
+import type { Host } from "./host/host.ts";
+import { type Identity, recipientOf } from "./host/keys/identity.ts";
+import { appendDrill } from "./host/records/drill_log.ts";
+import { appendProof } from "./host/records/proof_log.ts";
+import { type ChoiceJob, hasSessions, openSetOf } from "./host/restore/chosen_snapshot.ts";
+import { askHubForSessions } from "./host/restore/hub.ts";
+import { fileShows, needlesIn } from "./host/restore/needles.ts";
 import {
   type Opening,
   openManifest,
@@ -27,12 +28,11 @@ import {
   openSeal,
   partOf,
   type TrustedSnapshot,
-} from "./host/open_snapshot.ts";
-import { appendProof } from "./host/proof_log.ts";
+} from "./host/restore/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
-import { serveStep } from "./host/step.ts";
-import { problemWithPart, type SealedSnapshot } from "./host/store.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { problemWithPart, type SealedSnapshot } from "./host/store/store.ts";
 import { restore } from "./restore.ts";
 
 /** What else to look at. */

@@ -4,22 +4,22 @@
  * @module
  */
 
+import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError, outcome } from "./core/errors.ts";
 import { formatAgo, formatCounted, formatDuration } from "./core/format.ts";
 import type { HubName, SetName } from "./core/names.ts";
-import { textOf } from "./core/option_flags.ts";
 import { parentOf } from "./core/paths.ts";
-import { formatMetrics, type Metric } from "./core/prometheus.ts";
-import { type Fault, isDamage } from "./core/standing.ts";
-import type { StorageConfig } from "./core/storage_config.ts";
+import { formatMetrics, type Metric } from "./core/storage_host/prometheus.ts";
+import { type Fault, isDamage } from "./core/storage_host/standing.ts";
+import type { StorageConfig } from "./core/storage_host/storage_config.ts";
 import { DAY_MS, HOUR_MS } from "./core/time.ts";
 import { writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { type Inventory, refreshInventory } from "./host/inventory.ts";
-import { type Ledger, openLedger } from "./host/ledger.ts";
-import { serveStep } from "./host/step.ts";
-import type { StorageJob } from "./host/storage_job.ts";
-import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/survey.ts";
+import { serveStep } from "./host/steps/step.ts";
+import { type Inventory, refreshInventory } from "./host/storage_host/inventory.ts";
+import { type Ledger, openLedger } from "./host/storage_host/ledger.ts";
+import type { StorageJob } from "./host/storage_host/storage_job.ts";
+import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/storage_host/survey.ts";
 
 /** How many faults of a set are told one by one. */
 const FAULTS_TOLD_MAX = 5;

@@ -5,16 +5,16 @@ import { inflateSync } from "node:zlib";
 import { armor, Decrypter, Encrypter } from "age-encryption";
 import * as cctv from "npm:cctv-age@0.2.0";
 import fc from "npm:fast-check@4.10.2";
+import { concatBytes } from "../scripts/core/bytes.ts";
+import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import {
   CHUNK_BYTES,
   type Codec,
   payloadBytesOf,
   PayloadDecrypter,
   PayloadEncrypter,
-} from "../scripts/core/age_payload.ts";
-import { concatBytes } from "../scripts/core/bytes.ts";
-import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
-import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "../scripts/host/age.ts";
+} from "../scripts/core/keys/age_payload.ts";
+import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "../scripts/host/keys/age.ts";
 import {
   decryptIdentityFile,
   generateIdentity,
@@ -23,7 +23,7 @@ import {
   openHeader,
   readIdentities,
   recipientOf,
-} from "../scripts/host/identity.ts";
+} from "../scripts/host/keys/identity.ts";
 import { inTempDir } from "./real/temp_dir.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -373,7 +373,7 @@ Deno.test("the encrypting side reaches no code that reads identities", async () 
     assert.doesNotMatch(source, /\bDecrypter\b.*from "age-encryption"|identityToRecipient/);
     for (const [, specifier] of source.matchAll(/from "(\.[^"]+)"/g)) await follow(new URL(specifier!, url));
   };
-  await follow(new URL("../scripts/host/age.ts", import.meta.url));
+  await follow(new URL("../scripts/host/keys/age.ts", import.meta.url));
   assert.ok(seen.size >= 3);
   assert.ok(![...seen].some((href) => href.endsWith("/identity.ts")));
 });

@@ -1,11 +1,12 @@
 /**
- * What may import what: `mod.ts` → `scripts/` → `scripts/host/` (effects) → `scripts/core/` (pure).
+ * What may import what: `mod.ts` → `scripts/` → `scripts/host/` (effects) → `scripts/core/` (pure), and within these two
+ * the folders as they are listed here.
  *
  * Types count too, so that a folder can be read without the ones above it.
  */
 
 import assert from "node:assert/strict";
-import { STORAGE_VERBS } from "../scripts/core/storage_permissions.ts";
+import { STORAGE_VERBS } from "../scripts/core/sandbox/storage_permissions.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -22,6 +23,40 @@ interface Module {
   /** What it imports of others, such as `node:zlib`. */
   readonly outside: readonly string[];
 }
+
+/** The folders of a layer: each may import from those before it. What lies in none is what all others stand on. */
+const FOLDERS = {
+  core: [
+    "",
+    "config",
+    "keys",
+    "snapshot",
+    "sessions",
+    "storage_host",
+    "shipping",
+    "status",
+    "report",
+    "sandbox",
+    "command_line",
+  ],
+  host: [
+    "",
+    "systemd",
+    "keys",
+    "records",
+    "store",
+    "snapshot",
+    "destinations",
+    "restore",
+    "sessions",
+    "status",
+    "doctor",
+    "storage_host",
+    "steps",
+    "command_line",
+    "init",
+  ],
+} as const;
 
 /** A file longer than this holds more than one thing. */
 const LINES_MAX = 700;
@@ -92,6 +127,26 @@ Deno.test("imports point one way: mod, scripts, host, core; of scripts, only ver
   assert.deepEqual(wrong, ["scripts/verify.ts imports scripts/restore.ts"]);
 });
 
+Deno.test("imports point one way between the folders of host and of core, too", () => {
+  for (const layer of ["core", "host"] as const) {
+    const folderOf = (path: string) =>
+      path.slice(`scripts/${layer}/`.length).split("/").slice(0, -1).join("/");
+    const orderOf = (path: string) => (FOLDERS[layer] as readonly string[]).indexOf(folderOf(path));
+    const modules = [...MODULES].filter(([path]) => layerOf(path) === layer);
+    assert.deepEqual(
+      [...new Set(modules.map(([path]) => folderOf(path)))].sort(),
+      [...FOLDERS[layer]].sort(),
+    );
+    const wrong = modules.flatMap(([path, { code, types }]) =>
+      [...code, ...types].filter((name) => name.endsWith(".ts") && layerOf(name) === layer)
+        .filter((imported) => orderOf(imported) > orderOf(path)).map((imported) =>
+          `${path} imports ${imported}`
+        )
+    );
+    assert.deepEqual(wrong, []);
+  }
+});
+
 Deno.test("core is pure: no Deno, no clock, no randomness, no file, no network", () => {
   const allowed = ["node:crypto", "node:zlib", "node:buffer", "node:util"];
   const impure =
@@ -107,9 +162,9 @@ Deno.test("core is pure: no Deno, no clock, no randomness, no file, no network",
 
 Deno.test("what needs no key cannot even import the code that reads one", () => {
   const ofIdentities = ["doctor", "keys", "look", "restore", "session", "setup", "verify"];
-  assert.deepEqual(thatReach("scripts/host/identity.ts"), ofIdentities);
+  assert.deepEqual(thatReach("scripts/host/keys/identity.ts"), ofIdentities);
   // The storage host signs its receipts.
-  assert.deepEqual(thatReach("scripts/host/signing_key.ts"), ["doctor", "encrypt", "scrub", "setup"]);
+  assert.deepEqual(thatReach("scripts/host/keys/signing_key.ts"), ["doctor", "encrypt", "scrub", "setup"]);
 });
 
 Deno.test("every script is a step that some verb starts", () => {

@@ -7,6 +7,8 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { fingerprintOf, formatPrivateKey, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
+import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import {
   FILES_PART,
   type HubName,
@@ -16,11 +18,9 @@ import {
   type SnapshotId,
   snapshotIdAt,
 } from "../scripts/core/names.ts";
-import { fingerprintOf, formatPrivateKey, publicKeyOf } from "../scripts/core/openssh_key.ts";
-import { verifyReceipt } from "../scripts/core/receipt.ts";
-import { SEAL_NAMESPACE, serializeSeal } from "../scripts/core/seal.ts";
-import { signSsh } from "../scripts/core/sshsig.ts";
-import type { StorageConfig } from "../scripts/core/storage_config.ts";
+import { verifyReceipt } from "../scripts/core/shipping/receipt.ts";
+import { SEAL_NAMESPACE, serializeSeal } from "../scripts/core/snapshot/seal.ts";
+import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
 import { retain } from "../scripts/retain.ts";
 import { scrub, type ScrubReport } from "../scripts/scrub.ts";
 import { authorize, storageStatus } from "../scripts/storage.ts";

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { EncryptReport } from "../scripts/core/reports.ts";
+import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
 import { countMessages, fillDatabase, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";

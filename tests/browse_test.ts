@@ -1,12 +1,12 @@
 /** Looking through snapshots: on a terminal as a person does, and as a script does. */
 
 import assert from "node:assert/strict";
-import { compare, type Look } from "../scripts/core/comparison.ts";
 import { cleanText } from "../scripts/core/format.ts";
 import { patternOfPlace, placeMatcher } from "../scripts/core/globs.ts";
 import type { Place } from "../scripts/core/place.ts";
-import { titleOf } from "../scripts/core/session_summary.ts";
-import { denoArguments } from "../scripts/core/deno_flags.ts";
+import { denoArguments } from "../scripts/core/sandbox/deno_flags.ts";
+import { compare, type Look } from "../scripts/core/sessions/comparison.ts";
+import { titleOf } from "../scripts/core/sessions/session_summary.ts";
 import { type Home, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 import { filesBelow } from "./sealed_folder.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { type Manifest, partsRead } from "../scripts/core/manifest.ts";
+import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import {
   FILES_PART,
   MANIFEST_PART,
@@ -11,13 +11,18 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../scripts/core/names.ts";
-import { parseStorageConfig } from "../scripts/core/storage_config.ts";
-import type { EncryptReport } from "../scripts/core/reports.ts";
+import { type Manifest, partsRead } from "../scripts/core/snapshot/manifest.ts";
+import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
 import type { Fs, OpenOptions } from "../scripts/host/host.ts";
-import { type Opening, openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
-import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
+import {
+  type Opening,
+  openManifest,
+  openSeal,
+  readPartSaying,
+} from "../scripts/host/restore/open_snapshot.ts";
+import { bytesIn } from "../scripts/host/restore/store_option.ts";
+import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { list } from "../scripts/list.ts";
-import { bytesIn } from "../scripts/host/store_option.ts";
 import { restore } from "../scripts/restore.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { storageList } from "../scripts/storage.ts";

@@ -1,9 +1,9 @@
 /** Completions, tried in the shells themselves, and the man page, looked at by those who print man pages. */
 
 import assert from "node:assert/strict";
-import { COMMANDS, GLOBAL_OPTIONS } from "../scripts/core/commands.ts";
-import { manPage } from "../scripts/core/man_page.ts";
-import { flagOf } from "../scripts/core/option_flags.ts";
+import { COMMANDS, GLOBAL_OPTIONS } from "../scripts/core/command_line/commands.ts";
+import { manPage } from "../scripts/core/command_line/man_page.ts";
+import { flagOf } from "../scripts/core/command_line/option_flags.ts";
 import { cli } from "./real/cli.ts";
 import { output } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";

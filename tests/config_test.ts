@@ -9,10 +9,10 @@ import {
   parseConfig,
   type RsyncDestination,
   type Surroundings,
-} from "../scripts/core/config.ts";
+} from "../scripts/core/config/config.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
-import { parseRsyncTarget } from "../scripts/core/rsync_args.ts";
+import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
 
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
   !/[/\0\n]/.test(text)

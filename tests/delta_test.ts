@@ -1,21 +1,21 @@
 // deno-lint-ignore-file no-import-prefix -- what only tests import is pinned here, not in deno.json
-/** What `scripts/core/delta.ts`, `page_diff.ts` and `patch.ts` promise: the same bytes again, small, bounded, or a refusal. */
+/** What `scripts/core/snapshot/delta.ts`, `page_diff.ts` and `patch.ts` promise: the same bytes again, small, bounded, or a refusal. */
 
 import assert from "node:assert/strict";
 import { backup, DatabaseSync } from "node:sqlite";
 import fc from "npm:fast-check@4.10.2";
 import { concatBytes, releaseBytes } from "../scripts/core/bytes.ts";
-import { DeltaDecoder, DeltaEncoder } from "../scripts/core/delta.ts";
 import { BackupError } from "../scripts/core/errors.ts";
+import { DeltaDecoder, DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
+import type { LineRing, LineWriter } from "../scripts/core/snapshot/line_ring.ts";
 import {
   compareChecksums,
   comparePages,
   type ImageReader,
   pageChecksums,
-} from "../scripts/core/page_changes.ts";
-import { encodeChanges, type EncodeOptions, encodeWholePages } from "../scripts/core/page_diff.ts";
-import type { LineRing, LineWriter } from "../scripts/core/line_ring.ts";
-import { type Image, makeRing, Patcher } from "../scripts/core/patch.ts";
+} from "../scripts/core/snapshot/page_changes.ts";
+import { encodeChanges, type EncodeOptions, encodeWholePages } from "../scripts/core/snapshot/page_diff.ts";
+import { type Image, makeRing, Patcher } from "../scripts/core/snapshot/patch.ts";
 
 /** Bytes in memory as an image. `writesLeft` makes it fail, as a full disk or a crash would. */
 class MemoryImage implements Image {

@@ -2,21 +2,21 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { type Config, parseConfig } from "../scripts/core/config.ts";
+import { type Config, parseConfig } from "../scripts/core/config/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { doctorError, type Finding } from "../scripts/core/finding.ts";
+import { signSsh } from "../scripts/core/keys/sshsig.ts";
+import type { SetName } from "../scripts/core/names.ts";
+import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/shipping/receipt.ts";
+import { doctorError, type Finding } from "../scripts/core/status/finding.ts";
 import { doctor, type DoctorOptions } from "../scripts/doctor.ts";
 import type { Host, RunResult } from "../scripts/host/host.ts";
-import { generateIdentity } from "../scripts/host/identity.ts";
-import { identityPlaces } from "../scripts/host/identity_places.ts";
-import { makeHost } from "../scripts/host/step.ts";
-import type { SetName } from "../scripts/core/names.ts";
-import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/receipt.ts";
-import { signSsh } from "../scripts/core/sshsig.ts";
-import { makeSigner } from "./real/signed_store.ts";
-import { filesBelow } from "./sealed_folder.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { identityPlaces } from "../scripts/host/keys/identity_places.ts";
+import { makeHost } from "../scripts/host/steps/step.ts";
 import { cli } from "./real/cli.ts";
+import { makeSigner } from "./real/signed_store.ts";
 import { destinationAt, type Sshd, startSshd } from "./real/sshd.ts";
+import { filesBelow } from "./sealed_folder.ts";
 
 const host = makeHost({ progress() {}, info() {}, warn() {} });
 const OPTIONS: DoctorOptions = { candidates: [], sourceDevices: [], offline: false };

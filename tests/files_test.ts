@@ -3,22 +3,22 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import fc from "npm:fast-check@4.10.2";
-import type { Source } from "../scripts/core/config.ts";
+import type { Source } from "../scripts/core/config/config.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
+import { type HubName, parseSnapshotId, type SetName, type SourceName } from "../scripts/core/names.ts";
+import type { Place } from "../scripts/core/place.ts";
 import {
   type FilePlan,
   type FoundFile,
   planFiles,
   type RememberedFiles,
-} from "../scripts/core/file_index.ts";
-import { parseManifest, type SavedFile, serializeManifest } from "../scripts/core/manifest.ts";
-import { type HubName, parseSnapshotId, type SetName, type SourceName } from "../scripts/core/names.ts";
-import type { Place } from "../scripts/core/place.ts";
+} from "../scripts/core/snapshot/file_index.ts";
+import { parseManifest, type SavedFile, serializeManifest } from "../scripts/core/snapshot/manifest.ts";
 import { realFs, writeFileDurably } from "../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
-import { type FileSource, findFiles, type Found } from "../scripts/host/sources.ts";
-import { type Packed, packFiles, TornMember } from "../scripts/host/pack.ts";
-import { finishTree, unpackFiles } from "../scripts/host/unpack.ts";
+import { finishTree, unpackFiles } from "../scripts/host/restore/unpack.ts";
+import { type Packed, packFiles, TornMember } from "../scripts/host/snapshot/pack.ts";
+import { type FileSource, findFiles, type Found } from "../scripts/host/snapshot/sources.ts";
 
 // These tests run as root or not: what root may read anyway is refused by a wrapping Fs instead.
 

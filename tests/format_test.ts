@@ -5,10 +5,15 @@ import { createHash, randomBytes } from "node:crypto";
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
-import { COMMANDS } from "../scripts/core/commands.ts";
-import { configJsonSchema, parseConfig } from "../scripts/core/config.ts";
+import { COMMANDS } from "../scripts/core/command_line/commands.ts";
+import { configJsonSchema, parseConfig } from "../scripts/core/config/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { type Manifest, neededBy, parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
+import {
+  type Manifest,
+  neededBy,
+  parseManifest,
+  serializeManifest,
+} from "../scripts/core/snapshot/manifest.ts";
 import {
   isSnapshotId,
   MANIFEST_PART,
@@ -19,12 +24,18 @@ import {
   timeOfSnapshotId,
 } from "../scripts/core/names.ts";
 import { isPlace, pathOfPlace, placeOf } from "../scripts/core/place.ts";
-import { parseSeal, type Seal, SEAL_NAMESPACE, sealChecksum, serializeSeal } from "../scripts/core/seal.ts";
-import { signSsh } from "../scripts/core/sshsig.ts";
-import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/zstd_frames.ts";
-import { type Opening, openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
-import { PartWriter } from "../scripts/host/part_writer.ts";
-import { isSealed, readSetIfThere } from "../scripts/host/store.ts";
+import {
+  parseSeal,
+  type Seal,
+  SEAL_NAMESPACE,
+  sealChecksum,
+  serializeSeal,
+} from "../scripts/core/snapshot/seal.ts";
+import { signSsh } from "../scripts/core/keys/sshsig.ts";
+import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
+import { type Opening, openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { PartWriter } from "../scripts/host/snapshot/part_writer.ts";
+import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { forge } from "./real/forge.ts";

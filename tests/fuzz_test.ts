@@ -6,19 +6,23 @@ import { zstdCompressSync } from "node:zlib";
 import fc from "npm:fast-check@4.10.2";
 import assert from "node:assert/strict";
 import process from "node:process";
-import { appendInText, removeInText, setInText } from "../scripts/core/config_edit.ts";
-import { COMMANDS, GLOBAL_OPTIONS } from "../scripts/core/commands.ts";
-import { parseConfig } from "../scripts/core/config.ts";
-import { CiphertextReader } from "../scripts/core/ciphertext.ts";
-import { DeltaDecoder } from "../scripts/core/delta.ts";
+import { appendInText, removeInText, setInText } from "../scripts/core/config/config_edit.ts";
+import { COMMANDS, GLOBAL_OPTIONS } from "../scripts/core/command_line/commands.ts";
+import { parseConfig } from "../scripts/core/config/config.ts";
+import { CiphertextReader } from "../scripts/core/keys/ciphertext.ts";
+import { DeltaDecoder } from "../scripts/core/snapshot/delta.ts";
 import type { ErrorKind } from "../scripts/core/errors.ts";
 import { placeMatcher } from "../scripts/core/globs.ts";
-import { parseManifest, serializeManifest } from "../scripts/core/manifest.ts";
+import { parseManifest, serializeManifest } from "../scripts/core/snapshot/manifest.ts";
 import { FILES_PART, type HubName, type PartName, SEAL_FILE, SIGNATURE_FILE } from "../scripts/core/names.ts";
-import { parseTold } from "../scripts/core/notices.ts";
-import { parseAllowedSigners, parsePrivateKey, parsePublicKeyLine } from "../scripts/core/openssh_key.ts";
+import { parseTold } from "../scripts/core/status/notices.ts";
+import {
+  parseAllowedSigners,
+  parsePrivateKey,
+  parsePublicKeyLine,
+} from "../scripts/core/keys/openssh_key.ts";
 import type { Place } from "../scripts/core/place.ts";
-import { parseReceipt, RECEIPT_NAMESPACE, verifyReceipt } from "../scripts/core/receipt.ts";
+import { parseReceipt, RECEIPT_NAMESPACE, verifyReceipt } from "../scripts/core/shipping/receipt.ts";
 import {
   parseLiteralBytes,
   parseProgress,
@@ -26,27 +30,27 @@ import {
   parseVerdicts,
   pushArgs,
   type RsyncAccess,
-} from "../scripts/core/rsync_args.ts";
-import { explainFailure } from "../scripts/core/rsync_failure.ts";
-import { parseRunLog } from "../scripts/core/run_record.ts";
-import { parseSeal, SEAL_NAMESPACE } from "../scripts/core/seal.ts";
-import { chooseSnapshot } from "../scripts/core/select.ts";
-import { parseDestinationRecord } from "../scripts/core/shipping.ts";
-import { signSsh, verifySsh } from "../scripts/core/sshsig.ts";
-import { parseStorageConfig } from "../scripts/core/storage_config.ts";
-import { parseTrust, signersIn } from "../scripts/core/trust.ts";
-import { FrameDecompressor } from "../scripts/core/zstd_frames.ts";
-import { main, numberOption, type VerbContext } from "../scripts/host/cli.ts";
-import { createEncrypter } from "../scripts/host/age.ts";
+} from "../scripts/core/shipping/rsync_args.ts";
+import { explainFailure } from "../scripts/core/shipping/rsync_failure.ts";
+import { parseRunLog } from "../scripts/core/status/run_record.ts";
+import { parseSeal, SEAL_NAMESPACE } from "../scripts/core/snapshot/seal.ts";
+import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
+import { parseDestinationRecord } from "../scripts/core/shipping/shipping.ts";
+import { signSsh, verifySsh } from "../scripts/core/keys/sshsig.ts";
+import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { parseTrust, signersIn } from "../scripts/core/snapshot/trust.ts";
+import { FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
+import { main, numberOption, type VerbContext } from "../scripts/host/command_line/cli.ts";
+import { createEncrypter } from "../scripts/host/keys/age.ts";
 import {
   generateIdentity,
   isEncryptedIdentityFile,
   openHeader,
   readIdentities,
-} from "../scripts/host/identity.ts";
-import { readMemory } from "../scripts/host/memory.ts";
-import { openManifest, openSeal, readPartSaying } from "../scripts/host/open_snapshot.ts";
-import { explain } from "../scripts/host/rclone.ts";
+} from "../scripts/host/keys/identity.ts";
+import { readMemory } from "../scripts/host/records/memory.ts";
+import { openManifest, openSeal, readPartSaying } from "../scripts/host/restore/open_snapshot.ts";
+import { explain } from "../scripts/host/destinations/rclone.ts";
 import { fuzz, SEED, type Subject } from "./fuzz/fuzz.ts";
 import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
 

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { generateIdentity } from "../scripts/host/identity.ts";
-import { openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
 import { FILES_PART, MANIFEST_PART, type SnapshotId } from "../scripts/core/names.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { forge } from "./real/forge.ts";
 import { copySync, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";

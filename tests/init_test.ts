@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import jsQR from "npm:jsqr@1.4.0";
-import { parseConfig } from "../scripts/core/config.ts";
-import { findHubs } from "../scripts/host/find_hub.ts";
-import { generateIdentity } from "../scripts/host/identity.ts";
+import { parseConfig } from "../scripts/core/config/config.ts";
 import { realFs } from "../scripts/host/fs.ts";
+import { findHubs } from "../scripts/host/init/find_hub.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { cli, cliArgs, cliEnv } from "./real/cli.ts";
 import { fillDatabase, output } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";

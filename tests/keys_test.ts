@@ -2,17 +2,17 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { appendInText, removeInText } from "../scripts/core/config_edit.ts";
+import { appendInText, removeInText } from "../scripts/core/config/config_edit.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
 import { MANIFEST_PART } from "../scripts/core/names.ts";
-import { generateIdentity } from "../scripts/host/identity.ts";
-import { isProofDue, type Proof, readProofs } from "../scripts/host/proof_log.ts";
-import { openStore } from "../scripts/host/remote.ts";
-import { makeHost } from "../scripts/host/step.ts";
+import { openStore } from "../scripts/host/destinations/remote.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { isProofDue, type Proof, readProofs } from "../scripts/host/records/proof_log.ts";
+import { makeHost } from "../scripts/host/steps/step.ts";
 import { addKey, dropKey, type KeyReach } from "../scripts/keys.ts";
-import { filesBelow } from "./sealed_folder.ts";
 import { cli } from "./real/cli.ts";
 import { startSshd } from "./real/sshd.ts";
+import { filesBelow } from "./sealed_folder.ts";
 
 const AROUND = { home: "/h", hostname: "h", env: {} };
 const host = makeHost({ progress() {}, info() {}, warn() {} });

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { BackupError } from "../scripts/core/errors.ts";
-import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store.ts";
-import { openSeal } from "../scripts/host/open_snapshot.ts";
+import { openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../scripts/restore.ts";
 import { ship } from "../scripts/ship.ts";
 import { verify } from "../scripts/verify.ts";

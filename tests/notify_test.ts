@@ -1,18 +1,18 @@
 /** Notices: what is told, when, to real HTTP servers on loopback, and what never is. */
 
 import assert from "node:assert/strict";
-import { type Config, parseConfig } from "../scripts/core/config.ts";
+import { type Config, parseConfig } from "../scripts/core/config/config.ts";
+import { drillLog } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { dueNotices, hostOf, parseAddress } from "../scripts/core/notices.ts";
-import { notifyPermissions } from "../scripts/core/permissions.ts";
-import { tellable, withoutSecrets } from "../scripts/core/run_record.ts";
-import { drillLog } from "../scripts/core/state_paths.ts";
-import { readView } from "../scripts/host/hub_view.ts";
-import { appendProof } from "../scripts/host/proof_log.ts";
+import { notifyPermissions } from "../scripts/core/sandbox/permissions.ts";
+import { dueNotices, hostOf, parseAddress } from "../scripts/core/status/notices.ts";
+import { tellable, withoutSecrets } from "../scripts/core/status/run_record.ts";
+import { tell } from "../scripts/host/command_line/telling.ts";
 import type { Host } from "../scripts/host/host.ts";
-import { logged, readRuns, runLogFile } from "../scripts/host/run_log.ts";
-import { makeHost, runStep } from "../scripts/host/step.ts";
-import { tell } from "../scripts/host/telling.ts";
+import { appendProof } from "../scripts/host/records/proof_log.ts";
+import { logged, readRuns, runLogFile } from "../scripts/host/records/run_log.ts";
+import { readView } from "../scripts/host/status/hub_view.ts";
+import { makeHost, runStep } from "../scripts/host/steps/step.ts";
 import { notify, toldFile } from "../scripts/notify.ts";
 import { makeSealedFolder } from "./sealed_folder.ts";
 

@@ -1,6 +1,6 @@
 // deno-lint-ignore-file no-import-prefix -- what only tests import is pinned here, not in deno.json
 /**
- * What `scripts/host/part_source.ts` and `image_writer.ts` promise: on another thread it is as here, also for several
+ * What `scripts/host/restore/part_source.ts` and `image_writer.ts` promise: on another thread it is as here, also for several
  * parts at a time, and a failure comes back from there.
  */
 
@@ -8,24 +8,24 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
 import fc from "npm:fast-check@4.10.2";
-import { PayloadEncrypter } from "../scripts/core/age_payload.ts";
 import { concatBytes } from "../scripts/core/bytes.ts";
-import { LINE_BYTES, LineRing } from "../scripts/core/line_ring.ts";
+import { PayloadEncrypter } from "../scripts/core/keys/age_payload.ts";
 import { FILES_PART } from "../scripts/core/names.ts";
-import { FRAME_BYTES_MAX, FrameCompressor } from "../scripts/core/zstd_frames.ts";
-import { createEncrypter } from "../scripts/host/age.ts";
+import { LINE_BYTES, LineRing } from "../scripts/core/snapshot/line_ring.ts";
+import { FRAME_BYTES_MAX, FrameCompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { realFs } from "../scripts/host/fs.ts";
-import { generateIdentity } from "../scripts/host/identity.ts";
-import { imageWriterThread } from "../scripts/host/image_writer.ts";
-import { openPart } from "../scripts/host/part_reader.ts";
+import { createEncrypter } from "../scripts/host/keys/age.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { imageWriterThread } from "../scripts/host/restore/image_writer.ts";
+import { openPart } from "../scripts/host/restore/part_reader.ts";
 import {
   type PartSource,
   serveSources,
   sourceHere,
   sourceThread,
   type StartSource,
-} from "../scripts/host/part_source.ts";
-import { makeHost } from "../scripts/host/step.ts";
+} from "../scripts/host/restore/part_source.ts";
+import { makeHost } from "../scripts/host/steps/step.ts";
 
 const HEADER = new TextEncoder().encode("a header\n");
 const FILE_KEY = new Uint8Array(16).fill(7);

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
-import { prunable } from "../scripts/core/chain.ts";
-import type { Destination } from "../scripts/core/config.ts";
+import type { Destination } from "../scripts/core/config/config.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
-import { isGood, type Seal } from "../scripts/core/seal.ts";
-import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping.ts";
-import { status } from "../scripts/host/hub_status.ts";
+import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
+import { prunable } from "../scripts/core/snapshot/chain.ts";
+import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
+import { status } from "../scripts/host/status/hub_status.ts";
 import { makeHome } from "./real/home.ts";
 
 const DAY_MS = 24 * 3600 * 1000;

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
-import type { Config } from "../scripts/core/config.ts";
+import type { Config } from "../scripts/core/config/config.ts";
 import { FILES_PART, type SetName, type SnapshotId } from "../scripts/core/names.ts";
+import { openStore, type RemoteOptions } from "../scripts/host/destinations/remote.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { openStore, type RemoteOptions } from "../scripts/host/remote.ts";
-import { openPartSaying } from "../scripts/host/open_snapshot.ts";
-import { openStoreOf } from "../scripts/host/store_option.ts";
-import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store.ts";
+import { openPartSaying } from "../scripts/host/restore/open_snapshot.ts";
+import { openStoreOf } from "../scripts/host/restore/store_option.ts";
+import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store/store.ts";
 import { makeHome } from "./real/home.ts";
 import { newKey, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";

@@ -2,15 +2,15 @@
 
 import assert from "node:assert/strict";
 import axe from "npm:axe-core@4.14.1";
-import { badDays, type CalendarEvent, calendarOf } from "../scripts/core/calendar.ts";
-import { historyOf } from "../scripts/core/history.ts";
+import { shipFolder } from "../scripts/core/config/state_paths.ts";
 import { markup } from "../scripts/core/html.ts";
 import { snapshotIdAt } from "../scripts/core/names.ts";
-import { reportPage } from "../scripts/core/report_page.ts";
-import { shipFolder } from "../scripts/core/state_paths.ts";
+import { badDays, type CalendarEvent, calendarOf } from "../scripts/core/report/calendar.ts";
+import { historyOf } from "../scripts/core/report/history.ts";
+import { reportPage } from "../scripts/core/report/report_page.ts";
 import { addDays, firstOfMonth, makeZone } from "../scripts/core/zone.ts";
-import { writeReport } from "../scripts/host/report_file.ts";
-import { makeHost } from "../scripts/host/step.ts";
+import { writeReport } from "../scripts/host/command_line/report_file.ts";
+import { makeHost } from "../scripts/host/steps/step.ts";
 import { report } from "../scripts/report.ts";
 import { type Page, startBrowser, type View } from "./real/browser.ts";
 import { makePastHome } from "./real/history.ts";

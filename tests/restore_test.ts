@@ -1,16 +1,16 @@
 /** Getting snapshots back: into a folder, in place, and what must not happen on the way. */
 
 import assert from "node:assert/strict";
-import { chooseSnapshot } from "../scripts/core/select.ts";
+import type { RestoredInPlace } from "../scripts/core/command_line/reports.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
-import type { Fs } from "../scripts/host/host.ts";
-import type { RestoredInPlace } from "../scripts/core/reports.ts";
-import type { SavedFile } from "../scripts/core/manifest.ts";
 import { parentOf } from "../scripts/core/paths.ts";
+import type { SavedFile } from "../scripts/core/snapshot/manifest.ts";
+import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
 import { removeRestored } from "../scripts/host/fs.ts";
-import { asideStamp } from "../scripts/host/moves.ts";
+import type { Fs } from "../scripts/host/host.ts";
+import { asideStamp } from "../scripts/host/restore/moves.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
-import { isSealed, readSet } from "../scripts/host/store.ts";
+import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";

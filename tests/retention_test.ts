@@ -14,8 +14,8 @@ import {
   planRetention,
   type RetentionPolicy,
   type Standing,
-} from "../scripts/core/retention.ts";
-import { DEFAULT_POLICY } from "../scripts/core/storage_config.ts";
+} from "../scripts/core/storage_host/retention.ts";
+import { DEFAULT_POLICY } from "../scripts/core/storage_host/storage_config.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;

@@ -6,7 +6,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import type { HubName, PartName, SetName, SnapshotId } from "../scripts/core/names.ts";
-import { type Seal, serializeSeal } from "../scripts/core/seal.ts";
+import { type Seal, serializeSeal } from "../scripts/core/snapshot/seal.ts";
 
 /** What to make. */
 export interface SealedFolder {

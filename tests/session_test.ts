@@ -2,16 +2,16 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { Differing } from "../scripts/core/session_rows.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
+import type { Differing } from "../scripts/core/sessions/session_rows.ts";
 import { shellQuote } from "../scripts/core/shell.ts";
+import { sessionVerbs } from "../scripts/host/command_line/session_verbs.ts";
+import { makeTerminal } from "../scripts/host/command_line/terminal.ts";
+import { readSchema } from "../scripts/host/sessions/schema.ts";
+import { type SessionRows, sessionRows } from "../scripts/host/sessions/session_rows.ts";
+import { makeHost } from "../scripts/host/steps/step.ts";
 import { look } from "../scripts/look.ts";
 import { exportSession, restoreSession } from "../scripts/session.ts";
-import { readSchema } from "../scripts/host/schema.ts";
-import { type SessionRows, sessionRows } from "../scripts/host/session_rows.ts";
-import { sessionVerbs } from "../scripts/host/session_verbs.ts";
-import { makeHost } from "../scripts/host/step.ts";
-import { makeTerminal } from "../scripts/host/terminal.ts";
 import { makeHome } from "./real/home.ts";
 import { startHub } from "./real/hub.ts";
 

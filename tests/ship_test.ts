@@ -1,29 +1,38 @@
+import assert from "node:assert/strict";
+import type { Config, Destination } from "../scripts/core/config/config.ts";
+import { fullWantedFile } from "../scripts/core/config/state_paths.ts";
+import { BackupError } from "../scripts/core/errors.ts";
+import { signSsh } from "../scripts/core/keys/sshsig.ts";
+import type { HubName, SetName } from "../scripts/core/names.ts";
 import {
   RECEIPT_FILE,
   RECEIPT_NAMESPACE,
   RECEIPT_SIGNATURE_FILE,
   serializeReceipt,
-} from "../scripts/core/receipt.ts";
-import { explainFailure } from "../scripts/core/rsync_failure.ts";
-import { signSsh } from "../scripts/core/sshsig.ts";
-import { makeSigner } from "./real/signed_store.ts";
-import assert from "node:assert/strict";
-import type { Config, Destination } from "../scripts/core/config.ts";
-import { BackupError } from "../scripts/core/errors.ts";
-import { parseRsyncTarget, parseVerdicts, quoteForRsync, sshCommand } from "../scripts/core/rsync_args.ts";
-import type { HubName, SetName } from "../scripts/core/names.ts";
-import { checkDestinations } from "../scripts/host/doctor_destinations.ts";
+} from "../scripts/core/shipping/receipt.ts";
+import {
+  parseRsyncTarget,
+  parseVerdicts,
+  quoteForRsync,
+  sshCommand,
+} from "../scripts/core/shipping/rsync_args.ts";
+import { explainFailure } from "../scripts/core/shipping/rsync_failure.ts";
+import {
+  type DestinationReport,
+  type ShipReport,
+  unshippedError,
+} from "../scripts/core/shipping/shipping.ts";
+import { explain } from "../scripts/host/destinations/rclone.ts";
+import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { explain } from "../scripts/host/rclone.ts";
 import { pauseSeconds } from "../scripts/host/retry.ts";
-import { type DestinationReport, type ShipReport, unshippedError } from "../scripts/core/shipping.ts";
-import { fullWantedFile } from "../scripts/core/state_paths.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
 import { output } from "./real/home.ts";
+import { makeSigner } from "./real/signed_store.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 

@@ -13,11 +13,11 @@ import {
   parsePublicKeyLine,
   publicKeyBlob,
   publicKeyOf,
-} from "../scripts/core/openssh_key.ts";
-import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/ssh_wire.ts";
-import { signSsh, verifySsh } from "../scripts/core/sshsig.ts";
+} from "../scripts/core/keys/openssh_key.ts";
+import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/keys/ssh_wire.ts";
+import { signSsh, verifySsh } from "../scripts/core/keys/sshsig.ts";
 import { realFs } from "../scripts/host/fs.ts";
-import { readSigningKey } from "../scripts/host/signing_key.ts";
+import { readSigningKey } from "../scripts/host/keys/signing_key.ts";
 import { inTempDir } from "./real/temp_dir.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { type SetName, snapshotIdAt } from "../scripts/core/names.ts";
-import { sparkline } from "../scripts/core/sparkline.ts";
-import { checkProof } from "../scripts/host/doctor_proof.ts";
-import { appendDrill } from "../scripts/host/drill_log.ts";
-import { checkRuns } from "../scripts/host/doctor_runs.ts";
-import { status as readStatus } from "../scripts/host/hub_status.ts";
-import { readView } from "../scripts/host/hub_view.ts";
-import { appendProof } from "../scripts/host/proof_log.ts";
+import { sparkline } from "../scripts/core/report/sparkline.ts";
+import { checkProof } from "../scripts/host/doctor/doctor_proof.ts";
+import { checkRuns } from "../scripts/host/doctor/doctor_runs.ts";
+import { appendDrill } from "../scripts/host/records/drill_log.ts";
+import { appendProof } from "../scripts/host/records/proof_log.ts";
+import { status as readStatus } from "../scripts/host/status/hub_status.ts";
+import { readView } from "../scripts/host/status/hub_view.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";

@@ -1,14 +1,18 @@
 /** The storage host's verbs as steps: in workers with just their permissions, through their shells. */
 
 import assert from "node:assert/strict";
-import { COMMANDS } from "../scripts/core/commands.ts";
+import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
-import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
-import type { StepPermissions } from "../scripts/core/permissions.ts";
-import { STORAGE_VERBS, storagePermissions, type StorageVerb } from "../scripts/core/storage_permissions.ts";
-import type { StorageConfig } from "../scripts/core/storage_config.ts";
-import { printJsonList } from "../scripts/host/json_list.ts";
-import { runStep } from "../scripts/host/step.ts";
+import { formatPrivateKey } from "../scripts/core/keys/openssh_key.ts";
+import type { StepPermissions } from "../scripts/core/sandbox/permissions.ts";
+import {
+  STORAGE_VERBS,
+  storagePermissions,
+  type StorageVerb,
+} from "../scripts/core/sandbox/storage_permissions.ts";
+import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { printJsonList } from "../scripts/host/command_line/json_list.ts";
+import { runStep } from "../scripts/host/steps/step.ts";
 import {
   DAY_MS,
   HUB,

@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { BackupError } from "../scripts/core/errors.ts";
+import { fingerprintOf, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
+import { formatPrivateKey } from "../scripts/core/keys/openssh_key.ts";
 import {
   FILES_PART,
   type HubName,
@@ -11,14 +13,12 @@ import {
   type SnapshotId,
   snapshotIdAt,
 } from "../scripts/core/names.ts";
-import { fingerprintOf, publicKeyOf } from "../scripts/core/openssh_key.ts";
-import { formatPrivateKey } from "../scripts/core/openssh_key.ts";
-import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/receipt.ts";
 import { shellQuote } from "../scripts/core/shell.ts";
-import { parseStorageConfig } from "../scripts/core/storage_config.ts";
-import { formatMetrics } from "../scripts/core/prometheus.ts";
+import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/shipping/receipt.ts";
+import { formatMetrics } from "../scripts/core/storage_host/prometheus.ts";
+import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
 import type { Fs } from "../scripts/host/host.ts";
-import { openLedger } from "../scripts/host/ledger.ts";
+import { openLedger } from "../scripts/host/storage_host/ledger.ts";
 import { pin } from "../scripts/pin.ts";
 import { retain } from "../scripts/retain.ts";
 import { scrub } from "../scripts/scrub.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { COMMANDS } from "../scripts/core/commands.ts";
-import { VERSION } from "../scripts/core/version.ts";
 import config from "../deno.json" with { type: "json" };
 import verbs from "../nix/verbs.json" with { type: "json" };
+import { COMMANDS } from "../scripts/core/command_line/commands.ts";
+import { VERSION } from "../scripts/core/version.ts";
 import { cli } from "./real/cli.ts";
 import { inTempDir } from "./real/temp_dir.ts";
 import { tasks } from "./tasks.ts";

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
+import { shipFolder } from "../scripts/core/config/state_paths.ts";
 import { formatCount, formatCounted, printable } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
-import { shipFolder } from "../scripts/core/state_paths.ts";
-import { absolutePath } from "../scripts/host/cli.ts";
-import { generateIdentity } from "../scripts/host/identity.ts";
+import { absolutePath } from "../scripts/host/command_line/cli.ts";
+import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { Manifest } from "../scripts/core/manifest.ts";
+import { describeSnapshot } from "../scripts/core/command_line/reports.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
-import { describeSnapshot } from "../scripts/core/reports.ts";
-import { chooseSnapshot } from "../scripts/core/select.ts";
-import type { Seal } from "../scripts/core/seal.ts";
-import { openManifest, openSeal } from "../scripts/host/open_snapshot.ts";
-import { isSealed, readSet } from "../scripts/host/store.ts";
+import type { Manifest } from "../scripts/core/snapshot/manifest.ts";
+import type { Seal } from "../scripts/core/snapshot/seal.ts";
+import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
+import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { verify } from "../scripts/verify.ts";
 import { forge } from "./real/forge.ts";
 import { type Home, insertMessages, makeHome } from "./real/home.ts";

@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { RsyncDestination } from "../scripts/core/config.ts";
+import { COMMANDS } from "../scripts/core/command_line/commands.ts";
+import type { RsyncDestination } from "../scripts/core/config/config.ts";
 import type { SetName } from "../scripts/core/names.ts";
+import { permissionFlags } from "../scripts/core/sandbox/deno_flags.ts";
 import {
   checkPermissions,
   connectPermissions,
@@ -22,10 +24,8 @@ import {
   statusPermissions,
   type StepPermissions,
   verifyPermissions,
-} from "../scripts/core/permissions.ts";
-import { COMMANDS } from "../scripts/core/commands.ts";
-import { permissionFlags } from "../scripts/core/deno_flags.ts";
-import { runStep } from "../scripts/host/step.ts";
+} from "../scripts/core/sandbox/permissions.ts";
+import { runStep } from "../scripts/host/steps/step.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import type { Attempt } from "./real/probe.ts";
 

@@ -10,12 +10,12 @@
 
 import { createHash } from "node:crypto";
 import { backup, DatabaseSync } from "node:sqlite";
-import type { Limits } from "../core/config.ts";
+import type { Limits } from "../core/config/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import { isSameMark, markOf } from "../core/file_mark.ts";
 import { formatBytes } from "../core/format.ts";
-import type { DatabaseChecks } from "../core/manifest.ts";
 import { parentOf } from "../core/paths.ts";
+import { isSameMark, markOf } from "../core/snapshot/file_mark.ts";
+import type { DatabaseChecks } from "../core/snapshot/manifest.ts";
 import {
   countersOf,
   type Fingerprint,
@@ -26,7 +26,7 @@ import {
   WAL_HEADER_BYTES,
   WAL_INDEX_HEADER_BYTES,
   walIndexState,
-} from "../core/sqlite_format.ts";
+} from "../core/snapshot/sqlite_format.ts";
 import { piecesOf } from "./file_bytes.ts";
 import { diskError, isMissing, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";

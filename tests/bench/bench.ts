@@ -24,7 +24,7 @@ import { createHash } from "node:crypto";
 import { parseArgs } from "node:util";
 import { formatTable } from "../../scripts/core/format.ts";
 import type { SetName } from "../../scripts/core/names.ts";
-import { denoArguments } from "../../scripts/core/deno_flags.ts";
+import { denoArguments } from "../../scripts/core/sandbox/deno_flags.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { type Home, makeHome } from "../real/home.ts";

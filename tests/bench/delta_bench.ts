@@ -8,9 +8,9 @@
 
 import { createHash } from "node:crypto";
 import { constants, zstdCompressSync } from "node:zlib";
-import { comparePages, type ImageReader } from "../../scripts/core/page_changes.ts";
-import { encodeChanges } from "../../scripts/core/page_diff.ts";
-import { Patcher } from "../../scripts/core/patch.ts";
+import { comparePages, type ImageReader } from "../../scripts/core/snapshot/page_changes.ts";
+import { encodeChanges } from "../../scripts/core/snapshot/page_diff.ts";
+import { Patcher } from "../../scripts/core/snapshot/patch.ts";
 
 function openImage(path: string): ImageReader {
   const file = Deno.openSync(path);

@@ -6,14 +6,14 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import { gateHint, suspicionsOfFiles } from "../../scripts/core/gate.ts";
+import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
+import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
-import type { SuspicionCode } from "../../scripts/core/seal.ts";
-import { chooseSnapshot } from "../../scripts/core/select.ts";
-import type { EncryptReport } from "../../scripts/core/reports.ts";
-import { setFolder } from "../../scripts/core/state_paths.ts";
-import { readMemory } from "../../scripts/host/memory.ts";
-import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
+import { gateHint, suspicionsOfFiles } from "../../scripts/core/snapshot/gate.ts";
+import type { SuspicionCode } from "../../scripts/core/snapshot/seal.ts";
+import { chooseSnapshot } from "../../scripts/core/snapshot/select.ts";
+import { readMemory } from "../../scripts/host/records/memory.ts";
+import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { generateHubDatabase } from "../bench/generate.ts";
 import { type Home, makeHome } from "../real/home.ts";

@@ -12,8 +12,8 @@ import { BackupError } from "../../scripts/core/errors.ts";
 import type { SnapshotId } from "../../scripts/core/names.ts";
 import { knownError } from "../../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../../scripts/host/host.ts";
-import { isSealed, problemWithPart, readSetIfThere, setIn } from "../../scripts/host/store.ts";
-import { makeHost } from "../../scripts/host/step.ts";
+import { makeHost } from "../../scripts/host/steps/step.ts";
+import { isSealed, problemWithPart, readSetIfThere, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import {
@@ -24,8 +24,8 @@ import {
   writeHistory,
 } from "../real/signed_store.ts";
 import { type Fault, FAULTS, faultyHost, type Kind } from "./faulty_host.ts";
-import type { ChildJob } from "./step_child.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
+import type { ChildJob } from "./step_child.ts";
 import { STATE, type StepName, STEPS, storageConfigIn } from "./steps.ts";
 
 const SEED = Number(Deno.env.get("FAULT_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);

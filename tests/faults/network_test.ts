@@ -4,10 +4,10 @@
  */
 
 import assert from "node:assert/strict";
-import { unshippedError } from "../../scripts/core/shipping.ts";
-import { ship } from "../../scripts/ship.ts";
+import { unshippedError } from "../../scripts/core/shipping/shipping.ts";
 import type { Host, Run } from "../../scripts/host/host.ts";
-import { isSealed, problemWithPart, readSetIfThere } from "../../scripts/host/store.ts";
+import { isSealed, problemWithPart, readSetIfThere } from "../../scripts/host/store/store.ts";
+import { ship } from "../../scripts/ship.ts";
 import { type CuttingProxy, startCuttingProxy } from "../real/cutting_proxy.ts";
 import { freePort } from "../real/free_port.ts";
 import { type Home, makeHome, output } from "../real/home.ts";

@@ -4,13 +4,19 @@
  */
 
 import assert from "node:assert/strict";
-import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
 import { check } from "../../scripts/check.ts";
+import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { exists, makingDurably, removeIfThere } from "../../scripts/host/fs.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
-import { readStagedChecks } from "../../scripts/host/staging.ts";
-import { isSealed, problemWithPart, readSetIfThere, readSignature, setIn } from "../../scripts/host/store.ts";
+import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
+import {
+  isSealed,
+  problemWithPart,
+  readSetIfThere,
+  readSignature,
+  setIn,
+} from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { retain } from "../../scripts/retain.ts";
 import { scrub } from "../../scripts/scrub.ts";

@@ -7,7 +7,7 @@
 
 import { exitCodeOf } from "../../scripts/core/errors.ts";
 import { knownError } from "../../scripts/host/fs.ts";
-import { makeHost } from "../../scripts/host/step.ts";
+import { makeHost } from "../../scripts/host/steps/step.ts";
 import { faultyHost } from "./faulty_host.ts";
 import { type StepName, STEPS } from "./steps.ts";
 

@@ -5,17 +5,17 @@
  */
 
 import { check } from "../../scripts/check.ts";
-import { type Config, parseConfig } from "../../scripts/core/config.ts";
+import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { BackupError } from "../../scripts/core/errors.ts";
 import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
-import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
+import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import type { Host } from "../../scripts/host/host.ts";
-import { readKeys } from "../../scripts/host/keys.ts";
-import type { Opening } from "../../scripts/host/open_snapshot.ts";
+import { readKeys } from "../../scripts/host/keys/keys.ts";
+import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
 import { makeScratch } from "../../scripts/host/scratch.ts";
-import { readStagedChecks } from "../../scripts/host/staging.ts";
-import { isSealed, readSet, setIn } from "../../scripts/host/store.ts";
+import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
+import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { retain } from "../../scripts/retain.ts";
 import { scrub } from "../../scripts/scrub.ts";

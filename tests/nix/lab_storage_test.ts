@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { generateIdentity } from "../../scripts/host/identity.ts";
+import { generateIdentity } from "../../scripts/host/keys/identity.ts";
 import { cli } from "../real/cli.ts";
 import { newKey } from "../real/sshd.ts";
 import { type Lab, makeLab, USERS, WAITING } from "./lab/lab.ts";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { STORAGE_USER } from "../../scripts/core/authorize.ts";
-import { parseConfig } from "../../scripts/core/config.ts";
-import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
-import { authorizeText } from "../../scripts/core/authorize.ts";
+import { parseConfig } from "../../scripts/core/config/config.ts";
 import type { HubName } from "../../scripts/core/names.ts";
-import { debianText, nixosText } from "../../scripts/core/storage_text.ts";
-import { hubUnits, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
+import { hubUnits, storageUnits, type UnitFiles } from "../../scripts/core/sandbox/units.ts";
+import { STORAGE_USER } from "../../scripts/core/storage_host/authorize.ts";
+import { authorizeText } from "../../scripts/core/storage_host/authorize.ts";
+import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
+import { debianText, nixosText } from "../../scripts/core/storage_host/storage_text.ts";
 import { evaluate, evaluateHosts, ROOT, type Told } from "./nix.ts";
 
 const HUB_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f write@home";

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { parseConfig } from "../../scripts/core/config.ts";
-import { parseStorageConfig } from "../../scripts/core/storage_config.ts";
-import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/units.ts";
+import { parseConfig } from "../../scripts/core/config/config.ts";
+import { hubUnits, sourcePaths, storageUnits, type UnitFiles } from "../../scripts/core/sandbox/units.ts";
+import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import { realFs } from "../../scripts/host/fs.ts";
-import { closedParts } from "../../scripts/host/reach.ts";
+import { closedParts } from "../../scripts/host/systemd/reach.ts";
 import { cli } from "../real/cli.ts";
 import { ending, output, ROOT } from "./nix.ts";
 

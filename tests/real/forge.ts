@@ -4,6 +4,7 @@
  * @module
  */
 
+import { signSsh } from "../../scripts/core/keys/sshsig.ts";
 import {
   MANIFEST_PART,
   type PartName,
@@ -11,9 +12,8 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../../scripts/core/names.ts";
-import { type Seal, SEAL_NAMESPACE, serializeSeal } from "../../scripts/core/seal.ts";
-import { signSsh } from "../../scripts/core/sshsig.ts";
-import { PartWriter } from "../../scripts/host/part_writer.ts";
+import { type Seal, SEAL_NAMESPACE, serializeSeal } from "../../scripts/core/snapshot/seal.ts";
+import { PartWriter } from "../../scripts/host/snapshot/part_writer.ts";
 import type { Home } from "./home.ts";
 
 /**

@@ -5,15 +5,15 @@
  */
 
 import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
-import { factsOf } from "../../scripts/core/run_record.ts";
-import { unshippedError } from "../../scripts/core/shipping.ts";
-import { appendDrill } from "../../scripts/host/drill_log.ts";
-import { appendProof } from "../../scripts/host/proof_log.ts";
-import { logged } from "../../scripts/host/run_log.ts";
-import { isSealed, readSet } from "../../scripts/host/store.ts";
+import { unshippedError } from "../../scripts/core/shipping/shipping.ts";
+import { factsOf } from "../../scripts/core/status/run_record.ts";
+import type { Host } from "../../scripts/host/host.ts";
+import { appendDrill } from "../../scripts/host/records/drill_log.ts";
+import { appendProof } from "../../scripts/host/records/proof_log.ts";
+import { logged } from "../../scripts/host/records/run_log.ts";
+import { isSealed, readSet } from "../../scripts/host/store/store.ts";
 import { ship } from "../../scripts/ship.ts";
 import { verify } from "../../scripts/verify.ts";
-import type { Host } from "../../scripts/host/host.ts";
 import { type Home, insertMessages, makeHome } from "./home.ts";
 
 const STATE = "state" as SetName;

@@ -6,19 +6,19 @@
  */
 
 import { DatabaseSync } from "node:sqlite";
-import { type Config, parseConfig } from "../../scripts/core/config.ts";
-import type { SetName } from "../../scripts/core/names.ts";
-import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
-import { denoArguments } from "../../scripts/core/deno_flags.ts";
 import { check } from "../../scripts/check.ts";
-import type { EncryptReport } from "../../scripts/core/reports.ts";
+import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
+import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
+import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
+import type { SetName } from "../../scripts/core/names.ts";
+import { denoArguments } from "../../scripts/core/sandbox/deno_flags.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import type { Host } from "../../scripts/host/host.ts";
-import { generateIdentity } from "../../scripts/host/identity.ts";
-import { readKeys } from "../../scripts/host/keys.ts";
-import type { Opening } from "../../scripts/host/open_snapshot.ts";
-import { makeHost } from "../../scripts/host/step.ts";
-import { setIn } from "../../scripts/host/store.ts";
+import { generateIdentity } from "../../scripts/host/keys/identity.ts";
+import { readKeys } from "../../scripts/host/keys/keys.ts";
+import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
+import { makeHost } from "../../scripts/host/steps/step.ts";
+import { setIn } from "../../scripts/host/store/store.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 
 const STATE = "state" as SetName;

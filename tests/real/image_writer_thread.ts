@@ -5,7 +5,7 @@
 
 import { realFs } from "../../scripts/host/fs.ts";
 import type { Fs } from "../../scripts/host/host.ts";
-import { serveImageWriter } from "../../scripts/host/image_writer.ts";
+import { serveImageWriter } from "../../scripts/host/restore/image_writer.ts";
 
 interface Start {
   readonly port: MessagePort;

@@ -1,7 +1,7 @@
 /** A step that tries what it is told and answers what came of each: run with a real step's permissions. */
 
 import type { Host } from "../../scripts/host/host.ts";
-import { serveStep } from "../../scripts/host/step.ts";
+import { serveStep } from "../../scripts/host/steps/step.ts";
 
 /** Something to try. */
 export type Attempt =

@@ -6,6 +6,8 @@
  */
 
 import { createHash } from "node:crypto";
+import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
+import { signSsh } from "../../scripts/core/keys/sshsig.ts";
 import {
   FILES_PART,
   type SetName,
@@ -14,7 +16,6 @@ import {
   timeOfSnapshotId,
 } from "../../scripts/core/names.ts";
 import type { HubName, PartName } from "../../scripts/core/names.ts";
-import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/openssh_key.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -22,11 +23,10 @@ import {
   SEAL_NAMESPACE,
   sealChecksum,
   serializeSeal,
-} from "../../scripts/core/seal.ts";
-import { signSsh } from "../../scripts/core/sshsig.ts";
-import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_config.ts";
+} from "../../scripts/core/snapshot/seal.ts";
+import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import type { Host } from "../../scripts/host/host.ts";
-import { makeHost } from "../../scripts/host/step.ts";
+import { makeHost } from "../../scripts/host/steps/step.ts";
 
 export const HUB = "home" as HubName;
 export const STATE = "state" as SetName;

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { generateIdentity } from "../../scripts/host/identity.ts";
+import { generateIdentity } from "../../scripts/host/keys/identity.ts";
 import { copySync, fillDatabase, type Home, makeHome } from "../real/home.ts";
 import { restoreVector } from "./restored.ts";
 

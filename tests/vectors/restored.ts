@@ -2,11 +2,11 @@
 
 import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import { parseTrust, signersIn } from "../../scripts/core/trust.ts";
-import { readIdentities } from "../../scripts/host/identity.ts";
-import type { Opening } from "../../scripts/host/open_snapshot.ts";
-import { makeHost } from "../../scripts/host/step.ts";
-import { findSets, isSealed, readSet } from "../../scripts/host/store.ts";
+import { parseTrust, signersIn } from "../../scripts/core/snapshot/trust.ts";
+import { readIdentities } from "../../scripts/host/keys/identity.ts";
+import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
+import { makeHost } from "../../scripts/host/steps/step.ts";
+import { findSets, isSealed, readSet } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { verify } from "../../scripts/verify.ts";
 

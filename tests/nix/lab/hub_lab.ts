@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 import defaultSets from "../../../nix/default-sets.json" with { type: "json" };
-import { generateIdentity } from "../../../scripts/host/identity.ts";
+import { generateIdentity } from "../../../scripts/host/keys/identity.ts";
 import { cli } from "../../real/cli.ts";
 import { newKey, type Sshd, startSshd } from "../../real/sshd.ts";
 import { output } from "../nix.ts";

@@ -1,0 +1,498 @@
+/**
+ * The hub's configuration: one JSON file, comments allowed, every key optional.
+ *
+ * Text becomes a {@linkcode Config} here, with absolute paths and every default filled in, and is not checked again.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { BackupError } from "../errors.ts";
+import { parseJsonc, placeInText } from "../jsonc.ts";
+import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "../names.ts";
+import { isWithin, normalizePath } from "../paths.ts";
+
+/** What of the environment the defaults depend on. */
+export interface Surroundings {
+  /** Absolute path of the operator's home. */
+  readonly home: string;
+  readonly hostname: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+const path = z.string().min(1).max(4096).regex(/^[^\0\n]*$/, "holds a line break or a NUL").describe(
+  "absolute, or starting with ~/ or $HAPI_HOME/",
+);
+const required = z.boolean().default(false).describe("a run fails when it is missing");
+const secret = z.boolean().default(false).describe(
+  "never written to disk in plaintext; verify looks for its bytes in the store",
+);
+const name = z.string().refine(isSourceName, "is not a name: use letters, digits, dot, dash and underscore")
+  .optional()
+  .describe("unique in its set; the last part of the path where left out");
+const globs = z.array(z.string().min(1)).default([]).describe(
+  "patterns of paths inside the folder that are left out",
+);
+
+const source = z.discriminatedUnion("kind", [
+  // A database that is gone is what a backup is for: its absence passes only where that is said.
+  z.strictObject({ kind: z.literal("sqlite"), path, name, required: required.default(true) }),
+  z.strictObject({ kind: z.literal("file"), path, name, required, secret }),
+  z.strictObject({ kind: z.literal("glob"), path, name, required, secret }),
+  z.strictObject({ kind: z.literal("folder"), path, name, required, secret, exclude: globs }),
+]);
+
+const gate = z.strictObject({
+  rowsLostRatio: z.number().min(0).max(1).default(0.5)
+    .describe(
+      "a table that lost more than this share of its rows since the last good snapshot makes it suspect",
+    ),
+  rowsLostMin: z.number().int().min(0).default(50).describe("... if it lost at least this many rows"),
+  ignoreTables: z.array(z.string()).default([]).describe("tables that may shrink without a word"),
+});
+
+const set = z.strictObject({
+  sources: z.array(source).min(1),
+  keepBase: z.boolean().default(true)
+    .describe(
+      "keep the last image of each database on the hub, for the smallest increments; false keeps page checksums only",
+    ),
+  fullEveryDays: z.number().min(0).max(365).default(7).describe(
+    "start a new chain when the last full is this old",
+  ),
+  fullOverRatio: z.number().min(0).max(1).default(0.5)
+    .describe("start a new chain when an increment would exceed this share of the full"),
+  chainLengthMax: z.number().int().min(1).max(10_000).default(500).describe(
+    "start a new chain after this many snapshots",
+  ),
+  maxAgeHours: z.number().positive().default(26).describe(
+    "status exits 8 when the newest good snapshot is older",
+  ),
+  gate: gate.default(gate.parse({})),
+});
+
+/** Beside the sets' folders of the state folder lies that of `ship`, which may reach the network; `all` is all sets. */
+const SET_NAMES_TAKEN: readonly string[] = ["ship", "all"];
+const setName = z.string()
+  .refine(isSetName, "is not a set's name: use lower-case letters, digits and dashes")
+  .refine((text) => !SET_NAMES_TAKEN.includes(text), "is a name that no set can have: use another");
+
+/** The form only: the age library, which knows its checksum, is not for this thread. No text of it is repeated. */
+const recipient = z.string()
+  .refine(
+    (text) => !/^\s*age-(secret-key|plugin)-/i.test(text),
+    "is an identity, which is secret and does not belong here: give its public key, which `age-keygen -y` prints",
+  )
+  .refine((text) => /^\s*age1[a-z0-9]+\s*$/.test(text), "is not a recipient, which looks like age1...");
+
+/** As `parseRsyncTarget` reads it. */
+const target = z.string().regex(
+  /^[A-Za-z0-9_][A-Za-z0-9._-]*@(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?!:)[^\0\n]*$/,
+  "is not of the form user@host:path",
+);
+
+const destinationName = z.string().regex(
+  /^[a-z0-9][a-z0-9-]{0,40}$/,
+  "is not a name: use lower case, digits and dashes",
+).optional();
+const destination = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("rsync"),
+    name: destinationName,
+    target: target.describe(
+      "user@host:path; the path is this hub's own folder there, and empty where the far side forces it",
+    ),
+    identityFile: path.describe("the SSH key that may only add files"),
+    knownHostsFile: path.describe("holds the far side's host key; nothing else is accepted"),
+    readIdentityFile: path.optional().describe(
+      "an SSH key that may only read, for list, verify, restore and receipts",
+    ),
+    readTarget: target.optional().describe("user@host:path for the reading key, where it differs"),
+    receiptSigners: z.array(z.string()).default([])
+      .describe("ssh-ed25519 public keys of the storage host, which signs what it verified"),
+    port: z.number().int().min(1).max(65535).default(22),
+    bandwidthLimitKiBps: z.number().int().positive().optional(),
+    timeoutSeconds: z.number().int().min(1).max(86_400).default(120).describe("without a byte moved"),
+    attempts: z.number().int().min(1).max(20).default(4),
+  }),
+  z.strictObject({
+    kind: z.literal("folder"),
+    name: destinationName,
+    path: path.describe("a store, such as a mounted disk"),
+  }),
+  z.strictObject({
+    kind: z.literal("rclone"),
+    name: destinationName,
+    remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0\n]*$/, "is not of the form remote:path")
+      .describe("remote:path; a store"),
+    configFile: path.optional().describe("rclone's configuration"),
+    attempts: z.number().int().min(1).max(20).default(4),
+  }),
+]);
+
+/** What can be told; `start` and `success` are for services that miss a run, the others for people. */
+const NOTICE_EVENTS = ["start", "success", "failure", "suspect", "recovery", "digest"] as const;
+/** One of them. */
+export type NoticeEvent = typeof NOTICE_EVENTS[number];
+
+const notifierCommon = {
+  name: destinationName,
+  on: z.array(z.enum(NOTICE_EVENTS)).optional().describe(
+    "what is told: failure, suspect, recovery and digest; of pings start, success, failure and suspect",
+  ),
+  digestDays: z.number().positive().max(366).default(7).describe("days between two digests"),
+  remindHours: z.number().positive().max(8760).default(24).describe(
+    "what is still wrong is told again after this long",
+  ),
+};
+const url = z.url({ protocol: /^https?$/, error: "is not an http or https address" });
+const httpNotifier = {
+  ...notifierCommon,
+  url: url.optional(),
+  urlFile: path.optional().describe("a file that holds the address, where the address is a secret"),
+  timeoutSeconds: z.number().int().min(1).max(300).default(15),
+};
+const tokenFile = path.optional().describe("a file that holds the token; mode 0600");
+const notifier = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("ntfy"), ...httpNotifier, tokenFile })
+    .describe("the address is that of the topic, such as https://ntfy.sh/my-topic"),
+  z.strictObject({ kind: z.literal("ping"), ...httpNotifier })
+    .describe("as healthchecks.io takes them: the address, and /start and /fail below it"),
+  z.strictObject({ kind: z.literal("gotify"), ...httpNotifier, tokenFile: path })
+    .describe("the address is that of the server"),
+  z.strictObject({ kind: z.literal("webhook"), ...httpNotifier, tokenFile })
+    .describe("gets JSON by POST; the token as `Authorization: Bearer`"),
+  z.strictObject({
+    kind: z.literal("command"),
+    ...notifierCommon,
+    command: z.array(z.string().min(1)).min(1).describe(
+      "an absolute path and arguments; gets JSON on standard input; no shell",
+    ),
+    timeoutSeconds: z.number().int().min(1).max(3600).default(60),
+  }),
+]);
+
+const limits = z.strictObject({
+  snapshotSeconds: z.number().positive().default(900).describe(
+    "longest time that a database's read transaction stays open",
+  ),
+  walGrowthBytes: z.number().int().positive().default(2 ** 30).describe(
+    "most bytes that the WAL may grow by meanwhile",
+  ),
+  freeBytesMin: z.number().int().min(0).default(256 * 2 ** 20).describe("free space that a run must leave"),
+});
+
+const configSchema = z.strictObject({
+  $schema: z.string().optional(),
+  hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
+    .optional(),
+  hapiHome: path.optional().describe("the hub's folder; $HAPI_HOME or ~/.hapi where left out"),
+  database: path.optional().describe(
+    "the hub's database; $DB_PATH or hapi.db in the hub's folder where left out",
+  ),
+  store: path.optional().describe("the local store"),
+  stateFolder: path.optional().describe("staging, base images, logs and the lock"),
+  recipients: z.array(recipient).optional().describe(
+    "age recipients (age1...); two or more, kept in different places",
+  ),
+  signingKeyFile: path.optional().describe("OpenSSH Ed25519 key that signs seals"),
+  identityFile: path.optional().describe("age identity for verify and restore; keep it off the hub"),
+  signers: z.array(z.string()).optional().describe(
+    "ssh-ed25519 public keys whose seals verify and restore accept",
+  ),
+  sets: z.record(setName, set).optional(),
+  destinations: z.array(destination).default([]),
+  limits: limits.default(limits.parse({})),
+  localKeepDays: z.number().min(0).max(36_500).default(14)
+    .describe("days that shipped snapshots stay in the local store; what is not shipped stays"),
+  notify: z.array(notifier).default([]).describe("who is told how it goes"),
+  proofMaxAgeDays: z.number().positive().max(36_500).default(180).describe(
+    "be reminded when `keys prove` was not run for longer",
+  ),
+});
+
+/** A source with an absolute path (a pattern, for `glob`) and a name. */
+export type Source =
+  & { readonly name: SourceName }
+  & (
+    | { readonly kind: "sqlite"; readonly path: string; readonly required: boolean }
+    | {
+      readonly kind: "file" | "glob";
+      readonly path: string;
+      readonly required: boolean;
+      readonly secret: boolean;
+    }
+    | {
+      readonly kind: "folder";
+      readonly path: string;
+      readonly required: boolean;
+      readonly secret: boolean;
+      readonly exclude: readonly string[];
+    }
+  );
+
+/** A set: its sources, and what holds for its snapshots. */
+export type SetConfig = Omit<z.infer<typeof set>, "sources"> & { readonly sources: readonly Source[] };
+/** Where snapshots are sent. */
+export type Destination = z.infer<typeof destination> & { readonly name: string };
+/** A storage host, by rsync over SSH. */
+export type RsyncDestination = Extract<Destination, { kind: "rsync" }>;
+/** A folder, such as a mounted disk. */
+export type FolderDestination = Extract<Destination, { kind: "folder" }>;
+/** Whatever rclone can write to. */
+export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
+/** Whom to tell, and how. */
+export type Notifier = z.infer<typeof notifier> & { readonly name: string };
+/** Budgets of a run: past one, it stops and leaves nothing behind. */
+export type Limits = z.infer<typeof limits>;
+/** What makes a snapshot suspect. */
+export type Gate = z.infer<typeof gate>;
+
+/** The configuration with every default filled in and every path absolute. */
+export interface Config {
+  readonly hub: HubName;
+  readonly home: string;
+  readonly store: string;
+  readonly stateFolder: string;
+  readonly recipients: readonly string[];
+  readonly signingKeyFile: string;
+  readonly identityFile: string | undefined;
+  readonly signers: readonly string[];
+  readonly sets: ReadonlyMap<SetName, SetConfig>;
+  readonly destinations: readonly Destination[];
+  readonly limits: Limits;
+  readonly localKeepDays: number;
+  readonly notify: readonly Notifier[];
+  readonly proofMaxAgeDays: number;
+}
+
+/** Where the configuration is looked for when `--config` does not say. */
+export function defaultConfigFile(around: Surroundings): string {
+  return around.env.HAPI_BACKUP_CONFIG || `${configFolder(around)}/config.json`;
+}
+
+/** The folder of the configuration and of the keys that a first run makes. */
+export function configFolder({ home, env }: Surroundings): string {
+  return `${xdgFolder(env.XDG_CONFIG_HOME, `${home}/.config`)}/hapi-backup`;
+}
+
+/** What is empty or not absolute counts as not set, as the XDG base directories have it. */
+const xdgFolder = (given: string | undefined, otherwise: string): string =>
+  given?.startsWith("/") ? given : otherwise;
+
+/**
+ * Reads a configuration.
+ *
+ * @param where What to call it in errors, such as its path.
+ * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
+ */
+export function parseConfig(text: string, where: string, around: Surroundings): Config {
+  const parsed = configSchema.safeParse(parseJsonc(text, where));
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    throw new BackupError(
+      `Cannot use configuration ${where}: ${placeInText(text, issue)}${messageOf(issue)}`,
+      {
+        kind: "config",
+        hint: "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again",
+      },
+    );
+  }
+  return resolveConfig(parsed.data, where, around);
+}
+
+/** What is wrong, of a key what is wrong with it. */
+function messageOf(issue: z.core.$ZodIssue): string {
+  return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
+}
+
+/** What only a program without restricted permissions may open. */
+const UNREACHABLE: readonly string[] = ["dev", "proc", "sys"];
+
+function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
+  const fail = (state: string, hint: string): never => {
+    throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
+  };
+  const { home, env } = around;
+  const absoluteFor = (hapiHome: string) => (path: string): string => {
+    const expanded = path.replace(/^~(?=\/|$)/, () => home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
+    if (!expanded.startsWith("/")) {
+      fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
+    }
+    // The environment's are not checked before.
+    if (/[\0\n]/.test(expanded)) {
+      fail(
+        `path ${JSON.stringify(expanded)} holds a line break or a NUL`,
+        "check HOME, HAPI_HOME and DB_PATH",
+      );
+    }
+    const absolute = normalizePath(expanded);
+    const [, top = ""] = absolute.split("/");
+    if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
+      fail(
+        `path ${JSON.stringify(path)} lies in /${top}, where this program may not look`,
+        "keep it in another folder",
+      );
+    }
+    return absolute;
+  };
+  // In "hapiHome" itself, $HAPI_HOME is the environment's.
+  const hapiHomeAround = absoluteFor("")(env.HAPI_HOME || "~/.hapi");
+  const hapiHome = absoluteFor(hapiHomeAround)(raw.hapiHome || hapiHomeAround);
+  const absolute = absoluteFor(hapiHome);
+
+  const folder = configFolder(around);
+  const database = raw.database || env.DB_PATH;
+  const sets = new Map<SetName, SetConfig>();
+  for (
+    const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, database && absolute(database)))
+  ) {
+    const seen = new Set<string>();
+    const sources = set.sources.map((source, index): Source => {
+      const resolved = absolute(source.path);
+      const name = source.name ?? sourceNameFor(resolved);
+      if (seen.has(name)) {
+        fail(`sets.${setName}.sources.${index}: the name ${name} is taken`, `give it a "name" of its own`);
+      }
+      seen.add(name);
+      return { ...source, path: resolved, name: name as SourceName };
+    });
+    sets.set(setName as SetName, { ...set, sources });
+  }
+
+  const data = xdgFolder(env.XDG_DATA_HOME, `${home}/.local/share`);
+  const store = absolute(raw.store ?? `${data}/hapi-backup/store`);
+  const state = xdgFolder(env.XDG_STATE_HOME, `${home}/.local/state`);
+  const stateFolder = absolute(raw.stateFolder ?? `${state}/hapi-backup`);
+  if (isWithin(stateFolder, store)) {
+    fail(
+      `stateFolder ${stateFolder} is the store, or lies in it`,
+      "give it a folder of its own: it holds plaintext, and a store may be copied anywhere",
+    );
+  }
+
+  const destinations = raw.destinations.map((each, index) => resolveDestination(each, index, absolute));
+  const notify = raw.notify.map((each, index) => resolveNotifier(each, index, absolute, fail));
+  for (const [what, all] of [["destinations", destinations], ["notifiers", notify]] as const) {
+    const names = all.map(({ name }) => name);
+    const twice = names.find((name, index) => names.indexOf(name) !== index);
+    if (twice) fail(`two ${what} are named ${twice}`, `give one of them another "name"`);
+  }
+
+  return {
+    hub: (raw.hub ?? hubNameFor(around.hostname)) as HubName,
+    home,
+    store,
+    stateFolder,
+    recipients: raw.recipients ?? [],
+    signingKeyFile: absolute(raw.signingKeyFile ?? `${folder}/signing_ed25519`),
+    identityFile: raw.identityFile === undefined ? undefined : absolute(raw.identityFile),
+    signers: raw.signers ?? [],
+    sets,
+    destinations,
+    limits: raw.limits,
+    localKeepDays: raw.localKeepDays,
+    notify,
+    proofMaxAgeDays: raw.proofMaxAgeDays,
+  };
+}
+
+type Absolute = (path: string) => string;
+
+/** @param index Its place in the list, which names it where it has no name. */
+function resolveDestination(
+  raw: z.infer<typeof destination>,
+  index: number,
+  absolute: Absolute,
+): Destination {
+  const name = nameOrKind(raw, index);
+  switch (raw.kind) {
+    case "rsync": {
+      const readIdentityFile = raw.readIdentityFile ? absolute(raw.readIdentityFile) : undefined;
+      return {
+        ...raw,
+        name,
+        identityFile: absolute(raw.identityFile),
+        knownHostsFile: absolute(raw.knownHostsFile),
+        ...(readIdentityFile === undefined ? {} : { readIdentityFile }),
+      };
+    }
+    case "folder":
+      return { ...raw, name, path: absolute(raw.path) };
+    case "rclone":
+      return { ...raw, name, ...(raw.configFile ? { configFile: absolute(raw.configFile) } : {}) };
+  }
+}
+
+/** @param index As for {@linkcode resolveDestination}. */
+function resolveNotifier(
+  raw: z.infer<typeof notifier>,
+  index: number,
+  absolute: Absolute,
+  fail: (state: string, hint: string) => never,
+): Notifier {
+  const name = nameOrKind(raw, index);
+  if (raw.kind === "command") {
+    const [program, ...args] = raw.command;
+    return { ...raw, name, command: [absolute(program!), ...args] };
+  }
+  if ((raw.url === undefined) === (raw.urlFile === undefined)) {
+    fail(`notify.${index}: it needs either url or urlFile`, "urlFile names a file that holds the address");
+  }
+  if (raw.url && /\/\/[^/]*@/.test(raw.url)) {
+    fail(`notify.${index}.url: a password stands in it`, "use tokenFile, or keep the address in urlFile");
+  }
+  return {
+    ...raw,
+    name,
+    ...(raw.urlFile ? { urlFile: absolute(raw.urlFile) } : {}),
+    ...("tokenFile" in raw && raw.tokenFile ? { tokenFile: absolute(raw.tokenFile) } : {}),
+  } as Notifier;
+}
+
+/** Its own name, or its kind, with a number unless it is the first of the list. */
+const nameOrKind = (
+  raw: { readonly kind: string; readonly name?: string | undefined },
+  index: number,
+): string => raw.name ?? `${raw.kind}${index === 0 ? "" : index + 1}`;
+
+/** What is saved where the configuration names no sets: `state`, taken twice a day, and `voice`, weekly. */
+function defaultSets(hapiHome: string, dbPath: string | undefined): Record<string, z.infer<typeof set>> {
+  const secretFile = (name: string) => ({ kind: "file", path: `${hapiHome}/${name}`, secret: true });
+  return {
+    state: set.parse({
+      sources: [
+        { kind: "sqlite", path: dbPath || `${hapiHome}/hapi.db` },
+        ...["hub.env", "settings.json", "jwt-secret.json", "owner-id.json"].map(secretFile),
+        { kind: "folder", path: `${hapiHome}/scratchlist-attachments` },
+        { kind: "file", path: "~/.config/hapi/driver-manifest.yaml" },
+        { kind: "file", path: `${hapiHome}/driver-status.json` },
+        { kind: "glob", path: "~/coding/hapi/docs/plans/*.md", name: "plans" },
+      ],
+    }),
+    voice: set.parse({
+      sources: [{ kind: "folder", path: "~/voice-test-output" }],
+      maxAgeHours: 8 * 24,
+      // Taken weekly: with a full every week there would be nothing but fulls.
+      fullEveryDays: 56,
+    }),
+  };
+}
+
+/** A source's name from its path: the last part, with what a name cannot hold replaced. */
+function sourceNameFor(path: string): string {
+  const last = path.split("/").filter((part) => part !== "").at(-1) ?? "root";
+  return last.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[.-]+/, "").slice(0, 80) || "source";
+}
+
+/** A hub's name from the machine's: lower case, what a name cannot hold replaced. */
+export function hubNameFor(hostname: string): HubName {
+  const name = hostname.toLowerCase().split(".")[0]!.replace(/[^a-z0-9-]+/g, "-").replace(/^-+|-+$/g, "")
+    .slice(0, 63);
+  return (isHubName(name) ? name : "hub") as HubName;
+}
+
+/** The JSON Schema of the configuration file, for editors and for Nix. */
+export function configJsonSchema(): unknown {
+  return z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" });
+}

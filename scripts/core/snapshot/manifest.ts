@@ -1,0 +1,185 @@
+/**
+ * The manifest: the private description of a snapshot, encrypted like everything else in it.
+ *
+ * It lists every database and every file of the moment, with the snapshot that holds each one's bytes.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { BackupError } from "../errors.ts";
+import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "../names.ts";
+import { isPlace, type Place } from "../place.ts";
+import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
+import { FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
+
+/** A manifest larger than this is not read (bytes of JSON): about a million files. */
+export const MANIFEST_BYTES_MAX = 256 * 1024 * 1024;
+
+const place = z.string().refine(isPlace, "is not a place");
+const mode = z.number().int().min(0).max(0o7777);
+/** Not one of zod's records: those leave out `__proto__`, which may be a table's name too. */
+const rowCounts = z.custom<Record<string, number>>(
+  (value) =>
+    typeof value === "object" && value !== null && !Array.isArray(value) &&
+    Object.values(value).every((rows) => count.safeParse(rows).success),
+  "is not a number of rows for each table",
+);
+
+/** What SQLite itself said of a database's image. */
+const checks = z.strictObject({
+  /** `["ok"]`, or what `PRAGMA integrity_check` reported (at most 100 lines). */
+  integrity: z.array(z.string()).max(200),
+  /** Rows of `PRAGMA foreign_key_check` as text; empty when all is well. */
+  foreignKeys: z.array(z.string()).max(200),
+});
+
+const database = z.strictObject({
+  /** The source's name; the parts of the database are named after it. */
+  source: z.string(),
+  place,
+  mode,
+  mtimeMs: z.number(),
+  pageBytes: z.number().int().min(512).max(65536),
+  /** Size of the image in bytes. */
+  bytes: count,
+  /** SHA-256 of the image. */
+  sha256,
+  /** Where its bytes are: the full first, then each delta in order. The last may be an earlier snapshot. */
+  chain: z.array(z.strictObject({
+    snapshot: snapshotId,
+    part: partName,
+    /** Image after this link: size in bytes and SHA-256. */
+    bytes: count,
+    sha256,
+  })).min(1).max(100_000),
+  /** Rows by table, counted in the read transaction that the image was copied in. */
+  rows: rowCounts,
+  /** SHA-256 over `sqlite_schema`, and the two version numbers that applications keep in the header. */
+  schemaSha256: sha256,
+  userVersion: z.number().int(),
+  applicationId: z.number().int(),
+  checks,
+});
+
+const file = z.strictObject({
+  source: z.string(),
+  place,
+  type: z.enum(["file", "folder", "link"]),
+  mode,
+  mtimeMs: z.number(),
+  bytes: count,
+  /** Of a file's content; absent for folders and links. */
+  sha256: sha256.optional(),
+  /** Which snapshot's tar holds the bytes, under which name. Absent for folders and links. */
+  stored: z.strictObject({ snapshot: snapshotId, member: place }).optional(),
+  /** What a link points to. */
+  target: z.string().optional(),
+});
+
+const manifestSchema = z.strictObject({
+  version: z.literal(FORMAT_VERSION),
+  hub: hubName,
+  set: setName,
+  id: snapshotId,
+  parent: snapshotId.nullable(),
+  /** What became of each configured source. */
+  sources: z.array(z.strictObject({
+    name: z.string(),
+    kind: z.enum(["sqlite", "file", "glob", "folder"]),
+    path: z.string(),
+    secret: z.boolean(),
+    /** `unreadable` if something of it exists and could not be saved. */
+    outcome: z.enum(["saved", "absent", "unreadable"]),
+  })),
+  databases: z.array(database),
+  files: z.array(file),
+  /** Places that the parent had and that are gone. */
+  removed: z.array(place),
+  /** What a person should know: files that changed or vanished while they were read. */
+  notes: z.array(z.string()),
+  suspicions: z.array(
+    z.strictObject({ code: z.enum(SUSPICION_CODES), source: z.string(), detail: z.string() }),
+  ),
+});
+
+/** What SQLite said of an image. */
+export type DatabaseChecks = z.infer<typeof checks>;
+/** A database of the snapshot: what it was, and where its bytes are. */
+export type SavedDatabase = z.infer<typeof database>;
+/** A file, folder or link of the snapshot, and where its bytes are. */
+export type SavedFile = z.infer<typeof file>;
+/** All that a snapshot holds. */
+export type Manifest = z.infer<typeof manifestSchema>;
+/** What became of one source. */
+export type SourceOutcome = Manifest["sources"][number];
+
+/** The manifest as JSON. Inverse of {@linkcode parseManifest}. */
+export function serializeManifest(manifest: Manifest): string {
+  return JSON.stringify(manifest);
+}
+
+/**
+ * Reads a manifest's JSON.
+ *
+ * @param expected What the seal says it belongs to.
+ * @throws {BackupError} (integrity) If it is not a manifest, contradicts itself, or belongs to another snapshot.
+ */
+export function parseManifest(
+  text: string,
+  expected: { readonly hub: HubName; readonly set: SetName; readonly id: SnapshotId },
+): Manifest {
+  const fail = (state: string): never => {
+    throw new BackupError(
+      `Cannot read the manifest of ${expected.hub}/${expected.set}/${expected.id}: ${state}`,
+      {
+        kind: "integrity",
+      },
+    );
+  };
+  const manifest = readAs(manifestSchema, readJson(text, fail), fail);
+  if (manifest.hub !== expected.hub || manifest.set !== expected.set || manifest.id !== expected.id) {
+    fail(`it belongs to ${manifest.hub}/${manifest.set}/${manifest.id}`);
+  }
+  const places = new Set<string>();
+  for (const entry of [...manifest.databases, ...manifest.files]) {
+    if (places.has(entry.place)) fail(`it lists ${entry.place} twice`);
+    places.add(entry.place);
+  }
+  const notFolders = new Set(
+    manifest.files.filter((entry) => entry.type !== "folder").map((entry) => entry.place),
+  );
+  for (const entry of manifest.files) {
+    const isFile = entry.type === "file";
+    if (isFile !== (entry.sha256 !== undefined) || isFile !== (entry.stored !== undefined)) {
+      fail(`${entry.place} has content where it should have none, or the reverse`);
+    }
+    if ((entry.type === "link") !== (entry.target !== undefined)) fail(`${entry.place} is half a link`);
+  }
+  for (const path of places) {
+    for (let at = path.lastIndexOf("/"); at > 0; at = path.lastIndexOf("/", at - 1)) {
+      if (notFolders.has(path.slice(0, at) as Place)) {
+        fail(`${path} lies inside ${path.slice(0, at)}, which is no folder`);
+      }
+    }
+  }
+  return manifest;
+}
+
+/** The parts of other snapshots that a restore of this one reads, by snapshot. Of its own it reads all. */
+export function partsRead(
+  { id, databases, files }: Pick<Manifest, "id" | "databases" | "files">,
+): Map<SnapshotId, Set<PartName>> {
+  const read = new Map<SnapshotId, Set<PartName>>();
+  const add = (snapshot: SnapshotId, part: PartName) => {
+    if (snapshot !== id) read.set(snapshot, (read.get(snapshot) ?? new Set()).add(part));
+  };
+  for (const { chain } of databases) for (const { snapshot, part } of chain) add(snapshot, part);
+  for (const { stored } of files) if (stored) add(stored.snapshot, FILES_PART);
+  return read;
+}
+
+/** All other snapshots whose parts a restore of this one reads, oldest first. */
+export function neededBy(manifest: Pick<Manifest, "id" | "databases" | "files">): SnapshotId[] {
+  return [...partsRead(manifest).keys()].sort();
+}

@@ -1,0 +1,258 @@
+/**
+ * The storage host's configuration: one JSON file, comments allowed.
+ *
+ * It names the store, and for each hub the keys that may have signed and the limits. No secret of a hub is in it.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { defined } from "../defined.ts";
+import { BackupError } from "../errors.ts";
+import { parseJsonc, placeInText } from "../jsonc.ts";
+import { fingerprintOf, parsePublicKeyLine } from "../keys/openssh_key.ts";
+import type { HubName, SetName } from "../names.ts";
+import { isWithin, normalizePath } from "../paths.ts";
+import { hubName, setName } from "../text_schemas.ts";
+import type { FloodLimits, RetentionPolicy } from "./retention.ts";
+
+/** Where the configuration is when `--config` does not say. */
+export const STORAGE_CONFIG_FILE = "/etc/hapi-backup/storage.json";
+
+const path = z.string().regex(/^\/[^\0\n]*$/, "is not an absolute path").max(4096);
+const count = z.number().int().min(0).max(100_000);
+
+const rules = {
+  keepWithinDays: z.number().min(0).max(36_500).describe("keep everything that came within so many days"),
+  keepLast: count.describe("keep the newest so many good ones"),
+  keepDaily: count.describe("keep the last good one of each of so many days"),
+  keepWeekly: count.describe("... weeks, which start on Monday"),
+  keepMonthly: count.describe("... months"),
+  keepYearly: count.describe("... years"),
+  keepGoodMin: count.min(1).describe("never fewer good ones than this"),
+  lateHoursMax: z.number().positive().max(8760).describe(
+    "a snapshot that comes later than this after the time in its id takes no other's place",
+  ),
+};
+const retention = z.strictObject(rules).partial();
+
+/** Everything of 14 days, 60 daily, 26 weekly, 24 monthly, never fewer than 14 good ones. */
+export const DEFAULT_POLICY: RetentionPolicy = {
+  keepWithinDays: 14,
+  keepLast: 0,
+  keepDaily: 60,
+  keepWeekly: 26,
+  keepMonthly: 24,
+  keepYearly: 0,
+  keepGoodMin: 14,
+  lateHoursMax: 72,
+};
+
+const maxAgeHours = z.record(setName, z.number().positive());
+const hub = z.strictObject({
+  signers: z.array(z.string()).min(1).describe("ssh-ed25519 public keys that may sign this hub's snapshots"),
+  user: z.string().regex(/^[a-z_][a-z0-9_-]{0,31}$/, "cannot name a user (at most 32 characters)").optional()
+    .describe("the system user that this hub logs in as; hapi-<hub> where left out"),
+  maxAgeHours: maxAgeHours.default(maxAgeHours.parse({ state: 26, voice: 192 })).describe(
+    "for each set, when its newest good snapshot is too old",
+  ),
+  snapshotsPerDayMax: z.number().int().positive().default(24).describe(
+    "more within a day is a flood: reported, and nothing of this hub is removed",
+  ),
+  bytesPerDayMax: z.number().int().positive().optional().describe(
+    "the same for bytes; three times the largest of the last 30 days where left out",
+  ),
+  quotaBytes: z.number().int().positive().optional().describe(
+    "space that this hub may take; watch tells from nine tenths of it on",
+  ),
+  quotaFiles: z.number().int().positive().default(200_000).describe(
+    "files and folders that it may have; the same",
+  ),
+  retention: retention.default({}),
+  sets: z.record(setName, z.strictObject({ retention: retention.default({}) })).default({}),
+  drillLogFile: path.optional().describe("a copy of the log that `hapi-backup verify` writes for this hub"),
+});
+
+const storageConfigSchema = z.strictObject({
+  $schema: z.string().optional(),
+  store: path.describe("the folder that holds the hubs' folders"),
+  stateFolder: path.default("/var/lib/hapi-backup-storage").describe("the ledger; not inside the store"),
+  timeZone: z.string().refine(isTimeZone, "is not a time zone such as Europe/Berlin").optional().describe(
+    "whose days, weeks and months retention counts; the machine's where left out",
+  ),
+  receiptKeyFile: path.optional().describe(
+    "OpenSSH Ed25519 key of this host, with which receipts are signed; none are written without it",
+  ),
+  rrsync: path.default("/usr/bin/rrsync"),
+  incomingKeepDays: z.number().min(1).max(3650).default(7).describe(
+    "an unfinished upload that has not grown for so long is removed",
+  ),
+  clockGapDaysMax: z.number().positive().max(3650).default(7).describe(
+    "a clock that is further ahead of the last run than this is in doubt",
+  ),
+  scrubMaxAgeDays: z.number().positive().max(3650).default(35).describe(
+    "watch exits 8 when a part was not read for longer",
+  ),
+  drillMaxAgeDays: z.number().positive().max(3650).default(15).describe(
+    "... when a hub with a drillLogFile had no good drill for longer",
+  ),
+  diskDaysMin: z.number().min(0).max(3650).default(14).describe("warn when the disk is full sooner"),
+  retention: retention.default({}),
+  hubs: z.record(hubName, hub),
+});
+
+/** What the storage host knows of a hub. */
+export interface HubConfig extends FloodLimits {
+  readonly name: HubName;
+  readonly user: string;
+  /** Fingerprints of the keys that may sign. */
+  readonly signers: ReadonlySet<string>;
+  readonly maxAgeHours: ReadonlyMap<SetName, number>;
+  readonly quotaBytes: number | undefined;
+  readonly quotaFiles: number;
+  readonly drillLogFile: string | undefined;
+  /** The policy of its sets, and of those named in `setPolicies`. */
+  readonly policy: RetentionPolicy;
+  readonly setPolicies: ReadonlyMap<SetName, RetentionPolicy>;
+}
+
+/** The storage host's configuration with every default filled in. */
+export interface StorageConfig {
+  readonly store: string;
+  readonly stateFolder: string;
+  readonly timeZone: string | undefined;
+  readonly receiptKeyFile: string | undefined;
+  readonly rrsync: string;
+  readonly incomingKeepDays: number;
+  readonly clockGapDaysMax: number;
+  readonly scrubMaxAgeDays: number;
+  readonly drillMaxAgeDays: number;
+  readonly diskDaysMin: number;
+  /** The policy of hubs that are not configured. */
+  readonly policy: RetentionPolicy;
+  readonly hubs: ReadonlyMap<HubName, HubConfig>;
+}
+
+/**
+ * Reads the storage host's configuration.
+ *
+ * @param where What to call it in errors, such as its path.
+ * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
+ */
+export function parseStorageConfig(text: string, where: string): StorageConfig {
+  const parsed = storageConfigSchema.safeParse(parseJsonc(text, where));
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0]!;
+    throw unusable(
+      where,
+      `${placeInText(text, issue)}${issue.message}`,
+      "`hapi-backup storage schema` lists every key",
+    );
+  }
+  const { store, stateFolder, hubs, ...rest } = parsed.data;
+  const folder = normalizePath(store);
+  const state = normalizePath(stateFolder);
+  if (isWithin(state, folder)) {
+    throw unusable(
+      where,
+      `stateFolder ${state} is inside the store`,
+      "the ledger must not lie where hubs can write",
+    );
+  }
+  const policy = { ...DEFAULT_POLICY, ...defined(rest.retention) };
+  return {
+    store: folder,
+    stateFolder: state,
+    timeZone: rest.timeZone,
+    receiptKeyFile: rest.receiptKeyFile,
+    rrsync: rest.rrsync,
+    incomingKeepDays: rest.incomingKeepDays,
+    clockGapDaysMax: rest.clockGapDaysMax,
+    scrubMaxAgeDays: rest.scrubMaxAgeDays,
+    drillMaxAgeDays: rest.drillMaxAgeDays,
+    diskDaysMin: rest.diskDaysMin,
+    policy,
+    hubs: new Map(
+      Object.entries(hubs).map((
+        [name, raw],
+      ) => [name as HubName, hubOf(name as HubName, raw, policy, where)]),
+    ),
+  };
+}
+
+function hubOf(
+  name: HubName,
+  raw: z.infer<typeof hub>,
+  defaults: RetentionPolicy,
+  where: string,
+): HubConfig {
+  const signers = raw.signers.map((line, index) => {
+    try {
+      return fingerprintOf(parsePublicKeyLine(line).publicKey);
+    } catch (error) {
+      if (!(error instanceof BackupError)) throw error;
+      throw unusable(where, `hubs.${name}.signers.${index}: ${error.message}`, error.hint ?? "");
+    }
+  });
+  const user = raw.user ?? `hapi-${name}`;
+  if (user.length > 32) {
+    throw unusable(
+      where,
+      `hubs.${name}: user ${user} has more than 32 characters`,
+      'give it a shorter "user"',
+    );
+  }
+  const policy = { ...defaults, ...defined(raw.retention) };
+  return {
+    name,
+    user,
+    signers: new Set(signers),
+    maxAgeHours: new Map(Object.entries(raw.maxAgeHours) as [SetName, number][]),
+    snapshotsPerDayMax: raw.snapshotsPerDayMax,
+    bytesPerDayMax: raw.bytesPerDayMax,
+    quotaBytes: raw.quotaBytes,
+    quotaFiles: raw.quotaFiles,
+    drillLogFile: raw.drillLogFile,
+    policy,
+    setPolicies: new Map(
+      Object.entries(raw.sets).map(([set, own]) => [
+        set as SetName,
+        { ...policy, ...defined(own.retention) },
+      ]),
+    ),
+  };
+}
+
+/** The policy of one set. */
+export function policyOf(config: StorageConfig, hub: HubName, set: SetName): RetentionPolicy {
+  const known = config.hubs.get(hub);
+  return known?.setPolicies.get(set) ?? known?.policy ?? config.policy;
+}
+
+/** The JSON Schema of the configuration file, for editors and for Nix. */
+export function storageConfigJsonSchema(): unknown {
+  return z.toJSONSchema(storageConfigSchema, { io: "input", unrepresentable: "any" });
+}
+
+/** The hub with this name. @throws {BackupError} (usage) Naming those that exist. */
+export function hubNamed(config: StorageConfig, name: string): HubConfig {
+  const hub = config.hubs.get(name as HubName);
+  if (hub) return hub;
+  throw new BackupError(`Cannot find hub ${JSON.stringify(name)}: it is not in the configuration`, {
+    kind: "usage",
+    hint: `hubs there: ${[...config.hubs.keys()].join(", ") || "none"}`,
+  });
+}
+
+function isTimeZone(name: string): boolean {
+  try {
+    new Intl.DateTimeFormat("en-CA", { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function unusable(where: string, state: string, hint: string): BackupError {
+  return new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
+}

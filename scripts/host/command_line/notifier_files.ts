@@ -1,0 +1,49 @@
+/**
+ * A notifier's address and token, out of the files that the configuration names.
+ *
+ * @module
+ */
+
+import type { Notifier } from "../../core/config/config.ts";
+import { BackupError } from "../../core/errors.ts";
+import { parseAddress } from "../../core/status/notices.ts";
+import { readTextIfThere } from "../fs.ts";
+import type { Fs } from "../host.ts";
+
+/** A notifier that has an address. */
+export type AddressedNotifier = Exclude<Notifier, { readonly kind: "command" }>;
+
+/** Where a notifier's messages go. @throws {BackupError} (config) If its file holds no address. */
+export function addressOf(fs: Fs, { name, url, urlFile }: AddressedNotifier): string {
+  if (url !== undefined) return url;
+  const text = readTextIfThere(fs, urlFile!);
+  if (text !== undefined) return parseAddress(text, name, urlFile!);
+  throw new BackupError(`Cannot notify ${name}: its urlFile ${urlFile} is not there`, {
+    kind: "config",
+    hint: "write the address into that file, on one line, mode 0600",
+  });
+}
+
+/**
+ * What lets us send to a notifier; undefined where it asks for nothing.
+ *
+ * @throws {BackupError} (key) If its file holds no token, or one that no header can: else it would be said that the
+ * server is not there.
+ */
+export function tokenOf(fs: Fs, notifier: AddressedNotifier): string | undefined {
+  const file = "tokenFile" in notifier ? notifier.tokenFile : undefined;
+  if (file === undefined) return undefined;
+  const fail = (state: string, hint: string): never => {
+    throw new BackupError(`Cannot notify ${notifier.name}: ${file} ${state}`, { kind: "key", hint });
+  };
+  const token = readTextIfThere(fs, file)?.trim();
+  if (!token) {
+    return fail(
+      `is ${token === undefined ? "not there" : "empty"}`,
+      "write the token into that file, mode 0600",
+    );
+  }
+  if (/^[\x20-\x7e]+$/.test(token)) return token;
+  const hint = "write the token alone into that file, on one line";
+  return fail(`does not hold one token; ${hint}`, hint);
+}

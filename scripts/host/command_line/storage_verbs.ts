@@ -1,0 +1,62 @@
+/**
+ * The storage host's verbs as the command line runs them: each is one script, in a worker of its own.
+ *
+ * @module
+ */
+
+import { COMMANDS } from "../../core/command_line/commands.ts";
+import { BackupError } from "../../core/errors.ts";
+import { STORAGE_VERBS, storagePermissions } from "../../core/sandbox/storage_permissions.ts";
+import {
+  parseStorageConfig,
+  STORAGE_CONFIG_FILE,
+  type StorageConfig,
+} from "../../core/storage_host/storage_config.ts";
+import { readTextIfThere } from "../fs.ts";
+import { runStep } from "../steps/step.ts";
+import type { StorageJob } from "../storage_host/storage_job.ts";
+import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
+
+/** @param script Gives the URL of a script. */
+export function storageVerbs(script: (name: string) => string): Record<string, Verb> {
+  return Object.fromEntries(STORAGE_VERBS.map((verb) => [verb, async (context) => {
+    // The schema is asked for where there is no configuration yet.
+    const isSchema = verb === "storage" && context.options.action === "schema";
+    const config = isSchema
+      ? parseStorageConfig('{ "store": "/nowhere", "hubs": {} }', "(none)")
+      : readStorageConfig(context);
+    const options = withAbsolutePaths(verb, context.options);
+    const permissions = storagePermissions(verb, config, options);
+    const job: StorageJob = { config, options };
+    await runStep(script(verb), job, permissions, context.terminal);
+  }]));
+}
+
+/** @throws {BackupError} (config) If there is none, or it cannot be used. */
+function readStorageConfig({ host, options, configFile }: VerbContext): StorageConfig {
+  const path = options.config === undefined ? STORAGE_CONFIG_FILE : configFile;
+  const text = readTextIfThere(host.fs, path);
+  if (text !== undefined) return parseStorageConfig(text, path);
+  throw new BackupError(`Cannot read configuration ${path}: there is no such file`, {
+    kind: "config",
+    hint: "`hapi-backup storage schema` lists its keys; --config names another file",
+  });
+}
+
+/** Options that name a file, by what `--help` calls their value. */
+function withAbsolutePaths(
+  verb: string,
+  options: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const isFile = new Set(
+    COMMANDS.find((command) => command.verb === verb)!.options.flatMap(({ flags }) => {
+      const name = /^--([a-z-]+) <file>$/.exec(flags)?.[1];
+      return name === undefined ? [] : [name.replace(/-./g, ([, letter]) => letter!.toUpperCase())];
+    }),
+  );
+  return Object.fromEntries(
+    Object.entries(options).map(([name, value]) =>
+      [name, isFile.has(name) && typeof value === "string" ? absolutePath(value) : value] as const
+    ),
+  );
+}

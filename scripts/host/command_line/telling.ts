@@ -1,0 +1,83 @@
+/**
+ * Starts the notify step around a run. Whatever becomes of it, the run's own outcome stays what it is: a notifier that
+ * fails is a warning.
+ *
+ * @module
+ */
+
+import type { Config, Notifier } from "../../core/config/config.ts";
+import { shipFolder } from "../../core/config/state_paths.ts";
+import { reasonOf } from "../../core/errors.ts";
+import { notifyPermissions } from "../../core/sandbox/permissions.ts";
+import { hostOf, type NotifyPhase, type NotifyReport } from "../../core/status/notices.ts";
+import type { Host } from "../host.ts";
+import { withLock } from "../lock.ts";
+import { runStep, type Terminal } from "../steps/step.ts";
+import { addressOf } from "./notifier_files.ts";
+
+/** Seconds that a run waits for another one that is telling. */
+const WAIT_SECONDS = 60;
+
+/** What the step needs of the process that starts it. */
+export interface Teller {
+  readonly host: Host;
+  readonly terminal: Terminal;
+  /** The notify script's URL. */
+  readonly script: string;
+}
+
+/** Tells what is due. Never throws: what could not be told is in the report, and warned of. */
+export async function tell(teller: Teller, config: Config, phase: NotifyPhase): Promise<NotifyReport> {
+  const failed: NotifyReport["failed"][number][] = [];
+  const reachable: { notifier: Notifier; host?: string }[] = [];
+  for (const notifier of config.notify) {
+    if (phase === "start" && notifier.kind !== "ping") continue;
+    try {
+      reachable.push(await grantFor(teller.host, notifier));
+    } catch (error) {
+      failed.push({ name: notifier.name, reason: reasonOf(error) });
+    }
+  }
+  let sent: NotifyReport["sent"] = [];
+  if (reachable.length > 0) {
+    const names = reachable.map(({ notifier }) => notifier.name);
+    const permissions = notifyPermissions(config, reachable);
+    const run = () =>
+      runStep<NotifyReport>(teller.script, { config, phase, names }, permissions, teller.terminal);
+    try {
+      const lock = `${shipFolder(config.stateFolder)}/notify.lock`;
+      const report = phase === "end" || phase === "send"
+        ? await withLock(teller.host, lock, WAIT_SECONDS, run)
+        : await run();
+      sent = report.sent;
+      failed.push(...report.failed);
+    } catch (error) {
+      failed.push(...names.map((name) => ({ name, reason: reasonOf(error) })));
+    }
+  }
+  for (const { name, reason } of failed) {
+    teller.terminal.warn(reason.startsWith("Cannot notify") ? reason : `Cannot notify ${name}: ${reason}`);
+  }
+  return { sent, failed };
+}
+
+/** What a notifier's messages need; throws where this process was not given it. */
+async function grantFor(
+  { fs }: Pick<Host, "fs">,
+  notifier: Notifier,
+): Promise<{ notifier: Notifier; host?: string }> {
+  if (notifier.kind === "command") {
+    await requireGranted({ name: "run", command: notifier.command[0]! }, `start ${notifier.command[0]}`);
+    return { notifier };
+  }
+  const host = hostOf(addressOf(fs, notifier));
+  await requireGranted({ name: "net", host }, `reach ${host}`);
+  return { notifier, host };
+}
+
+async function requireGranted(permission: Deno.PermissionDescriptor, what: string): Promise<void> {
+  const { state } = await Deno.permissions.query(permission);
+  if (state !== "granted") {
+    throw new Error(`this command may not ${what}; \`hapi-backup notify send\` may, for one`);
+  }
+}

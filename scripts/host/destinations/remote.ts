@@ -1,0 +1,427 @@
+/**
+ * A store that is read from elsewhere: a folder here, a storage host by rsync with a read-only key, or an rclone remote.
+ *
+ * Fault model: the far side is hostile. Only files that we name are fetched, and only names that could be a store's;
+ * no links, no devices, nothing outside the scratch folder, nothing larger than a seal may be or the seal says. What
+ * arrives is not believed: seals and parts are checked by whoever reads them.
+ *
+ * @module
+ */
+
+import { BackupError, reasonOf } from "../../core/errors.ts";
+import {
+  isHubName,
+  isPartName,
+  isSetName,
+  isSnapshotId,
+  type PartName,
+  SEAL_FILE,
+  type SetName,
+  SIGNATURE_FILE,
+  type SnapshotId,
+} from "../../core/names.ts";
+import { nameOf, parentOf } from "../../core/paths.ts";
+import {
+  listArgs,
+  parseProgress,
+  parseRsyncTarget,
+  pullArgs,
+  type RsyncAccess,
+} from "../../core/shipping/rsync_args.ts";
+import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../../core/snapshot/seal.ts";
+import { exists, knownError, lstatIfThere, removeIfThere } from "../fs.ts";
+import type { Host } from "../host.ts";
+import { realRetry, type Retry, withRetries } from "../retry.ts";
+import { below, rclone, type RcloneAccess } from "./rclone.ts";
+import { runRsync } from "./rsync.ts";
+
+/** How to reach a store that is not here. */
+export interface RemoteOptions {
+  /** A folder for what is fetched; made if missing, and emptied of it at the end. */
+  readonly scratch: string;
+  /** The key that may only read; needed for `user@host:path`. */
+  readonly identityFile?: string;
+  /** The pinned host keys; needed for `user@host:path`. */
+  readonly knownHostsFile?: string;
+  /** Default 22. */
+  readonly port?: number;
+  /** Seconds without a byte moved. Default 120, as of a destination. */
+  readonly timeoutSeconds?: number;
+  /** rclone's configuration. */
+  readonly rcloneConfigFile?: string;
+  /** Whether to learn how large the parts are, too: {@linkcode OpenStore.bytesOf}. */
+  readonly withSizes?: boolean;
+  readonly retry?: Retry;
+}
+
+/** A store, readable here. */
+export interface OpenStore extends AsyncDisposable {
+  readonly kind: "local" | "rsync" | "rclone";
+  /** The local folder to read: a store, or one hub's folder. From elsewhere it holds seals only until `fetch`. */
+  readonly root: string;
+  /** What the folder of a set is called where it was fetched from; left out of one that is here. */
+  readonly called?: (set: { readonly hub: string; readonly set: SetName }) => string;
+  /** Size of a part where it lies, in bytes, as far as it was asked for; left out of a store that is here. */
+  readonly bytesOf?: (snapshot: Required<WantedSnapshot>, part: PartName) => number | undefined;
+  /**
+   * Makes the parts of these snapshots, or only the one named, readable under `root`. Snapshots without a readable seal
+   * are passed over.
+   */
+  fetch(snapshots: readonly WantedSnapshot[], only?: PartName): Promise<void>;
+  /** Removes what was fetched. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A snapshot whose parts are wanted. */
+export interface WantedSnapshot {
+  /** Needed only where a store holds several hubs. */
+  readonly hub?: string;
+  readonly set: SetName;
+  readonly id: SnapshotId;
+}
+
+/** Snapshots of one store that are looked at; more than that is not a store. */
+const SNAPSHOTS_MAX = 200_000;
+/** Parts whose sizes are remembered. */
+const SIZES_MAX = 5 * SNAPSHOTS_MAX;
+/** What the names of parts have in common. */
+const PARTS = "*.age";
+/** Seconds for fetching seals, after which the far side is held for broken. */
+const SEALS_SECONDS_MAX = 3_600;
+/** Slowest transfer of parts that is waited for, in bytes per second. */
+const SLOWEST_BYTES_PER_SECOND = 16 * 1024;
+
+/**
+ * Opens a store: an absolute path, `user@host:path`, or `rclone:remote:path`. From elsewhere, seals and signatures are
+ * fetched at once, parts when asked for.
+ *
+ * @throws {BackupError} (usage) If there is no store, or an option is missing.
+ * @throws {BackupError} (network, key, config, integrity) If it cannot be read.
+ */
+export async function openStore(host: Host, spec: string, options: RemoteOptions): Promise<OpenStore> {
+  if (spec.startsWith("rclone:")) {
+    return await openRemote(host, rcloneSource(host, spec.slice("rclone:".length), options), options);
+  }
+  if (/^[^/]+@[^/]+:/.test(spec)) return await openRemote(host, rsyncSource(host, spec, options), options);
+  if (lstatIfThere(host.fs, spec)) {
+    const none = () => Promise.resolve();
+    return { kind: "local", root: spec, fetch: none, [Symbol.asyncDispose]: none };
+  }
+  throw new BackupError(`Cannot open store ${spec}: there is no such folder`, {
+    kind: "usage",
+    hint: "name a folder, user@host:path, or rclone:remote:path",
+  });
+}
+
+/** What the two ways of fetching have in common. */
+interface Source {
+  readonly kind: "rsync" | "rclone";
+  /** What to call it in errors. */
+  readonly name: string;
+  /** Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes. May hold anything. */
+  readonly list: (take: (path: string, bytes: number) => void, withSizes: boolean) => Promise<void>;
+  /** Brings these files into `folder`, each of at most `bytesMax` bytes. One that is missing is passed over. */
+  readonly pull: (
+    folder: string,
+    names: readonly string[],
+    bytesMax: number,
+    secondsMax: number,
+  ) => Promise<void>;
+}
+
+function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
+  parseRsyncTarget(spec);
+  const { identityFile, knownHostsFile, port = 22, timeoutSeconds = 120 } = options;
+  if (identityFile === undefined || knownHostsFile === undefined) {
+    throw new BackupError(
+      `Cannot open store ${spec}: no ${identityFile ? "known hosts file" : "key"} is named`,
+      {
+        kind: "usage",
+        hint:
+          "name the key that may only read with --ssh-key (readIdentityFile of a destination), and the file with " +
+          "the pinned host key with --known-hosts (knownHostsFile)",
+      },
+    );
+  }
+  const access: RsyncAccess = { target: spec, identityFile, knownHostsFile, port, timeoutSeconds };
+  const what = `read store ${spec}`;
+  return {
+    kind: "rsync",
+    name: spec,
+    list: async (take, withSizes) => {
+      await runRsync(host, access, what, listArgs(access, 3, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
+        secondsMax: SEALS_SECONDS_MAX,
+        onLine: (line) => {
+          // `-rw-r--r--          1,234 2026/11/22 06:00:00 state/20261122T060000Z/seal.json`
+          const [, bytes, path] = /^-\S+\s+([\d,]+) \S+ \S+ (.+)$/.exec(line) ?? [];
+          if (path !== undefined) take(path, Number(bytes!.replaceAll(",", "")));
+        },
+      });
+    },
+    pull: async (folder, names, bytesMax, secondsMax) => {
+      await runRsync(host, access, what, pullArgs(access, folder, bytesMax), {
+        names,
+        secondsMax,
+        onLine: (line) => {
+          const { bytes = 0, percent = 0 } = parseProgress(line) ?? {};
+          if (percent > 0) {
+            host.report.progress(`fetch from ${spec}`, bytes, Math.ceil(100 * bytes / percent));
+          }
+        },
+      });
+    },
+  };
+}
+
+function rcloneSource(host: Host, remote: string, options: RemoteOptions): Source {
+  const access: RcloneAccess = { remote, configFile: options.rcloneConfigFile };
+  const name = `rclone:${remote}`;
+  const what = `read store ${name}`;
+  // rclone takes either a list of names or a limit of size, so sizes are asked for first.
+  const sizes = new Map<string, number>();
+  const learnSizes = async (
+    folder: string,
+    filters: readonly string[],
+    take: (path: string, bytes: number) => void,
+  ) => {
+    const target = below(remote, folder === "" ? "" : `${folder}/`);
+    await rclone(host, access, what, [
+      "lsf",
+      "--files-only",
+      "--format=sp",
+      "--separator= ",
+      ...filters,
+      target,
+    ], {
+      onLine: (line) => {
+        const [, bytes, path] = /^(\d+) (.+)$/.exec(line) ?? [];
+        if (path === undefined) return;
+        sizes.set(folder === "" ? path : `${folder}/${path}`, Number(bytes));
+        take(path, Number(bytes));
+      },
+    });
+  };
+  return {
+    kind: "rclone",
+    name,
+    list: (take, withSizes) => {
+      const names = [SEAL_FILE, SIGNATURE_FILE, ...withSizes ? [PARTS] : []];
+      return learnSizes(
+        "",
+        ["--recursive", "--max-depth=4", ...names.map((name) => `--include=${name}`)],
+        take,
+      );
+    },
+    pull: async (folder, names, bytesMax) => {
+      const unknown = new Set(names.filter((name) => !sizes.has(name)).map(parentOf));
+      for (const parent of unknown) await learnSizes(parent, [], () => {});
+      const wanted = names.filter((name) => (sizes.get(name) ?? Infinity) <= bytesMax);
+      const list = `${folder}.names`;
+      try {
+        using file = host.fs.open(list, { write: true, create: true, truncate: true, mode: 0o600 });
+        file.write(new TextEncoder().encode(wanted.map((name) => `${name}\n`).join("")));
+        await rclone(host, access, what, [
+          "copy",
+          "--ignore-times",
+          // What is damaged there must arrive, or it blocks what is not: the reader compares it with its seal.
+          "--ignore-checksum",
+          "--no-traverse",
+          `--files-from-raw=${list}`,
+          remote,
+          folder,
+        ]);
+      } finally {
+        removeIfThere(host.fs, list);
+      }
+    },
+  };
+}
+
+async function openRemote(host: Host, source: Source, options: RemoteOptions): Promise<OpenStore> {
+  const { fs } = host;
+  const retry = options.retry ?? realRetry(host, 3);
+  const folder = `${options.scratch}/remote-${crypto.randomUUID()}`;
+  fs.mkdir(folder, { recursive: true, mode: 0o700 });
+  const close = () => {
+    removeIfThere(fs, folder);
+    return Promise.resolve();
+  };
+  try {
+    const sizes = new Map<string, number>();
+    const found = await withRetries(
+      host,
+      retry,
+      () => listSnapshots(source, options.withSizes ? sizes : undefined),
+    );
+    if (found.length === 0) {
+      throw new BackupError(`Cannot open store ${source.name}: no sealed snapshot is there`, {
+        kind: "usage",
+        hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
+      });
+    }
+    const pulled = `${folder}/pulled`;
+    fs.mkdir(pulled, { mode: 0o700 });
+    const seals = found.flatMap((path) => [`${path}/${SEAL_FILE}`, `${path}/${SIGNATURE_FILE}`]);
+    try {
+      await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
+    } catch (error) {
+      const lacking = found.filter((path) =>
+        !sealIn(host, `${pulled}/${path}`) || !exists(fs, `${pulled}/${path}/${SIGNATURE_FILE}`)
+      );
+      const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
+      if (!refused || lacking.length === found.length) throw error;
+      // One that is refused, such as an object moved to an archive, must not block the others.
+      host.report.warn(
+        `${reasonOf(error)}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
+          lacking[0]
+        }, it goes on`,
+      );
+      // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
+      for (const path of lacking) fs.mkdir(`${pulled}/${path}`, { recursive: true, mode: 0o700 });
+    }
+    const { root, hubFolder } = layOut(host, source, folder, pulled, found);
+    const fetched = new Set<string>();
+    const isHubFolder = found[0]!.split("/").length === 2;
+    const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
+      isHubFolder ? set : `${hub}/${set}`;
+    return {
+      kind: source.kind,
+      root,
+      called: (set) => below(source.name, pathOf(set)),
+      bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),
+      [Symbol.asyncDispose]: close,
+      fetch: async (snapshots, only) => {
+        for (const wanted of snapshots) {
+          const path = pathIn(found, wanted);
+          if (path === undefined || fetched.has(path)) continue;
+          const seal = sealIn(host, `${hubFolder}/${path}`);
+          if (!seal) continue;
+          const parts = seal.parts.filter(({ name }) => only === undefined || name === only);
+          if (parts.length === 0) continue;
+          await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, parts));
+          if (only === undefined) fetched.add(path);
+        }
+      },
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/**
+ * The folders that could be snapshots, by their names: `set/id` in a hub's folder, `hub/set/id` in a store.
+ *
+ * @param sizes Gets the sizes of parts, by their paths, where they are wanted.
+ */
+async function listSnapshots(source: Source, sizes: Map<string, number> | undefined): Promise<string[]> {
+  const found = new Set<string>();
+  await source.list((path, bytes) => {
+    const names = path.split("/");
+    const file = names.pop();
+    if (sizes && sizes.size < SIZES_MAX && isPartName(file!)) sizes.set(path, bytes);
+    const [id, set, hub] = names.toReversed();
+    if (
+      file !== SEAL_FILE || !id || !set || !isSnapshotId(id) || !isSetName(set) || found.size > SNAPSHOTS_MAX
+    ) return;
+    if (names.length === 2 || (names.length === 3 && isHubName(hub!))) found.add(names.join("/"));
+  }, sizes !== undefined);
+  if (found.size > SNAPSHOTS_MAX) {
+    throw new BackupError(`Cannot open store ${source.name}: it holds more than ${SNAPSHOTS_MAX} snapshots`, {
+      kind: "integrity",
+      hint: "name one hub's folder in it",
+    });
+  }
+  // What is rarer is foreign: a store and a hub's folder do not mix.
+  const deep = [...found].filter((path) => path.split("/").length === 3);
+  const shallow = [...found].filter((path) => path.split("/").length === 2);
+  return (deep.length >= shallow.length ? deep : shallow).sort();
+}
+
+/**
+ * Gives a hub's folder the place that it has in a store. What it is called there is not known here, so the newest
+ * readable seal tells the hub's name; a seal of another hub is then found out by whoever reads the store.
+ */
+function layOut(
+  host: Host,
+  source: Source,
+  folder: string,
+  pulled: string,
+  found: readonly string[],
+): { readonly root: string; readonly hubFolder: string } {
+  if (found[0]!.split("/").length === 3) return { root: pulled, hubFolder: pulled };
+  const byAge = found.toSorted((a, b) => nameOf(a) < nameOf(b) ? 1 : -1);
+  for (const path of byAge) {
+    const seal = sealIn(host, `${pulled}/${path}`);
+    if (!seal) continue;
+    const root = `${folder}/store`;
+    host.fs.mkdir(root, { mode: 0o700 });
+    host.fs.rename(pulled, `${root}/${seal.hub}`);
+    return { root, hubFolder: `${root}/${seal.hub}` };
+  }
+  throw new BackupError(`Cannot open store ${source.name}: none of its ${found.length} seals can be read`, {
+    kind: "integrity",
+    hint: "run `hapi-backup scrub` on the storage host",
+  });
+}
+
+function sealIn(host: Host, folder: string): Seal | undefined {
+  const path = `${folder}/${SEAL_FILE}`;
+  const stat = lstatIfThere(host.fs, path);
+  if (stat?.type !== "file" || stat.bytes > SEAL_BYTES_MAX) return undefined;
+  try {
+    return parseSeal(new TextDecoder().decode(host.fs.readFile(path)), path);
+  } catch {
+    return undefined;
+  }
+}
+
+function pathIn(found: readonly string[], { hub, set, id }: WantedSnapshot): string | undefined {
+  const end = `${set}/${id}`;
+  return found.find((path) =>
+    path === end || (path.endsWith(`/${end}`) && (!hub || path === `${hub}/${end}`))
+  );
+}
+
+async function pullParts(
+  host: Host,
+  source: Source,
+  folder: string,
+  path: string,
+  parts: Seal["parts"],
+): Promise<void> {
+  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
+  const free = host.fs.freeBytes(folder);
+  if (free !== undefined && free < bytes) {
+    throw new BackupError(
+      `Cannot fetch ${path} of ${source.name}: it needs ${bytes} bytes and ${free} are free`,
+      {
+        kind: "disk",
+        hint: `free some space under ${parentOf(folder)}, or name another folder with --scratch`,
+      },
+    );
+  }
+  await source.pull(
+    folder,
+    parts.map((part) => `${path}/${part.name}`),
+    Math.max(...parts.map((part) => part.bytes)),
+    60 + bytes / SLOWEST_BYTES_PER_SECOND,
+  );
+  for (const part of parts) {
+    const file = `${folder}/${path}/${part.name}`;
+    const stat = lstatIfThere(host.fs, file);
+    if (stat?.type === "file" && stat.bytes === part.bytes) continue;
+    // Its reader names the place here, which is gone afterwards: the one there is told now.
+    const there = `${path}/${part.name} of ${source.name}`;
+    if (!stat) {
+      host.report.warn(`${there} was not sent: it is missing, cannot be read, or is larger than sealed`);
+      continue;
+    }
+    // Left out rather than handed on: its reader then says that it is missing.
+    host.report.warn(
+      `${there} is not what the seal says (a ${stat.type} of ${stat.bytes} bytes where it says ${part.bytes}); ` +
+        "it is not used",
+    );
+    if (exists(host.fs, file)) removeIfThere(host.fs, file);
+  }
+}

@@ -1,0 +1,300 @@
+/**
+ * The doctor's looks at destinations: whether they hold what is here, and whether the next run will get through.
+ *
+ * @module
+ */
+
+import type {
+  Config,
+  Destination,
+  FolderDestination,
+  RcloneDestination,
+  RsyncDestination,
+} from "../../core/config/config.ts";
+import { shipFolder } from "../../core/config/state_paths.ts";
+import { BackupError, isInterruption, reasonOf } from "../../core/errors.ts";
+import { formatCounted, formatDuration } from "../../core/format.ts";
+import { isPinned } from "../../core/keys/host_keys.ts";
+import { SEAL_FILE } from "../../core/names.ts";
+import { parentOf } from "../../core/paths.ts";
+import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../../core/shipping/rsync_args.ts";
+import { type Finding, remedyOf } from "../../core/status/finding.ts";
+import { isOnDevices, requireMounted, requireOtherThanStore } from "../destinations/folder_destination.ts";
+import { type Probed, probeRsync } from "../destinations/probe.ts";
+import { describeRemote, isFolderThere, requireRemoteOtherThanStore } from "../destinations/rclone.ts";
+import { runRsync } from "../destinations/rsync.ts";
+import { exists, readTextIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
+import type { Host } from "../host.ts";
+import { readRuns } from "../records/run_log.ts";
+import { type Confirmed, lastConfirmed } from "../records/ship_records.ts";
+import { realRetry } from "../retry.ts";
+import type { SetStatus } from "../status/hub_status.ts";
+
+/** Older than this, rsync lets a hostile far side write where it wants (CVE-2024-12084 to 12088). */
+const RSYNC_SOUND = [3, 4, 0] as const;
+/** From here on rsync tells why it leaves a file alone, which shipping needs. */
+const RSYNC_NEEDED = [3, 5, 0] as const;
+/** Seconds in which a remote must answer. */
+const RCLONE_SECONDS_MAX = 60;
+/** Seconds by which two clocks may differ. */
+const CLOCK_SECONDS_MAX = 300;
+
+/** How far destinations may be looked at. */
+export interface ReachOptions {
+  /** Devices that the sources are on. */
+  readonly sourceDevices: readonly number[];
+  /** Whether programs may be asked: ssh, rsync and rclone. */
+  readonly offline: boolean;
+}
+
+/** Whether each destination holds what is here, as far as this hub knows. */
+export function checkShipped(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
+  const group = "Destinations" as const;
+  if (config.destinations.length === 0) {
+    return [{
+      group,
+      name: "off this machine",
+      state: "fail",
+      detail: "nothing is: no destination is configured",
+      remedy: "hapi-backup init --storage user@host:",
+      kind: "unshipped",
+    }];
+  }
+  const ship = readRuns(host, config, { verb: "ship" }).at(-1);
+  const lastSaid = ship && !ship.ok ? `: ${ship.message}` : "";
+  return config.destinations.map(({ name }): Finding => {
+    const waiting = sets.flatMap((set) =>
+      set.destinations.find((other) => other.name === name)?.waiting ?? []
+    );
+    return waiting.length === 0
+      ? { group, name: `${name}: holds what is here`, state: "ok", detail: "nothing waits" }
+      : {
+        group,
+        name: `${name}: holds what is here`,
+        state: "fail",
+        detail: `${formatCounted(waiting.length, "snapshot")} waiting, the oldest of ${
+          waiting[0]
+        }${lastSaid}`,
+        remedy: ship?.hint ?? "run `hapi-backup ship`",
+        kind: "unshipped",
+      };
+  });
+}
+
+/** The version of rsync here. */
+export async function checkRsync(host: Host, { destinations }: Config): Promise<Finding[]> {
+  if (!destinations.some(({ kind }) => kind === "rsync")) return [];
+  const about = { group: "Destinations" as const, name: "rsync" };
+  const { stdout } = await host.run("rsync", ["--version"], { secondsMax: 20 });
+  const version = /version v?(\d+)\.(\d+)\.(\d+)/.exec(stdout)?.slice(1).map(Number);
+  if (!version) return [{ ...about, state: "warn", detail: "its version cannot be told" }];
+  const shown = version.join(".");
+  if (isOlder(version, RSYNC_SOUND)) {
+    return [{
+      ...about,
+      state: "fail",
+      detail: `${shown} has known holes (CVE-2024-12084 and others)`,
+      remedy: "update rsync, here and on the storage host",
+      kind: "config",
+    }];
+  }
+  if (isOlder(version, RSYNC_NEEDED)) {
+    return [{
+      ...about,
+      state: "fail",
+      detail: `${shown} does not tell why it leaves a file alone, which shipping needs`,
+      remedy: `use rsync ${RSYNC_NEEDED.join(".")} or newer, here and on the storage host`,
+      kind: "config",
+    }];
+  }
+  return [{ ...about, state: "ok", detail: shown }];
+}
+
+function isOlder(version: readonly number[], than: readonly number[]): boolean {
+  const at = than.findIndex((part, index) => version[index] !== part);
+  return at >= 0 && version[at]! < than[at]!;
+}
+
+/** Each destination, asked itself. One that fails is a finding like any other. */
+export async function checkDestinations(
+  host: Host,
+  config: Config,
+  options: ReachOptions,
+): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const destination of config.destinations) {
+    try {
+      findings.push(...await checkDestination(host, config, destination, options));
+    } catch (error) {
+      if (isInterruption(error)) throw error;
+      findings.push({
+        group: "Destinations",
+        name: `${destination.name}: reachable`,
+        state: "fail",
+        detail: reasonOf(error),
+        remedy: remedyOf(error),
+        kind: error instanceof BackupError ? error.kind : "internal",
+      });
+    }
+  }
+  return findings;
+}
+
+function checkDestination(
+  host: Host,
+  config: Config,
+  destination: Destination,
+  { sourceDevices, offline }: ReachOptions,
+): Finding[] | Promise<Finding[]> {
+  switch (destination.kind) {
+    case "folder":
+      return checkFolder(host, config, destination, sourceDevices);
+    case "rclone":
+      return offline ? [] : checkRemote(host, config, destination);
+    case "rsync":
+      return checkStorageHost(host, config, destination, offline);
+  }
+}
+
+function checkFolder(
+  { fs }: Host,
+  config: Config,
+  destination: FolderDestination,
+  sourceDevices: readonly number[],
+): Finding[] {
+  const { name, path } = destination;
+  requireMounted(fs, destination);
+  requireOtherThanStore(fs, destination, config);
+  // As `ship` counts.
+  const own = exists(fs, config.store) ? [fs.stat(config.store).device] : [];
+  const about = { group: "Destinations" as const, name: `${name}: off this disk` };
+  return [
+    { group: "Destinations", name: `${name}: reachable`, state: "ok", detail: path },
+    isOnDevices(fs, path, [...own, ...sourceDevices])
+      ? {
+        ...about,
+        state: "fail",
+        detail: "it is on the same disk as a source or the local store",
+        remedy: "mount another disk there",
+        kind: "unshipped",
+      }
+      : { ...about, state: "ok", detail: "another disk" },
+  ];
+}
+
+async function checkRemote(host: Host, config: Config, destination: RcloneDestination): Promise<Finding[]> {
+  const { name, remote } = destination;
+  const about = { group: "Destinations" as const, name: `${name}: reachable` };
+  const what = `reach ${name}`;
+  // First: it is the only one that asks the remote, and that gives up after a while.
+  const isThere = await isFolderThere(host, destination, config.hub, what, RCLONE_SECONDS_MAX);
+  const described = await describeRemote(host, destination, what, realRetry(host, 1));
+  await requireRemoteOtherThanStore(host, destination, described, config);
+  if (isThere) return [{ ...about, state: "ok", detail: remote }];
+  return [
+    lastConfirmed(host, config, name)
+      ? {
+        ...about,
+        state: "fail",
+        detail: `${remote}: what it once confirmed is gone, with its bucket or folder`,
+        remedy: "run `hapi-backup ship`, and find out who removed it",
+        kind: "unshipped",
+      }
+      : {
+        ...about,
+        state: "warn",
+        detail: `${remote} answers, and has no such bucket or folder yet`,
+        remedy: "check the name: the next `hapi-backup ship` makes it",
+      },
+  ];
+}
+
+async function checkStorageHost(
+  host: Host,
+  config: Config,
+  destination: RsyncDestination,
+  offline: boolean,
+): Promise<Finding[]> {
+  const pinned = checkPinned(host, destination);
+  if (offline || pinned.state === "fail") return [pinned];
+  const held = lastConfirmed(host, config, destination.name);
+  const probed = await probeRsync(host, destination, `${shipFolder(config.stateFolder)}/doctor`, held?.key);
+  return [
+    pinned,
+    ...probed.map(findingOf),
+    ...probed[0]?.ok && held ? await checkClock(host, config, destination, held) : [],
+  ];
+}
+
+/** Nothing is sent to a host whose key was not pinned. */
+function checkPinned(host: Host, { name, target, port, knownHostsFile }: RsyncDestination): Finding {
+  const about = { group: "Destinations" as const, name: `${name}: host key` };
+  const pinned = readTextIfThere(host.fs, knownHostsFile) ?? "";
+  // A name may be hashed (ssh-keygen -H): then only ssh can tell.
+  if (isPinned(pinned, parseRsyncTarget(target).host, port) || pinned.includes("|1|")) {
+    return { ...about, state: "ok", detail: `pinned in ${knownHostsFile}` };
+  }
+  return {
+    ...about,
+    state: "fail",
+    detail: `none is pinned in ${knownHostsFile}`,
+    remedy: "`hapi-backup init` shows its fingerprint and pins it",
+    kind: "key",
+  };
+}
+
+function findingOf({ name, ok, detail, remedy, kind }: Probed): Finding {
+  return {
+    group: "Destinations",
+    name,
+    state: ok === undefined ? "warn" : ok ? "ok" : "fail",
+    detail,
+    remedy,
+    ...(ok === false ? { kind: kind ?? "network" } : {}),
+  };
+}
+
+/**
+ * What was sent last has the storage host's time on it there, and ours in the record of its confirmation. Whether they
+ * agree can be asked without a key that may read.
+ */
+async function checkClock(
+  host: Host,
+  config: Config,
+  destination: RsyncDestination,
+  { key: { set, id }, confirmedAt }: Confirmed,
+): Promise<Finding[]> {
+  const about = { group: "Destinations" as const, name: `${destination.name}: clock` };
+  const seal = `${set}/${id}/${SEAL_FILE}`;
+  const text = readTextIfThere(host.fs, `${config.store}/${config.hub}/${seal}`);
+  if (text === undefined) {
+    return [{ ...about, state: "ok", detail: "not compared: nothing sent lately is here" }];
+  }
+  const scratch = `${shipFolder(config.stateFolder)}/doctor`;
+  try {
+    host.fs.mkdir(parentOf(`${scratch}/${seal}`), { recursive: true, mode: 0o700 });
+    writeFileDurably(host.fs, `${scratch}/${seal}`, text);
+    host.fs.utime(`${scratch}/${seal}`, confirmedAt.getTime());
+    const args = compareTimesArgs(destination, scratch, CLOCK_SECONDS_MAX);
+    const what = `compare the clock of ${destination.name}`;
+    const { stdout } = await runRsync(host, destination, what, args, { names: [seal], secondsMax: 60 });
+    switch (isTimeSame(stdout, seal)) {
+      case true:
+        return [{ ...about, state: "ok", detail: "the two clocks agree, as of the last shipping" }];
+      case false:
+        return [{
+          ...about,
+          state: "fail",
+          detail: `the storage host's clock was off by more than ${
+            formatDuration(CLOCK_SECONDS_MAX)
+          } at the last shipping`,
+          remedy: "set both by NTP (timedatectl): snapshots are named and kept by these clocks",
+          kind: "clock",
+        }];
+      case undefined:
+        return [{ ...about, state: "warn", detail: `${set}/${id} cannot be asked about there` }];
+    }
+  } finally {
+    removeIfThere(host.fs, scratch);
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * The doctor's looks at keys: two recipients, no identity where the backups are made, a signing key that is trusted, and
+ * nothing secret that others can read.
+ *
+ * @module
+ */
+
+import type { Config } from "../../core/config/config.ts";
+import { reasonOf } from "../../core/errors.ts";
+import { formatMode } from "../../core/format.ts";
+import { fingerprintOf } from "../../core/keys/openssh_key.ts";
+import { notifierFiles } from "../../core/sandbox/permissions.ts";
+import { shellQuote } from "../../core/shell.ts";
+import { parseTrust } from "../../core/snapshot/trust.ts";
+import { type Finding, remedyOf } from "../../core/status/finding.ts";
+import { lstatIfThere, readTextIfThere } from "../fs.ts";
+import type { Host } from "../host.ts";
+import { createEncrypter } from "../keys/age.ts";
+import { readIdentities, recipientOf } from "../keys/identity.ts";
+import { readSigningKey } from "../keys/signing_key.ts";
+
+/** A file larger than this holds no identity file (bytes). */
+const IDENTITY_BYTES_MAX = 64 * 1024;
+
+/** That there are recipients, all in order, and more than one. */
+export async function checkRecipients({ recipients }: Config): Promise<Finding[]> {
+  const about = { group: "Keys" as const, name: "recipients" };
+  try {
+    await createEncrypter(recipients);
+  } catch (error) {
+    return [{ ...about, state: "fail", detail: reasonOf(error), remedy: remedyOf(error), kind: "config" }];
+  }
+  return [
+    recipients.length >= 2 ? { ...about, state: "ok", detail: `${recipients.length}` } : {
+      ...about,
+      state: "warn",
+      detail: "there is one only: with its identity every backup would be lost",
+      remedy:
+        "make a second identity, kept in another place: age-keygen, then `hapi-backup keys add age1...`",
+    },
+  ];
+}
+
+/** Looks for the identity of a configured recipient where it should not be. */
+export async function checkIdentities(
+  host: Host,
+  config: Config,
+  candidates: readonly string[],
+): Promise<Finding[]> {
+  const paths = [...config.identityFile === undefined ? [] : [config.identityFile], ...candidates];
+  const found = new Set<string>();
+  for (const path of paths) {
+    try {
+      const stat = lstatIfThere(host.fs, path);
+      if (stat?.type !== "file" || stat.bytes > IDENTITY_BYTES_MAX) continue;
+      const text = readTextIfThere(host.fs, path) ?? "";
+      // An identity may stand between other lines, as in a mail or a note.
+      const lines = text.match(/AGE-SECRET-KEY-(PQ-)?1[A-Z0-9]+/g) ?? [];
+      for (const line of lines) {
+        const recipient: string = await recipientOf(readIdentities(line)[0]!);
+        if (config.recipients.includes(recipient)) found.add(path);
+      }
+    } catch { /* Not one of ours, or not for us to read. */ }
+  }
+  const about = { group: "Keys" as const, name: "no identity on the hub" };
+  if (found.size === 0) return [{ ...about, state: "ok", detail: `${paths.length} places looked at` }];
+  return [{
+    ...about,
+    state: "fail",
+    detail: `${[...found].join(", ")} opens the backups: whoever takes this machine can read them all`,
+    remedy:
+      "move it to two safe places off this machine (shred -u), and remove identityFile from the configuration",
+    kind: "key",
+  }];
+}
+
+/** The key that signs seals, and that those who read them know it. */
+export function checkSigning(host: Host, config: Config): Finding[] {
+  const about = { group: "Keys" as const, name: "signing key" };
+  try {
+    const { publicKey } = readSigningKey(host, config.signingKeyFile);
+    const fingerprint = fingerprintOf(publicKey);
+    if (config.signers.length > 0 && !parseTrust(config.signers).has(fingerprint)) {
+      return [{
+        ...about,
+        state: "fail",
+        detail:
+          `${config.signingKeyFile} is not among "signers": verify and restore would not trust new snapshots`,
+        remedy: `add its public key to "signers", here and on the storage host`,
+        kind: "key",
+      }];
+    }
+    return [{ ...about, state: "ok", detail: fingerprint }];
+  } catch (error) {
+    if (/Permission denied/.test(reasonOf(error))) {
+      return [{
+        ...about,
+        state: "warn",
+        detail:
+          `${config.signingKeyFile} is not for this user: right where root keeps it for the system's units`,
+        remedy: "if no unit has it by LoadCredential, let the user that makes the backups own it, mode 0600",
+      }];
+    }
+    return [{ ...about, state: "fail", detail: reasonOf(error), remedy: remedyOf(error), kind: "key" }];
+  }
+}
+
+/** Files that only their owner may read. */
+export function checkModes(host: Host, config: Config): Finding[] {
+  const files = [
+    config.signingKeyFile,
+    ...config.destinations.flatMap((destination) =>
+      destination.kind === "rsync"
+        ? [destination.identityFile, destination.readIdentityFile]
+        : destination.kind === "rclone"
+        ? [destination.configFile]
+        : []
+    ),
+    ...config.notify.flatMap(notifierFiles),
+    config.stateFolder,
+  ].filter((path) => path !== undefined);
+  const open = files.filter((path) => ((statIfThere(host, path)?.mode ?? 0) & 0o077) !== 0);
+  const about = { group: "Keys" as const, name: "file modes" };
+  return open.length === 0
+    ? [{ ...about, state: "ok", detail: `${files.length} private files and folders` }]
+    : open.map((path) => ({
+      ...about,
+      state: "fail",
+      detail: `${path} is open to others (mode ${formatMode(host.fs.stat(path).mode)})`,
+      remedy: `chmod go= ${shellQuote(path)}`,
+      kind: "key",
+    }));
+}
+
+function statIfThere(host: Host, path: string) {
+  return lstatIfThere(host.fs, path) && host.fs.stat(path);
+}

@@ -1,0 +1,44 @@
+/**
+ * The log of drills: JSON Lines in `<state>/drills.jsonl`, one line for each time a restore was proven or failed.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { drillLog } from "../../core/config/state_paths.ts";
+import { parseJsonLines } from "../../core/json_lines.ts";
+import { setName, snapshotId } from "../../core/text_schemas.ts";
+import { appendLineDurably, readTextIfThere } from "../fs.ts";
+import type { Fs } from "../host.ts";
+
+const drill = z.object({
+  /** When it ended, as an ISO 8601 time in UTC. */
+  at: z.string(),
+  store: z.string(),
+  set: setName,
+  snapshot: snapshotId,
+  ok: z.boolean(),
+  seconds: z.number(),
+});
+/** How a drill went. */
+export type Drill = z.infer<typeof drill>;
+
+/** A drill is due after so many days. */
+export const DRILL_DAYS_MAX = 15;
+
+/** @param stateFolder Must be there: who may write the log may write nothing else in it. */
+export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
+  appendLineDurably(fs, drillLog(stateFolder), JSON.stringify(entry));
+}
+
+/** All drills, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
+export function readDrills(fs: Fs, stateFolder: string): Drill[] {
+  try {
+    return parseDrills(readTextIfThere(fs, drillLog(stateFolder)) ?? "");
+  } catch {
+    return [];
+  }
+}
+
+/** Reads a log of drills. Lines that a crash cut are passed over. */
+export const parseDrills = (text: string): Drill[] => parseJsonLines(text, drill);

@@ -1,0 +1,83 @@
+/**
+ * What the hub remembers of the last snapshot of a set: `<state>/<set>/last.json` and the images it names.
+ *
+ * Invariants: `last.json` is replaced only after its snapshot is sealed, in one rename, and names its images by
+ * their checksum; so a crash leaves either the old memory or the new one, never a mixture. Losing all of it costs one
+ * full. The next manifest is made from it, so it ends with its own SHA-256: what rotted is as good as lost. It holds
+ * nothing that is not in plaintext on this machine anyway, and is readable by its owner only.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { memoryFile } from "../../core/config/state_paths.ts";
+import { reasonOf } from "../../core/errors.ts";
+import { isSnapshotId, type SnapshotId } from "../../core/names.ts";
+import type { RememberedFiles } from "../../core/snapshot/file_index.ts";
+import type { GateReference } from "../../core/snapshot/gate.ts";
+import type { Manifest } from "../../core/snapshot/manifest.ts";
+import type { Fingerprint } from "../../core/snapshot/sqlite_format.ts";
+import { readTextIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
+
+/** The last snapshot, as its hub remembers it. */
+export interface Memory {
+  readonly version: 1;
+  readonly manifest: Manifest;
+  readonly sealChecksum: string;
+  /** Bytes of ciphertext of each database's last full, by source. */
+  readonly fullBytes: Readonly<Record<string, number>>;
+  /** What the live databases looked like, by source; absent where that could not be told. */
+  readonly fingerprints: Readonly<Record<string, Fingerprint>>;
+  /** What the files looked like. */
+  readonly files: RememberedFiles;
+  /** What the last good snapshot held of each database, by source: what the gate compares with. */
+  readonly good: Readonly<Record<string, GateReference & { readonly snapshot: SnapshotId }>>;
+}
+
+const shape = z.looseObject({
+  version: z.literal(1),
+  manifest: z.looseObject({
+    id: z.string().refine(isSnapshotId),
+    databases: z.array(z.looseObject({ source: z.string() })),
+    files: z.array(z.looseObject({ place: z.string() })),
+  }),
+  sealChecksum: z.string(),
+  fullBytes: z.record(z.string(), z.number()),
+  fingerprints: z.record(z.string(), z.looseObject({})),
+  files: z.looseObject({ version: z.literal(1) }),
+  good: z.record(z.string(), z.looseObject({ rows: z.record(z.string(), z.number()) })),
+});
+
+/** Reads the memory of a set. What cannot be read is as good as none: the next snapshot is a full, and says so. */
+export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): Memory | undefined {
+  const path = memoryFile(folder);
+  try {
+    const text = readTextIfThere(host.fs, path);
+    if (text === undefined) return undefined;
+    const [line, checksum] = text.split("\n");
+    if (sha256Of(line!) !== checksum) throw new Error("it is not as it was written");
+    const json = JSON.parse(line!);
+    // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
+    shape.parse(json);
+    return json;
+  } catch (error) {
+    // What a parser says of it may quote it.
+    const reason = error instanceof z.ZodError ? "it is of another version" : reasonOf(error);
+    host.report.warn(`${path} cannot be used (${reason}): the next snapshot is a full`);
+    return undefined;
+  }
+}
+
+/** Replaces the memory, then removes the images that no memory names any more. */
+export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
+  const line = JSON.stringify(memory);
+  writeFileDurably(fs, memoryFile(folder), `${line}\n${sha256Of(line)}\n`);
+  const named = new Set(memory.manifest.databases.map((database) => database.sha256));
+  for (const { name } of fs.readDir(`${folder}/base`)) {
+    if (!named.has(name.split(".")[0]!)) removeIfThere(fs, `${folder}/base/${name}`);
+  }
+}
+
+const sha256Of = (text: string): string => createHash("sha256").update(text).digest("hex");

@@ -1,0 +1,64 @@
+/**
+ * The log of proofs: JSON Lines in `<state>/proofs.jsonl`, one line for each time `keys prove` tried an identity, and for
+ * each drill that one opened.
+ *
+ * @module
+ */
+
+import { z } from "zod";
+import { proofLog } from "../../core/config/state_paths.ts";
+import { parseJsonLines } from "../../core/json_lines.ts";
+import { snapshotId } from "../../core/text_schemas.ts";
+import { DAY_MS } from "../../core/time.ts";
+import { appendLineDurably, readTextIfThere } from "../fs.ts";
+import type { Fs } from "../host.ts";
+
+const proof = z.object({
+  /** When, as an ISO 8601 time in UTC. */
+  at: z.string(),
+  store: z.string(),
+  /** The public halves of the identities that opened a chain. */
+  recipients: z.array(z.string()),
+  ok: z.boolean(),
+  /** Chains that were tried, and those that no identity opened. */
+  chains: z.number(),
+  failed: z.array(z.string()),
+  /** What was restored, where a drill opened the one chain that it needed. */
+  snapshot: snapshotId.optional(),
+});
+/** How an attempt at a proof went. */
+export type Proof = z.infer<typeof proof>;
+
+/** @param stateFolder Must be there: who may write the log may write nothing else in it. */
+export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
+  appendLineDurably(fs, proofLog(stateFolder), JSON.stringify(entry));
+}
+
+/** All proofs, oldest first; undefined where the log cannot be read. */
+export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
+  let text: string;
+  try {
+    text = readTextIfThere(fs, proofLog(stateFolder)) ?? "";
+  } catch {
+    return undefined;
+  }
+  return parseProofs(text);
+}
+
+/** Reads a log of proofs. Lines that a crash cut are passed over. */
+export const parseProofs = (text: string): Proof[] => parseJsonLines(text, proof);
+
+/**
+ * Whether no identity was proven within the limit. One that is further ahead of this clock than that is none.
+ *
+ * @param since When backups began, if nothing was ever proven.
+ */
+export function isProofDue(
+  proofs: readonly Proof[],
+  maxAgeDays: number,
+  since: Date | undefined,
+  now: Date,
+): boolean {
+  const last = proofs.findLast(({ ok }) => ok)?.at ?? since?.toISOString();
+  return last !== undefined && Math.abs(now.getTime() - Date.parse(last)) > maxAgeDays * DAY_MS;
+}

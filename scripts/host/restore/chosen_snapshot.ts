@@ -1,0 +1,111 @@
+/**
+ * The snapshot that the command line means, opened and brought here.
+ *
+ * @module
+ */
+
+import type { Config } from "../../core/config/config.ts";
+import { BackupError } from "../../core/errors.ts";
+import type { SnapshotId } from "../../core/names.ts";
+import type { Manifest, SavedDatabase } from "../../core/snapshot/manifest.ts";
+import { newestSuspect } from "../../core/snapshot/select.ts";
+import type { Host } from "../host.ts";
+import { type KeyOptions, readKeys } from "../keys/keys.ts";
+import { isSealed, readSetIfThere, type SealedSnapshot, type StoredSnapshot } from "../store/store.ts";
+import { chooseStored, type Opening } from "./open_snapshot.ts";
+import { rebuildDatabase } from "./rebuild.ts";
+import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
+
+/** What a person gives to name snapshots and to open them. */
+export interface ChoiceJob {
+  readonly config: Config;
+  readonly keys: KeyOptions;
+  readonly store: StoreOptions;
+  readonly set: string;
+}
+
+/** A set whose snapshots can be opened. */
+export interface OpenedSet extends AsyncDisposable {
+  readonly opening: Opening;
+  /** What the store is called. */
+  readonly store: string;
+  /** All that are sealed, oldest first. */
+  readonly snapshots: readonly SealedSnapshot[];
+  /** The snapshot that `which` means (see {@linkcode chooseStored}), with everything that it needs. */
+  choose(which: string): Promise<SnapshotId>;
+}
+
+/** Opens the set that the job names. @throws {BackupError} (key), (usage), (network). */
+export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> {
+  const keys = await readKeys(host, job.config, job.keys);
+  const store = await openStoreOf(host, job.config, job.store);
+  try {
+    const set = storedSetNamed(store, job.set, job.store.hubName);
+    const stored = readSetIfThere(host.fs, set);
+    const snapshots = stored.filter(isSealed);
+    return {
+      opening: { host, set, ...keys },
+      store: store.name,
+      snapshots,
+      async choose(which) {
+        const { id, sealed: { seal } } = chooseStored(which, stored, Math.random());
+        if (which === "latest") warnOfNewer(host, id, stored, snapshots);
+        await store.fetch(set, [...seal.needs, id]);
+        return id;
+      },
+      [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await store[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Who asks for the latest is to know of one that came later and cannot be had, or is no good. */
+function warnOfNewer(
+  { report }: Host,
+  chosen: SnapshotId,
+  stored: readonly StoredSnapshot[],
+  snapshots: readonly SealedSnapshot[],
+): void {
+  for (const { id, sealed } of stored) {
+    if (id > chosen && sealed.seal === undefined) {
+      report.warn(`${id} is newer than ${chosen}, and cannot be opened: ${sealed.problem}`);
+    }
+  }
+  const suspect = newestSuspect(snapshots.map(({ sealed }) => sealed.seal));
+  if (suspect) {
+    report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${chosen} is the newest good one`);
+  }
+}
+
+/** Whether a database is the one that the hub keeps its sessions in. */
+export const hasSessions = ({ rows }: SavedDatabase): boolean => "sessions" in rows;
+
+/** A snapshot's database that holds the hub's sessions, rebuilt. */
+export interface SessionDatabase {
+  readonly manifest: Manifest;
+  readonly saved: SavedDatabase;
+  /** Where the image is. */
+  readonly image: string;
+}
+
+/** Rebuilds the database with the sessions inside `scratch`. @throws {BackupError} (usage) If there is not exactly one. */
+export async function rebuildSessions(
+  opening: Opening,
+  manifest: Manifest,
+  scratch: string,
+): Promise<SessionDatabase> {
+  const [saved, ...others] = manifest.databases.filter(hasSessions);
+  if (saved === undefined || others.length > 0) {
+    throw new BackupError(
+      `Cannot find sessions in ${manifest.id}: ${
+        saved ? "several of its databases have" : "none of its databases has"
+      } a table sessions`,
+      { kind: "usage", hint: "choose another snapshot with --snapshot, or another set with --set" },
+    );
+  }
+  const image = `${scratch}/${manifest.id}.db`;
+  await rebuildDatabase(opening, saved, image);
+  return { manifest, saved, image };
+}

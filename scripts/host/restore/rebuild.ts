@@ -1,0 +1,221 @@
+/**
+ * Rebuilds a database's image from its chain: the full, then each delta in place, through a journal.
+ *
+ * Costs one full plus the bytes that changed. The image counts only once its SHA-256 is what the manifest says.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { releaseBytes } from "../../core/bytes.ts";
+import { BackupError } from "../../core/errors.ts";
+import { parentOf } from "../../core/paths.ts";
+import type { SavedDatabase } from "../../core/snapshot/manifest.ts";
+import { type Image, makeRing, Patcher, type Scratch } from "../../core/snapshot/patch.ts";
+import { FRAME_BYTES_MAX } from "../../core/snapshot/zstd_frames.ts";
+import { attempt, diskError, removeIfThere, syncBeside } from "../fs.ts";
+import { keepFreedMemory } from "../garbage.ts";
+import type { Host, OpenFile } from "../host.ts";
+import { imageWriterThread, writePiece } from "./image_writer.ts";
+import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
+import type { OpenPart } from "./part_reader.ts";
+import { sourceHere, sourceThread } from "./part_source.ts";
+
+/** One step of a chain: the part that makes the image, or changes it, to be so many bytes. */
+type Link = SavedDatabase["chain"][number];
+
+/** Bytes of an image that are read at once to be hashed. */
+const READ_BYTES = 512 * 1024;
+const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
+
+/**
+ * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
+ *
+ * @throws {BackupError} (integrity) If any link of the chain is missing or damaged, or the result is not the image that
+ * was saved; (key); (disk). Nothing is left at `path` then.
+ */
+export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, path: string): Promise<void> {
+  const { host } = opening;
+  // A name that no snapshot can hold: its own files lie in this folder too.
+  const journalPath = `${parentOf(path)}/.journal-${crypto.randomUUID()}`;
+  try {
+    using image = openNew(host, path);
+    using journal = openNew(host, journalPath);
+    const bytes = await applyChain(opening, saved, path, image, journal);
+    const synced = syncBeside(image, path);
+    let sha256: string;
+    try {
+      sha256 = await hashOf(host, path);
+    } finally {
+      await synced;
+    }
+    if (bytes !== saved.bytes || sha256 !== saved.sha256) {
+      throw new BackupError(
+        `Cannot rebuild ${saved.source}: the image has SHA-256 ${sha256} where the manifest says ${saved.sha256}`,
+        { kind: "integrity", hint: ANOTHER_COPY },
+      );
+    }
+  } catch (error) {
+    removeIfThere(host.fs, path);
+    throw error;
+  } finally {
+    removeIfThere(host.fs, journalPath);
+  }
+}
+
+/** Makes the image that a chain tells. Returns its size in bytes. */
+async function applyChain(
+  opening: Opening,
+  saved: SavedDatabase,
+  path: string,
+  file: OpenFile,
+  journal: OpenFile,
+): Promise<number> {
+  const { host } = opening;
+  const { startThread } = host;
+  const [full, ...deltas] = saved.chain;
+  keepFreedMemory();
+  using thread = startThread && sourceThread(startThread("part reader"));
+  const start = thread?.start ?? sourceHere(host.fs);
+  const open: OpenLink = async ({ snapshot, part }, unpacked) =>
+    await openPartSaying(opening, openSeal(opening, snapshot), part, { start, unpacked });
+  using writer = startThread && imageWriterThread(startThread("image writer"), path);
+  const image = imageIn(file, path, full!.bytes);
+  try {
+    {
+      // There it is deciphered, here decompressed; who has time for it writes.
+      using part = await open(full!, !thread);
+      await writeFull(part, full!, (bytes, position) => {
+        if (writer?.offer(bytes, position)) return;
+        image.writeAt(bytes, position);
+        releaseBytes(bytes);
+      });
+      await writer?.settle();
+    }
+    if (deltas.length === 0) return full!.bytes;
+    const ring = makeRing(full!.bytes, startThread ? SharedArrayBuffer : ArrayBuffer);
+    writer?.empty(ring);
+    // The disk is at work meanwhile: what the deltas change is written again, and all else is done with.
+    using second = attempt(`write ${path}`, () => host.fs.open(path, { write: true }));
+    const synced = syncBeside(second, path);
+    try {
+      await applyDeltas(open, deltas, new Patcher(image, scratchIn(journal, path), ring, writer));
+    } finally {
+      await synced;
+    }
+    return deltas.at(-1)!.bytes;
+  } finally {
+    await writer?.finish();
+  }
+}
+
+/** Starts to read a link's part. @param unpacked Whether the other thread, if there is one, decompresses it. */
+type OpenLink = (link: Link, unpacked: boolean) => Promise<OpenPart>;
+
+async function applyDeltas(open: OpenLink, deltas: readonly Link[], patcher: Patcher): Promise<void> {
+  let coming: OpenPart | undefined;
+  try {
+    coming = await open(deltas[0]!, true);
+    // Before the one after it is read: nobody waits for that.
+    coming.prepare();
+    for (const [index, link] of deltas.entries()) {
+      using part = coming!;
+      const following = deltas[index + 1];
+      // It is read on the other thread while this one is applied.
+      coming = following && await open(following, true);
+      const delta = patcher.start(link.bytes);
+      for await (const content of part.contents()) {
+        const { length } = content;
+        delta.push(content);
+        releaseBytes(content);
+        // A frame that is not full was the last: there is room for the first of the next part.
+        if (length < FRAME_BYTES_MAX) coming?.prepare();
+      }
+      delta.finish();
+    }
+  } finally {
+    coming?.[Symbol.dispose]();
+  }
+}
+
+function imageIn(file: OpenFile, path: string, bytes: number): Image {
+  return {
+    bytes,
+    readAt: reader(file, path),
+    writeAt: (data, position) => attempt(`write ${path}`, () => writePiece(file, data, position)),
+    truncate: (to) => attempt(`write ${path}`, () => file.truncate(to)),
+  };
+}
+
+/** @param path The image's: its scratch file lies beside it. */
+function scratchIn(journal: OpenFile, path: string): Scratch {
+  return {
+    readAt: reader(journal, path),
+    writeAt: (data, position) =>
+      attempt(`write what changes beside ${path}`, () => journal.writeAt(data, position)),
+  };
+}
+
+/** @param write Writes what is its own from then on. */
+async function writeFull(
+  part: OpenPart,
+  { bytes, part: name, snapshot }: Link,
+  write: (bytes: Uint8Array<ArrayBuffer>, position: number) => void,
+): Promise<void> {
+  let done = 0;
+  for await (const content of part.contents()) {
+    const { length } = content;
+    if (done + length > bytes) break;
+    write(content, done);
+    done += length;
+  }
+  if (done === bytes) return;
+  throw new BackupError(
+    `Cannot use ${name} of ${snapshot}: it does not hold ${bytes} bytes, as the manifest says`,
+    { kind: "integrity", hint: ANOTHER_COPY },
+  );
+}
+
+function reader(file: OpenFile, path: string): (buffer: Uint8Array, position: number) => void {
+  return (buffer, position) => {
+    if (attempt(`read ${path}`, () => file.readAt(buffer, position)) !== buffer.length) {
+      throw new BackupError(
+        `Cannot rebuild ${path}: what was just written is shorter than it was`,
+        {
+          kind: "disk",
+          hint: "look at the system's log for errors of that disk",
+        },
+      );
+    }
+  };
+}
+
+/** The SHA-256 of an image, whose next bytes are read while those before are hashed. */
+async function hashOf(host: Host, path: string): Promise<string> {
+  const action = `read ${path}`;
+  using image = attempt(action, () => host.fs.open(path, { read: true }));
+  const read = async (buffer: Uint8Array) => {
+    try {
+      return await image.reading(buffer);
+    } catch (error) {
+      throw diskError(action, error);
+    }
+  };
+  const hash = createHash("sha256");
+  let [buffer, other] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)];
+  let coming = read(buffer);
+  for (let count = await coming; count > 0; count = await coming) {
+    host.checkpoint();
+    coming = read(other);
+    hash.update(buffer.subarray(0, count));
+    [buffer, other] = [other, buffer];
+  }
+  return hash.digest("hex");
+}
+
+function openNew(host: Host, path: string): OpenFile {
+  return attempt(
+    `make ${path}`,
+    () => host.fs.open(path, { read: true, write: true, createNew: true, mode: 0o600 }),
+  );
+}

@@ -1,0 +1,135 @@
+/**
+ * The store that `--store` means: a folder, a far store, a destination by its name, or the hub's own.
+ *
+ * @module
+ */
+
+import type { Config } from "../../core/config/config.ts";
+import { BackupError } from "../../core/errors.ts";
+import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
+import { openStore, type RemoteOptions } from "../destinations/remote.ts";
+import { lstatIfThere } from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
+import { makeScratch } from "../scratch.ts";
+import { findSets, setIn, type StoredSet } from "../store/store.ts";
+
+/** Where to look. */
+export interface StoreOptions {
+  readonly store?: string;
+  readonly hubName?: string;
+  readonly sshKey?: string;
+  readonly knownHosts?: string;
+  readonly port?: number;
+  /** Folder for scratch folders. */
+  readonly scratch: string;
+}
+
+/** A store, open for reading. */
+export interface OpenedStore extends AsyncDisposable {
+  /** What to call it. */
+  readonly name: string;
+  readonly sets: readonly StoredSet[];
+  /** Size of a part where it lies, in bytes; undefined if it is not there. Of a far store only where asked for. */
+  bytesOf(set: StoredSet, id: SnapshotId, part: PartName): number | undefined;
+  /** Brings the parts of these snapshots here, or only the one with this name. */
+  fetch(set: StoredSet, ids: readonly SnapshotId[], only?: PartName): Promise<void>;
+}
+
+/** Tells the sizes of parts that are here. */
+export const bytesIn = (fs: Fs): OpenedStore["bytesOf"] => ({ folder }, id, part) =>
+  lstatIfThere(fs, `${folder}/${id}/${part}`)?.bytes;
+
+/** Opens the store that the options mean. @param withSizes Whether to learn how large the parts of a far one are. */
+export async function openStoreOf(
+  host: Host,
+  config: Config,
+  options: StoreOptions,
+  withSizes = false,
+): Promise<OpenedStore> {
+  const { spec, access } = resolveStore(config, options);
+  if (spec === config.store) {
+    // The hub's own store may not exist yet: that is an empty store, and not an error.
+    const sets = [...config.sets.keys()].map((set) => setIn(config.store, config.hub, set));
+    const none = () => Promise.resolve();
+    return { name: spec, sets, bytesOf: bytesIn(host.fs), fetch: none, [Symbol.asyncDispose]: none };
+  }
+  const scratch = makeScratch(host, options.scratch);
+  try {
+    const store = await openStore(host, spec, { ...access, withSizes, scratch: `${scratch.path}/store` });
+    const { bytesOf } = store;
+    return {
+      name: spec,
+      sets: findSets(host.fs, store.root).map((set) =>
+        store.called ? { ...set, called: store.called(set) } : set
+      ),
+      bytesOf: bytesOf ? ({ hub, set }, id, part) => bytesOf({ hub, set, id }, part) : bytesIn(host.fs),
+      fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
+      async [Symbol.asyncDispose]() {
+        await store[Symbol.asyncDispose]();
+        scratch[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    scratch[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** A destination's name stands for its store and the key that may read it. */
+function resolveStore(
+  config: Config,
+  options: StoreOptions,
+): { spec: string; access: Omit<RemoteOptions, "scratch"> } {
+  const { store = config.store, sshKey, knownHosts, port } = options;
+  const destination = config.destinations.find(({ name }) => name === store);
+  const given = {
+    ...(sshKey ? { identityFile: sshKey } : {}),
+    ...(knownHosts ? { knownHostsFile: knownHosts } : {}),
+    ...(port ? { port } : {}),
+  };
+  switch (destination?.kind) {
+    case undefined:
+      return { spec: store, access: given };
+    case "folder":
+      return { spec: destination.path, access: {} };
+    case "rclone":
+      return {
+        spec: `rclone:${destination.remote}`,
+        access: destination.configFile ? { rcloneConfigFile: destination.configFile } : {},
+      };
+    case "rsync":
+      return {
+        spec: destination.readTarget ?? destination.target,
+        access: {
+          ...(destination.readIdentityFile ? { identityFile: destination.readIdentityFile } : {}),
+          knownHostsFile: destination.knownHostsFile,
+          port: destination.port,
+          timeoutSeconds: destination.timeoutSeconds,
+          ...given,
+        },
+      };
+  }
+}
+
+/** The one set of a store with this name. @throws {BackupError} (usage) If there is none, or several hubs have one. */
+export function storedSetNamed(store: OpenedStore, name: string, hubName: string | undefined): StoredSet {
+  const set: SetName = parseSetName(name);
+  const found = store.sets.filter((stored) =>
+    stored.set === set && (hubName === undefined || stored.hub === hubName)
+  );
+  if (found.length === 1) return found[0]!;
+  const hubs = [...new Set(store.sets.map(({ hub }) => hub))].filter(isHubName);
+  if (found.length === 0) throw noSuchSet(store, set);
+  throw new BackupError(
+    `Cannot tell which set ${set} of ${store.name} is meant: ${found.length} hubs have one`,
+    { kind: "usage", hint: `give --hub-name with one of: ${hubs.join(", ")}` },
+  );
+}
+
+/** That a store has no set of this name, with those that it has. */
+export function noSuchSet(store: OpenedStore, set: string): BackupError {
+  return new BackupError(`Cannot find set ${set} in ${store.name}: it is not there`, {
+    kind: "usage",
+    hint: `sets there: ${store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ") || "none"}`,
+  });
+}

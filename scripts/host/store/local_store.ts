@@ -1,0 +1,56 @@
+/**
+ * The set's folder in the hub's own store: where snapshots appear whole, and where old ones are let go of.
+ *
+ * @module
+ */
+
+import type { Config } from "../../core/config/config.ts";
+import { INCOMING_PREFIX, type SetName, type SnapshotId } from "../../core/names.ts";
+import { parentOf } from "../../core/paths.ts";
+import { prunable } from "../../core/snapshot/chain.ts";
+import { diskError, makeFolderDurably, removeIfThere } from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
+import { confirmedIds } from "../records/ship_records.ts";
+import { readSeals, type StoredSet } from "./store.ts";
+
+/** Makes the folder if need be, and removes what a run that did not finish left there. @returns Whether there was any. */
+export function prepareStore(fs: Fs, { folder }: StoredSet): boolean {
+  makeFolderDurably(fs, folder, 0o750);
+  const left = fs.readDir(folder).filter(({ name }) => name.startsWith(INCOMING_PREFIX));
+  for (const { name } of left) removeIfThere(fs, `${folder}/${name}`);
+  return left.length > 0;
+}
+
+/** Makes the snapshot that is whole in `incoming` appear under its name, in one rename. */
+export function publish(fs: Fs, incoming: string, final: string): void {
+  try {
+    fs.syncFolder(incoming);
+    fs.rename(incoming, final);
+    fs.syncFolder(parentOf(final));
+  } catch (error) {
+    throw diskError(`publish ${final}`, error);
+  }
+}
+
+/**
+ * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
+ * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
+ *
+ * @returns Which.
+ */
+export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): SnapshotId[] {
+  const confirmed = confirmedIds(host, config, set);
+  if (confirmed.size === 0) return [];
+  const ids = prunable(
+    readSeals(host.fs, stored),
+    (id) => confirmed.has(id),
+    host.now(),
+    config.localKeepDays,
+  ).reverse();
+  for (const id of ids) {
+    const removing = `${stored.folder}/${INCOMING_PREFIX}${id}`;
+    host.fs.rename(`${stored.folder}/${id}`, removing);
+    removeIfThere(host.fs, removing);
+  }
+  return ids;
+}

@@ -1,0 +1,232 @@
+/**
+ * A store as a folder on this machine: `<store>/<hub>/<set>/<snapshot id>/`.
+ *
+ * Reading trusts nothing: names are parsed, seals are parsed, and what is neither a set nor a snapshot is passed over.
+ * One hub's own folder, `<store>/<hub>`, is accepted wherever a store is.
+ *
+ * @module
+ */
+
+import { BackupError, reasonOf } from "../../core/errors.ts";
+import {
+  type HubName,
+  isHubName,
+  isSetName,
+  isSnapshotId,
+  SEAL_FILE,
+  type SetName,
+  SIGNATURE_FILE,
+  type SnapshotId,
+} from "../../core/names.ts";
+import { nameOf } from "../../core/paths.ts";
+import {
+  parseSeal,
+  type Seal,
+  SEAL_BYTES_MAX,
+  sealChecksum,
+  type SealedPart,
+} from "../../core/snapshot/seal.ts";
+import { sha256OfFile } from "../file_bytes.ts";
+import { exists, isMissing, lstatIfThere } from "../fs.ts";
+import type { Fs } from "../host.ts";
+
+/** A folder named like a snapshot. Without a readable seal it is not one. */
+export type StoredSnapshot = SealedSnapshot | UnsealedSnapshot;
+
+interface SnapshotFolder {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly id: SnapshotId;
+  readonly folder: string;
+  /** What its folder is called in the store that it was fetched from. */
+  readonly called?: string;
+}
+
+/** A snapshot whose seal could be read: the seal and its exact bytes. */
+export interface SealedSnapshot extends SnapshotFolder {
+  readonly sealed: {
+    readonly seal: Seal;
+    readonly bytes: Uint8Array;
+    readonly checksum: string;
+  };
+}
+
+/** Why there is no seal. */
+export interface UnsealedSnapshot extends SnapshotFolder {
+  readonly sealed: {
+    readonly seal: undefined;
+    readonly state: "incomplete" | "unreadable";
+    readonly problem: string;
+  };
+}
+
+/** Whether its seal could be read. */
+export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
+  return snapshot.sealed.seal !== undefined;
+}
+
+/** One set of one hub in a store. */
+export interface StoredSet {
+  readonly hub: HubName;
+  readonly set: SetName;
+  readonly folder: string;
+  /** What its folder is called in the store that it was fetched from. */
+  readonly called?: string;
+}
+
+/**
+ * Finds the sets under `root`, which is a store or one hub's folder in it. Sorted by hub, then set.
+ *
+ * @throws {BackupError} (usage) If there is no such folder.
+ */
+export function findSets(fs: Fs, root: string): StoredSet[] {
+  if (!exists(fs, root)) {
+    throw new BackupError(`Cannot read store ${root}: there is no such folder`, {
+      kind: "usage",
+      hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
+    });
+  }
+  const sets: StoredSet[] = [];
+  for (const name of foldersIn(fs, root)) {
+    const inside = foldersIn(fs, `${root}/${name}`);
+    // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
+    if (inside.some(isSnapshotId)) {
+      const hub = nameOf(root);
+      if (isHubName(hub) && isSetName(name)) sets.push({ hub, set: name, folder: `${root}/${name}` });
+    } else if (isHubName(name)) {
+      sets.push(...inside.filter(isSetName).map((set) => setIn(root, name, set)));
+    }
+  }
+  return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
+}
+
+/** Names of the folders in `path`, without those being written. */
+function foldersIn(fs: Fs, path: string): string[] {
+  return fs.readDir(path).filter(({ name, type }) => type === "folder" && !name.startsWith("."))
+    .map(({ name }) => name);
+}
+
+/** The ids of the snapshot folders of a set, oldest first, whether sealed or not. */
+export function snapshotIds(fs: Fs, { folder }: StoredSet): SnapshotId[] {
+  return foldersIn(fs, folder).filter(isSnapshotId).sort();
+}
+
+/** Reads one snapshot's seal, and sees that it has a signature. Problems are returned, not thrown. */
+export function readSnapshot(
+  fs: Fs,
+  { hub, set, folder, called }: StoredSet,
+  id: SnapshotId,
+): StoredSnapshot {
+  const found: SnapshotFolder = {
+    hub,
+    set,
+    id,
+    folder: `${folder}/${id}`,
+    ...(called === undefined ? {} : { called: `${called}/${id}` }),
+  };
+  const path = `${found.folder}/${SEAL_FILE}`;
+  const told = `${found.called ?? found.folder}/${SEAL_FILE}`;
+  try {
+    const stat = fs.lstat(path);
+    if (stat.type !== "file") return bad("unreadable", `${told} is a ${stat.type}`);
+    if (stat.bytes > SEAL_BYTES_MAX) {
+      return bad("unreadable", `${told} has ${stat.bytes} bytes, which no seal has`);
+    }
+    const bytes = fs.readFile(path);
+    const seal = parseSeal(new TextDecoder().decode(bytes), told);
+    if (seal.hub !== hub || seal.set !== set || seal.id !== id) {
+      return bad("unreadable", `its seal belongs to ${seal.hub}/${seal.set}/${seal.id}`);
+    }
+    const signaturePath = `${found.folder}/${SIGNATURE_FILE}`;
+    const signature = lstatIfThere(fs, signaturePath);
+    if (!signature) return bad("incomplete", `its seal has no signature: there is no ${SIGNATURE_FILE}`);
+    if (signature.type !== "file" || signature.bytes > 65_536) {
+      return bad("unreadable", `${found.called ?? found.folder}/${SIGNATURE_FILE} is no signature`);
+    }
+    return { ...found, sealed: { seal, bytes, checksum: sealChecksum(bytes) } };
+  } catch (error) {
+    if (isMissing(error)) {
+      const isThere = lstatIfThere(fs, found.folder) !== undefined;
+      return bad(
+        "incomplete",
+        isThere ? "it has no seal: its upload or its run did not finish" : "it is not in this store",
+      );
+    }
+    return bad("unreadable", reasonOf(error));
+  }
+
+  function bad(state: "incomplete" | "unreadable", problem: string): UnsealedSnapshot {
+    return { ...found, sealed: { seal: undefined, state, problem } };
+  }
+}
+
+/** Reads the signature of a seal. @throws {BackupError} (integrity) If it cannot be read. */
+export function readSignature(fs: Fs, { folder, called = folder }: SealedSnapshot): string {
+  try {
+    return new TextDecoder().decode(fs.readFile(`${folder}/${SIGNATURE_FILE}`));
+  } catch (error) {
+    throw new BackupError(`Cannot read ${called}/${SIGNATURE_FILE}: ${reasonOf(error)}`, {
+      kind: "integrity",
+      cause: error,
+    });
+  }
+}
+
+/** Reads all snapshots of a set, oldest first. */
+export function readSet(fs: Fs, set: StoredSet): StoredSnapshot[] {
+  return snapshotIds(fs, set).map((id) => readSnapshot(fs, set, id));
+}
+
+/** The set's folder in a store, whether it exists or not. */
+export function setIn(store: string, hub: HubName, set: SetName): StoredSet {
+  return { hub, set, folder: `${store}/${hub}/${set}` };
+}
+
+/** Reads all snapshots of a set that may have no folder yet. */
+export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
+  return lstatIfThere(fs, set.folder) ? readSet(fs, set) : [];
+}
+
+/** Reads the seals of a set that may have no folder yet, oldest first. */
+export function readSeals(fs: Fs, set: StoredSet): Seal[] {
+  return readSetIfThere(fs, set).filter(isSealed).map(({ sealed }) => sealed.seal);
+}
+
+/** What is wrong with a part before it is read: undefined if a file of the right size is there. */
+export function problemWithSize(fs: Fs, path: string, part: SealedPart): string | undefined {
+  const stat = lstatIfThere(fs, path);
+  if (!stat) return "it is missing";
+  if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
+  if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
+  return undefined;
+}
+
+/**
+ * Reads a part whole from the disk and compares size and SHA-256 with the seal.
+ *
+ * @param onBytes Called with each chunk's length, for progress and limits.
+ * @returns What is wrong with it, or undefined if nothing.
+ * @throws {BackupError} What `onBytes` throws: an interruption says nothing of the part.
+ */
+export function problemWithPart(
+  fs: Fs,
+  folder: string,
+  part: SealedPart,
+  onBytes: (count: number) => void = () => {},
+): string | undefined {
+  const path = `${folder}/${part.name}`;
+  try {
+    const problem = problemWithSize(fs, path, part);
+    if (problem !== undefined) return problem;
+    // Most parts are small, and there may be 100,000 of them.
+    const sha256 = sha256OfFile(fs, path, onBytes, part.bytes + 1);
+    return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+    return `it cannot be read: ${reasonOf(error)}`;
+  }
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
