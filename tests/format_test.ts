@@ -716,7 +716,9 @@ Deno.test("a manifest of a real snapshot is read as it was written, with its row
 
 Deno.test("the command table is whole: an example of each verb parses, and no two verbs are the same", () => {
   assert.equal(new Set(COMMANDS.map(({ verb }) => verb)).size, COMMANDS.length);
-  for (const { verb, example } of COMMANDS) assert.ok(example.startsWith(`hapi-backup ${verb}`), verb);
+  for (const { verb, example } of COMMANDS) {
+    assert.match(example, new RegExp(`^(source <\\()?hapi-backup ${verb}\\b`), verb);
+  }
   // The terminal's width says where a line ends; a new one of ours begins a sentence, or an entry of a list.
   for (const { verb, details = "" } of COMMANDS) {
     assert.doesNotMatch(details, /[^.:\n]\n(?!\S+ {2})\S/, `${verb}: a sentence is broken by hand`);
