@@ -220,6 +220,8 @@ class Reading {
     const { signer, signatureProblem } = signerOf(fs, snapshot);
     this.#recordSeal(key, () => this.ledger.recordSignature(key, signer, signatureProblem));
 
+    // Where not even what was just read lies on the disk, the file system does not tell what does.
+    const tellsHoles = (tryLstat(fs, `${snapshot.folder}/${SEAL_FILE}`)?.diskBytes ?? 0) > 0;
     const parts = new Map(seal.parts.map((part) => [part.name as string, part]));
     for (const { name, readMs, damage } of this.ledger.parts(key)) {
       const part = parts.get(name);
@@ -228,7 +230,7 @@ class Reading {
       if (!part || wasRead) continue;
       if (this.#isOver(part.bytes)) return false;
       const stat = tryLstat(fs, `${snapshot.folder}/${name}`);
-      const holed = stat && isHoled(stat);
+      const holed = stat && tellsHoles && isHoled(stat);
       // Some file systems count what is written only seconds later: then it is for the next run.
       if (holed && Math.abs(this.host.now().getTime() - stat.ctimeMs) < SETTLED_MS) return true;
       const closed = stat && closedTo(stat);

@@ -1,6 +1,7 @@
 /** The storage host: scrub, retain, watch, pin and storage, on real files, and what bad input does to them. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { BackupError } from "../scripts/core/errors.ts";
 import { fingerprintOf, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
@@ -116,6 +117,32 @@ Deno.test("scrub() begins no part after its time, and reads a part larger than i
   assert.equal(timed.read.parts, 0);
   const bounded = await scrub(host, config, { maxBytes: 1 });
   assert.equal(bounded.read.parts, 1);
+});
+
+Deno.test("scrub() reads a large part on a disk that does not tell what of it is a hole", async () => {
+  using storage = makeStorageHost();
+  const { host, config, store, signer } = storage;
+  const [{ seal, folder } = assert.fail()] = writeHistory(store, signer, [
+    new Date(storage.now.getTime() - HOUR_MS),
+  ]);
+  const bytes = 1 << 26;
+  Deno.truncateSync(partOf(folder), 0);
+  Deno.truncateSync(partOf(folder), bytes);
+  const sha256 = createHash("sha256").update(new Uint8Array(bytes)).digest("hex");
+  Deno.removeSync(`${folder}/seal.json`);
+  Deno.removeSync(`${folder}/seal.json.sig`);
+  const parts = [{ ...seal.parts[0]!, bytes, sha256 }];
+  const sealed = writeSnapshot(`${storage.root}/sealed`, { id: seal.id, signer, seal: { ...seal, parts } });
+  for (const name of ["seal.json", "seal.json.sig"]) {
+    Deno.copyFileSync(`${sealed.folder}/${name}`, `${folder}/${name}`);
+  }
+  const fs: Fs = { ...host.fs, lstat: (path) => ({ ...host.fs.lstat(path), diskBytes: 0 }) };
+  const read = await scrub({ ...host, fs }, config);
+  assert.deepEqual(read.damage.items, []);
+  assert.equal(read.read.bytes, bytes);
+  // Where the disk tells, nothing is read of what is not there.
+  storage.now = new Date(Date.now() + HOUR_MS);
+  assert.match((await scrub(host, config)).damage.items[0]?.problem ?? "", /it has holes/);
 });
 
 Deno.test("scrub() that is interrupted anywhere calls nothing damaged", async () => {
