@@ -264,8 +264,9 @@ in
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
-          ExecStart = [ "${pkgs.coreutils}/bin/install -d -o root -g root -m 0755 ${settings.store}" ]
-            ++ map (hub: "${pkgs.coreutils}/bin/install -d -o ${hub.user} -g ${user} -m 2770 ${folderOf hub}") hubs;
+          ExecStart = map (args: utils.escapeSystemdExecArgs ([ "${pkgs.coreutils}/bin/install" "-d" ] ++ args))
+            ([ [ "-o" "root" "-g" "root" "-m" "0755" settings.store ] ]
+              ++ map (hub: [ "-o" hub.user "-g" user "-m" "2770" (folderOf hub) ]) hubs);
         };
       };
     }] ++ lib.mapAttrsToList (kind: extraArgs: units.service { inherit kind fill; command = command extraArgs; }) jobs);
