@@ -289,6 +289,10 @@ in
         message = "services.hapi-backup.verify is enabled without an identity: set services.hapi-backup.verify.identityFile, or make the drill where the identity is.";
       }
       {
+        assertion = cfg.verify.store == null || lib.hasPrefix "/" cfg.verify.store || lib.any (destination: destination.name == cfg.verify.store) destinations;
+        message = "services.hapi-backup.verify.store is ${toString cfg.verify.store}: give a destination's name or the absolute path of a folder.";
+      }
+      {
         assertion = cfg.verify.enable ->
           lib.all (destination: destination.name != cfg.verify.store || destination ? readIdentityFile) (ofKind "rsync");
         message = "services.hapi-backup.verify.store is ${toString cfg.verify.store}, whose key may only add: give that destination a readIdentityFile, a key that may only read.";

@@ -260,7 +260,8 @@ in
         description = "hapi-backup: the hubs' folders in the store";
         wantedBy = [ "multi-user.target" ];
         before = map (verb: "hapi-backup-${verb}.service") (lib.attrNames jobs);
-        unitConfig.RequiresMountsFor = [ settings.store ];
+        # A hub's folder may be a file system of its own, for its quota.
+        unitConfig.RequiresMountsFor = [ settings.store ] ++ map folderOf hubs;
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;

@@ -80,6 +80,7 @@ pkgs.testers.runNixOSTest {
     start_all()
     hub.wait_for_unit("multi-user.target")
     storage.wait_for_unit("sshd.service")
+    storage.wait_for_unit("hapi-backup-folders.service")
     hub.wait_until_succeeds("sqlite3 /home/op/.hapi/hapi.db 'select count(*) from sessions' | grep -q '[1-9]'")
 
     with subtest("a snapshot of the live database is taken, and shipped after it"):

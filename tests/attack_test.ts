@@ -283,6 +283,12 @@ Deno.test("a snapshot that comes with a part, seal or signature that only root c
         /has mode 0200, which keeps its own user out|ermission denied/,
       );
       assert.equal(storageStatus(host, config, { hub: HUB }).sets[0]!.newestVerified, after.seal.id);
+
+      Deno.chmodSync(`${storage.store}/home/${pathOf(closed!)}/${name}`, 0o640);
+      // What is wrong with a part scrub alone can tell.
+      if (name !== FILES_PART) assert.deepEqual(watch(host, config).alarms, []);
+      assert.equal((await stillGood()).ok, true, `${name} is open again`);
+      assert.equal(storageStatus(host, config, { hub: HUB }).sets[0]!.newestVerified, closed!.seal.id);
     });
   }
 });

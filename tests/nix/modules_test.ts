@@ -159,7 +159,9 @@ Deno.test("the storage host's module and `systemd --storage` make the same units
   assert.deepEqual(nix.failed, []);
   // Elsewhere the operator makes the hubs' folders, as `storage authorize` says, once the store is mounted.
   const { "hapi-backup-folders.service": folders, ...units } = nix.units;
-  assert.match(folders!, /^RequiresMountsFor=\/var\/lib\/hapi-backup-store$/m);
+  for (const folder of ["", "/home"]) {
+    assert.match(folders!, new RegExp(`^RequiresMountsFor=/var/lib/hapi-backup-store${folder}$`, "m"));
+  }
   assertSameUnits({ ...nix, units }, plainStorage(nix), "hapi-backup-storage.conf");
 });
 
@@ -277,6 +279,11 @@ const BAD_HUBS: readonly (readonly [string, string, RegExp])[] = [
     "a drill from where no key may read",
     `destinations = lib.mkForce [ { kind = "rsync"; target = "a@b:"; identityFile = "/etc/keys/write"; knownHostsFile = "/k"; } ];`,
     /verify\.store is rsync, whose key may only add: give that destination a readIdentityFile/,
+  ],
+  [
+    "a drill from nowhere",
+    `verify.store = lib.mkForce "strorage";`,
+    /verify\.store is strorage: give a destination's name or the absolute path of a folder/,
   ],
   ["a set that is none", `sets.musik = { };`, /sets names musik, which is no set/],
   [
@@ -405,7 +412,8 @@ Deno.test("a hub's user can add to its own folder and nothing else, with the ver
   assert.deepEqual(groups, ["hapi-backup-storage", "hapi-home"]);
   const made = "install -d -o hapi-home -g hapi-backup-storage -m 2770 /var/lib/hapi-backup-store/home";
   assert.ok(text.includes(`#   ${made}\n`));
-  assert.ok(units["hapi-backup-folders.service"]!.includes(`/bin/${made}\n`));
+  const started = units["hapi-backup-folders.service"]!.replaceAll('"', "");
+  assert.ok(started.includes(`/bin/${made}\n`), started);
   assert.equal(users["hapi-backup-storage"]!.useDefaultShell, false);
 });
 

@@ -66,7 +66,7 @@ const hub = z.strictObject({
     "space that this hub may take; watch tells from nine tenths of it on",
   ),
   quotaFiles: z.number().int().positive().default(200_000).describe(
-    "files and folders that it may have; the same",
+    "files and folders that it may have; watch tells from nine tenths of it on",
   ),
   retention: retention.default({}),
   sets: z.record(setName, z.strictObject({ retention: retention.default({}) })).default({}),

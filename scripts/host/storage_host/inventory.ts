@@ -171,22 +171,37 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
 
 /** Which of a set's own folder and its hub's is closed. */
 function closedFolder(fs: Fs, { store }: StorageConfig, { hub, set }: LedgerSet): string | undefined {
-  for (const folder of [`${store}/${hub}`, `${store}/${hub}/${set}`]) {
-    const stat = lstatIfThere(fs, folder);
-    const problem = stat && closedTo(stat);
-    if (problem !== undefined) return `${folder} ${problem}`;
-  }
-  return undefined;
+  const closed = (folder: string, mend?: string) => {
+    const problem = closedAt(fs, folder, mend);
+    return problem && `${folder} ${problem}`;
+  };
+  // Into the hub's own folder scrub writes, too.
+  return closed(`${store}/${hub}`, "chmod 2770") ?? closed(`${store}/${hub}/${set}`);
 }
 
 /**
  * What keeps a hub's user, and so whoever restores by a hub's key, from reading a file or folder; undefined if nothing.
  * The user that scrubs has a capability to read it all the same; and rsync sets the modes that a hub asks for.
  */
-export function closedTo({ type, mode }: Stat): string | undefined {
+export function closedTo({ type, mode }: Stat, mend = "chmod u+rwX"): string | undefined {
   const needed = type === "folder" ? 0o500 : 0o400;
   if ((mode & needed) === needed) return undefined;
-  return `has mode ${formatMode(mode)}, which keeps its own user out: \`chmod u+rwX\` mends that`;
+  return `has mode ${formatMode(mode)}, which keeps its own user out: \`${mend}\` mends that`;
+}
+
+/** The same of what lies at a path; nothing keeps anybody from what is not there. */
+function closedAt(fs: Fs, path: string, mend?: string): string | undefined {
+  const stat = lstatIfThere(fs, path);
+  return stat && closedTo(stat, mend);
+}
+
+/** The same of a snapshot's seal and its signature. */
+function closedSeal(fs: Fs, folder: string): string | undefined {
+  for (const name of [SEAL_FILE, SIGNATURE_FILE]) {
+    const problem = closedAt(fs, `${folder}/${name}`);
+    if (problem !== undefined) return `${name} ${problem}`;
+  }
+  return undefined;
 }
 
 /** The hubs that have a folder. */
@@ -324,7 +339,7 @@ class SetLook {
     let stat: Stat | undefined;
     try {
       stat = lstatIfThere(fs, `${folder}/${SEAL_FILE}`);
-      const problem = closedTo(fs.lstat(folder));
+      const problem = closedAt(fs, folder);
       if (problem !== undefined) this.closed.push({ id, kind: "closed", problem: `its folder ${problem}` });
     } catch (error) {
       return this.#unreadable(id, `its seal cannot be read: ${reasonOf(error)}`, "unreadable", nowMs);
@@ -377,7 +392,9 @@ export function seenOf(fs: Fs, snapshot: SealedSnapshot, stamp: string): SealSee
       if (stat?.type === "file") bytes += stat.bytes;
     } catch { /* Scrub tells what is wrong with it. */ }
   }
-  return { seal, checksum, stamp, bytes, ...signerOf(fs, snapshot) };
+  // That it is opened changes nothing of the seal: it is looked at until then.
+  const looked = closedSeal(fs, snapshot.folder) === undefined ? stamp : UNSIGNED_STAMP;
+  return { seal, checksum, stamp: looked, bytes, ...signerOf(fs, snapshot) };
 }
 
 /** Who signed a snapshot's seal. Whether that key may is for the caller to say. */
@@ -387,10 +404,8 @@ export function signerOf(
 ): { signer: string | undefined; signatureProblem: string | undefined } {
   try {
     const { publicKey } = verifySsh(readSignature(fs, snapshot), SEAL_NAMESPACE, snapshot.sealed.bytes);
-    for (const name of [SEAL_FILE, SIGNATURE_FILE]) {
-      const problem = closedTo(fs.lstat(`${snapshot.folder}/${name}`));
-      if (problem !== undefined) return { signer: undefined, signatureProblem: `${name} ${problem}` };
-    }
+    const problem = closedSeal(fs, snapshot.folder);
+    if (problem !== undefined) return { signer: undefined, signatureProblem: problem };
     return { signer: fingerprintOf(publicKey), signatureProblem: undefined };
   } catch (error) {
     if (!(error instanceof BackupError)) throw error;
