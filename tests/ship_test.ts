@@ -27,7 +27,7 @@ import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { pauseSeconds } from "../scripts/host/retry.ts";
+import { pauseSeconds, Retryable } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
@@ -1023,6 +1023,14 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
     "2026/11/29 01:50:18 Failed to copy: NoSuchBucket: none\n\tstatus code: 404, request id: \n",
   );
   assert.equal(none.kind, "config");
+  // A line that is just coming up is tried again; a server that took the connection and says nothing is not.
+  const waits = (reason: string) =>
+    said(`2026/11/29 01:50:18 Failed to copy: ${reason}\n`) instanceof Retryable;
+  assert.ok(waits("dial tcp 10.0.0.1:443: i/o timeout"));
+  assert.ok(
+    waits("dial tcp: lookup host on 127.0.0.53:53: read udp 127.0.0.1:1->127.0.0.53:53: i/o timeout"),
+  );
+  assert.ok(!waits("read tcp 10.0.0.2:5->10.0.0.1:443: i/o timeout"));
   const name = { remote: "s3:geoffrey-backups/site-403" };
   const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
   const unknown = explain("ship", name, { code: 1, stdout: "", stderr: failed });

@@ -7,6 +7,7 @@
  */
 
 import { BackupError, type ErrorKind } from "../errors.ts";
+import { cleanText } from "../format.ts";
 import { parseRsyncTarget, type RsyncAccess } from "./rsync_args.ts";
 
 /** How a program ended, as far as its error is concerned. */
@@ -72,7 +73,7 @@ function causeInKeys(access: RsyncAccess, user: string, host: string, stderr: st
   if (unusable.test(stderr)) {
     const said = lineWith(stderr, /not accessible|UNPROTECTED|Load key|no such identity/) ?? "";
     return cause(
-      `key ${identityFile} cannot be used (${said.slice(0, 300)})`,
+      `key ${identityFile} cannot be used (${cleanText(said, 300)})`,
       "make sure that it is there, is a private key without a passphrase, belongs to this user and has mode 0600",
     );
   }
@@ -186,7 +187,7 @@ function causeByCode(host: string, { code, signal, stderr }: FailedRun): Cause {
     { text: "it ended in a way that is not documented", kind: "network", retry: true };
   const said = lineWith(stderr, /^(?!rsync error:|Warning:|\s*$)/) ?? "";
   return {
-    state: `rsync ended with ${signal ?? code} (${text})${said === "" ? "" : `: ${said.slice(0, 300)}`}`,
+    state: `rsync ended with ${signal ?? code} (${text})${said === "" ? "" : `: ${cleanText(said, 300)}`}`,
     kind,
     retry,
     hint: retry

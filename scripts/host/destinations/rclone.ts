@@ -11,6 +11,7 @@
 import { z } from "zod";
 import type { RcloneDestination } from "../../core/config/config.ts";
 import { BackupError, type ErrorKind } from "../../core/errors.ts";
+import { cleanText } from "../../core/format.ts";
 import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../../core/names.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
 import { exists } from "../fs.ts";
@@ -441,6 +442,14 @@ const REASONS: readonly {
     hint: "free some space there, then run it again",
   },
   {
+    // Nobody is there yet, as when the line has just come up: that is soon said.
+    pattern: /\b(?:dial|lookup) .{0,200}timeout/i,
+    kind: "network",
+    retry: true,
+    state: "the remote cannot be reached",
+    hint: "check the network and that the service is up, then run it again",
+  },
+  {
     // rclone has waited, and tried again, for minutes.
     pattern: /awaiting response headers|i\/o timeout|handshake timeout|deadline exceeded/i,
     kind: "network",
@@ -469,7 +478,7 @@ export function explain(what: string, access: RcloneAccess, run: RunResult): Err
   const reason = REASONS.find(({ pattern }) => pattern.test(stderr));
   // What it says last can go over several lines, as with S3; only the first of them has a time.
   const last = run.stderr.trim().split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1) ?? "";
-  const said = last.trim().replaceAll(/\s+/g, " ").slice(0, 300);
+  const said = cleanText(last.trim().replaceAll(/\s+/g, " "), 300);
   const error = new BackupError(
     `Cannot ${what}: ${
       reason?.state ?? `rclone ended with ${run.signal ?? run.code}`
