@@ -354,13 +354,13 @@ Deno.test("sourcePaths() gives a database's folder, a pattern's folder, and noth
 
 Deno.test("a source with any name can stand in a unit; a key, a store or a set's name that cannot is refused", () => {
   const odd = unitsFor("system", {
-    sets: { odd: { sources: [{ kind: "folder", path: `/srv/a b:c%d,e\\f é` }] } },
+    sets: { odd: { sources: [{ kind: "folder", path: `/srv/a b:c%d'e\\f é` }] } },
   });
   assert.ok(
-    odd.get("hapi-backup-odd.service")!.includes(String.raw`BindReadOnlyPaths=-"/srv/a b\:c%%d,e\\f é"`),
+    odd.get("hapi-backup-odd.service")!.includes(String.raw`BindReadOnlyPaths=-"/srv/a b\:c%%d'e\\f é"`),
   );
-  const refused = (more: Record<string, unknown>, message: RegExp) =>
-    assert.throws(() => unitsFor("system", more), { kind: "config", message });
+  const refused = (more: Record<string, unknown>, message: RegExp, systemdVersion?: number) =>
+    assert.throws(() => unitsFor("system", more, systemdVersion), { kind: "config", message });
   refused({ store: "/srv/my store" }, /store, "\/srv\/my store", would need quoting/);
   refused({ signingKeyFile: "/srv/%h" }, /signingKeyFile, "\/srv\/%h"/);
   refused(
@@ -368,8 +368,9 @@ Deno.test("a source with any name can stand in a unit; a key, a store or a set's
     /line break/,
   );
   // systemd 255 and later lose such a path without a word: of what it names nothing would be saved.
-  for (const path of ['/srv/a"b', "/srv/mum's"]) {
-    refused({ sets: { a: { sources: [{ kind: "file", path }] } } }, /a path, "\/srv\/.*, would need quoting/);
+  for (const [path, version] of [['/srv/a"b', 252], ["/srv/mum's", 255]] as const) {
+    const sets = { a: { sources: [{ kind: "file", path }] } };
+    refused({ sets }, /a path, "\/srv\/.*, would need quoting/, version);
   }
   refused({ sets: { verify: { sources: [{ kind: "file", path: "/a" }] } } }, /name of a verb, verify/);
 });

@@ -92,6 +92,7 @@ const TIMERS = description.timers as unknown as Readonly<
 /** Makes the units of a hub. @throws {BackupError} (config) If a path cannot stand in a unit. */
 export function hubUnits(wanted: HubUnits): UnitFiles {
   const { config, manager, drill } = wanted;
+  const bindable = bindableBy(wanted.systemdVersion);
   const files = new Map<string, string>();
   const fill: Fill = {
     texts: {
@@ -183,6 +184,7 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
 /** Makes the units of a storage host. @throws {BackupError} (config) If a path cannot stand in a unit. */
 export function storageUnits(wanted: StorageUnits): UnitFiles {
   const { config, prometheusFile } = wanted;
+  const bindable = bindableBy(wanted.systemdVersion);
   const files = new Map<string, string>();
   const metrics = prometheusFile === undefined ? [] : [plain(prometheusFile, "the metrics file")];
   const fill: Fill = {
@@ -391,11 +393,12 @@ function execArgument(argument: string): string {
 }
 
 /**
- * Writes a path for the lists of paths in a unit. Newer systemds take a space only in quotes, and lose a path with a quote
- * in it between parsing and mounting (https://github.com/systemd/systemd/pull/40985): such a source would not be saved.
+ * Writes paths for the lists of paths in a unit. Newer systemds take a space only in quotes; and since 255 they lose a path
+ * with a quote in it between parsing and mounting (https://github.com/systemd/systemd/pull/40985): such a source would not
+ * be saved.
  */
-function bindable(path: string): string {
-  if (/["'\n]/.test(path)) {
+const bindableBy = (systemdVersion: number) => (path: string): string => {
+  if (systemdVersion >= 255 ? /["'\n]/.test(path) : /["\n]/.test(path)) {
     throw unusable(
       path,
       "a path",
@@ -403,8 +406,8 @@ function bindable(path: string): string {
     );
   }
   const escaped = path.replaceAll("%", "%%").replace(/[\\:]/g, "\\$&");
-  return /[\\ \t:]/.test(path) ? `"${escaped}"` : escaped;
-}
+  return /[\\ \t:']/.test(path) ? `"${escaped}"` : escaped;
+};
 
 /** A path that needs no escaping anywhere in a unit. */
 function plain(path: string, what: string): string {
