@@ -135,10 +135,10 @@ Deno.test("help is given however it is asked for, and a mistyped verb is told th
     assert.match(all.stdout, /^Usage: hapi-backup \[options\][^]*Exit codes:/);
     const ofKeys = await cli({ home }, "keys", "--help");
     assert.match(ofKeys.stdout, /^Usage: hapi-backup keys [^]*Example:/);
-    for (const args of [["-h"], ["help"], ["help", "help"]]) {
+    for (const args of [["-h"], ["help"], ["help", "help"], ["help", "--json"]]) {
       assert.deepEqual(await cli({ home }, ...args), all, args.join(" "));
     }
-    for (const args of [["keys", "-h"], ["help", "keys"], ["keys", "help"]]) {
+    for (const args of [["keys", "-h"], ["help", "keys"], ["help", "keys", "--json"], ["keys", "help"]]) {
       assert.deepEqual(await cli({ home }, ...args), ofKeys, args.join(" "));
     }
     for (const args of [["help", "kyes"], ["kyes", "--help"]]) {

@@ -79,11 +79,15 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
 
 /** The arguments as commander takes them: help is asked for by `help`, `help backup` and `backup help`, too. */
 function withHelp(args: readonly string[]): string[] {
-  const [first, second, ...more] = args[0] === "help" ? [...args.slice(1), "help"] : args;
+  const isVerb = (name: string) => COMMANDS.some(({ verb }) => verb === name);
+  const [first, second, ...more] = args;
   if (first === undefined || first.startsWith("-")) return [...args];
-  if (first === "help") return ["--help"];
+  if (first === "help") {
+    if (second === undefined || second === "help" || second.startsWith("-")) return ["--help"];
+    return isVerb(second) ? [second, "--help"] : [second];
+  }
   // Of a verb that there is none of, commander would show the help of all, and not say that it is mistyped.
-  if (!COMMANDS.some(({ verb }) => verb === first)) return [first];
+  if (!isVerb(first)) return [first];
   return second === "help" && more.length === 0 ? [first, "--help"] : [...args];
 }
 
