@@ -15,7 +15,7 @@ import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "
 import { parseTrust, requireTrusted, type Trust } from "./core/snapshot/trust.ts";
 import { printJsonList } from "./host/command_line/json_list.ts";
 import type { Host } from "./host/host.ts";
-import { type Drill, readDrills } from "./host/records/drill_log.ts";
+import { type Drill, isDrillOf, readDrills } from "./host/records/drill_log.ts";
 import { noSuchSet, type OpenedStore, openStoreOf, type StoreOptions } from "./host/restore/store_option.ts";
 import { serveStep } from "./host/steps/step.ts";
 import {
@@ -76,7 +76,9 @@ export function list(
   const neededBy = new Map<SnapshotId, number>();
   for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
   const lastDrills = new Map(
-    drills.filter((drill) => drill.set === set.set).map((drill) => [drill.snapshot, drill]),
+    drills.filter((drill) => drill.set === set.set && isDrillOf(set.hub, drill)).map((
+      drill,
+    ) => [drill.snapshot, drill]),
   );
   return snapshots.map(({ hub, set, id, sealed }): Listed => {
     const drill = lastDrills.get(id);

@@ -15,7 +15,7 @@ import { type Seal, sealedBytes } from "./core/snapshot/seal.ts";
 import { PROGRAM } from "./core/version.ts";
 import { type Day, firstOfMonth, makeZone, type Zone } from "./core/zone.ts";
 import type { Host } from "./host/host.ts";
-import { readDrills } from "./host/records/drill_log.ts";
+import { isDrillOf, readDrills } from "./host/records/drill_log.ts";
 import { readProofs } from "./host/records/proof_log.ts";
 import { readRuns } from "./host/records/run_log.ts";
 import { readSealsBySet, type SetStatus, status } from "./host/status/hub_status.ts";
@@ -62,7 +62,9 @@ function readReport(host: Host, config: Config, zone: Zone): ReportData {
       sets: heldBy(name, sets),
     })),
     shipping: calendarOf(shipping, Infinity, at, zone, earliestOf(at, zone)),
-    drills: readDrills(fs, config.stateFolder).map(({ at, set, snapshot, store, ok, seconds }) => ({
+    drills: readDrills(fs, config.stateFolder).filter((drill) => isDrillOf(config.hub, drill)).map((
+      { at, set, snapshot, store, ok, seconds },
+    ) => ({
       time: new Date(at),
       set,
       snapshot,

@@ -371,11 +371,12 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
   appendDrill(host.fs, config.stateFolder, {
     at: host.now().toISOString(),
     store,
+    hub: set.hub,
     set: set.set,
     snapshot: id,
     ok,
     seconds,
   });
-  if (ok) await noteProof(opening, config, store, id);
+  if (ok && isOwn) await noteProof(opening, config, store, id);
   return { ok, store, set: set.set, snapshot: id, checks, seconds };
 });

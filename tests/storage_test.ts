@@ -877,9 +877,11 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
   writeHistory(store, signer, [storage.now]);
   await scrub(host, config);
   assert.match(watch(host, config).alarms[0]!.problem, /there is no good drill/);
-  const line = (ok: boolean) =>
-    JSON.stringify({ at: storage.now, snapshot: "20261124T120000Z", set: "state", ok });
-  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true)}\n{"cut`);
+  const line = (ok: boolean, hub?: string) =>
+    JSON.stringify({ at: storage.now, hub, snapshot: "20261124T120000Z", set: "state", ok });
+  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true, "another")}\n`);
+  assert.match(watch(host, config).alarms[0]!.problem, /there is no good drill/, "it was of another hub");
+  Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true, HUB)}\n{"cut`);
   assert.deepEqual(watch(host, config).alarms, []);
   storage.now = new Date(storage.now.getTime() + 21 * DAY_MS);
   Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(false)}\n`);

@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { drillLog } from "../../core/config/state_paths.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
-import { setName, snapshotId } from "../../core/text_schemas.ts";
+import { hubName, setName, snapshotId } from "../../core/text_schemas.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
@@ -15,6 +15,8 @@ const drill = z.object({
   /** When it ended, as an ISO 8601 time in UTC. */
   at: z.string(),
   store: z.string(),
+  /** Whose snapshot it was; drills of old say nothing, and are taken for those of this hub. */
+  hub: hubName.optional(),
   set: setName,
   snapshot: snapshotId,
   ok: z.boolean(),
@@ -39,6 +41,10 @@ export function readDrills(fs: Fs, stateFolder: string): Drill[] {
     return [];
   }
 }
+
+/** Whether a drill restored a snapshot of this hub. */
+export const isDrillOf = (hub: string, drill: { readonly hub?: string | undefined }): boolean =>
+  drill.hub === undefined || drill.hub === hub;
 
 /** Reads a log of drills. Lines that a crash cut are passed over. */
 export const parseDrills = (text: string): Drill[] => parseJsonLines(text, drill);

@@ -13,7 +13,7 @@ import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import { isGood, type Seal, sealedBytes, type Suspicion } from "../../core/snapshot/seal.ts";
 import { readKeptReceipt } from "../destinations/far_receipt.ts";
 import type { Host } from "../host.ts";
-import { type Drill, readDrills } from "../records/drill_log.ts";
+import { type Drill, isDrillOf, readDrills } from "../records/drill_log.ts";
 import { readMemory } from "../records/memory.ts";
 import { readShipRecords } from "../records/ship_records.ts";
 import { readSeals, setIn } from "../store/store.ts";
@@ -105,7 +105,7 @@ export function status(
         waiting: seals.filter(({ id }) => !confirmed.has(`${set}/${id}`)).map(({ id }) => id),
         receipt: receiptOf(host, config, destination, set),
       })),
-      drill: drills.findLast((drill) => drill.set === set),
+      drill: drills.findLast((drill) => drill.set === set && isDrillOf(config.hub, drill)),
     };
   });
 }

@@ -19,6 +19,7 @@ import { type HubConfig, policyOf, type StorageConfig } from "../../core/storage
 import { DAY_MS } from "../../core/time.ts";
 import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
+import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
 import type { Ledger } from "./ledger.ts";
 
@@ -67,6 +68,7 @@ export interface SetSurvey {
 /** A restore that was proved, from the log that `verify` writes. */
 export interface DrillNote {
   readonly timeMs: number;
+  readonly hub: string | undefined;
   readonly snapshot: string;
   readonly ok: boolean;
 }
@@ -251,23 +253,24 @@ export function faultsOf(survey: Survey): (Fault & { hub: HubName; set: SetName 
   return survey.sets.flatMap(({ hub, set, faults }) => faults.map((fault) => ({ hub, set, ...fault })));
 }
 
-function lastGoodDrill({ fs }: Host, { drillLogFile }: HubConfig): DrillNote | undefined {
+function lastGoodDrill({ fs }: Host, { name, drillLogFile }: HubConfig): DrillNote | undefined {
   if (drillLogFile === undefined) return undefined;
   const text = readTextIfThere(fs, drillLogFile)?.slice(-DRILL_LOG_LENGTH_MAX) ?? "";
   for (const line of text.split("\n").reverse()) {
     const drill = parseDrill(line);
-    if (drill?.ok) return drill;
+    // One log may tell of the drills of many hubs; those of old do not say whose they were.
+    if (drill?.ok && isDrillOf(name, drill)) return drill;
   }
   return undefined;
 }
 
-/** Reads a line of the drill log, `{ "at": …, "snapshot": …, "ok": … }` and more. A line that is none is passed over. */
+/** Reads a line of the drill log, `{ "at": …, "hub": …, "snapshot": …, "ok": … }` and more. A line that is none is passed over. */
 function parseDrill(line: string): DrillNote | undefined {
   try {
-    const { at, snapshot, ok } = JSON.parse(line) as Record<string, unknown>;
+    const { at, hub, snapshot, ok } = JSON.parse(line) as Record<string, unknown>;
     const timeMs = Date.parse(String(at));
     if (Number.isNaN(timeMs) || typeof snapshot !== "string" || typeof ok !== "boolean") return undefined;
-    return { timeMs, snapshot, ok };
+    return { timeMs, hub: hub === undefined ? undefined : String(hub), snapshot, ok };
   } catch {
     return undefined;
   }
