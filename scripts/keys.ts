@@ -41,7 +41,7 @@ export interface KeyReach {
   /** Whether new snapshots are encrypted to it. */
   readonly configured: boolean;
   readonly reach: readonly Reach[];
-  /** When an identity of it was last proven to open every chain, or the one of a drill. */
+  /** When an identity of it was last proven to open every chain that is made for it, or the one of a drill. */
   readonly provenAt: string | undefined;
 }
 

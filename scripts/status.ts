@@ -40,7 +40,7 @@ export async function readStatus(host: Host, config: Config): Promise<StatusPage
       ...readPast(host, config, set.set, seals.get(set.set)!, timers),
     })),
     keysProven: proven && new Date(proven.at),
-    logProblems: problemsWithLogs(host, config).map(({ text }) => text),
+    logProblems: problemsWithLogs(host, config),
     proofMaxAgeDays: config.proofMaxAgeDays,
     now: host.now(),
   };

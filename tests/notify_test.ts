@@ -456,7 +456,10 @@ Deno.test("a log that cannot be read is a failure of its own, and no word that w
     hub.later(1);
     const notices = await told();
     assert.deepEqual(notices.map(({ event }) => event), words ? ["failure"] : [], JSON.stringify(notices));
-    if (words) assert.match(notices[0].lines.join(), words);
+    if (words) {
+      assert.match(notices[0].lines.join(), words);
+      assert.equal(notices[0].title, `${hub.config.hub}: backups need attention`, "no run failed");
+    }
     assert.match(readView(hub.host, hub.config).digest.join(), /the last 7 days: NOT KNOWN/);
   }
   Deno.removeSync(log);

@@ -1,7 +1,7 @@
 /** The status of a hub: what it says, how it says it to a terminal, and what its charts show. */
 
 import assert from "node:assert/strict";
-import { type SetName, snapshotIdAt } from "../scripts/core/names.ts";
+import { type HubName, type SetName, snapshotIdAt } from "../scripts/core/names.ts";
 import { sparkline } from "../scripts/core/report/sparkline.ts";
 import { checkProof } from "../scripts/host/doctor/doctor_proof.ts";
 import { checkRuns } from "../scripts/host/doctor/doctor_runs.ts";
@@ -107,6 +107,8 @@ Deno.test("a drill and a proof that are ahead of the clock are told so, and aske
     ok: true,
     seconds: 1,
   };
+  appendDrill(host.fs, home.stateFolder, { ...drill, hub: "another" as HubName });
+  assert.match((await home.cli(["status"])).stdout, /^ {2}last drill: NEVER/m);
   appendDrill(host.fs, home.stateFolder, drill);
   const proof = { at, store: home.store, recipients: [home.recipient], ok: true, chains: 1, failed: [] };
   appendProof(host.fs, home.stateFolder, proof);
@@ -146,6 +148,7 @@ Deno.test("status and doctor tell that a log cannot be read, and the next run me
     cut.stdout,
     /^Cannot tell from the log of drills .*drills\.jsonl cannot be read \(Is a directory/m,
   );
+  assert.match(cut.stdout, /^ {2}last drill: NOT KNOWN$/m);
   const told = JSON.parse((await home.cli(["status", "--json"])).stdout).logProblems;
   assert.equal(told.length, 2);
   const found = (await home.cli(["doctor", "--offline"])).stdout;

@@ -57,7 +57,7 @@ function receiptLines(zone: Zone, { time, verified, problems }: ReportReceipt): 
 /** Restore drills, and proofs of the keys. */
 export function proofSection({ drills, proofs, zone }: ReportData): Html {
   const none = (title: string, command: string) =>
-    markup`<h3>${title}</h3><p class="soft small">None was ever made. <code>${command}</code> makes one.</p>`;
+    markup`<h3>${title}</h3><p class="soft small">None is noted. <code>${command}</code> makes one.</p>`;
   const drillRows = drills.slice(-ROWS_MAX).reverse().map(({ time, set, snapshot, from, seconds, ok }) => [
     moment(zone, time),
     cell(`${set}, ${zone.minute(timeOfSnapshotId(snapshot))}`, `from ${from}`),
@@ -71,7 +71,7 @@ export function proofSection({ drills, proofs, zone }: ReportData): Html {
       isDrill
         ? "opened one chain, in a drill"
         : ok
-        ? `opens all ${formatCount(chains)} chains`
+        ? `opens every chain that is made for it (${formatCount(chains)})`
         : `${formatCount(failed)} of ${formatCount(chains)} NOT opened`,
     ),
   ]);

@@ -16,6 +16,7 @@ import { DAY_MS, HOUR_MS } from "../time.ts";
 export interface Problem {
   /** What it is about, such as `backup state`: the same as long as it is the same trouble. */
   readonly topic: string;
+  /** That of an error; or `reminder`; or `log`, where it is not known how it is. */
   readonly kind: string;
   readonly text: string;
   readonly hint?: string | undefined;
@@ -121,9 +122,9 @@ export function dueNotices(
     const event = news.every(({ kind }) => kind === "suspect") ? "suspect" : "failure";
     const others = view.problems.filter((problem) => !news.includes(problem));
     say(event, { ...state, problems: { ...Object.fromEntries(gone), ...problems } }, titleOf(view, event), [
-      ...news.flatMap(linesOf),
+      ...linesOf(news),
       ...others.length > 0 ? ["Still so:"] : [],
-      ...others.flatMap(linesOf),
+      ...linesOf(others),
     ]);
   }
 
@@ -136,7 +137,7 @@ export function dueNotices(
       "recovery",
       { ...state, problems: Object.fromEntries(left) },
       all ? `${view.hub}: backups are well again` : `${view.hub}: better, not all well`,
-      [`No longer wrong: ${over.join(", ")}.`, ...view.problems.flatMap(linesOf)],
+      [`No longer wrong: ${over.join(", ")}.`, ...linesOf(view.problems)],
     );
   }
 
@@ -167,7 +168,7 @@ export function pingNotice(
     hub: view.hub,
     at: now.toISOString(),
     title: event === "success" || event === "start" ? `${view.hub}: ${event}` : titleOf(view, event),
-    lines: phase === "start" ? [] : [...bad.flatMap(linesOf), ...view.digest],
+    lines: phase === "start" ? [] : [...linesOf(bad), ...view.digest],
     problems: phase === "start" ? [] : view.problems,
   };
 }
@@ -193,11 +194,15 @@ function isOver(at: string, spanMs: number, now: Date): boolean {
 /** What does not change from run to run: without numbers, which are times, ids and counts. */
 const markOf = ({ kind, text }: Problem): string => `${kind}: ${text.replace(/\d+/g, "#").slice(0, 200)}`;
 
-const linesOf = ({ text, hint }: Problem): string[] => [text, ...hint ? [`  ${hint}`] : []];
+/** One log may leave several things unknown, and is told once. */
+const linesOf = (problems: readonly Problem[]): string[] =>
+  problems.filter(({ text }, index) => problems.findIndex((other) => other.text === text) === index)
+    .flatMap(({ text, hint }) => [text, ...hint ? [`  ${hint}`] : []]);
 
 function titleOf({ hub, problems }: HubView, event: NoticeEvent): string {
   if (event === "suspect") return `${hub}: a snapshot is SUSPECT`;
-  const [failed] = problems.filter(({ topic }) => /^(backup|ship)\b/.test(topic));
+  // A log that cannot be read says nothing of what it is about.
+  const [failed] = problems.filter(({ topic, kind }) => kind !== "log" && /^(backup|ship)\b/.test(topic));
   return failed
     ? `${hub}: ${failed.topic.startsWith("ship") ? "shipping" : failed.topic} FAILED`
     : `${hub}: backups need attention`;

@@ -10,6 +10,7 @@ import type { Finding } from "../../core/status/finding.ts";
 import { DAY_MS } from "../../core/time.ts";
 import type { Host } from "../host.ts";
 import { DRILL_DAYS_MAX } from "../records/drill_log.ts";
+import { isKnown, problemsWithLogs, PROOF_TOPIC } from "../records/log_problems.ts";
 import { isProofDue, readProofs } from "../records/proof_log.ts";
 import type { SetStatus } from "../status/hub_status.ts";
 
@@ -20,10 +21,13 @@ const RECEIPT_DAYS_MAX = 15;
 /** What was proven, and how long ago. */
 export function checkProof(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
   const main = sets.find(({ newest }) => newest !== undefined);
+  // What is wrong with a log is a finding of its own, and nothing is known of what it tells.
+  const logs = problemsWithLogs(host, config);
+  const drill = main && (main.drill || isKnown(logs, `drill ${main.set}`)) ? [drillOf(main, host.now())] : [];
   return [
-    ...main ? [drillOf(main, host.now())] : [],
+    ...drill,
     ...sets.flatMap((set) => scrubsOf(set, host.now())),
-    ...keysOf(host, config, main !== undefined),
+    ...keysOf(host, config, main !== undefined && isKnown(logs, PROOF_TOPIC)),
   ];
 }
 
@@ -68,16 +72,14 @@ function scrubsOf({ set, destinations }: SetStatus, now: Date): Finding[] {
   });
 }
 
-/** @param hasSnapshots Whether there is anything that an identity could be proven to open. */
-function keysOf(host: Host, config: Config, hasSnapshots: boolean): Finding[] {
+/** @param isDue Whether it is worth telling that none was ever made. */
+function keysOf(host: Host, config: Config, isDue: boolean): Finding[] {
   const about = { group, name: "keys" } as const;
   const remedy = "bring the identity: hapi-backup keys prove --identity FILE";
   const proofs = readProofs(host.fs, config.stateFolder) ?? [];
   const last = proofs.findLast(({ ok }) => ok);
   if (!last) {
-    return hasSnapshots
-      ? [{ ...about, state: "warn", detail: "never proven to open the backups", remedy }]
-      : [];
+    return isDue ? [{ ...about, state: "warn", detail: "never proven to open the backups", remedy }] : [];
   }
   if (!isProofDue(proofs, config.proofMaxAgeDays, undefined, host.now())) {
     return [{ ...about, state: "ok", detail: `proven ${formatAgo(new Date(last.at), host.now())}` }];

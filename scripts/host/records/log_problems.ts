@@ -18,12 +18,15 @@ import { runLogFile } from "./run_log.ts";
 /** What to do about it. */
 export const LOG_REMEDY = "look at that file and its disk; moved aside, the next run begins a new one";
 
+/** What the log of proofs tells of. */
+export const PROOF_TOPIC = "proof of the keys";
+
 /** What is wrong with a log. */
 export interface LogProblem {
   /** Such as `log of drills`. */
   readonly log: string;
   /** What cannot be told from it, as notices name it: that it was wrong before is not to look mended. */
-  readonly topic: string;
+  readonly topics: readonly string[];
   readonly text: string;
 }
 
@@ -32,32 +35,40 @@ export interface LogProblem {
  */
 export function problemsWithLogs({ fs }: Pick<Host, "fs">, config: Config): LogProblem[] {
   const sets = [...config.sets.keys()];
-  const logs: readonly (Log & Pick<LogProblem, "topic">)[] = [
+  const logs: readonly Log[] = [
     ...sets.map((set) => ({
       of: `runs of set ${set}`,
-      topic: `backup ${set}`,
+      topics: [`backup ${set}`],
       path: runLogFile(config, { verb: "backup", set }),
       parse: parseRunLog,
     })),
-    { of: "shipping", topic: "ship", path: runLogFile(config, { verb: "ship" }), parse: parseRunLog },
-    { of: "drills", topic: `drill ${sets[0]}`, path: drillLog(config.stateFolder), parse: parseDrills },
+    { of: "shipping", topics: ["ship"], path: runLogFile(config, { verb: "ship" }), parse: parseRunLog },
+    {
+      of: "drills",
+      topics: sets.map((set) => `drill ${set}`),
+      path: drillLog(config.stateFolder),
+      parse: parseDrills,
+    },
     {
       of: "proofs of the keys",
-      topic: "proof of the keys",
+      topics: [PROOF_TOPIC],
       path: proofLog(config.stateFolder),
       parse: parseProofs,
     },
   ];
-  return logs.flatMap(({ topic, ...log }) => {
+  return logs.flatMap((log) => {
     const state = stateOf(fs, log);
     const name = `log of ${log.of}`;
-    return state === undefined
-      ? []
-      : [{ log: name, topic, text: `Cannot tell from the ${name} how the last went: ${log.path} ${state}` }];
+    const text = `Cannot tell from the ${name} how the last went: ${log.path} ${state}`;
+    return state === undefined ? [] : [{ log: name, topics: log.topics, text }];
   });
 }
 
-interface Log {
+/** Whether a topic's log can be believed. */
+export const isKnown = (problems: readonly LogProblem[], topic: string): boolean =>
+  !problems.some(({ topics }) => topics.includes(topic));
+
+interface Log extends Pick<LogProblem, "topics"> {
   readonly of: string;
   readonly path: string;
   readonly parse: (text: string) => readonly unknown[];

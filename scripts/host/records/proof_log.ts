@@ -20,7 +20,7 @@ const proof = z.object({
   /** The public halves of the identities that opened a chain. */
   recipients: z.array(z.string()),
   ok: z.boolean(),
-  /** Chains that were tried, and those that no identity opened. */
+  /** Chains that are made for one of the identities or must be, and those that none of them opened. */
   chains: z.number(),
   failed: z.array(z.string()),
   /** What was restored, where a drill opened the one chain that it needed. */

@@ -18,7 +18,7 @@ import { gateHint } from "../../core/snapshot/gate.ts";
 import type { HubView, Problem } from "../../core/status/notices.ts";
 import { DAY_MS } from "../../core/time.ts";
 import type { Host } from "../host.ts";
-import { LOG_REMEDY, problemsWithLogs } from "../records/log_problems.ts";
+import { isKnown, LOG_REMEDY, problemsWithLogs, PROOF_TOPIC } from "../records/log_problems.ts";
 import { isProofDue, readProofs } from "../records/proof_log.ts";
 import { readRuns } from "../records/run_log.ts";
 import { isAhead, readSealsBySet, type SealsBySet, type SetStatus, status } from "./hub_status.ts";
@@ -33,7 +33,6 @@ export function readView(
   const now = host.now();
   const proofs = readProofs(host.fs, config.stateFolder);
   const logProblems = problemsWithLogs(host, config);
-  const isKnown = (topic: string) => !logProblems.some((problem) => problem.topic === topic);
   const problems = sets.flatMap((set) => problemsOf(host, config, set));
   const ship = readRuns(host, config, { verb: "ship" }).at(-1);
   if (ship && !ship.ok) {
@@ -41,16 +40,13 @@ export function readView(
     problems.push({ topic: "ship", kind, text: message, hint });
   }
   problems.push(
-    ...logProblems.map(({ topic, text }): Problem => ({
-      topic,
-      kind: "disk",
-      text,
-      hint: LOG_REMEDY,
-    })),
+    ...logProblems.flatMap(({ topics, text }) =>
+      topics.map((topic): Problem => ({ topic, kind: "log", text, hint: LOG_REMEDY }))
+    ),
   );
   if (proofs && isProofDue(proofs, config.proofMaxAgeDays, firstSnapshot(seals, now), now)) {
     problems.push({
-      topic: "proof of the keys",
+      topic: PROOF_TOPIC,
       kind: "reminder",
       text: `No identity was proven to open the backups in the last ${
         formatCounted(config.proofMaxAgeDays, "day")
@@ -63,11 +59,11 @@ export function readView(
     hub: config.hub,
     problems,
     digest: [
-      ...sets.flatMap((set) => digestOf(host, config, set, now, isKnown(`backup ${set.set}`))),
+      ...sets.flatMap((set) => digestOf(host, config, set, now, isKnown(logProblems, `backup ${set.set}`))),
       `keys last proven: ${
         proof
           ? formatAgo(new Date(proof), now)
-          : isKnown("proof of the keys")
+          : isKnown(logProblems, PROOF_TOPIC)
           ? "never (hapi-backup keys prove)"
           : "NOT KNOWN"
       }`,

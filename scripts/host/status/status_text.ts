@@ -21,6 +21,7 @@ import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import type { RunRecord } from "../../core/status/run_record.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { DRILL_DAYS_MAX } from "../records/drill_log.ts";
+import { isKnown, type LogProblem, PROOF_TOPIC } from "../records/log_problems.ts";
 import { isAhead, type SetStatus } from "./hub_status.ts";
 
 /** All that the page tells. */
@@ -30,7 +31,7 @@ export interface StatusPage {
   readonly keysProven: Date | undefined;
   readonly proofMaxAgeDays: number;
   /** What keeps it from being known how the last run, drill or proof went. */
-  readonly logProblems: readonly string[];
+  readonly logProblems: readonly LogProblem[];
   readonly now: Date;
 }
 
@@ -55,12 +56,12 @@ export function statusText(page: StatusPage, paint: Paint): string {
         ...lastAndNext(set, now, paint),
         ...contentsOf(set),
         ...placesOf(set, paint),
-        ...drillOf(set, now, paint),
+        ...drillOf(set, page, paint),
         ...chartsOf(set.history, now, paint),
       ].map((line) => `  ${line}`),
     ]
   );
-  return [...lines, keysLine(page, paint), ...logProblems.map(paint.bad)].join("\n");
+  return [...lines, keysLine(page, paint), ...logProblems.map(({ text }) => paint.bad(text))].join("\n");
 }
 
 /** A set beside the main one that has perhaps nothing to save. */
@@ -140,7 +141,8 @@ function receiptOf(
   ];
 }
 
-function drillOf({ drill }: SetStatus, now: Date, paint: Paint): string[] {
+function drillOf({ set, drill }: SetStatus, { now, logProblems }: StatusPage, paint: Paint): string[] {
+  if (!drill && !isKnown(logProblems, `drill ${set}`)) return [`last drill: ${paint.bad("NOT KNOWN")}`];
   if (!drill) return [`last drill: ${paint.doubtful("NEVER (hapi-backup verify)")}`];
   const isOld = Math.abs(now.getTime() - Date.parse(drill.at)) > DRILL_DAYS_MAX * DAY_MS;
   const said = drill.ok ? (isOld ? paint.doubtful : paint.good)("proven") : paint.bad("FAILED");
@@ -177,7 +179,8 @@ function chartsOf(history: readonly Moment[], now: Date, paint: Paint): string[]
   ];
 }
 
-function keysLine({ keysProven, proofMaxAgeDays, now }: StatusPage, paint: Paint): string {
+function keysLine({ keysProven, proofMaxAgeDays, logProblems, now }: StatusPage, paint: Paint): string {
+  if (!keysProven && !isKnown(logProblems, PROOF_TOPIC)) return `keys: ${paint.bad("NOT KNOWN")}`;
   if (!keysProven) return `keys: ${paint.doubtful("NEVER PROVEN (hapi-backup keys prove)")}`;
   const isOld = now.getTime() - keysProven.getTime() > proofMaxAgeDays * DAY_MS;
   const said = `proven to open the backups ${formatAgo(keysProven, now)}`;
