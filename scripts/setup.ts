@@ -49,6 +49,12 @@ async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> 
 /** Makes the keys that are not there. @throws {BackupError} (config) If a file for the identity exists. */
 async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade> {
   const { folder, hub, around, given, identityFile, sheetFile, others = [], places } = wanted;
+  if (identityFile !== undefined && identityFile === sheetFile) {
+    throw new BackupError(`Cannot write the identity and its sheet to one file, ${sheetFile}`, {
+      kind: "usage",
+      hint: "name two files: --identity-out and --sheet",
+    });
+  }
   requireNothingAt(host, ...[identityFile, sheetFile].filter((path) => path !== undefined));
   if (others.length > 0) await createEncrypter(others);
   host.fs.mkdir(folder, { recursive: true, mode: 0o700 });

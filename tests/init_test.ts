@@ -1,6 +1,7 @@
 /** `init` on a hub of its own, with a real sshd and rrsync as the storage host: without a terminal, and on one. */
 
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import jsQR from "npm:jsqr@1.4.0";
 import { parseConfig } from "../scripts/core/config/config.ts";
 import { realFs } from "../scripts/host/fs.ts";
@@ -59,6 +60,9 @@ Deno.test("init without a terminal stops at each thing that only a person can do
   const where = ["--storage", `${sshd.user}@127.0.0.1`, "--port", String(sshd.port), "--hub-name", "home"];
   const wish = [...where, "--identity-out", stick, "--sheet", sheet, "--recipient", second.recipient];
 
+  const one = await cli({ home }, "init", ...where, "--identity-out", stick, "--sheet", stick);
+  assert.match(one.stderr, /^error: Cannot write the identity and its sheet to one file/m);
+  assert.deepEqual([one.code, existsSync(stick)], [2, false]);
   // The host key is nobody's to trust unseen.
   const unseen = await cli({ home }, "init", ...wish);
   const fingerprint = await fingerprintOf(sshd);
