@@ -27,8 +27,9 @@ export function readSigningKey(
 ): SshPrivateKey {
   let text: string;
   try {
-    const { mode } = fs.stat(path);
-    if ((mode & 0o077) !== 0 && mode !== CREDENTIAL_MODE) {
+    const { mode, uid } = fs.stat(path);
+    const isCredential = mode === CREDENTIAL_MODE && uid === 0;
+    if ((mode & 0o077) !== 0 && !isCredential) {
       report.warn(`${path} can be read by others: chmod 600 ${shellQuote(path)}`);
     }
     text = new TextDecoder().decode(fs.readFile(path));
