@@ -267,10 +267,12 @@ Deno.test("no name that a hub gives to what it sends steers the terminal of who 
   assert.doesNotMatch(list.stdout + list.stderr, CONTROL);
 });
 
-Deno.test("printable() writes out what would steer a terminal, and leaves colours, lines and JSON as they are", () => {
+Deno.test("printable() writes out what would steer a terminal, and leaves lines, JSON and our own colours as they are", () => {
   const json = JSON.stringify({ text: "\x1b[2J \x7f\x9b é" });
   assert.deepEqual(JSON.parse(printable(json)), JSON.parse(json));
-  assert.equal(printable("a\tb\n\x1b[1;31mc\x1b[39m"), "a\tb\n\x1b[1;31mc\x1b[39m");
+  const painted = "a\tb\n\x1b[1;31mc\x1b[39m";
+  assert.equal(printable(painted, true), painted);
+  assert.equal(printable(painted), "a\tb\n\\u001b[1;31mc\\u001b[39m");
   assert.equal(printable("a\r\x1b[2Jb\x1b]0;c\x07"), "a\\u000d\\u001b[2Jb\\u001b]0;c\\u0007");
 });
 

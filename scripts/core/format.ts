@@ -91,11 +91,13 @@ export function cleanText(text: string, lengthMax = 80): string {
 
 /**
  * What is to be shown, with what would steer the terminal written out (`\\u001b`): no name or word from elsewhere may do
- * so. Line ends, tabs and colours stay. JSON says the same afterwards.
+ * so. Line ends and tabs stay. JSON says the same afterwards.
+ *
+ * @param isPainted Whether colours stay, too.
  */
-export function printable(text: string): string {
+export function printable(text: string, isPainted = false): string {
   return text.replace(/[^\P{Cc}\n\t]/gu, (control, at: number) => {
-    if (control === "\x1b" && /^\[[\d;]*m/.test(text.slice(at + 1, at + 20))) return control;
+    if (isPainted && control === "\x1b" && /^\[[\d;]*m/.test(text.slice(at + 1, at + 20))) return control;
     return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
   });
 }

@@ -83,7 +83,7 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
   const print = (text: string) => {
     clear();
     hasPrinted = true;
-    unprinted ??= write(Deno.stdout, printable(text.endsWith("\n") ? text : text + "\n"));
+    unprinted ??= write(Deno.stdout, printable(text.endsWith("\n") ? text : text + "\n", true));
   };
 
   return {
