@@ -167,12 +167,3 @@ export class ContentIndex {
     return this.#sizes.has(bytes);
   }
 }
-
-/** Places that the previous snapshot had and this one has not. */
-export function removedPlaces(
-  previous: Iterable<{ readonly place: Place }>,
-  saved: Iterable<{ readonly place: Place }>,
-): Place[] {
-  const here = new Set([...saved].map((file) => file.place));
-  return [...previous].map((file) => file.place).filter((place) => !here.has(place)).sort();
-}

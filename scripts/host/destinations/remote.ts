@@ -56,7 +56,6 @@ export interface RemoteOptions {
 
 /** A store, readable here. */
 export interface OpenStore extends AsyncDisposable {
-  readonly kind: "local" | "rsync" | "rclone";
   /** The local folder to read: a store, or one hub's folder. From elsewhere it holds seals only until `fetch`. */
   readonly root: string;
   /** What the folder of a set is called where it was fetched from; left out of one that is here. */
@@ -105,7 +104,7 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
   if (/^[^/]+@[^/]+:/.test(spec)) return await openRemote(host, rsyncSource(host, spec, options), options);
   if (lstatIfThere(host.fs, spec)) {
     const none = () => Promise.resolve();
-    return { kind: "local", root: spec, fetch: none, [Symbol.asyncDispose]: none };
+    return { root: spec, fetch: none, [Symbol.asyncDispose]: none };
   }
   throw new BackupError(`Cannot open store ${spec}: there is no such folder`, {
     kind: "usage",
@@ -115,7 +114,6 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
 
 /** What the two ways of fetching have in common. */
 interface Source {
-  readonly kind: "rsync" | "rclone";
   /** What to call it in errors. */
   readonly name: string;
   /** Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes. May hold anything. */
@@ -146,7 +144,6 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
   const access: RsyncAccess = { target: spec, identityFile, knownHostsFile, port, timeoutSeconds };
   const what = `read store ${spec}`;
   return {
-    kind: "rsync",
     name: spec,
     list: async (take, withSizes) => {
       await runRsync(host, access, what, listArgs(access, 3, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
@@ -202,7 +199,6 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
     });
   };
   return {
-    kind: "rclone",
     name,
     list: (take, withSizes) => {
       const names = [SEAL_FILE, SIGNATURE_FILE, ...withSizes ? [PARTS] : []];
@@ -285,7 +281,6 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
       isHubFolder ? set : `${hub}/${set}`;
     return {
-      kind: source.kind,
       root,
       called: (set) => below(source.name, pathOf(set)),
       bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),

@@ -19,7 +19,6 @@ import {
   type PlannedFile,
   type RememberedFile,
   type RememberedFiles,
-  removedPlaces,
   type Unreadable,
 } from "../../core/snapshot/file_index.ts";
 import { isSameMark, markOf } from "../../core/snapshot/file_mark.ts";
@@ -44,8 +43,6 @@ export interface Packed {
   readonly files: readonly SavedFile[];
   /** For the next plan. */
   readonly remembered: RememberedFiles;
-  /** Places that the previous snapshot had and this one has not. */
-  readonly removed: readonly Place[];
   /** What a person should know: files that changed or vanished while they were read. */
   readonly notes: readonly string[];
   /** Files that exist and could not be read; they are not among `files`. */
@@ -98,7 +95,6 @@ export async function packFiles(
     return {
       files,
       remembered: { version: 1, snapshot: plan.id, files: remembered },
-      removed: removedPlaces(plan.previous, files),
       notes: packing.notes,
       unreadable,
     };
