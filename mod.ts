@@ -330,7 +330,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       prometheus: fileOf(options.prometheus),
       to: fileOf(options.to),
     };
-    const entry = new URL(import.meta.url).pathname;
+    const entry = import.meta.filename!;
     const called = {
       manager: options.user === true ? "user" as const : "system" as const,
       user: textOf(options.runAs) ?? (isStorage ? STORAGE_USER : nameOf(around.home)),
