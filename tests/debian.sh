@@ -39,8 +39,7 @@ export HAPI_BACKUP_DENO_28="$tools/2.8.3/node_modules/deno/deno"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-# Tests wait for servers, timers and disks: one more at a time than there are cores keeps these busy.
-DENO_JOBS=$(($(nproc) + 1)) NO_COLOR=1 deno 2.9.6 task test "$@" 2>&1 | tee "$log" || status=$?
+NO_COLOR=1 deno 2.9.6 task test "$@" 2>&1 | tee "$log" || status=$?
 summary=$(grep -E '^(ok|FAILED) \| ' "$log" | tail -n 1)
 [[ $summary =~ ([0-9]+)\ passed ]] && echo "${BASH_REMATCH[1]} passed, $([[ $summary =~ ([0-9]+)\ failed ]] && echo "${BASH_REMATCH[1]}" || echo 0) failed"
 exit "$status"

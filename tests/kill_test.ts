@@ -13,7 +13,7 @@ import { destinationAt, startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
-const KILLS = 6;
+const KILLS = 4;
 /** Makes a run take long enough to be hit in the middle. */
 const MANY_MESSAGES = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
   INSERT INTO messages (session, body) SELECT 'a', randomblob(1200) FROM n`;
