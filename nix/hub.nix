@@ -249,7 +249,7 @@ in
       store = mkOption {
         type = types.nullOr types.str;
         default = null;
-        description = "What the drill reads: a destination's name or a store, as `--store` takes it; `null` is the local store. That one and a folder are read without a network.";
+        description = "What the drill reads: a destination's name, or the absolute path of a store's folder; `null` is the local store. That one and a folder are read without a network.";
       };
       timerConfig = timerOption "the drill is made";
       extraArgs = argsOption "verify";
