@@ -75,11 +75,8 @@ export function list(
   );
   const neededBy = new Map<SnapshotId, number>();
   for (const { needs } of seals) for (const id of needs) neededBy.set(id, (neededBy.get(id) ?? 0) + 1);
-  const lastDrills = new Map(
-    drills.filter((drill) => drill.set === set.set && isDrillOf(set.hub, drill)).map((
-      drill,
-    ) => [drill.snapshot, drill]),
-  );
+  const ofSet = drills.filter((drill) => drill.set === set.set && isDrillOf(set.hub, drill));
+  const lastDrills = new Map(ofSet.map((drill) => [drill.snapshot, drill]));
   return snapshots.map(({ hub, set, id, sealed }): Listed => {
     const drill = lastDrills.get(id);
     const seal = sealed.seal;

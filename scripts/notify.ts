@@ -9,7 +9,7 @@
 
 import type { Config, Notifier } from "./core/config/config.ts";
 import { shipFolder } from "./core/config/state_paths.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, reasonAndRemedy } from "./core/errors.ts";
 import {
   dueNotices,
   hostOf,
@@ -57,7 +57,7 @@ export async function notify(
         }
         if (after) told.set(notifier.name, after);
       } catch (error) {
-        failed.push({ name: notifier.name, reason: reasonOf(error) });
+        failed.push({ name: notifier.name, reason: reasonAndRemedy(error) });
       }
     }),
   );

@@ -20,6 +20,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   soak: `deno run ${FOR_TESTS} tests/soak.ts`,
   tasks: "deno run --allow-read --allow-write=deno.json tests/tasks.ts",
   check: "deno fmt --check && deno lint && deno check mod.ts scripts tests",
+  // Types are what `check` looks at.
   test: `deno test --parallel --no-check ${FOR_TESTS} tests`,
   ok: "deno task check && deno task test",
 };

@@ -104,6 +104,12 @@ export function exitCodeOf(kind: ErrorKind): number {
   }
 }
 
+/** Why something failed, and the remedy: for where that is all that is told of it. */
+export function reasonAndRemedy(error: unknown): string {
+  const hint = error instanceof BackupError ? error.hint : undefined;
+  return `${reasonOf(error)}${hint === undefined ? "" : `; ${hint}`}`;
+}
+
 /** The text of anything thrown, for use inside another message. */
 export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);

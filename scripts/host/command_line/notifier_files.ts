@@ -44,6 +44,5 @@ export function tokenOf(fs: Fs, notifier: AddressedNotifier): string | undefined
     );
   }
   if (/^[\x20-\x7e]+$/.test(token)) return token;
-  const hint = "write the token alone into that file, on one line";
-  return fail(`does not hold one token; ${hint}`, hint);
+  return fail("does not hold one token", "write the token alone into that file, on one line");
 }

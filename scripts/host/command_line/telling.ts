@@ -7,7 +7,7 @@
 
 import type { Config, Notifier } from "../../core/config/config.ts";
 import { shipFolder } from "../../core/config/state_paths.ts";
-import { reasonOf } from "../../core/errors.ts";
+import { reasonAndRemedy, reasonOf } from "../../core/errors.ts";
 import { notifyPermissions } from "../../core/sandbox/permissions.ts";
 import { hostOf, type NotifyPhase, type NotifyReport } from "../../core/status/notices.ts";
 import type { Host } from "../host.ts";
@@ -35,7 +35,7 @@ export async function tell(teller: Teller, config: Config, phase: NotifyPhase): 
     try {
       reachable.push(await grantFor(teller.host, notifier));
     } catch (error) {
-      failed.push({ name: notifier.name, reason: reasonOf(error) });
+      failed.push({ name: notifier.name, reason: reasonAndRemedy(error) });
     }
   }
   let sent: NotifyReport["sent"] = [];
