@@ -357,6 +357,7 @@ in
       unitConfig.ConditionUser = cfg.user;
       serviceConfig = {
         Type = "oneshot";
+        SyslogIdentifier = "hapi-backup";
         ExecStart = "${pkgs.systemd}/bin/systemctl start ${beforeStart}.service";
         TimeoutStartSec = cfg.beforeTimeout;
       };

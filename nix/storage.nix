@@ -264,6 +264,7 @@ in
         unitConfig.RequiresMountsFor = [ settings.store ] ++ map folderOf hubs;
         serviceConfig = {
           Type = "oneshot";
+          SyslogIdentifier = "hapi-backup";
           RemainAfterExit = true;
           ExecStart = map (args: utils.escapeSystemdExecArgs ([ "${pkgs.coreutils}/bin/install" "-d" ] ++ args))
             ([ [ "-o" "root" "-g" "root" "-m" "0755" settings.store ] ]

@@ -207,6 +207,7 @@ Description=hapi-backup: ask the system for a snapshot before a start
 
 [Service]
 ExecStart=/usr/bin/systemctl start hapi-backup-state-before-start.service
+SyslogIdentifier=hapi-backup
 TimeoutStartSec=10min
 Type=oneshot
 

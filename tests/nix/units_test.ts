@@ -123,6 +123,14 @@ Deno.test("a ship that is tried again raises no alarm each time: from systemd 25
   assert.match(ship(254), /^Restart=on-failure$[^]*^RestartMode=direct$/m);
 });
 
+Deno.test("the journal has every service's lines under our name, whatever runs it", () => {
+  for (const units of [unitsFor("system"), unitsFor("user"), storage()]) {
+    for (const [name, text] of units) {
+      if (name.endsWith(".service")) assert.match(text, /^SyslogIdentifier=hapi-backup$/m, name);
+    }
+  }
+});
+
 Deno.test("systemd-analyze does speak of a setting or a value that is not one", async () => {
   for (
     const [right, wrong] of [["PrivateNetwork=yes", "PrivateNetwork=yess"], ["UMask=", "UMaks="]] as const
