@@ -92,6 +92,24 @@ Deno.test("a --hub that is no program is told before the drill, which has no ver
   assert.throws(() => Deno.statSync(`${home.stateFolder}/drills.jsonl`), Deno.errors.NotFound);
 });
 
+Deno.test("a drill makes no file beside a database that nobody has open", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const live = new DatabaseSync(home.database);
+  live.exec(insertMessages(7));
+  const wal = Deno.readFileSync(`${home.database}-wal`);
+  live.close();
+  const folder = `${home.home}/.hapi`;
+  const names = () => [...Deno.readDirSync(folder)].map(({ name }) => name).toSorted();
+  for (const [end, bytes] of [["no -wal", undefined], ["a -wal without its index", wal]] as const) {
+    if (bytes) Deno.writeFileSync(`${home.database}-wal`, bytes);
+    const before = names();
+    const { code, stderr } = await home.cli(["verify", "--identity", home.identityFile]);
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(names(), before, end);
+  }
+});
+
 Deno.test("a drill is logged, good or bad, and list and status read the log; random ones take what is good", async () => {
   using home = await makeHome();
   const good = await home.backup();

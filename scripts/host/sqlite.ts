@@ -330,8 +330,9 @@ export function readFacts(host: Pick<Host, "fs">, image: string): DatabaseFacts 
 /** Counts the rows of a live database, or undefined if it cannot be read now. Never fails and never waits long. */
 export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, number>> | undefined {
   try {
-    // Just to read a WAL database that nobody has open, SQLite would make files beside it.
-    if (requireDatabase(fs, path).wal && !lstatIfThere(fs, `${path}-wal`)) return undefined;
+    // Just to read a WAL database that nobody has open, SQLite would make those beside it.
+    const isThere = (end: string) => lstatIfThere(fs, path + end) !== undefined;
+    if (requireDatabase(fs, path).wal && !["-wal", "-shm"].every(isThere)) return undefined;
     const db = openForReading(path, 1_000);
     try {
       db.exec("BEGIN");
