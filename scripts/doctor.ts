@@ -9,7 +9,7 @@
 
 import type { Config } from "./core/config/config.ts";
 import { BackupError, isInterruption, outcome, reasonOf } from "./core/errors.ts";
-import { describeFindings, doctorError, type Finding } from "./core/status/finding.ts";
+import { about, describeFindings, doctorError, type Finding } from "./core/status/finding.ts";
 import {
   checkDestinations,
   checkRsync,
@@ -57,7 +57,7 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     } catch (error) {
       if (isInterruption(error)) throw error;
       const { hint: remedy, kind = "internal" } = error instanceof BackupError ? error : {} as BackupError;
-      findings.push({ group, name: "looked at", state: "fail", detail: reasonOf(error), remedy, kind });
+      findings.push(about(group, "looked at").fail(kind, reasonOf(error), remedy));
     }
   }
   return findings;

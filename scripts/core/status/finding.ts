@@ -18,6 +18,15 @@ export interface Finding {
   readonly kind?: ErrorKind | undefined;
 }
 
+/** Says how one thing stands: `about("Keys", "recipients").ok("2")`. */
+export const about = (group: Finding["group"], name: string) => ({
+  ok: (detail: string): Finding => ({ group, name, state: "ok", detail }),
+  warn: (detail: string, remedy?: string): Finding => ({ group, name, state: "warn", detail, remedy }),
+  fail: (kind: ErrorKind, detail: string, remedy: string | undefined): Finding => (
+    { group, name, state: "fail", detail, remedy, kind }
+  ),
+});
+
 /** The error that the page ends with; undefined if nothing failed. The lowest exit code is the most telling. */
 export function doctorError(findings: readonly Finding[]): BackupError | undefined {
   const failed = findings.filter(({ state }) => state === "fail");

@@ -18,7 +18,7 @@ import { isPinned } from "../../core/keys/host_keys.ts";
 import { SEAL_FILE } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../../core/shipping/rsync_args.ts";
-import { type Finding, remedyOf } from "../../core/status/finding.ts";
+import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
 import { isOnDevices, requireMounted, requireOtherThanStore } from "../destinations/folder_destination.ts";
 import { type Probed, probeRsync } from "../destinations/probe.ts";
 import { describeRemote, isFolderThere, requireRemoteOtherThanStore } from "../destinations/rclone.ts";
@@ -49,16 +49,10 @@ export interface ReachOptions {
 
 /** Whether each destination holds what is here, as far as this hub knows. */
 export function checkShipped(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
-  const group = "Destinations" as const;
   if (config.destinations.length === 0) {
-    return [{
-      group,
-      name: "off this machine",
-      state: "fail",
-      detail: "nothing is: no destination is configured",
-      remedy: "hapi-backup init --storage user@host:",
-      kind: "unshipped",
-    }];
+    const { fail } = about("Destinations", "off this machine");
+    const remedy = "hapi-backup init --storage user@host:";
+    return [fail("unshipped", "nothing is: no destination is configured", remedy)];
   }
   const ship = readRuns(host, config, { verb: "ship" }).at(-1);
   const lastSaid = ship && !ship.ok ? `: ${ship.message}` : "";
@@ -66,48 +60,35 @@ export function checkShipped(host: Host, config: Config, sets: readonly SetStatu
     const waiting = sets.flatMap((set) =>
       set.destinations.find((other) => other.name === name)?.waiting ?? []
     );
-    return waiting.length === 0
-      ? { group, name: `${name}: holds what is here`, state: "ok", detail: "nothing waits" }
-      : {
-        group,
-        name: `${name}: holds what is here`,
-        state: "fail",
-        detail: `${formatCounted(waiting.length, "snapshot")} waiting, the oldest of ${
-          waiting[0]
-        }${lastSaid}`,
-        remedy: ship?.hint ?? "run `hapi-backup ship`",
-        kind: "unshipped",
-      };
+    const { ok, fail } = about("Destinations", `${name}: holds what is here`);
+    return waiting.length === 0 ? ok("nothing waits") : fail(
+      "unshipped",
+      `${formatCounted(waiting.length, "snapshot")} waiting, the oldest of ${waiting[0]}${lastSaid}`,
+      ship?.hint ?? "run `hapi-backup ship`",
+    );
   });
 }
 
 /** The version of rsync here. */
 export async function checkRsync(host: Host, { destinations }: Config): Promise<Finding[]> {
   if (!destinations.some(({ kind }) => kind === "rsync")) return [];
-  const about = { group: "Destinations" as const, name: "rsync" };
+  const { ok, warn, fail } = about("Destinations", "rsync");
   const { stdout } = await host.run("rsync", ["--version"], { secondsMax: 20 });
   const version = /version v?(\d+)\.(\d+)\.(\d+)/.exec(stdout)?.slice(1).map(Number);
-  if (!version) return [{ ...about, state: "warn", detail: "its version cannot be told" }];
+  if (!version) return [warn("its version cannot be told")];
   const shown = version.join(".");
   if (isOlder(version, RSYNC_SOUND)) {
-    return [{
-      ...about,
-      state: "fail",
-      detail: `${shown} has known holes (CVE-2024-12084 and others)`,
-      remedy: "update rsync, here and on the storage host",
-      kind: "config",
-    }];
+    const holes = `${shown} has known holes (CVE-2024-12084 and others)`;
+    return [fail("config", holes, "update rsync, here and on the storage host")];
   }
   if (isOlder(version, RSYNC_NEEDED)) {
-    return [{
-      ...about,
-      state: "fail",
-      detail: `${shown} does not tell why it leaves a file alone, which shipping needs`,
-      remedy: `use rsync ${RSYNC_NEEDED.join(".")} or newer, here and on the storage host`,
-      kind: "config",
-    }];
+    return [fail(
+      "config",
+      `${shown} does not tell why it leaves a file alone, which shipping needs`,
+      `use rsync ${RSYNC_NEEDED.join(".")} or newer, here and on the storage host`,
+    )];
   }
-  return [{ ...about, state: "ok", detail: shown }];
+  return [ok(shown)];
 }
 
 function isOlder(version: readonly number[], than: readonly number[]): boolean {
@@ -127,14 +108,9 @@ export async function checkDestinations(
       findings.push(...await checkDestination(host, config, destination, options));
     } catch (error) {
       if (isInterruption(error)) throw error;
-      findings.push({
-        group: "Destinations",
-        name: `${destination.name}: reachable`,
-        state: "fail",
-        detail: reasonOf(error),
-        remedy: remedyOf(error),
-        kind: error instanceof BackupError ? error.kind : "internal",
-      });
+      const kind = error instanceof BackupError ? error.kind : "internal";
+      const { fail } = about("Destinations", `${destination.name}: reachable`);
+      findings.push(fail(kind, reasonOf(error), remedyOf(error)));
     }
   }
   return findings;
@@ -167,45 +143,36 @@ function checkFolder(
   requireOtherThanStore(fs, destination, config);
   // As `ship` counts.
   const own = exists(fs, config.store) ? [fs.stat(config.store).device] : [];
-  const about = { group: "Destinations" as const, name: `${name}: off this disk` };
+  const { ok, fail } = about("Destinations", `${name}: off this disk`);
+  const onSameDisk = "it is on the same disk as a source or the local store";
   return [
-    { group: "Destinations", name: `${name}: reachable`, state: "ok", detail: path },
+    about("Destinations", `${name}: reachable`).ok(path),
     isOnDevices(fs, path, [...own, ...sourceDevices])
-      ? {
-        ...about,
-        state: "fail",
-        detail: "it is on the same disk as a source or the local store",
-        remedy: "mount another disk there",
-        kind: "unshipped",
-      }
-      : { ...about, state: "ok", detail: "another disk" },
+      ? fail("unshipped", onSameDisk, "mount another disk there")
+      : ok("another disk"),
   ];
 }
 
 async function checkRemote(host: Host, config: Config, destination: RcloneDestination): Promise<Finding[]> {
   const { name, remote } = destination;
-  const about = { group: "Destinations" as const, name: `${name}: reachable` };
+  const { ok, warn, fail } = about("Destinations", `${name}: reachable`);
   const what = `reach ${name}`;
   // First: it is the only one that asks the remote, and that gives up after a while.
   const isThere = await isFolderThere(host, destination, config.hub, what, RCLONE_SECONDS_MAX);
   const described = await describeRemote(host, destination, what, realRetry(host, 1));
   await requireRemoteOtherThanStore(host, destination, described, config);
-  if (isThere) return [{ ...about, state: "ok", detail: remote }];
+  if (isThere) return [ok(remote)];
   return [
     lastConfirmed(host, config, name)
-      ? {
-        ...about,
-        state: "fail",
-        detail: `${remote}: what it once confirmed is gone, with its bucket or folder`,
-        remedy: "run `hapi-backup ship`, and find out who removed it",
-        kind: "unshipped",
-      }
-      : {
-        ...about,
-        state: "warn",
-        detail: `${remote} answers, and has no such bucket or folder yet`,
-        remedy: "check the name: the next `hapi-backup ship` makes it",
-      },
+      ? fail(
+        "unshipped",
+        `${remote}: what it once confirmed is gone, with its bucket or folder`,
+        "run `hapi-backup ship`, and find out who removed it",
+      )
+      : warn(
+        `${remote} answers, and has no such bucket or folder yet`,
+        "check the name: the next `hapi-backup ship` makes it",
+      ),
   ];
 }
 
@@ -228,30 +195,20 @@ async function checkStorageHost(
 
 /** Nothing is sent to a host whose key was not pinned. */
 function checkPinned(host: Host, { name, target, port, knownHostsFile }: RsyncDestination): Finding {
-  const about = { group: "Destinations" as const, name: `${name}: host key` };
+  const { ok, fail } = about("Destinations", `${name}: host key`);
   const pinned = readTextIfThere(host.fs, knownHostsFile) ?? "";
   // A name may be hashed (ssh-keygen -H): then only ssh can tell.
   if (isPinned(pinned, parseRsyncTarget(target).host, port) || pinned.includes("|1|")) {
-    return { ...about, state: "ok", detail: `pinned in ${knownHostsFile}` };
+    return ok(`pinned in ${knownHostsFile}`);
   }
-  return {
-    ...about,
-    state: "fail",
-    detail: `none is pinned in ${knownHostsFile}`,
-    remedy: "`hapi-backup init` shows its fingerprint and pins it",
-    kind: "key",
-  };
+  const remedy = "`hapi-backup init` shows its fingerprint and pins it";
+  return fail("key", `none is pinned in ${knownHostsFile}`, remedy);
 }
 
-function findingOf({ name, ok, detail, remedy, kind }: Probed): Finding {
-  return {
-    group: "Destinations",
-    name,
-    state: ok === undefined ? "warn" : ok ? "ok" : "fail",
-    detail,
-    remedy,
-    ...(ok === false ? { kind: kind ?? "network" } : {}),
-  };
+function findingOf({ name, ok, detail, remedy, kind = "network" }: Probed): Finding {
+  const said = about("Destinations", name);
+  if (ok === undefined) return said.warn(detail, remedy);
+  return ok ? said.ok(detail) : said.fail(kind, detail, remedy);
 }
 
 /**
@@ -264,12 +221,10 @@ async function checkClock(
   destination: RsyncDestination,
   { key: { set, id }, confirmedAt }: Confirmed,
 ): Promise<Finding[]> {
-  const about = { group: "Destinations" as const, name: `${destination.name}: clock` };
+  const { ok, warn, fail } = about("Destinations", `${destination.name}: clock`);
   const seal = `${set}/${id}/${SEAL_FILE}`;
   const text = readTextIfThere(host.fs, `${config.store}/${config.hub}/${seal}`);
-  if (text === undefined) {
-    return [{ ...about, state: "ok", detail: "not compared: nothing sent lately is here" }];
-  }
+  if (text === undefined) return [ok("not compared: nothing sent lately is here")];
   const scratch = `${shipFolder(config.stateFolder)}/doctor`;
   try {
     host.fs.mkdir(parentOf(`${scratch}/${seal}`), { recursive: true, mode: 0o700 });
@@ -280,19 +235,17 @@ async function checkClock(
     const { stdout } = await runRsync(host, destination, what, args, { names: [seal], secondsMax: 60 });
     switch (isTimeSame(stdout, seal)) {
       case true:
-        return [{ ...about, state: "ok", detail: "the two clocks agree, as of the last shipping" }];
-      case false:
-        return [{
-          ...about,
-          state: "fail",
-          detail: `the storage host's clock was off by more than ${
-            formatDuration(CLOCK_SECONDS_MAX)
-          } at the last shipping`,
-          remedy: "set both by NTP (timedatectl): snapshots are named and kept by these clocks",
-          kind: "clock",
-        }];
+        return [ok("the two clocks agree, as of the last shipping")];
+      case false: {
+        const most = formatDuration(CLOCK_SECONDS_MAX);
+        return [fail(
+          "clock",
+          `the storage host's clock was off by more than ${most} at the last shipping`,
+          "set both by NTP (timedatectl): snapshots are named and kept by these clocks",
+        )];
+      }
       case undefined:
-        return [{ ...about, state: "warn", detail: `${set}/${id} cannot be asked about there` }];
+        return [warn(`${set}/${id} cannot be asked about there`)];
     }
   } finally {
     removeIfThere(host.fs, scratch);

@@ -12,7 +12,7 @@ import { fingerprintOf } from "../../core/keys/openssh_key.ts";
 import { notifierFiles } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
 import { parseTrust } from "../../core/snapshot/trust.ts";
-import { type Finding, remedyOf } from "../../core/status/finding.ts";
+import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
 import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { createEncrypter } from "../keys/age.ts";
@@ -24,20 +24,17 @@ const IDENTITY_BYTES_MAX = 64 * 1024;
 
 /** That there are recipients, all in order, and more than one. */
 export async function checkRecipients({ recipients }: Config): Promise<Finding[]> {
-  const about = { group: "Keys" as const, name: "recipients" };
+  const { ok, warn, fail } = about("Keys", "recipients");
   try {
     await createEncrypter(recipients);
   } catch (error) {
-    return [{ ...about, state: "fail", detail: reasonOf(error), remedy: remedyOf(error), kind: "config" }];
+    return [fail("config", reasonOf(error), remedyOf(error))];
   }
   return [
-    recipients.length >= 2 ? { ...about, state: "ok", detail: `${recipients.length}` } : {
-      ...about,
-      state: "warn",
-      detail: "there is one only: with its identity every backup would be lost",
-      remedy:
-        "make a second identity, kept in another place: age-keygen, then `hapi-backup keys add age1...`",
-    },
+    recipients.length >= 2 ? ok(`${recipients.length}`) : warn(
+      "there is one only: with its identity every backup would be lost",
+      "make a second identity, kept in another place: age-keygen, then `hapi-backup keys add age1...`",
+    ),
   ];
 }
 
@@ -62,46 +59,37 @@ export async function checkIdentities(
       }
     } catch { /* Not one of ours, or not for us to read. */ }
   }
-  const about = { group: "Keys" as const, name: "no identity on the hub" };
-  if (found.size === 0) return [{ ...about, state: "ok", detail: `${paths.length} places looked at` }];
-  return [{
-    ...about,
-    state: "fail",
-    detail: `${[...found].join(", ")} opens the backups: whoever takes this machine can read them all`,
-    remedy:
-      "move it to two safe places off this machine (shred -u), and remove identityFile from the configuration",
-    kind: "key",
-  }];
+  const { ok, fail } = about("Keys", "no identity on the hub");
+  if (found.size === 0) return [ok(`${paths.length} places looked at`)];
+  return [fail(
+    "key",
+    `${[...found].join(", ")} opens the backups: whoever takes this machine can read them all`,
+    "move it to two safe places off this machine (shred -u), and remove identityFile from the configuration",
+  )];
 }
 
 /** The key that signs seals, and that those who read them know it. */
 export function checkSigning(host: Host, config: Config): Finding[] {
-  const about = { group: "Keys" as const, name: "signing key" };
+  const { ok, warn, fail } = about("Keys", "signing key");
   try {
     const { publicKey } = readSigningKey(host, config.signingKeyFile);
     const fingerprint = fingerprintOf(publicKey);
     if (config.signers.length > 0 && !parseTrust(config.signers).has(fingerprint)) {
-      return [{
-        ...about,
-        state: "fail",
-        detail:
-          `${config.signingKeyFile} is not among "signers": verify and restore would not trust new snapshots`,
-        remedy: `add its public key to "signers", here and on the storage host`,
-        kind: "key",
-      }];
+      return [fail(
+        "key",
+        `${config.signingKeyFile} is not among "signers": verify and restore would not trust new snapshots`,
+        `add its public key to "signers", here and on the storage host`,
+      )];
     }
-    return [{ ...about, state: "ok", detail: fingerprint }];
+    return [ok(fingerprint)];
   } catch (error) {
     if (/Permission denied/.test(reasonOf(error))) {
-      return [{
-        ...about,
-        state: "warn",
-        detail:
-          `${config.signingKeyFile} is not for this user: right where root keeps it for the system's units`,
-        remedy: "if no unit has it by LoadCredential, let the user that makes the backups own it, mode 0600",
-      }];
+      return [warn(
+        `${config.signingKeyFile} is not for this user: right where root keeps it for the system's units`,
+        "if no unit has it by LoadCredential, let the user that makes the backups own it, mode 0600",
+      )];
     }
-    return [{ ...about, state: "fail", detail: reasonOf(error), remedy: remedyOf(error), kind: "key" }];
+    return [fail("key", reasonOf(error), remedyOf(error))];
   }
 }
 
@@ -120,16 +108,12 @@ export function checkModes(host: Host, config: Config): Finding[] {
     config.stateFolder,
   ].filter((path) => path !== undefined);
   const open = files.filter((path) => ((statIfThere(host, path)?.mode ?? 0) & 0o077) !== 0);
-  const about = { group: "Keys" as const, name: "file modes" };
-  return open.length === 0
-    ? [{ ...about, state: "ok", detail: `${files.length} private files and folders` }]
-    : open.map((path) => ({
-      ...about,
-      state: "fail",
-      detail: `${path} is open to others (mode ${formatMode(host.fs.stat(path).mode)})`,
-      remedy: `chmod go= ${shellQuote(path)}`,
-      kind: "key",
-    }));
+  const { ok, fail } = about("Keys", "file modes");
+  if (open.length === 0) return [ok(`${files.length} private files and folders`)];
+  return open.map((path) => {
+    const mode = formatMode(host.fs.stat(path).mode);
+    return fail("key", `${path} is open to others (mode ${mode})`, `chmod go= ${shellQuote(path)}`);
+  });
 }
 
 function statIfThere(host: Host, path: string) {
