@@ -5,6 +5,8 @@
  * @module
  */
 
+import { userInfo } from "node:os";
+import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
 import { freePort } from "./free_port.ts";
 
 const START_MS_MAX = 15_000;
@@ -83,20 +85,20 @@ class RunningSshd implements Sshd {
 
   static async prepare(options: SshdOptions): Promise<RunningSshd> {
     const scratch = await Deno.makeTempDir({ prefix: "sshd-" });
-    const user = (await output("id", ["-un"])).trim();
+    const user = userInfo().username;
     const server = new RunningSshd(scratch, user, freePort());
     for (const name of ["host", "write", "read"]) await newKey(`${scratch}/${name}`);
     await server.#pinHostKey();
 
-    const rrsync = (await output("sh", ["-c", "command -v rrsync"])).trim();
+    const rrsync = await where("rrsync");
     const dir = await Deno.realPath(options.dir);
     const line = (mode: string, publicKey: string) =>
       `restrict,command="${rrsync} ${mode} ${dir}" ${publicKey}`;
     await Deno.writeTextFile(
       `${scratch}/authorized_keys`,
       [
-        line(options.writeOptions ?? "-wo -no-del -no-overwrite", await publicKeyOf(server.writeKeyFile)),
-        line("-ro", await publicKeyOf(server.readKeyFile)),
+        line(options.writeOptions ?? "-wo -no-del -no-overwrite", await publicLineOf(server.writeKeyFile)),
+        line("-ro", await publicLineOf(server.readKeyFile)),
         ...options.authorizedKeys ?? [],
       ].join("\n") + "\n",
     );
@@ -116,6 +118,8 @@ class RunningSshd implements Sshd {
         "KbdInteractiveAuthentication no",
         "LogLevel VERBOSE",
         "MaxStartups 100",
+        // The default is a fifth of what a connection costs, and nothing here depends on it.
+        "KexAlgorithms curve25519-sha256",
         // bash takes a forced command for a login and reads its start-up files, unless it is told that it is nested.
         "SetEnv SHLVL=1",
         ...options.config ?? [],
@@ -134,8 +138,7 @@ class RunningSshd implements Sshd {
     if (this.#child) throw new Error("Cannot start sshd: it is running");
     // sshd started by root gives up its privileges in this folder, which no package makes before the first boot.
     if (Deno.uid() === 0) await Deno.mkdir("/run/sshd", { recursive: true });
-    const sshd = (await output("sh", ["-c", 'PATH="$PATH:/usr/sbin:/sbin"; command -v sshd'])).trim();
-    const child = new Deno.Command(sshd, {
+    const child = new Deno.Command(await where("sshd"), {
       args: ["-D", "-e", "-f", `${this.scratch}/sshd_config`],
       stdin: "null",
       stdout: "null",
@@ -183,7 +186,8 @@ class RunningSshd implements Sshd {
     // Each connection's process is in a session of its own and outlives the listener, and with the listener gone
     // nothing tells that it was ours: look first.
     const connections = await descendantsOf(child.pid);
-    await killAll([child.pid]);
+    killNow(child.pid);
+    await child.status;
     await killAll(connections);
     await this.#ended;
   }
@@ -200,7 +204,7 @@ class RunningSshd implements Sshd {
   }
 
   async #pinHostKey(): Promise<void> {
-    const [type, key] = (await publicKeyOf(`${this.scratch}/host`)).split(" ");
+    const [type, key] = (await publicLineOf(`${this.scratch}/host`)).split(" ");
     await Deno.writeTextFile(this.knownHostsFile, `[127.0.0.1]:${this.port} ${type} ${key}\n`);
   }
 
@@ -222,10 +226,12 @@ class RunningSshd implements Sshd {
 /** Makes an Ed25519 key pair without a passphrase at `file` and `file.pub`, replacing what is there. */
 export async function newKey(file: string): Promise<void> {
   for (const old of [file, `${file}.pub`]) await Deno.remove(old).catch(() => {});
-  await output("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "fixture", "-f", file]);
+  const seed = crypto.getRandomValues(new Uint8Array(32));
+  await Deno.writeTextFile(file, formatPrivateKey(seed, "fixture", 1), { mode: 0o600 });
+  await Deno.writeTextFile(`${file}.pub`, formatPublicKeyLine(publicKeyOf(seed), "fixture") + "\n");
 }
 
-async function publicKeyOf(file: string): Promise<string> {
+async function publicLineOf(file: string): Promise<string> {
   return (await Deno.readTextFile(`${file}.pub`)).trim();
 }
 
@@ -247,17 +253,25 @@ async function descendantsOf(pid: number): Promise<number[]> {
 
 /** Ends `pids` and waits until they are gone. */
 async function killAll(pids: readonly number[]): Promise<void> {
-  for (const pid of pids) {
-    try {
-      Deno.kill(pid, "SIGKILL");
-    } catch {
-      // It has ended by itself; the wait below tells if not.
-    }
-  }
+  if (pids.length === 0) return;
+  pids.forEach(killNow);
   const deadline = Date.now() + STOP_MS_MAX;
   while ((await processes()).some((process) => pids.includes(process.pid))) {
     if (Date.now() > deadline) throw new Error("Cannot stop sshd: its processes ignore SIGKILL");
     await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** The path of a program, an administrator's too. */
+async function where(program: string): Promise<string> {
+  return (await output("sh", ["-c", `PATH="$PATH:/usr/sbin:/sbin"; command -v ${program}`])).trim();
+}
+
+function killNow(pid: number): void {
+  try {
+    Deno.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended by itself; whoever waits for it tells if not.
   }
 }
 
