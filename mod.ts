@@ -255,6 +255,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const candidates = identityPlaces(context.host, context.around);
     const options = {
       candidates,
+      changedAt: new Date(context.host.fs.stat(context.configFile).mtimeMs),
       sourceDevices: sourceDevices(context, config),
       offline: context.options.offline === true,
     };

@@ -19,7 +19,12 @@ import { destinationAt, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const host = makeHost({ progress() {}, info() {}, warn() {} });
-const OPTIONS: DoctorOptions = { candidates: [], sourceDevices: [], offline: false };
+const OPTIONS: DoctorOptions = {
+  candidates: [],
+  changedAt: new Date(0),
+  sourceDevices: [],
+  offline: false,
+};
 
 /** A hub that ships to `sshd` and keeps no identity. */
 async function makeHub(sshd: Sshd, more: Record<string, unknown> = {}) {
@@ -173,6 +178,42 @@ Deno.test("an unreachable storage host, a changed host key, a clock that is off,
   await sshd.stop();
   const gone = named(await doctor(host, hub.config(), OPTIONS), /storage: reachable/);
   assert.deepEqual([gone.state, gone.kind], ["fail", "network"]);
+});
+
+Deno.test("what the last run said is told with its age, and is of before once the configuration is changed", async () => {
+  using folder = temporary();
+  await using sshd = await startSshd(folder);
+  using hub = await makeHub(sshd);
+  const { home, file, text } = hub;
+  const gone = { kind: "folder", name: "disk", path: `${home}/gone` };
+  const source = { kind: "sqlite", path: `${home}/gone.db`, required: true };
+  const write = (changes: Record<string, unknown>) =>
+    Deno.writeTextFileSync(file, JSON.stringify({ ...text, ...changes }));
+  write({ destinations: [gone], sets: { state: { sources: [source] } } });
+  Deno.utimeSync(file, new Date(0), new Date(0));
+  assert.equal((await cli({ home }, "ship")).code, 4);
+  assert.equal((await cli({ home }, "backup", "--no-ship")).code, 3);
+  const look = async () => {
+    const { checks } = JSON.parse((await cli({ home }, "doctor", "--offline", "--json")).stdout);
+    return [/holds what is here/, /state: last run/].map((name) => named(checks, name));
+  };
+  const still = await look();
+  assert.match(
+    still[0]!.detail,
+    /1 snapshot waiting, the oldest of .*: there is no folder .*gone\)? \(\d+ s ago\)$/,
+  );
+  assert.match(still[1]!.detail, /gone\.db: there is no such file \(\d+ s ago\)$/);
+  assert.match(still[0]!.remedy!, /mount it/);
+
+  write({});
+  const before = await look();
+  for (const { detail } of before) {
+    assert.match(detail, /\(\d+ s ago, before the configuration was changed\)$/);
+  }
+  assert.deepEqual(before.map(({ remedy }) => remedy), [
+    "run `hapi-backup ship`: it may be mended",
+    "run `hapi-backup backup`: it may be mended",
+  ]);
 });
 
 Deno.test("sources, keys and what is left lying about are looked at", async () => {

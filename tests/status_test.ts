@@ -90,7 +90,7 @@ Deno.test("status says that the newest snapshot is ahead of the clock, and gives
   const host = { ...home.host, now: () => new Date() };
   const { digest } = readView(host, home.config());
   assert.match(digest[0]!, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/);
-  const [finding] = checkRuns(host, home.config(), readStatus(host, home.config())[0]!);
+  const [finding] = checkRuns(host, home.config(), readStatus(host, home.config())[0]!, new Date(0));
   assert.deepEqual([finding!.state, /^it is 40[01] days ahead/.test(finding!.detail)], ["warn", true]);
 });
 

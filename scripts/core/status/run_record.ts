@@ -9,6 +9,7 @@
 
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "../errors.ts";
+import { formatAgo } from "../format.ts";
 import { parseJsonLines } from "../json_lines.ts";
 import type { Seal } from "../snapshot/seal.ts";
 
@@ -77,6 +78,24 @@ function contentOf(
     return counts.length === 0 ? [] : [[table, sum(counts)] as const];
   });
   return { databaseBytes, rows: sum(databases.flatMap(Object.values<number>)), ...Object.fromEntries(named) };
+}
+
+/**
+ * What a run said when it failed, how long ago, and what to do.
+ *
+ * @param changedAt When the configuration was last changed: what a run said before that may no longer hold.
+ */
+export function describeFailure(
+  { at, verb, message = "it failed", hint }: RunRecord,
+  now: Date,
+  changedAt: Date,
+): { readonly said: string; readonly remedy: string | undefined } {
+  const then = new Date(at);
+  const isBefore = then < changedAt;
+  return {
+    said: `${message} (${formatAgo(then, now)}${isBefore ? ", before the configuration was changed" : ""})`,
+    remedy: isBefore ? `run \`hapi-backup ${verb}\`: it may be mended` : hint,
+  };
 }
 
 /** Characters of a message that are kept. */

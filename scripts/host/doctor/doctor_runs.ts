@@ -6,9 +6,10 @@
 
 import type { Config } from "../../core/config/config.ts";
 import type { ErrorKind } from "../../core/errors.ts";
-import { formatAgo, formatDuration } from "../../core/format.ts";
+import { formatDuration } from "../../core/format.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import { about, type Finding } from "../../core/status/finding.ts";
+import { describeFailure } from "../../core/status/run_record.ts";
 import type { Host } from "../host.ts";
 import { LOG_REMEDY, problemsWithLogs } from "../records/log_problems.ts";
 import { readRuns } from "../records/run_log.ts";
@@ -16,8 +17,12 @@ import { isAhead, type SetStatus } from "../status/hub_status.ts";
 import { unitsCommand } from "../systemd/systemd.ts";
 import { readTimers } from "../systemd/timers.ts";
 
-/** The newest good snapshot of a set, and its last run. */
-export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[] {
+/**
+ * The newest good snapshot of a set, and its last run.
+ *
+ * @param changedAt When the configuration was last changed.
+ */
+export function checkRuns(host: Host, config: Config, set: SetStatus, changedAt: Date): Finding[] {
   const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
   if (set.newest === undefined && last === undefined && !set.stale) return [];
   const findings = [checkNewest(set)];
@@ -27,9 +32,9 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
     findings.push(fail("source", `${set.suspect} is suspect${why}`, gateHint(set.suspicions)));
   }
   if (last && !last.ok) {
-    const { kind = "internal", message = "it failed", hint } = last;
+    const { said, remedy } = describeFailure(last, host.now(), changedAt);
     const { fail } = about("Runs", `${set.set}: last run`);
-    findings.push(fail(kind as ErrorKind, `${message} (${formatAgo(new Date(last.at), host.now())})`, hint));
+    findings.push(fail((last.kind ?? "internal") as ErrorKind, said, remedy));
   }
   return findings;
 }
