@@ -5,10 +5,12 @@ import { type HubName, type SetName, snapshotIdAt } from "../scripts/core/names.
 import { sparkline } from "../scripts/core/report/sparkline.ts";
 import { checkProof } from "../scripts/host/doctor/doctor_proof.ts";
 import { checkRuns } from "../scripts/host/doctor/doctor_runs.ts";
+import type { Host } from "../scripts/host/host.ts";
 import { appendDrill } from "../scripts/host/records/drill_log.ts";
 import { appendProof } from "../scripts/host/records/proof_log.ts";
 import { status as readStatus } from "../scripts/host/status/hub_status.ts";
 import { readView } from "../scripts/host/status/hub_view.ts";
+import { readTimers } from "../scripts/host/systemd/timers.ts";
 import { cliArgs, cliEnv } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
@@ -92,6 +94,19 @@ Deno.test("status says that the newest snapshot is ahead of the clock, and gives
   assert.match(digest[0]!, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/);
   const [finding] = checkRuns(host, home.config(), readStatus(host, home.config())[0]!, new Date(0));
   assert.deepEqual([finding!.state, /^it is 40[01] days ahead/.test(finding!.detail)], ["warn", true]);
+});
+
+Deno.test("both managers are asked for timers at once: with a systemd that hangs, it is waited for once", async () => {
+  const answer = { code: 0, stdout: '[{"unit":"hapi-backup-state.timer","next":null}]', stderr: "" };
+  const asked: string[] = [];
+  const both = Promise.withResolvers<typeof answer>();
+  const run: Host["run"] = (_, [manager]) => {
+    if (asked.push(manager!) === 2) both.resolve(answer);
+    return both.promise;
+  };
+  const timer = { unit: "hapi-backup-state.timer", next: undefined };
+  assert.deepEqual(await readTimers({ run }), [timer, timer]);
+  assert.deepEqual(asked, ["--system", "--user"]);
 });
 
 Deno.test("a drill and a proof that are ahead of the clock are told so, and asked for again", async () => {

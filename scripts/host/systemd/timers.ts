@@ -15,26 +15,28 @@ export interface Timer {
   readonly next: Date | undefined;
 }
 
-const SECONDS_MAX = 20;
+/** For an answer that takes no tenth of a second. */
+const SECONDS_MAX = 5;
 
 /** Our timers; undefined where there is no systemd to ask. */
 export async function readTimers(host: Pick<Host, "run">): Promise<Timer[] | undefined> {
-  const timers: Timer[] = [];
-  let isAsked = false;
-  for (const manager of ["--system", "--user"]) {
-    try {
-      const args = [manager, "list-timers", "--all", "--output=json", "hapi-backup-*"];
-      const { code, stdout } = await host.run("systemctl", args, { secondsMax: SECONDS_MAX });
-      if (code !== 0) continue;
-      for (const { unit, next } of JSON.parse(stdout || "[]") as { unit: string; next: number | null }[]) {
-        // systemd counts microseconds.
-        timers.push({ unit, next: next ? new Date(next / 1000) : undefined });
-      }
-      isAsked = true;
-    } catch (error) {
-      if (isInterruption(error)) throw error;
-      // No systemd here, or one that is too old to answer in JSON.
-    }
+  // At once: with a systemd that hangs, that is waited for once.
+  const lists = await Promise.all([timersOf(host, "--system"), timersOf(host, "--user")]);
+  const answers = lists.filter((list) => list !== undefined);
+  return answers.length > 0 ? answers.flat() : undefined;
+}
+
+async function timersOf(host: Pick<Host, "run">, manager: string): Promise<Timer[] | undefined> {
+  try {
+    const args = [manager, "list-timers", "--all", "--output=json", "hapi-backup-*"];
+    const { code, stdout } = await host.run("systemctl", args, { secondsMax: SECONDS_MAX });
+    if (code !== 0) return undefined;
+    const listed = JSON.parse(stdout || "[]") as { unit: string; next: number | null }[];
+    // systemd counts microseconds.
+    return listed.map(({ unit, next }) => ({ unit, next: next ? new Date(next / 1000) : undefined }));
+  } catch (error) {
+    if (isInterruption(error)) throw error;
+    // No systemd here, or one that hangs, or is too old to answer in JSON.
+    return undefined;
   }
-  return isAsked ? timers : undefined;
 }
