@@ -536,10 +536,13 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
   ];
   for (const [key, error] of cases) {
     Deno.writeTextFileSync(home.configFile, text(key));
-    const ran = await home.cli(["config", "check"]);
-    assertError(ran, 2, error, /./);
-    assert.ok(ran.stderr.includes(home.configFile), ran.stderr);
+    assert.throws(() => home.config(), ({ kind, message, hint }: BackupError) => {
+      assert.match(message, error);
+      assert.ok(message.includes(home.configFile), message);
+      return kind === "config" && hint !== undefined;
+    });
   }
+  assertError(await home.cli(["config", "check"]), 2, cases.at(-1)![1], /./);
   Deno.writeTextFileSync(home.configFile, "{}");
   for (const name of ["DB_PATH", "HAPI_HOME"]) {
     const ran = await home.cli(["config", "check"], { env: { [name]: "/two\nlines" } });

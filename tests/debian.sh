@@ -39,6 +39,8 @@ export HAPI_BACKUP_DENO_28="$tools/2.8.3/node_modules/deno/deno"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
+# One more file at a time than there are cores: some of them wait much, for a far side that says nothing or a unit.
+export DENO_JOBS=${DENO_JOBS:-$(($(nproc) + 1))}
 NO_COLOR=1 deno 2.9.6 task test "$@" 2>&1 | tee "$log" || status=$?
 summary=$(grep -E '^(ok|FAILED) \| ' "$log" | tail -n 1)
 [[ $summary =~ ([0-9]+)\ passed ]] && echo "${BASH_REMATCH[1]} passed, $([[ $summary =~ ([0-9]+)\ failed ]] && echo "${BASH_REMATCH[1]}" || echo 0) failed"

@@ -172,7 +172,8 @@ Deno.test("killed at random moments, verify and restore leave all or nothing, an
         assert.deepEqual([...Deno.readDirSync(scratch)], [], `seed ${seed}`);
       }
       if (restored) Deno.removeSync(out, { recursive: true });
-      await run();
+      // What was told to stop has ended what it began, as was seen: the next of them has nothing before it.
+      if (signal !== "SIGTERM") await run();
     }
   }
   console.log(`seed ${seed}: ${ended.join(", ")}`);
