@@ -21,7 +21,7 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "./core/names.ts";
-import { nameOf, parentOf } from "./core/paths.ts";
+import { parentOf } from "./core/paths.ts";
 import { type Decision, planRetention, type RetentionPlan } from "./core/storage_host/retention.ts";
 import { isDoubt, type KnownSnapshot } from "./core/storage_host/standing.ts";
 import { policyOf, type StorageConfig } from "./core/storage_host/storage_config.ts";
@@ -35,8 +35,8 @@ import {
   type Incoming,
   type Inventory,
   type InventorySet,
+  leavingName,
   refreshInventory,
-  REMOVING_PREFIX,
   setsInScope,
 } from "./host/storage_host/inventory.ts";
 import { type Ledger, openLedger } from "./host/storage_host/ledger.ts";
@@ -223,7 +223,7 @@ function removeSnapshot(
   why: string,
   nowMs: number,
 ): void {
-  const leaving = `${folder}/${REMOVING_PREFIX}${id}`;
+  const leaving = `${folder}/${leavingName(id)}`;
   ledger.beginRemoval(key, why, nowMs);
   try {
     fs.rename(`${folder}/${id}`, leaving);
@@ -264,7 +264,7 @@ function removeUpload(fs: Fs, { path }: Incoming): string | undefined {
   );
   if (odd) return `${cleanText(odd.name)} in it is not part of an upload`;
   // Out of the way first: should the hub finish it at this very moment, it is put back.
-  const aside = `${parentOf(path)}/${INCOMING_PREFIX}old-${nameOf(path).replace(/^\./, "")}`;
+  const aside = `${parentOf(path)}/${INCOMING_PREFIX}old-${crypto.randomUUID()}`;
   fs.rename(path, aside);
   if (exists(fs, `${aside}/${SEAL_FILE}`)) {
     fs.rename(aside, path);

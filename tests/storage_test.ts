@@ -645,6 +645,47 @@ Deno.test("what a hub names like a removal is foreign, and stays", async () => {
   assert.equal((await scrub(host, config)).foreign.items[0]!.path, posing);
 });
 
+Deno.test("no folder that a hub puts in the way keeps retention from removing, or an upload from being given up", async () => {
+  using storage = makeStorageHost({ retention: KEEP_ONE });
+  const { host, config, store, signer } = storage;
+  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
+  await scrub(host, config);
+  const set = `${store}/home/state`;
+  const posing = written.map(({ seal }) => `${set}/.removing-${seal.id}`);
+  const upload = "20261103T000000Z";
+  for (const path of [...posing, `${set}/.incoming-old-${upload}`]) {
+    Deno.mkdirSync(`${path}/in the way`, { recursive: true });
+  }
+  Deno.mkdirSync(`${set}/${upload}`);
+  storage.now = new Date(Date.now() + 30 * DAY_MS);
+  const { sets: [report], givenUp } = await retain(host, config, { apply: true, trustClock: true });
+  assert.deepEqual([report!.removed.length, report!.problem, report!.refused], [2, null, []]);
+  assert.equal(givenUp.find(({ path }) => path.endsWith(`/${upload}`))!.problem, null);
+  await retain(host, config, { apply: true });
+  assert.deepEqual(
+    posing.map((path) => existsSync(path)),
+    [false, false, true],
+    "what is kept is not leaving",
+  );
+});
+
+Deno.test("a removal that a crash of an older version cut short is finished", async () => {
+  using storage = makeStorageHost({ retention: KEEP_ONE });
+  const { host, config, store, signer } = storage;
+  const [first] = writeHistory(store, signer, timesUntil(storage.now, 2), { chainLength: 1 });
+  await scrub(host, config);
+  storage.now = new Date(storage.now.getTime() + HOUR_MS);
+  const remove = () => {
+    throw new Error("crash");
+  };
+  await retain({ ...host, fs: { ...host.fs, remove } }, config, { apply: true });
+  const set = `${store}/home/state`;
+  const [leaving] = [...Deno.readDirSync(set)].filter(({ name }) => name.startsWith(".removing-"));
+  Deno.renameSync(`${set}/${leaving!.name}`, `${set}/.removing-${first!.seal.id}`);
+  assert.equal((await retain(host, config, { apply: true })).sets[0]!.problem, null);
+  assert.equal([...Deno.readDirSync(set)].length, 1);
+});
+
 Deno.test("a snapshot counts as verified only once all that it needs was read too", async () => {
   using storage = makeStorageHost();
   const { host, config, store, signer } = storage;

@@ -48,8 +48,17 @@ const LISTED_MAX = 200;
 const LOOKED_AT_MAX = 1_000;
 /** The stamp of a seal without its signature: no file has it, so that it is looked at again. */
 export const UNSIGNED_STAMP = "unsigned";
-/** A snapshot's folder on its way out: nothing named so is taken for a snapshot. */
-export const REMOVING_PREFIX = ".removing-";
+/**
+ * Names a snapshot's folder on its way out: nothing named so is taken for a snapshot. A hub, which can put a folder of any
+ * name in the way, cannot know this one.
+ */
+export const leavingName = (id: SnapshotId): string => `.removing-${id}-${crypto.randomUUID()}`;
+
+/** Inverse of {@linkcode leavingName}, also of the names of before, which had the id alone. */
+function leavingId(name: string): SnapshotId | undefined {
+  const id = /^\.removing-(\w+)(?:-|$)/.exec(name)?.[1];
+  return id !== undefined && isSnapshotId(id) ? id : undefined;
+}
 
 /** A list that is cut, with how many there were. */
 export class CutList<Item> {
@@ -300,11 +309,11 @@ class SetLook {
     const removing = new Set<SnapshotId>();
     for (const { name, type } of entries) {
       const path = `${stored!.folder}/${name}`;
-      const leaving = name.startsWith(REMOVING_PREFIX) ? name.slice(REMOVING_PREFIX.length) : "";
+      const leaving = leavingId(name);
       if (type === "folder" && isSnapshotId(name)) here.add(name);
       else if (type === "folder" && name.startsWith(INCOMING_PREFIX)) {
         this.lists.incoming.add(incomingAt(fs, this.known.hub, path));
-      } else if (type === "folder" && isSnapshotId(leaving) && isLeaving(stamps.get(leaving)?.state)) {
+      } else if (type === "folder" && leaving && isLeaving(stamps.get(leaving)?.state)) {
         removing.add(leaving);
         this.leftOver.push({ key: stamps.get(leaving)!.key, path });
       } else {
