@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { type BackupError, exitCodeOf } from "../scripts/core/errors.ts";
 import { FILES_PART, MANIFEST_PART, type SnapshotId } from "../scripts/core/names.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { restore } from "../scripts/restore.ts";
 import { forge } from "./real/forge.ts";
 import { copySync, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
@@ -156,6 +158,8 @@ Deno.test("a hostile store is refused by restore and verify, and nothing of it i
     (await filesBelow(home.dir)).filter(([path]) => !/^op\/state\/(drills\.jsonl|state\/lock)$/.test(path));
   const before = await everything();
   const identity = ["--identity", home.identityFile];
+  const opening = await home.opening();
+  const out = `${home.dir}/out`;
 
   const list = await home.cli(["list", "--json"]);
   assert.equal(list.code, 0, list.stderr);
@@ -167,15 +171,15 @@ Deno.test("a hostile store is refused by restore and verify, and nothing of it i
   for (const [index, [name, { error, code = 5, listed }]] of attacks.entries()) {
     const id = ids[index]!;
     if (listed) assert.match(problems.get(id) ?? "nothing", listed, name);
-    const ran = await home.cli(["restore", "--to", `${home.dir}/out`, "--snapshot", id, ...identity]);
-    assert.equal(ran.code, code, `${name}: ${ran.stderr}`);
-    assert.match(ran.stderr, error, name);
-    assert.match(ran.stderr, /^error: Cannot /m, name);
-    assert.doesNotMatch(ran.stderr, /fault of hapi-backup/, name);
+    await assert.rejects(restore(opening, id, out), (thrown: BackupError) => {
+      assert.match(`${thrown.message}\n${thrown.hint}`, error, name);
+      assert.match(thrown.message, /^Cannot /, name);
+      return exitCodeOf(thrown.kind) === code;
+    }, name);
     assert.deepEqual(await everything(), before, name);
   }
 
-  // Each kind once more through the other two: what is proven, and what is put in place, goes the same way.
+  // Each kind once more by the command line, and through the other two: what is proven, and what is put in place.
   const named = (part: string) => ids[attacks.findIndex(([name]) => name.includes(part))]!;
   for (
     const id of [
@@ -185,6 +189,12 @@ Deno.test("a hostile store is refused by restore and verify, and nothing of it i
       named("somebody else signed"),
     ]
   ) {
+    const ran = await home.cli(["restore", "--to", out, "--snapshot", id, ...identity]);
+    assert.equal(ran.code, 5, ran.stderr);
+    assert.match(ran.stderr, /^error: Cannot /m);
+    assert.match(ran.stderr, attacks[ids.indexOf(id)]![1].error);
+    assert.doesNotMatch(ran.stderr, /fault of hapi-backup/);
+    assert.deepEqual(await everything(), before, id);
     const verified = await home.cli(["verify", "--snapshot", id, ...identity, "--json"]);
     assert.equal(verified.code, 5, verified.stderr);
     assert.equal(JSON.parse(verified.stdout).ok, false);
@@ -195,7 +205,7 @@ Deno.test("a hostile store is refused by restore and verify, and nothing of it i
 
   // A store of this hub under another's name is neither's.
   copySync(home.stored, `${home.dir}/moved/other/state`);
-  const to = ["--to", `${home.dir}/out`, "--snapshot", honest[1], ...identity];
+  const to = ["--to", out, "--snapshot", honest[1], ...identity];
   const moved = await home.cli(["restore", "--store", `${home.dir}/moved`, ...to]);
   assert.equal(moved.code, 5, moved.stderr);
   assert.match(moved.stderr, /its seal belongs to home\/state\//);

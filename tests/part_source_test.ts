@@ -67,12 +67,14 @@ async function readAll(source: PartSource, unpacked: boolean) {
 /** Bytes that hardly compress, the same for the same seed. */
 function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
   let state = seed | 1;
-  return Uint8Array.from({ length: bytes }, () => {
+  const words = new Int32Array(Math.ceil(bytes / 4));
+  for (let index = 0; index < words.length; index++) {
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
-    return state;
-  });
+    words[index] = state;
+  }
+  return new Uint8Array(words.buffer, 0, bytes);
 }
 
 async function inTempDir(body: (folder: string) => Promise<void>): Promise<void> {
