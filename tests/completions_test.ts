@@ -120,12 +120,24 @@ Deno.test("the man page has every verb, option, exit code, file and variable, an
       }
       assert.ok(shown.includes(spec.example), spec.example);
     }
+    // A paragraph after a list begins at the margin, and what goes on with an entry does not.
+    assert.match(shown, /\n\n {7}Stop the hub before/);
+    assert.match(shown, /\n\n {7}Nothing is removed:/);
+    assert.match(shown, /seconds,\s+not\s+a\s+restore;\s+an\s+older\s+chain/);
     for (const text of ["~/.config/hapi-backup/config.json", "$HAPI_BACKUP_CONFIG", "NO_COLOR", "lock"]) {
       assert.ok(shown.includes(text), text);
     }
   } finally {
     Deno.removeSync(home, { recursive: true });
   }
+});
+
+Deno.test("the examples of verbs that open snapshots bring the identity, which is not on the hub", () => {
+  const opening = COMMANDS.filter(({ options }) => options.some(({ flags }) => flags.startsWith("--signer")));
+  assert.deepEqual(
+    opening.filter(({ example }) => !example.includes(" --identity ")).map(({ verb }) => verb),
+    [],
+  );
 });
 
 Deno.test("help is given however it is asked for, and a mistyped verb is told there, too", async () => {
@@ -149,6 +161,8 @@ Deno.test("help is given however it is asked for, and a mistyped verb is told th
         /^error: Cannot run hapi-backup: unknown command 'kyes'\nhint: did you mean keys\?/,
       );
     }
+    const ofRestore = (await cli({ home }, "restore", "--help")).stdout;
+    assert.match(ofRestore, /--only <glob>[^-]*may\s+be\s+given\s+several\s+times\n/);
     const { stderr } = await cli({ home }, "keys");
     assert.match(stderr, /missing required argument 'action' \(list, add, drop, prove\)/);
   } finally {

@@ -55,11 +55,17 @@ const ACCEPT: OptionSpec = {
 const STORE: OptionSpec = {
   flags: "--store <store>",
   text:
-    "a folder, user@host:path (read with --ssh-key), or rclone:remote:path; the local store where left out",
+    "a destination's name, a folder, user@host:path (read with --ssh-key), or rclone:remote:path; the local store where left out",
 };
 const REMOTE: readonly OptionSpec[] = [
-  { flags: "--ssh-key <file>", text: "SSH key that may read a remote store" },
-  { flags: "--known-hosts <file>", text: "known_hosts file with the remote store's host key" },
+  {
+    flags: "--ssh-key <file>",
+    text: "SSH key that may read a remote store; a destination's readIdentityFile where left out",
+  },
+  {
+    flags: "--known-hosts <file>",
+    text: "known_hosts file with the remote store's host key; a destination's knownHostsFile where left out",
+  },
   { flags: "--port <number>", text: "SSH port of a remote store, 22 where left out" },
 ];
 const WAIT: OptionSpec = {
@@ -77,11 +83,14 @@ const HUB: OptionSpec = { flags: "--hub-name <name>", text: "whose snapshots, in
 const OPENING: readonly OptionSpec[] = [
   {
     flags: "--identity <file>",
-    text: "age identity that opens the snapshots; - reads it from standard input",
+    text:
+      "age identity that opens the snapshots; - reads it from standard input; identityFile of the configuration where left out",
   },
   {
     flags: "--signer <key>",
-    text: "who may have signed: ssh-ed25519 public key, SHA256:… fingerprint, or allowed_signers file",
+    text:
+      "who else may have signed than the identity file and the configuration say: ssh-ed25519 public key, SHA256:… " +
+      "fingerprint, or allowed_signers file",
     many: true,
   },
 ];
@@ -89,7 +98,7 @@ const OPENING: readonly OptionSpec[] = [
 const OPENED_STORE: readonly OptionSpec[] = [STORE, HUB, ...OPENING, ...REMOTE];
 const SCRATCH: OptionSpec = {
   flags: "--scratch <folder>",
-  text: "where to restore to in order to look; removed afterwards",
+  text: "where to restore to in order to look, removed afterwards; a folder in the state's where left out",
 };
 
 const STORED_HUB: OptionSpec = { flags: "--hub <name>", text: "only this hub" };
@@ -206,7 +215,7 @@ export const COMMANDS: readonly CommandSpec[] = [
         text: "also start this hub program on the restored copy and ask it for its sessions",
       },
     ],
-    example: "hapi-backup verify --snapshot random --json",
+    example: "hapi-backup verify --identity identity.txt --snapshot random",
   },
   {
     verb: "restore",
@@ -225,7 +234,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       ...OPENED_STORE,
       WAIT,
     ],
-    example: 'hapi-backup restore --to ~/restored --snapshot "2026-11-20 06:00"',
+    example: 'hapi-backup restore --to ~/restored --identity identity.txt --snapshot "2026-11-20 06:00"',
   },
   {
     verb: "session",
@@ -233,9 +242,9 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "get one session back, with its messages and all that refers to it",
     details: "list     the sessions in a snapshot, newest first\n" +
       "restore  puts one into the hub's database, or writes it as JSON with --export\n\n" +
-      "Stop the hub first, which would not notice. A snapshot of its database is taken before it changes, in one " +
-      "transaction; the command that undoes it is printed. A database of another version is refused: --export needs " +
-      "none.\n\n" +
+      "Stop the hub before `restore`: it would not notice what changes under it. First a snapshot of its database is " +
+      "taken; then the database changes in one transaction, and the command that undoes it is printed. A database of " +
+      "another version is refused; --export needs no database, and no hub that is stopped.\n\n" +
       "Nothing is removed: what the session has gained since the snapshot stays. Where a row is there and differs, " +
       "such as that of a session that went on, nothing is done unless told: --keep adds what is missing and leaves " +
       "the rest (to get lost messages back); --replace makes such rows what they were (to undo bad changes).",
@@ -356,8 +365,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     group: "Anywhere",
     summary: "print the systemd units and timers of this machine, hardened as the NixOS modules make them",
     details:
-      "Run it as the operator, not as root, so that the paths are the operator's. --to writes the files into a folder " +
-      "and says how to install them; nothing is started.",
+      "Run it as the operator, not as root, so that the paths are the operator's; with --storage, as root. --to writes " +
+      "the files into a folder and says how to install them; nothing is started.",
     options: [
       { flags: "--system", text: "for the system's manager: the strictest walls" },
       { flags: "--user", text: "for the operator's own manager, without root" },
@@ -377,7 +386,13 @@ export const COMMANDS: readonly CommandSpec[] = [
         text: "take a snapshot of set state before each start of this unit",
         many: true,
       },
-      { flags: "--calendar <set=when>", text: "when, such as 'state=*-*-* 06,18:00:00'", many: true },
+      {
+        flags: "--calendar <set=when>",
+        text:
+          "when; 'state=*-*-* 06,18:00:00' and 'voice=Sun *-*-* 05:00:00' where left out; scrub, retain, watch, ship and " +
+          "verify, too",
+        many: true,
+      },
       {
         flags: "--drill-identity <file>",
         text: "also make a weekly drill of set state; better on another machine than the hub",
@@ -420,7 +435,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "re-read the store, without any key to its contents, and say everything that is wrong",
     details:
       "What was never read comes first, then what was not read for longest; the next run goes on where a " +
-      "limit ended this one. Writes each hub's receipt. Exit code 5 when anything is damaged.",
+      "limit ended this one. What was read is noted beside the snapshots. Exit code 5 when anything is damaged.",
     options: [
       STORED_HUB,
       STORED_SET,

@@ -14,7 +14,7 @@ import {
   GLOBAL_OPTIONS,
   type OptionSpec,
 } from "./commands.ts";
-import { flagOf } from "./option_flags.ts";
+import { flagOf, meaningOf } from "./option_flags.ts";
 
 /** A term and what it means. */
 type Entry = readonly [term: string, meaning: string];
@@ -93,7 +93,7 @@ function verb(spec: CommandSpec): string[] {
     ...spec.options.length === 0 ? [] : ["[\\fIoptions\\fR]"],
     ".PP",
     text(sentence(spec.summary)),
-    ...(spec.details ?? "").split("\n").flatMap(detail),
+    ...(spec.details?.split("\n") ?? []).flatMap(detail),
     ...spec.options.flatMap(option),
     ".PP",
     "Example:",
@@ -109,16 +109,16 @@ function verb(spec: CommandSpec): string[] {
 const argument = ({ name, choices }: ArgumentSpec): string =>
   choices ? choices.join("|") : name.replace(/[<>]/g, "");
 
-/** A line of details: `add    what it does` is an entry, anything else goes on with the paragraph. */
+/** A line of details: `add    what it does` is an entry, an empty one ends a paragraph, any other goes on with it. */
 function detail(line: string): string[] {
-  if (line === "") return [];
+  if (line === "") return [".PP"];
   const [, term, meaning] = /^(\S+) {2,}(.*)$/.exec(line) ?? [];
-  return term === undefined ? [text(line)] : tagged([term, meaning!]);
+  return term === undefined ? [text(line.trimStart())] : tagged([term, meaning!]);
 }
 
 function option(spec: OptionSpec): string[] {
   const { name, value } = flagOf(spec);
-  const shown = spec.text + (spec.default === undefined ? "" : `; ${spec.default} where left out`);
+  const shown = meaningOf(spec) + (spec.default === undefined ? "" : `; ${spec.default} where left out`);
   return [
     ".TP",
     value === undefined ? `.B ${text(name)}` : `.BI ${text(name)} " ${text(value)}"`,

@@ -20,6 +20,11 @@ export function flagOf({ flags }: Pick<OptionSpec, "flags">): Flag {
   return { name: name!, value };
 }
 
+/** What help says of an option. */
+export function meaningOf({ text, many }: Pick<OptionSpec, "text" | "many">): string {
+  return many ? `${text}; may be given several times` : text;
+}
+
 /** `--dry-run`: how the option that is called `dryRun` once it is parsed is written. */
 export function flagNamed(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;

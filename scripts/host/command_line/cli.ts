@@ -13,7 +13,7 @@ import {
   GLOBAL_OPTIONS,
   type OptionSpec,
 } from "../../core/command_line/commands.ts";
-import { flagNamed, textOf } from "../../core/command_line/option_flags.ts";
+import { flagNamed, meaningOf, textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../../core/config/config.ts";
 import { BackupError, EXIT_CODES, exitCodeOf, internalError, outcome, reasonOf } from "../../core/errors.ts";
 import { normalizePath } from "../../core/paths.ts";
@@ -169,8 +169,9 @@ function makeProgram(
   return program;
 }
 
-function makeOption({ flags, text, default: value, choices, many }: OptionSpec): Option {
-  const option = new Option(flags, text);
+function makeOption(spec: OptionSpec): Option {
+  const { flags, default: value, choices, many } = spec;
+  const option = new Option(flags, meaningOf(spec));
   if (value !== undefined) option.default(value);
   if (choices) option.choices(choices);
   if (many) option.argParser((next: string, before: string[] | undefined) => [...before ?? [], next]);
