@@ -352,13 +352,17 @@ const VERBS: Readonly<Record<string, Verb>> = {
     await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
   },
 
-  config(context) {
+  async config(context) {
     if (context.options.action === "schema") {
       context.terminal.print(JSON.stringify(configJsonSchema(), null, 2));
       return;
     }
     const config = configOrDefaults(context);
     const isThere = lstatIfThere(context.host.fs, context.configFile) !== undefined;
+    if (config.recipients.length > 0) {
+      const { createEncrypter } = await import("./scripts/host/keys/age.ts");
+      await createEncrypter(config.recipients);
+    }
     const shown = { ...config, sets: Object.fromEntries(config.sets) };
     context.terminal.print(
       context.json

@@ -523,7 +523,8 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
   assertError(await home.cli(["backup", "--set", "none"]), 2, /find set "none"/, /state, voice/);
   const text = (key: string) => `{\n  "hub": "home",\n  ${key}\n}\n`;
   const cases: [string, RegExp][] = [
-    [`"recipient": []`, /line 1: .*recipient/],
+    [`"recipient": []`, /line 3: .*recipient/],
+    [`"limits": {\n    "freeBytes": 1 }`, /line 4: limits: .*freeBytes/],
     [`"limits": { "snapshotSeconds": "many" }`, /line 3: limits\.snapshotSeconds/],
     [`"sets": { "state": { "sources": [{ "kind": "sqlite", "path": "db" }] } }`, /path "db" is not absolute/],
     [
@@ -532,7 +533,7 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     ],
     [`"sets": { "state": { "sources": [] } }`, /line 3: sets\.state\.sources/],
     [`"hub": "other"`, /line 3: key "hub" stands there twice/],
-    [`"store": }`, /line 3 is not JSON/],
+    [`"store": }`, /line 3 is not JSON \(value expected\)/],
   ];
   for (const [key, error] of cases) {
     Deno.writeTextFileSync(home.configFile, text(key));
@@ -543,6 +544,13 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     });
   }
   assertError(await home.cli(["config", "check"]), 2, cases.at(-1)![1], /./);
+  Deno.writeTextFileSync(home.configFile, text(`"recipients": ["age1qqqq"]`));
+  assertError(
+    await home.cli(["config", "check"]),
+    2,
+    /recipient "age1qqqq": it is mistyped or cut/,
+    /age-keygen -y/,
+  );
   Deno.writeTextFileSync(home.configFile, "{}");
   for (const name of ["DB_PATH", "HAPI_HOME"]) {
     const ran = await home.cli(["config", "check"], { env: { [name]: "/two\nlines" } });

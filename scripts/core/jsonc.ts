@@ -24,12 +24,14 @@ export function parseJsonc(text: string, where: string): unknown {
   const error = errors[0];
   if (error || !tree) {
     const at = error ? lineOf(text, error.offset) : 1;
-    throw new BackupError(
-      `Cannot use configuration ${where}: line ${at} is not JSON (${
-        error ? printParseErrorCode(error.error) : "it is empty"
-      })`,
-      { kind: "config", hint: "mend that line; comments and trailing commas are allowed" },
-    );
+    // Such as CommaExpected.
+    const state = error
+      ? printParseErrorCode(error.error).split(/(?=[A-Z])/).join(" ").toLowerCase()
+      : "it is empty";
+    throw new BackupError(`Cannot use configuration ${where}: line ${at} is not JSON (${state})`, {
+      kind: "config",
+      hint: "mend that line, or the one before it; comments and trailing commas are allowed",
+    });
   }
   refuseTwice(tree, text, where);
   return getNodeValue(tree);
@@ -82,7 +84,9 @@ function refuseTwice(node: Node, text: string, where: string): void {
 export function placeInText(text: string, issue: z.core.$ZodIssue): string {
   const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
   const tree = parseTree(text);
-  const node = tree && findNodeAtLocation(tree, path);
+  // An issue about a key that is not known lies in what the key stands in.
+  const unknown = issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [];
+  const node = tree && findNodeAtLocation(tree, [...path, ...unknown]);
   const line = node ? `line ${lineOf(text, node.offset)}: ` : "";
   return path.length === 0 ? line : `${line}${path.join(".")}: `;
 }
