@@ -940,6 +940,22 @@ Deno.test("every documented exit code of rsync has a meaning", () => {
   assert.equal(explainFailure("ship", access, { code: 255, stderr }).retry, true);
 });
 
+Deno.test("where rsync finds no ssh, that is told with its remedy, and not tried again", async () => {
+  const access = {
+    target: "me@host:",
+    identityFile: "/k",
+    knownHostsFile: "/h",
+    port: 22,
+    timeoutSeconds: 1,
+  };
+  const rsync = (await output("sh", ["-c", "command -v rsync"])).trim();
+  const run = makeRun(() => {});
+  const { code, stderr } = await run(rsync, ["-e", "ssh", "me@host:"], { env: { PATH: "/nonexistent" } });
+  const { error, retry } = explainFailure("ship", access, { code, stderr });
+  assert.deepEqual([error.message, error.kind, retry], ["Cannot ship: ssh is not installed", "usage", false]);
+  assert.match(error.hint!, /apt-get install openssh-client/);
+});
+
 Deno.test("pauses grow threefold, are spread by half, and end at five minutes", () => {
   assert.deepEqual([1, 2, 3, 4, 5, 9].map((attempt) => pauseSeconds(attempt, 1)), [5, 15, 45, 135, 300, 300]);
   assert.equal(pauseSeconds(1, 0), 2.5);

@@ -39,9 +39,16 @@ interface Cause {
  */
 export function explainFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
   const { host, user } = parseRsyncTarget(access.target);
-  const { state, kind, retry, hint } = causeInKeys(access, user, host, run.stderr) ??
+  const { state, kind, retry, hint } = causeHere(run.stderr) ?? causeInKeys(access, user, host, run.stderr) ??
     causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(host, run.stderr) ?? causeByCode(host, run);
   return { error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }), retry };
+}
+
+/** What rsync says where there is no ssh. */
+function causeHere(stderr: string): Cause | undefined {
+  if (!/Failed to exec ssh: No such file/.test(stderr)) return undefined;
+  const hint = "install ssh (Debian: apt-get install openssh-client)";
+  return { state: "ssh is not installed", kind: "usage", retry: false, hint };
 }
 
 /** What ssh says of host keys and of ours. */
