@@ -190,6 +190,9 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
   const set = await home.cli(["list", "--set", "stat"]);
   assert.equal(set.code, 2);
   assert.match(set.stderr, /^error: Cannot find set stat in .*\nhint: sets there: home\/state/);
+  const opening = ["restore", "--to", `${home.dir}/to`, "--identity", home.identityFile];
+  const tooDeep = await home.cli([...opening, "--store", home.stored]);
+  assert.match(tooDeep.stderr, /hint: no set is there: a store is the folder that HUB\/SET\/SNAPSHOT/);
   const folder = await home.cli(["status", "--config", home.dir]);
   assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
   Deno.writeTextFileSync(home.configFile, '{ "__proto__": {} }');

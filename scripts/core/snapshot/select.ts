@@ -12,6 +12,8 @@ import { isGood, type Seal } from "./seal.ts";
 /** What is chosen from: seals of one set, oldest first. */
 export type Choice = Pick<Seal, "id" | "suspicions">;
 
+const OTHER_COPY = "or another copy with --store, such as the storage host's";
+
 /**
  * Chooses a snapshot.
  *
@@ -27,7 +29,9 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
       hint,
     });
   };
-  if (seals.length === 0) none("the store holds no snapshot of this set", "check --store and --set");
+  if (seals.length === 0) {
+    none("the store holds no snapshot of this set", `name another with --set, ${OTHER_COPY}`);
+  }
   const good = seals.filter((seal) => seal.suspicions.length === 0);
   if (which === "random" || which === "latest") {
     const chosen = which === "latest" ? good.at(-1) : good[Math.floor(random * good.length)];
@@ -35,7 +39,7 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   }
   if (isSnapshotId(which)) {
     return seals.find((seal) => seal.id === which)?.id ??
-      none("it is not in the store", "`hapi-backup list` shows those that are");
+      none("it is not in the store", `\`hapi-backup list\` shows those that are; ${OTHER_COPY}`);
   }
   const time = parseTime(which) ?? none(
     "it is no id and no time",
@@ -44,7 +48,7 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   const limit = snapshotIdAt(time);
   return good.findLast((seal) => seal.id <= limit)?.id ?? none(
     `none is as old as ${formatTime(time)}`,
-    `the oldest is ${localTime(seals[0]!.id)}`,
+    `the oldest is ${localTime(seals[0]!.id)}; ${OTHER_COPY}`,
   );
 }
 

@@ -128,8 +128,11 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
 
 /** That a store has no set of this name, with those that it has. */
 export function noSuchSet(store: OpenedStore, set: string): BackupError {
+  const known = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
   return new BackupError(`Cannot find set ${set} in ${store.name}: it is not there`, {
     kind: "usage",
-    hint: `sets there: ${store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ") || "none"}`,
+    hint: known
+      ? `sets there: ${known}`
+      : "no set is there: a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in",
   });
 }
