@@ -11,7 +11,7 @@ import { parentOf } from "./core/paths.ts";
 import { denoArguments } from "./core/sandbox/deno_flags.ts";
 import { hubUnits, type Manager, storageUnits, type UnitFiles } from "./core/sandbox/units.ts";
 import { shellQuote } from "./core/shell.ts";
-import { parseStorageConfig } from "./core/storage_host/storage_config.ts";
+import { parseStorageConfig, STORAGE_CONFIG_HINT } from "./core/storage_host/storage_config.ts";
 import { readTextIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/steps/step.ts";
@@ -155,7 +155,7 @@ async function unitsOf(
   if (text === undefined) {
     throw new BackupError(`Cannot make units: there is no configuration at ${job.configFile}`, {
       kind: "config",
-      hint: "`hapi-backup storage schema` lists its keys; --config names another file",
+      hint: STORAGE_CONFIG_HINT,
     });
   }
   return storageUnits({

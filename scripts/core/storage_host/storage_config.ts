@@ -18,6 +18,10 @@ import type { FloodLimits, RetentionPolicy } from "./retention.ts";
 
 /** Where the configuration is when `--config` does not say. */
 export const STORAGE_CONFIG_FILE = "/etc/hapi-backup/storage.json";
+/** What to do where there is none. */
+export const STORAGE_CONFIG_HINT =
+  'write one, such as { "store": "/var/lib/hapi-backup-store", "hubs": { "home": { "signers": ["ssh-ed25519 AAAA..."] } } } ' +
+  "(`hapi-backup storage schema` lists its keys), or name another with --config";
 
 const path = z.string().regex(/^\/[^\0\n]*$/, "is not an absolute path").max(4096);
 const count = z.number().int().min(0).max(100_000);

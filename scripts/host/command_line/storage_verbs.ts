@@ -10,6 +10,7 @@ import { STORAGE_VERBS, storagePermissions } from "../../core/sandbox/storage_pe
 import {
   parseStorageConfig,
   STORAGE_CONFIG_FILE,
+  STORAGE_CONFIG_HINT,
   type StorageConfig,
 } from "../../core/storage_host/storage_config.ts";
 import { readTextIfThere } from "../fs.ts";
@@ -39,7 +40,7 @@ function readStorageConfig({ host, options, configFile }: VerbContext): StorageC
   if (text !== undefined) return parseStorageConfig(text, path);
   throw new BackupError(`Cannot read configuration ${path}: there is no such file`, {
     kind: "config",
-    hint: "`hapi-backup storage schema` lists its keys; --config names another file",
+    hint: STORAGE_CONFIG_HINT,
   });
 }
 

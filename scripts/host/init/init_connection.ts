@@ -38,8 +38,10 @@ export async function connect(
     } catch (error) {
       if (!(error instanceof NotLetIn)) throw error;
       if (!isSaid) context.say(whatToPaste(context, config, destination));
-      context.terminal.warn(error.message);
-      if (context.asks && await askYes("Done there? Try again")) continue;
+      if (context.asks) {
+        context.terminal.warn(error.message);
+        if (await askYes("Done there? Try again")) continue;
+      }
       throw new BackupError(error.message, {
         kind: error.kind,
         hint:

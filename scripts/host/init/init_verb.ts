@@ -250,6 +250,9 @@ function finish(context: InitContext, config: Config, error: BackupError | undef
       ? ["NOTHING IS OFF THIS MACHINE: hapi-backup init --storage user@host: adds a storage host"]
       : [],
     ...config.recipients.length > 1 ? [] : ["for a second place: hapi-backup keys add age1..."],
+    ...config.sets.size > 1
+      ? ["the other sets, without waiting for their timers: hapi-backup backup --set all"]
+      : [],
     `by itself, twice a day and before the hub starts: ${unitsCommand(config)} (or the NixOS module)`,
     'to be told when it fails: "notify" in the configuration; all checks: hapi-backup doctor',
   ].join("\n"));
