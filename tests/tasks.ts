@@ -28,7 +28,8 @@ const OTHERS: Readonly<Record<string, string>> = {
 /** All tasks, verbs first. */
 export function tasks(): Record<string, string> {
   const always = [...verbs.always, `--allow-env=${verbs.env.join(",")}`];
-  const ofVerbs = Object.entries(verbs.verbs).map(([verb, flags]) =>
+  const { man } = verbs.verbs;
+  const ofVerbs = Object.entries({ ...verbs.verbs, help: man }).map(([verb, flags]) =>
     [verb, ["deno run", ...always, ...flags, `mod.ts ${verb}`].join(" ")] as const
   );
   return { ...Object.fromEntries(ofVerbs), ...OTHERS };
