@@ -35,12 +35,17 @@ async function makeTwo(): Promise<Home & { readonly ids: readonly [string, strin
   return Object.assign(home, { ids: [first.id, second.id] as const });
 }
 
+/** `browse` on a terminal. */
+function startBrowse(home: Home) {
+  const env = { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home.home, TZ: "UTC", NO_COLOR: "1" };
+  const words = [Deno.execPath(), ...denoArguments("browse", MOD), "--identity", home.identityFile];
+  return startPty(words, { cwd: home.dir, env });
+}
+
 Deno.test("browse: on a terminal, through sessions and files to one file restored, and what changed", async () => {
   using home = await makeTwo();
   const [first, second] = home.ids;
-  const env = { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home.home, TZ: "UTC", NO_COLOR: "1" };
-  const words = [Deno.execPath(), ...denoArguments("browse", MOD), "--identity", home.identityFile];
-  await using pty = startPty(words, { cwd: home.dir, env });
+  await using pty = startBrowse(home);
   const answer = async (question: RegExp, keys: string) => {
     await pty.until(question);
     await pty.type(keys);
@@ -76,6 +81,19 @@ Deno.test("browse: on a terminal, through sessions and files to one file restore
     "ANTHROPIC_API_KEY=sk-ant-0123456789abcdefghij\n",
   );
   assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], [], "no rebuilt database is left");
+});
+
+Deno.test("browse: Ctrl-C ends it from any question, just after Esc too", async () => {
+  using home = await makeTwo();
+  for (const keys of ["\x03", "\x1b\x03"]) {
+    await using pty = startBrowse(home);
+    await pty.until(/Which snapshot\?[^]*to search/);
+    await pty.type(`${home.ids[0]}\r`);
+    await pty.until(/Sessions \(2\)[^]*Compare/);
+    await pty.type(keys);
+    await pty.until(/error: Cannot go on: interrupted/);
+    assert.equal((await pty.end()).code, 1);
+  }
 });
 
 Deno.test("compare and session list: for a person without control characters, for a script whole", async () => {

@@ -18,6 +18,7 @@ import { compare, type Look } from "../../core/sessions/comparison.ts";
 import { describeComparison, describeSession } from "../../core/sessions/session_text.ts";
 import type { SavedDatabase, SavedFile } from "../../core/snapshot/manifest.ts";
 import { cancelled } from "../steps/step.ts";
+import { prompts as loadPrompts } from "./questions.ts";
 
 /** What the dialogue can have done. */
 export interface Browsing {
@@ -39,8 +40,7 @@ const LINES = 12;
 
 /** Holds the dialogue, to its end. */
 export async function browse(browsing: Browsing): Promise<void> {
-  // Loaded only where it is needed.
-  const prompts = await import("@clack/prompts");
+  const prompts = await loadPrompts();
   prompts.intro(formatCounted(browsing.snapshots.length, "snapshot"));
   const looks = new Map<SnapshotId, Look>();
   const dialogue = new Dialogue(prompts, {
@@ -158,7 +158,7 @@ class Dialogue {
     );
   }
 
-  /** One of a list that can be searched; Esc and Ctrl-C lead back. */
+  /** One of a list that can be searched; Esc leads back. */
   async #pick<Value>(
     message: string,
     options: readonly { value: Value; label: string; hint?: string }[],

@@ -6,7 +6,7 @@
 
 import process from "node:process";
 import { BackupError } from "../../core/errors.ts";
-import { cancelled } from "../steps/step.ts";
+import { cancelled, cancelSteps } from "../steps/step.ts";
 
 /** Where every question is drawn, and what ends it without an answer. */
 const COMMON = { output: process.stderr, signal: cancelled };
@@ -85,8 +85,22 @@ export async function showOnce(secret: string, ask: () => Promise<unknown>): Pro
   }
 }
 
-/** Loaded only where something is asked. */
-const prompts = () => import("@clack/prompts");
+const CTRL_C = "\x03";
+let isHeard = false;
+
+/**
+ * The library that asks, loaded only where something is asked. It takes Ctrl-C, which is a key meanwhile, for Esc, and just
+ * after one for nothing: here it is an interruption as anywhere else.
+ */
+export async function prompts(): Promise<typeof import("@clack/prompts")> {
+  if (!isHeard) {
+    process.stdin.on("keypress", (_, { sequence }: { sequence?: string }) => {
+      if (sequence?.endsWith(CTRL_C)) cancelSteps();
+    });
+  }
+  isHeard = true;
+  return await import("@clack/prompts");
+}
 
 function answered<T>(answer: T): Exclude<T, symbol> {
   if (typeof answer !== "symbol") return answer as Exclude<T, symbol>;

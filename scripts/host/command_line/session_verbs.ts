@@ -103,7 +103,7 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
           terminal.error(`error: ${error.message}${error.hint ? `\nhint: ${error.hint}` : ""}`);
         },
       });
-      // A signal ends the questions as Esc does.
+      // Ctrl-C and a signal end each question as Esc does.
       context.host.checkpoint();
     },
   };
