@@ -91,12 +91,17 @@ Deno.test("each wrapper grants its verb what nix/verbs.json says, and a program 
 const KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 
 Deno.test("a configuration that the program refuses does not become a system", async () => {
-  const make = (limit: string) =>
+  const recipient = "age15nzf7l2ldzyhaq360awuvytscwt40nz5v4w63ppaampm6gn7uajq85t973";
+  const make = (limit: string, to = recipient) =>
     build(
-      `(r { hub = { users.users.op = { home = "/home/op"; }; services.hapi-backup = { enable = true; user = "op"; recipients = [ "age1x" ]; signingKeyFile = "/etc/keys/signing"; settings.limits.${limit} = 60; }; }; }).hubConfigFile`,
+      `(r { hub = { users.users.op = { home = "/home/op"; }; services.hapi-backup = { enable = true; user = "op"; recipients = [ "${to}" ]; signingKeyFile = "/etc/keys/signing"; settings.limits.${limit} = 60; }; }; }).hubConfigFile`,
     ).catch(String);
   assert.match(await make("snapshotSeconds"), /-hapi-backup\.json$/);
   assert.match(await make("snapshotSecond"), /Unrecognized key.*snapshotSecond/);
+  assert.match(
+    await make("snapshotSeconds", recipient.replace("9", "8")),
+    /recipient .*: it is mistyped or cut/,
+  );
   const storage = (more: string) =>
     build(
       `(r { storage = { services.hapi-backup-storage = { enable = true; hubs.home = { writeKey = "${KEY} write"; signers = [ "${KEY} sign" ]; quotaBytes = 1; }; ${more} }; }; }).storageConfigFile`,
