@@ -58,6 +58,8 @@ export interface StorageStatus {
   readonly lastScrubAt: string | null;
   readonly bytes: number;
   readonly freeBytes: number | null;
+  /** That the disk can hold few files more, however small. */
+  readonly fewFiles: string | null;
   readonly daysUntilFull: number | null;
   readonly floods: readonly { readonly hub: HubName; readonly problem: string }[];
   /** Hubs that have nearly used up a quota, or more. */
@@ -108,6 +110,7 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
     lastScrubAt: iso(ledger.lastRun("scrub")?.endedMs),
     bytes: survey.bytes,
     freeBytes: survey.freeBytes ?? null,
+    fewFiles: survey.fewFiles ?? null,
     daysUntilFull: survey.daysUntilFull === undefined ? null : Math.floor(survey.daysUntilFull),
     floods: [...survey.floods].map(([hub, problem]) => ({ hub, problem })),
     overQuota: [...survey.overQuota].map(([hub, problem]) => ({ hub, problem })),
@@ -297,6 +300,7 @@ function describe(status: StorageStatus): string {
       : [],
     ...status.unfinishedUploads > 0 ? [formatCounted(status.unfinishedUploads, "unfinished upload")] : [],
     ...status.floods.map(({ hub, problem }) => `FLOOD from ${hub}: ${problem}`),
+    ...status.fewFiles === null ? [] : [`DISK: ${status.fewFiles}`],
     ...status.overQuota.map(({ hub, problem }) => `QUOTA of ${hub}: ${problem}`),
     ...status.sets.filter(({ problems }) => problems > 0)
       .map(({ hub, set, problems }) =>

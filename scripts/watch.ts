@@ -177,13 +177,18 @@ function contradictions(survey: Survey, inventory: Inventory): Alarm[] {
   return alarms;
 }
 
-function fullDisk(config: StorageConfig, { daysUntilFull, freeBytes }: Survey): Alarm[] {
-  if (freeBytes === 0) return [{ kind: "disk", problem: "the store's disk is full" }];
-  if (daysUntilFull === undefined || daysUntilFull >= config.diskDaysMin) return [];
-  const problem = `the store's disk is full in ${
-    formatCounted(Math.floor(daysUntilFull), "day")
-  } at the present rate`;
-  return [{ kind: "disk", problem: `${problem}; the limit is ${formatCounted(config.diskDaysMin, "day")}` }];
+function fullDisk(config: StorageConfig, { daysUntilFull, freeBytes, fewFiles }: Survey): Alarm[] {
+  const alarms: Alarm[] = fewFiles === undefined
+    ? []
+    : [{ kind: "disk", problem: fewFiles, hint: FILES_HINT }];
+  if (freeBytes === 0) alarms.push({ kind: "disk", problem: "the store's disk is full" });
+  else if (daysUntilFull !== undefined && daysUntilFull < config.diskDaysMin) {
+    const problem = `the store's disk is full in ${
+      formatCounted(Math.floor(daysUntilFull), "day")
+    } at the present rate; the limit is ${formatCounted(config.diskDaysMin, "day")}`;
+    alarms.push({ kind: "disk", problem });
+  }
+  return alarms;
 }
 
 function metricsOf(
@@ -291,6 +296,9 @@ const HINTS: Readonly<Record<Alarm["kind"], string>> = {
   clock: "check this host's clock (timedatectl); if it is right, run `hapi-backup retain --trust-clock` once",
   disk: "add space, or keep less (retention in the storage configuration)",
 };
+
+const FILES_HINT =
+  "keep fewer snapshots (retention in the storage configuration), or move the store to a file system with more inodes";
 
 const QUOTA_HINT =
   "keep less of it (retention in the storage configuration) or raise its quota (quotaBytes, quotaFiles); " +

@@ -1001,6 +1001,25 @@ Deno.test("watch() warns before the disk is full, from the rate of the last days
   assert.match(full(0)[0]!, /is full/);
 });
 
+Deno.test("watch() and storage status tell that the disk can hold few files more", () => {
+  using storage = makeStorageHost();
+  const { config, store, signer } = storage;
+  writeSnapshot(store, { id: snapshotIdAt(storage.now), signer });
+  const on = (disk: ReturnType<Fs["freeFiles"]>) => {
+    const host = { ...storage.host, fs: { ...storage.host.fs, freeFiles: () => disk } };
+    const told = watch(host, config).alarms.map(({ problem }) => problem);
+    assert.equal(storageStatus(host, config).fewFiles, told[0] ?? null);
+    return told;
+  };
+  for (const disk of [undefined, { free: 1, total: 1 }, { free: 101, total: 1000 }]) {
+    assert.deepEqual(on(disk), []);
+  }
+  for (const free of [99, 0]) {
+    const few = `the store's disk can hold ${free} more files and folders, of 1,000 (df -i)`;
+    assert.deepEqual(on({ free, total: 1000 }), [few]);
+  }
+});
+
 Deno.test("watch() writes metrics that keep to Prometheus' conventions", async () => {
   using storage = makeStorageHost();
   const { host, config, store, signer, root } = storage;

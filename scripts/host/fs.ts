@@ -37,6 +37,14 @@ export const realFs: Fs = {
       return undefined;
     }
   },
+  freeFiles: (path) => {
+    try {
+      const { ffree, files } = statfsSync(path);
+      return Number(files) === 0 ? undefined : { free: Number(ffree), total: Number(files) };
+    } catch {
+      return undefined;
+    }
+  },
 };
 
 function openReal(path: string, options: OpenOptions): OpenFile {

@@ -78,6 +78,8 @@ export interface Fs {
   syncFolder(path: string): void;
   /** Bytes that this user may still write at `path`, or undefined where the system does not tell. */
   freeBytes(path: string): number | undefined;
+  /** How many files and folders the disk at `path` can hold and how many more, or undefined where that has no limit. */
+  freeFiles(path: string): { readonly free: number; readonly total: number } | undefined;
 }
 
 /** How a program ended. */

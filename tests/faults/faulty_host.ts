@@ -18,6 +18,7 @@ const FS_KINDS: Readonly<Record<Exclude<keyof Fs, "open">, Kind>> = {
   readLink: "look",
   realPath: "look",
   freeBytes: "look",
+  freeFiles: "look",
   readDir: "read",
   readFile: "read",
   mkdir: "make",

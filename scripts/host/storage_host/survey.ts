@@ -25,7 +25,7 @@ import type { Ledger } from "./ledger.ts";
 
 /** Growth is measured over so many days. */
 const RATE_DAYS = 30;
-/** Of a quota, from where on it is told. */
+/** Of a quota, and of the files that a disk can hold, from where on it is told. */
 const QUOTA_SHARE_MAX = 0.9;
 /** Of a longer drill log only the end is looked through (characters). */
 const DRILL_LOG_LENGTH_MAX = 8 << 20;
@@ -83,6 +83,8 @@ export interface Survey {
   readonly lastGoodDrills: ReadonlyMap<HubName, DrillNote>;
   readonly bytes: number;
   readonly freeBytes: number | undefined;
+  /** That the disk can hold few files more, or none, however small; undefined if it can. */
+  readonly fewFiles: string | undefined;
   /** Undefined if it is not filling, or the system does not tell. */
   readonly daysUntilFull: number | undefined;
 }
@@ -101,8 +103,17 @@ export function surveyStore(host: Host, config: StorageConfig, ledger: Ledger, i
     lastGoodDrills: byHub(config, (hub) => lastGoodDrill(host, hub)),
     bytes: sets.reduce((sum, set) => sum + set.bytes, 0),
     freeBytes,
+    fewFiles: fewFiles(host, config),
     daysUntilFull: freeBytes !== undefined && bytesPerDay > 0 ? freeBytes / bytesPerDay : undefined,
   };
+}
+
+function fewFiles({ fs }: Host, { store }: StorageConfig): string | undefined {
+  const { free, total } = fs.freeFiles(store) ?? { free: 1, total: 1 };
+  if (free >= total * (1 - QUOTA_SHARE_MAX)) return undefined;
+  return `the store's disk can hold ${formatCount(free)} more files and folders, of ${
+    formatCount(total)
+  } (df -i)`;
 }
 
 /** Of each configured hub what there is to say of it, if anything. */
