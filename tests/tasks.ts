@@ -12,6 +12,9 @@ import verbs from "../nix/verbs.json" with { type: "json" };
 const FOR_TESTS =
   "--no-prompt --allow-read --allow-write --allow-env --allow-run --allow-sys --allow-net=127.0.0.1,localhost,[::1]";
 
+/** Long ones that would come late, and the rest wait for them. */
+const FIRST = ["ship", "soak", "terminal"].map((name) => `tests/${name}_test.ts`).join(" ");
+
 /** The tasks that are not verbs. */
 const OTHERS: Readonly<Record<string, string>> = {
   demo: `deno run ${FOR_TESTS} tests/demo.ts`,
@@ -21,7 +24,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   tasks: "deno run --allow-read --allow-write=deno.json tests/tasks.ts",
   check: "deno fmt --check && deno lint && deno check mod.ts scripts tests",
   // Types are what `check` looks at.
-  test: `deno test --parallel --no-check ${FOR_TESTS} tests`,
+  test: `deno test --parallel --no-check ${FOR_TESTS} ${FIRST} tests`,
   ok: "deno task check && deno task test",
 };
 
