@@ -20,7 +20,7 @@ import { appendDrill } from "./host/records/drill_log.ts";
 import { appendProof } from "./host/records/proof_log.ts";
 import { type ChoiceJob, hasSessions, openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { askHubForSessions } from "./host/restore/hub.ts";
-import { fileShows, needlesIn } from "./host/restore/needles.ts";
+import { fileShows, needlesOf } from "./host/restore/needles.ts";
 import {
   type Opening,
   openManifest,
@@ -275,15 +275,15 @@ function requireHidden(
   involved: Involved,
   root: string,
 ): number {
-  const { fs } = opening.host;
+  const { host } = opening;
   const secret = new Set(restored.manifest.sources.filter((source) => source.secret).map(({ name }) => name));
-  const needles = restored.files.filter(({ type, source }) => type === "file" && secret.has(source))
-    .flatMap(({ place }) => needlesIn(fs.readFile(`${root}/${place}`)));
+  const files = restored.files.filter(({ type, source }) => type === "file" && secret.has(source));
+  const needles = needlesOf(host.fs, files.map(({ place }) => `${root}/${place}`));
   if (needles.length === 0) return 0;
   for (const [id, names] of involved) {
     const { folder } = openSeal(opening, id);
     for (const name of [...names, SEAL_FILE, SIGNATURE_FILE]) {
-      if (fileShows(fs, `${folder}/${name}`, needles)) {
+      if (fileShows(host, `${folder}/${name}`, needles)) {
         throw new Error(`${id}/${name} shows a secret in plaintext`);
       }
     }

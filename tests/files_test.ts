@@ -1130,6 +1130,11 @@ Deno.test("unpackFiles() refuses names that leave the folder or are no places", 
   }
   const long = member({ name: "././@LongLink", type: "L", content: encode("../evil\0") });
   await refuses(scratch, archive(long, good), "place");
+  const endless = member({ name: "././@LongLink", type: "L", content: encode("home/x".repeat(1 << 20)) });
+  await assert.rejects(
+    unpackFiles(hostWith(), cut(archive(endless, good), [1 << 20]), wantedOf([GOOD]), scratch.root),
+    (error: Error) => error.message.includes("is no place") && error.message.length < 500,
+  );
 });
 
 Deno.test("unpackFiles() refuses everything that is no file", async () => {
@@ -1154,7 +1159,6 @@ Deno.test("unpackFiles() refuses members twice, missing, of another size, and of
   using scratch = new Scratch();
   await refuses(scratch, archive(good, good), "twice");
   const other = member({ name: "home/other", content: CONTENT });
-  await refuses(scratch, archive(good, other, other), "twice");
   await refuses(scratch, archive(other), "home/good is missing");
   await refuses(scratch, archive(), "missing");
   await refuses(scratch, archive(member({ name: "home/good", content: encode("good") })), "4 bytes");

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { packTar } from "modern-tar";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
@@ -256,6 +257,8 @@ Deno.test("what a hub signs that was taken over cannot make a restore write outs
   const zeros = new Uint8Array(1 << 20);
   const bomb = Array.from({ length: 64 }, () => zeros);
 
+  const tar = [await packTar([{ header: { name: "home/a", size: content.length }, body: content }])];
+
   const attacks: Record<string, [Record<string, readonly Uint8Array[]>, unknown, Partial<Seal>?]> = {
     "a place that climbs out": [
       {},
@@ -274,6 +277,34 @@ Deno.test("what a hub signs that was taken over cannot make a restore write outs
       {},
       manifest({ files: [link], databases: [{ ...database, place: "home/a/b.db", chain: full(lies) }] }),
     ],
+    "a file below a database": [
+      { "files.tar.zst.age": tar },
+      manifest({
+        files: [{ ...evil, place: `${database!.place}/x`, stored }],
+        databases: [{ ...database, chain: full(ids[0]) }],
+      }),
+      { kind: "increment", parent: ids[0], needs: [ids[0]] },
+    ],
+    "a database below a database": [
+      {},
+      manifest({ databases: ["", "/x"].map((end) => ({ ...database, place: database!.place + end })) }),
+      { kind: "increment", parent: ids[0], needs: [ids[0]] },
+    ],
+    "what a database would play into itself": [
+      { "files.tar.zst.age": tar },
+      manifest({
+        files: [{ ...evil, place: `${database!.place}-wal`, stored }],
+        databases: [{ ...database, chain: full(ids[0]) }],
+      }),
+      { kind: "increment", parent: ids[0], needs: [ids[0]] },
+    ],
+    "a place that no file can be named": [
+      { "files.tar.zst.age": tar },
+      manifest({ files: [{ ...evil, place: "home/\ud800", stored }] }),
+    ],
+    "a link that leads nowhere": [{}, manifest({ files: [{ ...link, target: "" }] })],
+    "a link that no system makes": [{}, manifest({ files: [{ ...link, target: "a\0b" }] })],
+    "a link that is too long": [{}, manifest({ files: [{ ...link, target: "é".repeat(2048) }] })],
     "a manifest that needs what its seal does not name": [
       {},
       manifest({ databases: [{ ...database, chain: full(ids[0]) }] }),
@@ -582,6 +613,7 @@ Deno.test("an absolute path and its place are the same thing, and no place leave
       "else/x",
       "home/a\0",
       `home/${"x".repeat(4096)}`,
+      "home/\ud800",
     ]
   ) {
     assert.equal(isPlace(text), false, text);

@@ -174,6 +174,7 @@ Deno.test("a hostile store is refused by restore and verify, and nothing of it i
     await assert.rejects(restore(opening, id, out), (thrown: BackupError) => {
       assert.match(`${thrown.message}\n${thrown.hint}`, error, name);
       assert.match(thrown.message, /^Cannot /, name);
+      assert.ok(thrown.hint, `${name}: no remedy`);
       return exitCodeOf(thrown.kind) === code;
     }, name);
     assert.deepEqual(await everything(), before, name);

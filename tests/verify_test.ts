@@ -3,10 +3,12 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { describeSnapshot } from "../scripts/core/command_line/reports.ts";
+import { BackupError } from "../scripts/core/errors.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import type { Manifest } from "../scripts/core/snapshot/manifest.ts";
 import type { Seal } from "../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
+import { fileShows, needlesOf } from "../scripts/host/restore/needles.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { verify } from "../scripts/verify.ts";
@@ -159,4 +161,25 @@ Deno.test("a drill is logged, good or bad, and list and status read the log; ran
     seals[2]!.id,
     seals[2]!.id,
   ]);
+});
+
+Deno.test("of secret files, be they large or many, so much is looked for as can be, and an interruption is heard", async () => {
+  using home = await makeHome();
+  const { fs } = home.host;
+  const large = `${home.dir}/large`;
+  Deno.writeTextFileSync(large, "KEY=the-value-of-a-large-file\n");
+  // No machine could read it whole.
+  Deno.truncateSync(large, 2 ** 42);
+  const many = Array.from({ length: 300 }, (_, index) => {
+    home.write(`${home.dir}/many/${index}`, `KEY=the-value-of-file-${index}\n`);
+    return `${home.dir}/many/${index}`;
+  });
+  const needles = needlesOf(fs, [large, ...many]);
+  assert.equal(needles.length, 256);
+  assert.ok(needles.some((needle) => new TextDecoder().decode(needle) === "the-value-of-a-large-file"));
+  assert.ok(fileShows(home.host, many[3]!, needles));
+  const checkpoint = () => {
+    throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  };
+  assert.throws(() => fileShows({ fs, checkpoint }, large, needles), { kind: "cancelled" });
 });

@@ -16,9 +16,9 @@ export type Place = string & { readonly [brand]: "Place" };
 /** A place longer than this is refused (bytes in UTF-8): Linux' own limit for a path. */
 const PLACE_BYTES_MAX = 4096;
 
-/** Whether `text` is a place: `home/` or `root/` and plain names, none of them empty, `.` or `..`, no NUL. */
+/** Whether `text` is a place: `home/` or `root/` and plain names, none of them empty, `.` or `..`, no NUL, all Unicode. */
 export function isPlace(text: string): text is Place {
-  if (!/^(home|root)\//.test(text) || text.includes("\0")) return false;
+  if (!/^(home|root)\//.test(text) || text.includes("\0") || !text.isWellFormed()) return false;
   if (new TextEncoder().encode(text).length > PLACE_BYTES_MAX) return false;
   return text.split("/").every((name) => name !== "" && name !== "." && name !== "..");
 }

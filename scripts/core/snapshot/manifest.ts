@@ -9,12 +9,25 @@
 import { z } from "zod";
 import { BackupError } from "../errors.ts";
 import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "../names.ts";
-import { isPlace, type Place } from "../place.ts";
+import { isPlace } from "../place.ts";
 import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
 import { FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
+import { DATABASE_FILES } from "./sqlite_format.ts";
 
 /** A manifest larger than this is not read (bytes of JSON): about a million files. */
 export const MANIFEST_BYTES_MAX = 256 * 1024 * 1024;
+
+/** What a link leads to: Linux has none that is empty, or longer (bytes in UTF-8). */
+const TARGET_BYTES_MAX = 4095;
+const target = z.string().min(1).refine(
+  (text) =>
+    !text.includes("\0") && text.isWellFormed() &&
+    new TextEncoder().encode(text).length <= TARGET_BYTES_MAX,
+  "is nothing that a link can lead to",
+);
+
+/** The remedy for a snapshot that is damaged, or lies. */
+export const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
 const place = z.string().refine(isPlace, "is not a place");
 const mode = z.number().int().min(0).max(0o7777);
@@ -74,7 +87,7 @@ const file = z.strictObject({
   /** Which snapshot's tar holds the bytes, under which name. Absent for folders and links. */
   stored: z.strictObject({ snapshot: snapshotId, member: place }).optional(),
   /** What a link points to. */
-  target: z.string().optional(),
+  target: target.optional(),
 });
 
 const manifestSchema = z.strictObject({
@@ -132,23 +145,13 @@ export function parseManifest(
   const fail = (state: string): never => {
     throw new BackupError(
       `Cannot read the manifest of ${expected.hub}/${expected.set}/${expected.id}: ${state}`,
-      {
-        kind: "integrity",
-      },
+      { kind: "integrity", hint: ANOTHER_COPY },
     );
   };
   const manifest = readAs(manifestSchema, readJson(text, fail), fail);
   if (manifest.hub !== expected.hub || manifest.set !== expected.set || manifest.id !== expected.id) {
     fail(`it belongs to ${manifest.hub}/${manifest.set}/${manifest.id}`);
   }
-  const places = new Set<string>();
-  for (const entry of [...manifest.databases, ...manifest.files]) {
-    if (places.has(entry.place)) fail(`it lists ${entry.place} twice`);
-    places.add(entry.place);
-  }
-  const notFolders = new Set(
-    manifest.files.filter((entry) => entry.type !== "folder").map((entry) => entry.place),
-  );
   for (const entry of manifest.files) {
     const isFile = entry.type === "file";
     if (isFile !== (entry.sha256 !== undefined) || isFile !== (entry.stored !== undefined)) {
@@ -156,14 +159,35 @@ export function parseManifest(
     }
     if ((entry.type === "link") !== (entry.target !== undefined)) fail(`${entry.place} is half a link`);
   }
-  for (const path of places) {
-    for (let at = path.lastIndexOf("/"); at > 0; at = path.lastIndexOf("/", at - 1)) {
-      if (notFolders.has(path.slice(0, at) as Place)) {
-        fail(`${path} lies inside ${path.slice(0, at)}, which is no folder`);
-      }
+  const wrong = wrongPlace(manifest);
+  if (wrong !== undefined) fail(wrong);
+  return manifest;
+}
+
+/** What is wrong with the places of what is listed, if anything. */
+function wrongPlace({ databases, files }: Pick<Manifest, "databases" | "files">): string | undefined {
+  const places = new Set<string>();
+  for (const { place } of [...databases, ...files]) {
+    if (places.has(place)) return `it lists ${place} twice`;
+    places.add(place);
+  }
+  // SQLite would take these for the database's own, and play them into it.
+  const besides = new Set<string>(
+    databases.flatMap(({ place }) => DATABASE_FILES.slice(1).map((end) => place + end)),
+  );
+  const beside = files.find(({ place }) => besides.has(place));
+  if (beside) return `it lists ${beside.place} beside the database that it would change`;
+  const folders = new Set<string>(files.filter(({ type }) => type === "folder").map(({ place }) => place));
+  // Sorted so, whatever lies in a place follows right after it.
+  const sorted = [...places].map((place) => `${place}/`).sort();
+  for (const [index, path] of sorted.entries()) {
+    const place = path.slice(0, -1);
+    const next = sorted[index + 1];
+    if (next?.startsWith(path) && !folders.has(place)) {
+      return `${next.slice(0, -1)} lies inside ${place}, which is no folder`;
     }
   }
-  return manifest;
+  return undefined;
 }
 
 /** The parts of other snapshots that a restore of this one reads, by snapshot. Of its own it reads all. */

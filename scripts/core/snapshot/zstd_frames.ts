@@ -101,7 +101,11 @@ export class FrameDecompressor implements Disposable {
    */
   constructor(what: string, streamBytes = 0) {
     this.#restBytes = streamBytes;
-    this.#fail = (state) => new BackupError(`Cannot decompress ${what}: ${state}`, { kind: "integrity" });
+    this.#fail = (state) =>
+      new BackupError(`Cannot decompress ${what}: ${state}`, {
+        kind: "integrity",
+        hint: "another copy of the store may hold it whole (--store)",
+      });
   }
 
   /**

@@ -5,18 +5,37 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Fs } from "../host.ts";
+import { attempt } from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
 
 /** A value shorter than this is found by chance, so it is not looked for (bytes). */
 const NEEDLE_BYTES_MIN = 12;
 /** Longer values are cut to this: it is enough to be sure (bytes). */
 const NEEDLE_BYTES_MAX = 64;
+/** Of one file, and of all: each is looked for in every byte. */
 const NEEDLES_MAX = 64;
+const ALL_NEEDLES_MAX = 256;
+/** Bytes of a file that are searched for values. */
+const SECRET_BYTES = 1 << 16;
 const READ_BYTES = 1 << 20;
 
-/** The values that a secret file holds: what stands after `=` or between quotes, and each long line. */
-export function needlesIn(secret: Uint8Array): Uint8Array[] {
-  const text = new TextDecoder().decode(secret.subarray(0, 1 << 16));
+/** The values that secret files hold, of any size and number: some of each, until there are enough. */
+export function needlesOf(fs: Fs, paths: Iterable<string>): Uint8Array[] {
+  const needles: Uint8Array[] = [];
+  for (const path of paths) {
+    if (needles.length >= ALL_NEEDLES_MAX) break;
+    attempt(`read ${path}`, () => {
+      using file = fs.open(path, { read: true });
+      const secret = new Uint8Array(SECRET_BYTES);
+      needles.push(...needlesIn(secret.subarray(0, file.readAt(secret, 0))));
+    });
+  }
+  return needles.slice(0, ALL_NEEDLES_MAX);
+}
+
+/** The values at the start of a secret file: what stands after `=` or between quotes, and each long line. */
+function needlesIn(secret: Uint8Array): Uint8Array[] {
+  const text = new TextDecoder().decode(secret);
   const values = text.split("\n").flatMap((line) => [
     line.trim(),
     line.slice(line.indexOf("=") + 1).trim(),
@@ -29,14 +48,19 @@ export function needlesIn(secret: Uint8Array): Uint8Array[] {
   return needles.slice(0, NEEDLES_MAX);
 }
 
-/** Whether any of the needles stands in the file. Reads it once, in constant memory. */
-export function fileShows(fs: Fs, path: string, needles: readonly Uint8Array[]): boolean {
+/** Whether any of the needles stands in the file. Reads it once, in constant memory. @throws {BackupError} (disk), (cancelled). */
+export function fileShows(
+  { fs, checkpoint }: Pick<Host, "fs" | "checkpoint">,
+  path: string,
+  needles: readonly Uint8Array[],
+): boolean {
   const wanted = needles.map((needle) => Buffer.from(needle));
-  using file = fs.open(path, { read: true });
+  using file = attempt(`read ${path}`, () => fs.open(path, { read: true }));
   const buffer = Buffer.alloc(NEEDLE_BYTES_MAX + READ_BYTES);
   let kept = 0;
   for (;;) {
-    const count = file.read(buffer.subarray(kept, kept + READ_BYTES));
+    checkpoint();
+    const count = attempt(`read ${path}`, () => file.read(buffer.subarray(kept, kept + READ_BYTES)));
     if (count === 0) return false;
     const filled = buffer.subarray(0, kept + count);
     if (wanted.some((needle) => filled.includes(needle))) return true;

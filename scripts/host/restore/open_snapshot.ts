@@ -8,7 +8,13 @@ import { defined } from "../../core/defined.ts";
 import { BackupError } from "../../core/errors.ts";
 import { verifySsh } from "../../core/keys/sshsig.ts";
 import { MANIFEST_PART, type PartName, type SnapshotId } from "../../core/names.ts";
-import { type Manifest, MANIFEST_BYTES_MAX, neededBy, parseManifest } from "../../core/snapshot/manifest.ts";
+import {
+  ANOTHER_COPY,
+  type Manifest,
+  MANIFEST_BYTES_MAX,
+  neededBy,
+  parseManifest,
+} from "../../core/snapshot/manifest.ts";
 import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../../core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../core/snapshot/select.ts";
 import { requireTrusted, type Trust } from "../../core/snapshot/trust.ts";
@@ -51,9 +57,20 @@ export function openSeal(
 ): TrustedSnapshot {
   const snapshot = requireSealed(readSnapshot(host.fs, set, id));
   const { folder, called, sealed: { seal, bytes } } = snapshot;
-  const { publicKey } = verifySsh(readSignature(host.fs, snapshot), SEAL_NAMESPACE, bytes);
-  requireTrusted(trust, publicKey, `${set.hub}/${set.set}/${id}`);
+  const name = `${set.hub}/${set.set}/${id}`;
+  requireTrusted(trust, signerOf(name, readSignature(host.fs, snapshot), bytes), name);
   return { seal, folder, ...defined({ called }) };
+}
+
+/** Who signed a seal. @throws {BackupError} (integrity) If nobody did. */
+function signerOf(name: string, signature: string, seal: Uint8Array): Uint8Array {
+  try {
+    return verifySsh(signature, SEAL_NAMESPACE, seal).publicKey;
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    const { kind, hint, message } = error;
+    throw new BackupError(`Cannot trust the seal of ${name}: ${message}`, { kind, hint });
+  }
 }
 
 /**
@@ -90,9 +107,7 @@ export function partOf({ seal }: TrustedSnapshot, name: PartName): SealedPart {
   if (part) return part;
   throw new BackupError(
     `Cannot open snapshot ${seal.hub}/${seal.set}/${seal.id}: its seal names no ${name}`,
-    {
-      kind: "integrity",
-    },
+    { kind: "integrity", hint: ANOTHER_COPY },
   );
 }
 
@@ -106,9 +121,7 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
     if (bytes > MANIFEST_BYTES_MAX) {
       throw new BackupError(
         `Cannot read the manifest of ${seal.id}: it is larger than ${MANIFEST_BYTES_MAX} bytes`,
-        {
-          kind: "integrity",
-        },
+        { kind: "integrity", hint: ANOTHER_COPY },
       );
     }
     chunks.push(chunk);
@@ -118,9 +131,7 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
   if (undeclared) {
     throw new BackupError(
       `Cannot use the manifest of ${seal.id}: it needs ${undeclared}, which its seal does not name`,
-      {
-        kind: "integrity",
-      },
+      { kind: "integrity", hint: ANOTHER_COPY },
     );
   }
   return manifest;

@@ -12,6 +12,7 @@ import { BackupError } from "../../core/errors.ts";
 import type { SealedPart } from "../../core/snapshot/seal.ts";
 import { FRAME_BYTES_MAX, FrameDecompressor } from "../../core/snapshot/zstd_frames.ts";
 import { piecesOf } from "../file_bytes.ts";
+import { attempt } from "../fs.ts";
 import { noteGarbage } from "../garbage.ts";
 import type { Host, OpenFile } from "../host.ts";
 import { HEADER_BYTES_MAX } from "../keys/age.ts";
@@ -110,12 +111,13 @@ async function openHeaderOf(
   identities: readonly Identity[],
   requireSealed: (sha256: string) => void,
 ): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
-  using file = host.fs.open(path, { read: true });
+  const action = `read ${path}`;
+  using file = attempt(action, () => host.fs.open(path, { read: true }));
   const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
-  const start = buffer.subarray(0, file.readAt(buffer, 0));
+  const start = buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0)));
   return await openHeader(start, identities).catch((error) => {
     // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-    requireSealed(hashOfRest(host, file, createHash("sha256").update(start)));
+    requireSealed(attempt(action, () => hashOfRest(host, file, createHash("sha256").update(start))));
     throw error;
   });
 }

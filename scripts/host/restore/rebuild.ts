@@ -10,7 +10,7 @@ import { createHash } from "node:crypto";
 import { releaseBytes } from "../../core/bytes.ts";
 import { BackupError } from "../../core/errors.ts";
 import { parentOf } from "../../core/paths.ts";
-import type { SavedDatabase } from "../../core/snapshot/manifest.ts";
+import { ANOTHER_COPY, type SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { type Image, makeRing, Patcher, type Scratch } from "../../core/snapshot/patch.ts";
 import { FRAME_BYTES_MAX } from "../../core/snapshot/zstd_frames.ts";
 import { attempt, diskError, removeIfThere, syncBeside } from "../fs.ts";
@@ -26,7 +26,6 @@ type Link = SavedDatabase["chain"][number];
 
 /** Bytes of an image that are read at once to be hashed. */
 const READ_BYTES = 512 * 1024;
-const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.

@@ -11,6 +11,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { createTarDecoder, type ParsedTarEntry } from "modern-tar";
 import { BackupError, reasonOf } from "../../core/errors.ts";
+import { cleanText } from "../../core/format.ts";
 import { isPlace, type Place } from "../../core/place.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
 import { attempt, lstatIfThere, removeIfThere, syncBeside } from "../fs.ts";
@@ -49,8 +50,9 @@ export async function unpackFiles(
       const { done, value: entry } = await orIntegrity(() => entries.read());
       if (done) break;
       const member = checkedMember(entry.header, seen);
-      seen.add(member);
       const files = wanted.get(member) ?? [];
+      // Of what nobody wants there may be any number.
+      if (files.length > 0) seen.add(member);
       const wrong = files.find((file) => file.bytes !== entry.header.size);
       if (wrong) {
         throw damaged(`${member} has ${entry.header.size} bytes, and the manifest says ${wrong.bytes}`);
@@ -73,7 +75,7 @@ export async function unpackFiles(
 
 /** The member's place. @throws {BackupError} (integrity) If it is not a file that `packFiles` would write. */
 function checkedMember({ name, type }: ParsedTarEntry["header"], seen: ReadonlySet<Place>): Place {
-  if (!isPlace(name)) throw damaged(`${JSON.stringify(name)} is no place for a file`);
+  if (!isPlace(name)) throw damaged(`${JSON.stringify(cleanText(name, 200))} is no place for a file`);
   if (type !== "file") throw damaged(`${name} is a ${type}, not a file`);
   if (seen.has(name)) throw damaged(`${name} is there twice`);
   return name;
