@@ -1050,6 +1050,7 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
     waits("dial tcp: lookup host on 127.0.0.53:53: read udp 127.0.0.1:1->127.0.0.53:53: i/o timeout"),
   );
   assert.ok(!waits("read tcp 10.0.0.2:5->10.0.0.1:443: i/o timeout"));
+  assert.ok(!waits("write tcp 10.0.0.2:5->10.0.0.1:443: use of closed network connection"));
   const name = { remote: "s3:geoffrey-backups/site-403" };
   const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
   const unknown = explain("ship", name, { code: 1, stdout: "", stderr: failed });

@@ -450,8 +450,9 @@ const REASONS: readonly {
     hint: "check the network and that the service is up, then run it again",
   },
   {
-    // rclone has waited, and tried again, for minutes.
-    pattern: /awaiting response headers|i\/o timeout|handshake timeout|deadline exceeded/i,
+    // rclone has waited, and tried again, for minutes. What stalls in the middle of an upload it closes itself.
+    pattern:
+      /awaiting response headers|i\/o timeout|handshake timeout|deadline exceeded|use of closed network connection/i,
     kind: "network",
     retry: false,
     state: "the remote does not answer in time",
