@@ -27,10 +27,11 @@ async function makeSlowHome() {
     Deno.makeTempDirSync({ prefix: "terminal-" }),
     (folder) => Deno.removeSync(folder, { recursive: true }),
   );
-  const destination = destinationAt(building.use(await startSshd({ dir: far })));
+  const sshd = building.use(await startSshd({ dir: far }));
+  const destination = destinationAt(sshd);
   home.configure({ destinations: [{ ...destination, bandwidthLimitKiBps: KIB_PER_SECOND }] });
   const stack = building.move();
-  return { home, far, destination, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { home, far, sshd, destination, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 Deno.test("what takes longer than a second is shown on a terminal with bytes, rate and time left, and nowhere else", async () => {
@@ -71,7 +72,7 @@ Deno.test("what takes longer than a second is shown on a terminal with bytes, ra
 
 Deno.test("a run whose terminal is closed stops as if it was told to; under nohup it goes on", async () => {
   await using slow = await makeSlowHome();
-  const { home, far } = slow;
+  const { home, far, sshd } = slow;
   const log = `${shipFolder(home.stateFolder)}/runs.jsonl`;
   const logged = () => {
     try {
@@ -98,6 +99,8 @@ Deno.test("a run whose terminal is closed stops as if it was told to; under nohu
     await until("its line in the log", () => logged().length > before);
     const { ok, kind } = logged().at(-1);
     assert.deepEqual([ok, kind], under.length === 0 ? [false, "cancelled"] : [true, undefined]);
+    // The far side notices a little later.
+    await sshd.idle();
     Deno.removeSync(`${far}/state`, { recursive: true });
   }
 });

@@ -44,7 +44,7 @@ ExecStart=/lib/systemd/systemd --user --unit=basic.target
     systemctl start user.service
     as() { setpriv --reuid op --regid op --clear-groups env HOME=/home/op XDG_RUNTIME_DIR=/run/user/${USERS.op} "$@"; }
     systemctl() { as systemctl --user "$@"; }
-    for i in $(seq 100); do systemctl is-active --quiet basic.target 2>/dev/null && break; sleep 0.1; done
+    for i in $(seq 600); do systemctl is-active --quiet basic.target 2>/dev/null && break; sleep 0.1; done
     as systemd-tmpfiles --user --create /home/op/.config/systemd/user/hapi-backup.conf; echo "tmpfiles: $?"
     systemctl start hapi-backup-state.service; echo "backup: $?"
     systemctl start hapi-backup-ship.service; echo "ship: $?"
@@ -56,7 +56,7 @@ ExecStart=/lib/systemd/systemd --user --unit=basic.target
     systemctl daemon-reload; systemctl start hapi-backup-ship.timer
     for i in 1 2 3 4 5; do
       systemctl start hapi-backup-ship.service; echo "again: $?"
-      for j in $(seq 100); do [ "$(cat /home/op/done 2>/dev/null | wc -l)" -ge $i ] && break; sleep 0.1; done
+      for j in $(seq 600); do [ "$(cat /home/op/done 2>/dev/null | wc -l)" -ge $i ] && break; sleep 0.1; done
     done
     command systemctl kill -s KILL user.service`);
   assert.match(out, /^backup: 0$/m, out);

@@ -1,6 +1,6 @@
 /** A program on a terminal of its own, by script(1): what it draws is read, what a person would type is typed. */
 
-const SECONDS_MAX = 60;
+const SECONDS_MAX = 180;
 const COLUMNS = 100;
 
 /** How to start it. */

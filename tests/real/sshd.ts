@@ -9,8 +9,9 @@ import { userInfo } from "node:os";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
 import { freePort } from "./free_port.ts";
 
-const START_MS_MAX = 15_000;
-const STOP_MS_MAX = 10_000;
+const START_MS_MAX = 60_000;
+const STOP_MS_MAX = 60_000;
+const IDLE_MS_MAX = 60_000;
 
 /** How {@linkcode startSshd} sets the storage host up. */
 export interface SshdOptions {
@@ -43,6 +44,8 @@ export interface Sshd extends AsyncDisposable {
   log(): string;
   /** Breaks every open connection, as a dead line would; new ones are still taken. */
   cut(): Promise<void>;
+  /** Waits until every connection has ended by itself, as one does that was broken on the way here. */
+  idle(): Promise<void>;
   /** Stops listening and breaks every open connection. Nothing reserves the port for `restart()`. */
   stop(): Promise<void>;
   /** Listens again on the same port; with `newHostKey` as another machine would, which clients must refuse. */
@@ -177,6 +180,14 @@ class RunningSshd implements Sshd {
 
   async cut(): Promise<void> {
     if (this.#child) await killAll(await descendantsOf(this.#child.pid));
+  }
+
+  async idle(): Promise<void> {
+    const deadline = Date.now() + IDLE_MS_MAX;
+    while (this.#child && (await descendantsOf(this.#child.pid)).length > 0) {
+      if (Date.now() > deadline) throw new Error("sshd still has a connection");
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   }
 
   async stop(): Promise<void> {

@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(cd "$1" && pwd)
 if [[ ${2-} != inside ]]; then
-  exec timeout -k 2 "${BOOT_SECONDS:-120}" unshare --mount --pid --fork --cgroup --uts --ipc bash "$here/boot.sh" "$folder" inside </dev/null
+  exec timeout -k 2 "${BOOT_SECONDS:-300}" unshare --mount --pid --fork --cgroup --uts --ipc bash "$here/boot.sh" "$folder" inside </dev/null
 fi
 mount --make-rprivate /
 mount --make-rshared / # else LoadCredential's folders come up empty

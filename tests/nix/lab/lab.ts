@@ -103,7 +103,7 @@ FailureAction=exit-force
 [Service]
 Type=oneshot
 ExecStart=/bin/bash ${folder}/driver.sh
-TimeoutStartSec=100
+TimeoutStartSec=280
 `,
   );
   await Deno.mkdir(`${folder}/units/driver.service.d`);
