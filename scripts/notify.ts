@@ -88,7 +88,7 @@ function dueOf(
 
 async function deliver(host: Host, notifier: Notifier, notice: Notice): Promise<void> {
   const fail = (state: string, hint: string): never => {
-    throw new BackupError(`Cannot notify ${notifier.name}: ${state}; ${hint}`, { kind: "network", hint });
+    throw new BackupError(`Cannot notify ${notifier.name}: ${state}`, { kind: "network", hint });
   };
   if (notifier.kind === "command") {
     const [program, ...args] = notifier.command;
