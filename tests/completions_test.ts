@@ -161,6 +161,10 @@ Deno.test("help is given however it is asked for, and a mistyped verb is told th
         /^error: Cannot run hapi-backup: unknown command 'kyes'\nhint: did you mean keys\?/,
       );
     }
+    assert.match(
+      ofKeys.stdout,
+      /\nprove {2}decrypts [^\n]*\n {7}could: seconds, not a restore; [^\n]*\n {7}[^\n]*no failure\n/,
+    );
     const ofRestore = (await cli({ home }, "restore", "--help")).stdout;
     assert.match(ofRestore, /--only <glob>[^-]*may\s+be\s+given\s+several\s+times\n/);
     const { stderr } = await cli({ home }, "keys");

@@ -342,8 +342,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     details: "list   the recipients, and which snapshots each can open\n" +
       "add    encrypts to one more recipient (age1...) from the next snapshot on\n" +
       "drop   encrypts to it no longer; what exists stays readable with its identity\n" +
-      "prove  decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore;\n" +
-      "       an older chain that is made for other recipients, such as from before an `add`, is no failure",
+      "prove  decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore; " +
+      "an older chain that is made for other recipients, such as from before an `add`, is no failure",
     arguments: [
       { name: "<action>", text: "what to do", choices: ["list", "add", "drop", "prove"] },
       { name: "[recipient]", text: "add, drop: which; drop takes the start of one" },
@@ -508,7 +508,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--snapshot <id>", text: "forget: which" },
       { flags: "--why <text>", text: "forget: what became of it" },
     ],
-    example: "hapi-backup storage authorize --hub home --key home.pub --from 100.64.0.0/10",
+    example: "hapi-backup storage authorize --hub home --key ship_ed25519.pub --read-key read_key.pub",
   },
 ];
 

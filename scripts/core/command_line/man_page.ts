@@ -113,7 +113,7 @@ const argument = ({ name, choices }: ArgumentSpec): string =>
 function detail(line: string): string[] {
   if (line === "") return [".PP"];
   const [, term, meaning] = /^(\S+) {2,}(.*)$/.exec(line) ?? [];
-  return term === undefined ? [text(line.trimStart())] : tagged([term, meaning!]);
+  return term === undefined ? [text(line)] : tagged([term, meaning!]);
 }
 
 function option(spec: OptionSpec): string[] {

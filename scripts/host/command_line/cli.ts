@@ -146,7 +146,9 @@ function makeProgram(
   for (const spec of COMMANDS) {
     const command = program.command(spec.verb)
       .summary(spec.summary)
-      .description(spec.details ? `${spec.summary}\n\n${spec.details}` : spec.summary)
+      .description(
+        [spec.summary, ...spec.details ? ["", ...spec.details.split("\n").map(indented)] : []].join("\n"),
+      )
       .helpGroup(`${spec.group}:`)
       .helpOption("-h, --help", "print this help")
       .addHelpText("after", `\nExample:\n  ${spec.example}\n\nExit codes:\n${codes}`)
@@ -167,6 +169,19 @@ function makeProgram(
     });
   }
   return program;
+}
+
+/** An entry such as `add    what it does`, in lines of 80 that begin below what it does; any other line as it is. */
+function indented(line: string): string {
+  const term = /^\S+ {2,}/.exec(line)?.[0];
+  if (term === undefined) return line;
+  const lines = [""];
+  for (const word of line.slice(term.length).split(" ")) {
+    const last = lines.at(-1)!;
+    if (last !== "" && term.length + last.length + 1 + word.length > 80) lines.push(word);
+    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
+  }
+  return term + lines.join(`\n${" ".repeat(term.length)}`);
 }
 
 function makeOption(spec: OptionSpec): Option {
