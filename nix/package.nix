@@ -1,11 +1,11 @@
 # hapi-backup: its sources and npm packages beside one wrapper per verb, which grants that verb's permissions and no
 # more. `bin/hapi-backup` only picks the wrapper.
-{ lib, stdenvNoCC, callPackage, deno, installShellFiles, makeBinaryWrapper, runtimeShell, rsync, openssh, rclone, zstd, findutils }:
+{ lib, stdenvNoCC, callPackage, deno, installShellFiles, makeBinaryWrapper, runtimeShell, rsync, openssh, rclone, findutils }:
 let
   manifest = lib.importJSON ../deno.json;
   table = lib.importJSON ./verbs.json;
   deps = callPackage ./npm-deps.nix { };
-  programs = lib.makeBinPath [ rsync openssh rclone zstd findutils ];
+  programs = lib.makeBinPath [ rsync openssh rclone findutils ];
   flagsOf = verb: lib.concatStringsSep " "
     (table.installed ++ table.always ++ [ "--allow-env=${lib.concatStringsSep "," table.env}" ] ++ table.verbs.${verb});
   verbs = lib.attrNames table.verbs;
