@@ -1,5 +1,6 @@
 /**
- * What each step may touch: the whole table. What is not granted here is denied.
+ * What each step may touch: the whole table, but for the storage host's steps, which `storage_permissions.ts` has. What is
+ * not granted is denied. What the verb that starts the steps may touch, `nix/verbs.json` says.
  *
  * | step      | reads                                        | writes                         | programs      |
  * | --------- | -------------------------------------------- | ------------------------------ | ------------- |

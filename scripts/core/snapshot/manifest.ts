@@ -1,7 +1,8 @@
 /**
  * The manifest: the private description of a snapshot, encrypted like everything else in it.
  *
- * It lists every database and every file of the moment, with the snapshot that holds each one's bytes.
+ * It lists every database and every file of the moment, with the snapshot that holds each one's bytes, and with its place:
+ * where on the hub it belongs, such as `home/.hapi/hapi.db` (`../place.ts`).
  *
  * @module
  */

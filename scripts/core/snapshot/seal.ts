@@ -35,9 +35,10 @@ export interface SealedPart {
 export interface Suspicion {
   /** `integrity`, `foreign-keys`, `empty`, `rows-lost`, `swapped` or, of files, `unreadable`. */
   readonly code: SuspicionCode;
+  /** The configured source that it is about, by its name. */
   readonly source: string;
 }
-/** Why a snapshot may not count as good. Public, so they name no table and no number. */
+/** What a suspicion may be. Public, so none names a table or a number. */
 export const SUSPICION_CODES = [
   "integrity",
   "foreign-keys",
