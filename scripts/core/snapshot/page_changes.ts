@@ -27,8 +27,6 @@ export interface PageChanges {
   readonly basePages: number;
   /** Size of the next image in pages. */
   readonly nextPages: number;
-  /** Pages of the next image that the base lacks or holds differently. */
-  readonly changedPages: number;
   /** One bit per page of the longer image, counted from 0: set if the other lacks it or holds it differently. */
   readonly changed: Uint8Array;
 }
@@ -59,7 +57,7 @@ export function comparePages(base: ImageReader, next: ImageReader, options: Comp
   const { pageBytes } = options;
   const basePages = pageCount(base, pageBytes);
   const nextPages = pageCount(next, pageBytes);
-  const marks = new PageMarks(basePages, nextPages);
+  const changes = noChanges(pageBytes, basePages, nextPages);
   const baseChunk = new Uint8Array(CHUNK_BYTES);
   const nextChunk = new Uint8Array(CHUNK_BYTES);
   for (let position = 0; position < Math.max(base.bytes, next.bytes); position += CHUNK_BYTES) {
@@ -73,11 +71,11 @@ export function comparePages(base: ImageReader, next: ImageReader, options: Comp
       const oldPage = old.subarray(at, at + pageBytes);
       const nowPage = now.subarray(at, at + pageBytes);
       if (oldPage.length !== nowPage.length || Buffer.compare(oldPage, nowPage) !== 0) {
-        marks.add((position + at) / pageBytes);
+        markChanged(changes, (position + at) / pageBytes);
       }
     }
   }
-  return marks.changes(pageBytes);
+  return changes;
 }
 
 /** Options of `pageChecksums` and `compareChecksums`. */
@@ -123,43 +121,24 @@ export function compareChecksums(
   }
   const sums = pageChecksums(next, options);
   const nextPages = sums.length / PAGE_CHECKSUM_BYTES;
-  const marks = new PageMarks(basePages, nextPages);
+  const changes = noChanges(options.pageBytes, basePages, nextPages);
   for (let page = 0; page < Math.max(basePages, nextPages); page++) {
     const at = page * PAGE_CHECKSUM_BYTES;
     const old = baseSums.subarray(at, at + PAGE_CHECKSUM_BYTES);
     const now = sums.subarray(at, at + PAGE_CHECKSUM_BYTES);
-    if (old.length !== now.length || Buffer.compare(old, now) !== 0) marks.add(page);
+    if (old.length !== now.length || Buffer.compare(old, now) !== 0) markChanged(changes, page);
   }
-  return { changes: marks.changes(options.pageBytes), sums };
+  return { changes, sums };
 }
 
-/** Collects the pages that differ, counted from 0. */
-class PageMarks {
-  readonly #basePages: number;
-  readonly #nextPages: number;
-  readonly #changed: Uint8Array;
-  #changedPages = 0;
+/** Two images of so many pages, none of which is marked yet. */
+function noChanges(pageBytes: number, basePages: number, nextPages: number): PageChanges {
+  const changed = new Uint8Array(Math.ceil(Math.max(basePages, nextPages) / 8));
+  return { pageBytes, basePages, nextPages, changed };
+}
 
-  constructor(basePages: number, nextPages: number) {
-    this.#basePages = basePages;
-    this.#nextPages = nextPages;
-    this.#changed = new Uint8Array(Math.ceil(Math.max(basePages, nextPages) / 8));
-  }
-
-  add(page: number): void {
-    this.#changed[page >>> 3]! |= 1 << (page & 7);
-    if (page < this.#nextPages) this.#changedPages++;
-  }
-
-  changes(pageBytes: number): PageChanges {
-    return {
-      pageBytes,
-      basePages: this.#basePages,
-      nextPages: this.#nextPages,
-      changedPages: this.#changedPages,
-      changed: this.#changed,
-    };
-  }
+function markChanged({ changed }: PageChanges, page: number): void {
+  changed[page >>> 3]! |= 1 << (page & 7);
 }
 
 /** Whether the page, counted from 0, differs between the two images. */
