@@ -107,7 +107,7 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
       snapshot,
       at: iso(timeMs)!,
     })),
-    lastScrubAt: iso(ledger.lastRun("scrub")?.endedMs),
+    lastScrubAt: iso(ledger.lastScrubMs()),
     bytes: survey.bytes,
     freeBytes: survey.freeBytes ?? null,
     fewFiles: survey.fewFiles ?? null,

@@ -198,23 +198,18 @@ function metricsOf(
   alarms: readonly Alarm[],
 ): Metric[] {
   const seconds = (timeMs: number | undefined) => timeMs === undefined ? undefined : timeMs / 1000;
-  const perSet = (
-    name: string,
-    help: string,
-    value: (set: SetSurvey) => number | undefined,
-  ): Metric => ({
+  const metric = (name: string, help: string, samples: Metric["samples"]): Metric => ({
     name: `hapi_backup_${name}`,
     help,
-    type: "gauge",
-    samples: survey.sets.map((set) => ({ labels: { hub: set.hub, set: set.set }, value: value(set) })),
+    samples,
   });
-  const one = (name: string, help: string, value: number | undefined): Metric => ({
-    name: `hapi_backup_${name}`,
-    help,
-    type: "gauge",
-    samples: [{ value }],
-  });
-  const scrubbed = ledger.lastRun("scrub");
+  const one = (name: string, help: string, value: number | undefined) => metric(name, help, [{ value }]);
+  const perSet = (name: string, help: string, value: (set: SetSurvey) => number | undefined) =>
+    metric(
+      name,
+      help,
+      survey.sets.map((set) => ({ labels: { hub: set.hub, set: set.set }, value: value(set) })),
+    );
   return [
     perSet(
       "newest_good_timestamp_seconds",
@@ -242,32 +237,26 @@ function metricsOf(
       "Snapshots that a restore of the newest good one reads.",
       (set) => set.newestGood?.chainLength,
     ),
-    {
-      name: "hapi_backup_snapshots",
-      help: "Snapshots by standing.",
-      type: "gauge",
-      samples: survey.sets.flatMap(({ hub, set, counts }) =>
+    metric(
+      "snapshots",
+      "Snapshots by standing.",
+      survey.sets.flatMap(({ hub, set, counts }) =>
         Object.entries(counts).map(([standing, value]) => ({ labels: { hub, set, standing }, value }))
       ),
-    },
-    {
-      name: "hapi_backup_last_good_drill_timestamp_seconds",
-      help: "When a restore was last proved.",
-      type: "gauge",
-      samples: [...survey.lastGoodDrills].map(([hub, { timeMs }]) => ({
-        labels: { hub },
-        value: timeMs / 1000,
-      })),
-    },
-    {
-      name: "hapi_backup_alarms",
-      help: "Alarms by kind.",
-      type: "gauge",
-      samples: URGENCY.map((kind) => ({
+    ),
+    metric(
+      "last_good_drill_timestamp_seconds",
+      "When a restore was last proved.",
+      [...survey.lastGoodDrills].map(([hub, { timeMs }]) => ({ labels: { hub }, value: timeMs / 1000 })),
+    ),
+    metric(
+      "alarms",
+      "Alarms by kind.",
+      URGENCY.map((kind) => ({
         labels: { kind },
         value: alarms.filter((alarm) => alarm.kind === kind).length,
       })),
-    },
+    ),
     one("foreign_entries", "Entries of the store that are not part of it.", inventory.foreign.count),
     one("incoming_uploads", "Uploads that are not finished.", inventory.incoming.count),
     one("free_bytes", "Bytes free on the store's disk.", survey.freeBytes),
@@ -276,7 +265,7 @@ function metricsOf(
       "Seconds until the store's disk is full at the rate of the last 30 days.",
       survey.daysUntilFull === undefined ? undefined : survey.daysUntilFull * 86_400,
     ),
-    one("last_scrub_timestamp_seconds", "When scrub last ended.", seconds(scrubbed?.endedMs)),
+    one("last_scrub_timestamp_seconds", "When scrub last ended.", seconds(ledger.lastScrubMs())),
     one("watch_timestamp_seconds", "When these were measured.", inventory.nowMs / 1000),
   ];
 }

@@ -1052,10 +1052,9 @@ Deno.test("formatMetrics() escapes labels and help", () => {
     {
       name: "a_seconds",
       help: "x\\y\nz",
-      type: "gauge",
       samples: [{ labels: { l: 'q"\\\n' }, value: Infinity }],
     },
-    { name: "b", help: "none", type: "gauge", samples: [{ value: undefined }] },
+    { name: "b", help: "none", samples: [{ value: undefined }] },
   ]);
   assert.equal(
     text,

@@ -5,12 +5,11 @@
  * @module
  */
 
-/** One metric with its samples. */
+/** One metric with its samples: a gauge. */
 export interface Metric {
   /** By Prometheus' conventions: base units, named last. */
   readonly name: string;
   readonly help: string;
-  readonly type: "gauge" | "counter";
   /** A sample whose value is undefined is left out. */
   readonly samples: readonly {
     readonly labels?: Readonly<Record<string, string>>;
@@ -21,12 +20,12 @@ export interface Metric {
 /** Writes metrics as text. Those without a sample are left out. */
 export function formatMetrics(metrics: readonly Metric[]): string {
   const lines: string[] = [];
-  for (const { name, help, type, samples } of metrics) {
+  for (const { name, help, samples } of metrics) {
     const there = samples.filter((sample) => sample.value !== undefined);
     if (there.length === 0) continue;
     lines.push(
       `# HELP ${name} ${help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")}`,
-      `# TYPE ${name} ${type}`,
+      `# TYPE ${name} gauge`,
     );
     for (const { labels = {}, value } of there) {
       const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`);

@@ -439,12 +439,11 @@ export class Ledger implements Disposable {
     this.#db.run("DELETE FROM runs WHERE key <= (SELECT max(key) FROM runs) - 1000");
   }
 
-  /** The last run of a verb. */
-  lastRun(verb: string): { readonly endedMs: number; readonly outcome: string } | undefined {
-    return this.#db.get<{ endedMs: number; outcome: string }>(
-      "SELECT ended_ms AS endedMs, outcome FROM runs WHERE verb = ? ORDER BY key DESC LIMIT 1",
-      verb,
-    );
+  /** When scrub last ended, in milliseconds. */
+  lastScrubMs(): number | undefined {
+    return this.#db.get<{ endedMs: number }>(
+      "SELECT ended_ms AS endedMs FROM runs WHERE verb = 'scrub' ORDER BY key DESC LIMIT 1",
+    )?.endedMs;
   }
 }
 
