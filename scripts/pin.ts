@@ -7,24 +7,20 @@
 import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatTable } from "./core/format.ts";
-import { parseHubName, parseSetName, parseSnapshotId } from "./core/names.ts";
-import { hubNamed, type StorageConfig } from "./core/storage_host/storage_config.ts";
+import type { StorageConfig } from "./core/storage_host/storage_config.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/steps/step.ts";
-import { refreshInventory, setsInScope } from "./host/storage_host/inventory.ts";
+import { snapshotNamed } from "./host/storage_host/inventory.ts";
 import { openLedger } from "./host/storage_host/ledger.ts";
 import { requiredText, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
 
 /** What to pin. */
-export interface PinOptions {
-  /** What to do; without it, pins are only listed. */
-  readonly change?: {
-    readonly hub: string;
-    readonly set: string;
-    readonly id: string;
-    /** Why it is kept; undefined takes the pin back. */
-    readonly why: string | undefined;
-  };
+export interface PinChange {
+  readonly hub: string;
+  readonly set: string;
+  readonly id: string;
+  /** Why it is kept; undefined takes the pin back. */
+  readonly why: string | undefined;
 }
 
 /** One pinned snapshot. */
@@ -36,20 +32,15 @@ export interface Pin {
 }
 
 /**
- * Sets or takes back a pin.
+ * Sets or takes back a pin, where that is asked for.
  *
  * @returns All pins afterwards.
  * @throws {BackupError} (usage) If there is no such snapshot.
  */
-export function pin(host: Host, config: StorageConfig, { change }: PinOptions): Pin[] {
+export function pin(host: Host, config: StorageConfig, change: PinChange | undefined): Pin[] {
   using ledger = openLedger(host.fs, config.stateFolder);
   if (change) {
-    const inventory = refreshInventory(host, config, ledger);
-    const hub = hubNamed(config, parseHubName(change.hub)).name;
-    const set = parseSetName(change.set);
-    setsInScope(config, inventory, { hub, set });
-    const id = parseSnapshotId(change.id);
-    const known = ledger.snapshots(ledger.setKey(hub, set)).find((snapshot) => snapshot.id === id);
+    const { hub, set, id, known } = snapshotNamed(host, config, ledger, change);
     if (known?.state !== "present" && known?.state !== "unreadable") {
       throw new BackupError(`Cannot pin ${hub}/${set}/${id}: there is no such snapshot here`, {
         kind: "usage",
@@ -76,18 +67,13 @@ serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
     );
   }
   const scope = scopeOf(options);
-  const all = pin(
-    host,
-    config,
-    id === undefined ? {} : {
-      change: {
-        id,
-        hub: requiredText("pin", options, "hub"),
-        set: requiredText("pin", options, "set"),
-        why: options.remove === true ? undefined : requiredText("pin", options, "why"),
-      },
-    },
-  );
+  const change = id === undefined ? undefined : {
+    id,
+    hub: requiredText("pin", options, "hub"),
+    set: requiredText("pin", options, "set"),
+    why: options.remove === true ? undefined : requiredText("pin", options, "why"),
+  };
+  const all = pin(host, config, change);
   const pins = id !== undefined
     ? all
     : all.filter(({ hub, set }) => (scope.hub ?? hub) === hub && (scope.set ?? set) === set);

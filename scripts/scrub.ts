@@ -34,7 +34,7 @@ import {
 import { type Ledger, openLedger } from "./host/storage_host/ledger.ts";
 import { type ReceiptOutcome, writeReceipts } from "./host/storage_host/receipts.ts";
 import { amountOf, type Scope, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
-import { faultsOf, surveyStore } from "./host/storage_host/survey.ts";
+import { faultsOf, surveysOf, surveyStore } from "./host/storage_host/survey.ts";
 import { isSealed, problemWithPart, readSnapshot, setIn } from "./host/store/store.ts";
 
 /** With `idle`, the share of the time in which it reads. */
@@ -107,8 +107,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const wanted = setsInScope(config, inventory, options);
-  const totalBytes = wanted
-    .reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
+  const totalBytes = wanted.reduce((sum, set) => sum + ledger.weight(set.key, 0).bytes, 0);
   const bytesMax = Math.min(totalBytes, options.maxBytes ?? Infinity);
   const reading = new Reading(host, config, ledger, inventory, options, bytesMax);
   ledger.relax();
@@ -121,8 +120,7 @@ function scrubLocked(host: Host, config: StorageConfig, options: ScrubOptions): 
 
   const survey = surveyStore(host, config, ledger, inventory);
   const receipts = key ? writeReceipts(host, config, key, survey) : [];
-  const chosen = new Set(wanted.map(({ hub, set }) => `${hub}/${set}`));
-  const sets = survey.sets.filter(({ hub, set }) => chosen.has(`${hub}/${set}`));
+  const sets = surveysOf(survey, wanted);
   const damage = new CutList<Fault & { hub: HubName; set: SetName }>();
   const notes = new CutList<Fault & { hub: HubName; set: SetName }>();
   for (const fault of faultsOf({ ...survey, sets })) (isDamage(fault) ? damage : notes).add(fault);

@@ -8,7 +8,7 @@ import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted, formatDuration, formatTable } from "./core/format.ts";
 import { parsePublicKeyLine } from "./core/keys/openssh_key.ts";
-import { type HubName, parseSetName, parseSnapshotId, type SetName } from "./core/names.ts";
+import type { HubName, SetName } from "./core/names.ts";
 import { authorizeText } from "./core/storage_host/authorize.ts";
 import type { Standing } from "./core/storage_host/retention.ts";
 import { isDamage } from "./core/storage_host/standing.ts";
@@ -17,10 +17,10 @@ import { printJsonList } from "./host/command_line/json_list.ts";
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { serveStep } from "./host/steps/step.ts";
-import { refreshInventory, setsInScope } from "./host/storage_host/inventory.ts";
+import { refreshInventory, setsInScope, snapshotNamed } from "./host/storage_host/inventory.ts";
 import { openLedger } from "./host/storage_host/ledger.ts";
 import { requiredText, type Scope, scopeOf, type StorageJob } from "./host/storage_host/storage_job.ts";
-import { judge, surveyStore } from "./host/storage_host/survey.ts";
+import { judge, surveysOf, surveyStore } from "./host/storage_host/survey.ts";
 
 /** How one set stands. Rows are in the manifest, which only an identity opens, so they are not told here. */
 export interface StorageSetStatus {
@@ -77,12 +77,8 @@ export function storageStatus(host: Host, config: StorageConfig, scope: Scope = 
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const survey = surveyStore(host, config, ledger, inventory);
-  const wanted = new Set(
-    setsInScope(config, inventory, scope).map(({ hub, set }) => `${hub}/${set}`),
-  );
-  const chosen = survey.sets.filter(({ hub, set }) => wanted.has(`${hub}/${set}`));
   return {
-    sets: chosen.map((set): StorageSetStatus => ({
+    sets: surveysOf(survey, setsInScope(config, inventory, scope)).map((set): StorageSetStatus => ({
       hub: set.hub,
       set: set.set,
       newestGood: set.newestGood
@@ -191,13 +187,7 @@ export interface ForgetOptions {
  */
 export function forget(host: Host, config: StorageConfig, options: ForgetOptions): void {
   using ledger = openLedger(host.fs, config.stateFolder);
-  const inventory = refreshInventory(host, config, ledger);
-  const { name: hub } = hubNamed(config, options.hub);
-  const set = parseSetName(options.set);
-  setsInScope(config, inventory, { hub, set });
-  const id = parseSnapshotId(options.id);
-  const key = ledger.setKey(hub, set);
-  const known = ledger.snapshots(key).find((snapshot) => snapshot.id === id);
+  const { hub, set, setKey, id, known } = snapshotNamed(host, config, ledger, options);
   if (known && known.state !== "gone") {
     const isRemoved = known.state === "removed" || known.state === "removing";
     throw new BackupError(
@@ -212,7 +202,7 @@ export function forget(host: Host, config: StorageConfig, options: ForgetOptions
       },
     );
   }
-  ledger.forget(key, id, options.why, host.now().getTime());
+  ledger.forget(setKey, id, options.why, host.now().getTime());
 }
 
 /** Writes the `authorized_keys` file that lets a hub in. */

@@ -375,7 +375,7 @@ Deno.test("a mistyped hub or set is an error that names those that are there, an
     await assert.rejects(verb({ hub: HUB, set: "staet" as SetName }), { kind: "usage" });
   }
   const change = { hub: HUB, set: "staet", id, why: "why" };
-  assert.throws(() => pin(host, config, { change }), { kind: "usage", hint: /^sets there: state/ });
+  assert.throws(() => pin(host, config, change), { kind: "usage", hint: /^sets there: state/ });
   assert.throws(() => forget(host, config, change), { kind: "usage", hint: /^sets there: state/ });
   const status = storageStatus(host, config);
   assert.deepEqual([status.sets.map(({ set }) => set), status.lastScrubAt], [[STATE], null]);
@@ -783,7 +783,7 @@ Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back"
   await scrub(host, config);
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   const id = written[1]!.seal.id;
-  assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: "before 2.0" } }), [
+  assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: "before 2.0" }), [
     { hub: HUB, set: STATE, id, why: "before 2.0" },
   ]);
   const first = await retain(host, config, { apply: true });
@@ -793,11 +793,11 @@ Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back"
     () => forget(host, config, { hub: HUB, set: STATE, id: first.sets[0]!.removed[0]!, why: "x" }),
     { kind: "usage", message: /retention removed it$/, hint: /nothing to forget/ },
   );
-  assert.deepEqual(pin(host, config, { change: { hub: HUB, set: STATE, id, why: undefined } }), []);
+  assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: undefined }), []);
   const after = await retain(host, config, { apply: true });
   assert(after.sets[0]!.removed.includes(id));
   assert.throws(
-    () => pin(host, config, { change: { hub: HUB, set: STATE, id, why: "too late" } }),
+    () => pin(host, config, { hub: HUB, set: STATE, id, why: "too late" }),
     { kind: "usage" },
   );
 });

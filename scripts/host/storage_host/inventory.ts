@@ -18,14 +18,17 @@ import {
   isHubName,
   isSetName,
   isSnapshotId,
+  parseSetName,
+  parseSnapshotId,
   SEAL_FILE,
+  type SetName,
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../../core/names.ts";
 import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "../../core/shipping/receipt.ts";
 import { SEAL_NAMESPACE } from "../../core/snapshot/seal.ts";
-import { clockDoubt, type Fault } from "../../core/storage_host/standing.ts";
-import type { StorageConfig } from "../../core/storage_host/storage_config.ts";
+import { clockDoubt, type Fault, type KnownSnapshot } from "../../core/storage_host/standing.ts";
+import { hubNamed, type StorageConfig } from "../../core/storage_host/storage_config.ts";
 import { isMissing, lstatIfThere } from "../fs.ts";
 import type { Fs, Host, Stat } from "../host.ts";
 import {
@@ -478,4 +481,24 @@ export function setsInScope(
     );
   }
   return inventory.sets.filter((known) => ofHub(known) && (set === undefined || known.set === set));
+}
+
+/**
+ * The snapshot that a person named, as far as the ledger knows it.
+ *
+ * @throws {BackupError} (usage) If there is no such hub or set, or the id is none.
+ */
+export function snapshotNamed(
+  host: Host,
+  config: StorageConfig,
+  ledger: Ledger,
+  named: { readonly hub: string; readonly set: string; readonly id: string },
+): { hub: HubName; set: SetName; setKey: number; id: SnapshotId; known: KnownSnapshot | undefined } {
+  const inventory = refreshInventory(host, config, ledger);
+  const { name: hub } = hubNamed(config, named.hub);
+  const set = parseSetName(named.set);
+  setsInScope(config, inventory, { hub, set });
+  const id = parseSnapshotId(named.id);
+  const setKey = ledger.setKey(hub, set);
+  return { hub, set, setKey, id, known: ledger.snapshots(setKey).find((snapshot) => snapshot.id === id) };
 }

@@ -21,7 +21,7 @@ import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
-import type { Ledger } from "./ledger.ts";
+import type { Ledger, LedgerSet } from "./ledger.ts";
 
 /** Growth is measured over so many days. */
 const RATE_DAYS = 30;
@@ -257,6 +257,12 @@ function noteOf(snapshot: KnownSnapshot, timeMs: number): SnapshotNote {
     readMs: snapshot.readMs,
     chainLength: snapshot.needs.length + 1,
   };
+}
+
+/** What a survey says of these sets. */
+export function surveysOf({ sets }: Survey, wanted: readonly LedgerSet[]): SetSurvey[] {
+  const names = new Set(wanted.map(({ hub, set }) => `${hub}/${set}`));
+  return sets.filter(({ hub, set }) => names.has(`${hub}/${set}`));
 }
 
 /** All faults of a survey, with where they are. */
