@@ -7,6 +7,7 @@
  */
 
 import type { Config } from "./core/config/config.ts";
+import { ifPossible } from "./core/errors.ts";
 import { calendarOf, eventsOfRuns, eventsOfSnapshots } from "./core/report/calendar.ts";
 import { historyOf } from "./core/report/history.ts";
 import type { ReportData, ReportDestination, ReportSet } from "./core/report/report_data.ts";
@@ -33,11 +34,7 @@ export function report(host: Host, config: Config, timeZone?: string): string {
 /** The zone of this machine. `TZ` may be empty or name none that there is: times are then UTC, as with all else. */
 function ownZone(): Zone {
   const { timeZone } = new Intl.DateTimeFormat().resolvedOptions() as { timeZone?: string };
-  try {
-    return makeZone(timeZone ?? "UTC");
-  } catch {
-    return makeZone("UTC");
-  }
+  return ifPossible(() => makeZone(timeZone ?? "UTC")) ?? makeZone("UTC");
 }
 
 function readReport(host: Host, config: Config, zone: Zone): ReportData {

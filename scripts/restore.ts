@@ -11,7 +11,7 @@
 
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/command_line/reports.ts";
 import type { Config } from "./core/config/config.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
 import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
@@ -263,13 +263,7 @@ function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, 
 }
 
 /** A source that is a link is restored to where the link points, as it was saved from there. */
-function realTarget(fs: Fs, path: string): string {
-  try {
-    return fs.realPath(path);
-  } catch {
-    return path;
-  }
-}
+const realTarget = (fs: Fs, path: string): string => ifPossible(() => fs.realPath(path)) ?? path;
 
 function nearestFolder(fs: Fs, path: string): string {
   let folder = path;

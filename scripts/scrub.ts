@@ -7,13 +7,13 @@
  * @module
  */
 
-import { BackupError, outcome } from "./core/errors.ts";
+import { BackupError, ifPossible, outcome } from "./core/errors.ts";
 import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "./core/format.ts";
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/storage_host/standing.ts";
 import type { StorageConfig } from "./core/storage_host/storage_config.ts";
 import { lstatIfThere } from "./host/fs.ts";
-import type { Fs, Host, Stat } from "./host/host.ts";
+import type { Host, Stat } from "./host/host.ts";
 import { readSigningKey } from "./host/keys/signing_key.ts";
 import { withLock } from "./host/lock.ts";
 import { pause } from "./host/pause.ts";
@@ -219,7 +219,7 @@ class Reading {
     this.#recordSeal(key, () => this.ledger.recordSignature(key, signer, signatureProblem));
 
     // Where not even what was just read lies on the disk, the file system does not tell what does.
-    const tellsHoles = (tryLstat(fs, `${snapshot.folder}/${SEAL_FILE}`)?.diskBytes ?? 0) > 0;
+    const tellsHoles = (ifPossible(() => fs.lstat(`${snapshot.folder}/${SEAL_FILE}`))?.diskBytes ?? 0) > 0;
     const parts = new Map(seal.parts.map((part) => [part.name as string, part]));
     for (const { name, readMs, damage } of this.ledger.parts(key)) {
       const part = parts.get(name);
@@ -227,7 +227,7 @@ class Reading {
       const wasRead = known.readMs === undefined && readMs !== undefined && damage === undefined;
       if (!part || wasRead) continue;
       if (this.#isOver(part.bytes)) return false;
-      const stat = tryLstat(fs, `${snapshot.folder}/${name}`);
+      const stat = ifPossible(() => fs.lstat(`${snapshot.folder}/${name}`));
       const holed = stat && tellsHoles && isHoled(stat);
       // Some file systems count what is written only seconds later: then it is for the next run.
       if (holed && Math.abs(this.host.now().getTime() - stat.ctimeMs) < SETTLED_MS) return true;
@@ -295,14 +295,6 @@ class Reading {
     if (!this.options.idle) return;
     pause(Math.min(1000, (performance.now() - this.#lastMs) * (1 / IDLE_SHARE - 1)));
     this.#lastMs = performance.now();
-  }
-}
-
-function tryLstat(fs: Fs, path: string): Stat | undefined {
-  try {
-    return fs.lstat(path);
-  } catch {
-    return undefined; // Reading it says why.
   }
 }
 

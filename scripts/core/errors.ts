@@ -115,6 +115,15 @@ export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** What `work` gives; undefined where it fails, and why is for something else to tell. */
+export function ifPossible<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch {
+    return undefined;
+  }
+}
+
 /** An error as it goes from one thread to another. */
 export interface SentError {
   readonly message: string;

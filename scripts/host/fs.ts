@@ -5,7 +5,7 @@
  */
 
 import type { Fs, OpenFile, OpenOptions, Stat } from "./host.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import { statfsSync } from "node:fs";
 
@@ -30,12 +30,8 @@ export const realFs: Fs = {
     folder.syncSync();
   },
   freeBytes: (path) => {
-    try {
-      const { bavail, bsize } = statfsSync(path);
-      return Number(bavail) * Number(bsize);
-    } catch {
-      return undefined;
-    }
+    const disk = ifPossible(() => statfsSync(path));
+    return disk && disk.bavail * disk.bsize;
   },
   freeFiles: (path) => {
     try {

@@ -5,6 +5,7 @@
  */
 
 import { concatBytes, equalBytes } from "../bytes.ts";
+import { ifPossible } from "../errors.ts";
 
 /** Makes the error for a given state. */
 export type Fail = (state: string) => Error;
@@ -102,9 +103,5 @@ export function dearmorText(
 /** Decodes base64 that is canonical and has no blanks in it; undefined for anything else. */
 export function decodeBase64(text: string): Uint8Array<ArrayBuffer> | undefined {
   if (!/^[A-Za-z0-9+/]+={0,2}$/.test(text)) return undefined;
-  try {
-    return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
-  } catch {
-    return undefined;
-  }
+  return ifPossible(() => Uint8Array.fromBase64(text, { lastChunkHandling: "strict" }));
 }

@@ -10,7 +10,7 @@
 
 import { createHash, sign, verify } from "node:crypto";
 import { concatBytes } from "../bytes.ts";
-import { BackupError } from "../errors.ts";
+import { BackupError, ifPossible } from "../errors.ts";
 import {
   ED25519,
   parsePublicKeyBlob,
@@ -99,11 +99,7 @@ function signedData(namespace: string, message: Uint8Array): Uint8Array {
 
 /** Bytes that are no point on the curve make `node:crypto` throw on some versions: no key, no signature. */
 function isSignedBy(publicKey: Uint8Array, data: Uint8Array, signature: Uint8Array): boolean {
-  try {
-    return verify(null, data, publicKeyObject(publicKey), signature);
-  } catch {
-    return false;
-  }
+  return ifPossible(() => verify(null, data, publicKeyObject(publicKey), signature)) ?? false;
 }
 
 function refused(state: string): BackupError {

@@ -10,6 +10,7 @@
 
 import { Buffer } from "node:buffer";
 import { zstdDecompressSync } from "node:zlib";
+import { ifPossible } from "../errors.ts";
 import type { Cell, Row } from "./session_rows.ts";
 import type { Table } from "./session_schema.ts";
 
@@ -69,20 +70,11 @@ function jsonOf({ isText, value }: Cell): unknown {
   return { base64: base64(), ...(text === undefined ? {} : { text }) };
 }
 
-function utf8(bytes: Uint8Array): string | undefined {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return undefined;
-  }
-}
+const utf8 = (bytes: Uint8Array): string | undefined =>
+  ifPossible(() => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
 
 /** The text in a zstd frame. */
 function unpacked(bytes: Uint8Array): string | undefined {
   if (bytes.length < 4 || Buffer.from(bytes.subarray(0, 4)).readUInt32LE() !== ZSTD_MAGIC) return undefined;
-  try {
-    return utf8(zstdDecompressSync(bytes, { maxOutputLength: TEXT_BYTES_MAX }));
-  } catch {
-    return undefined;
-  }
+  return ifPossible(() => utf8(zstdDecompressSync(bytes, { maxOutputLength: TEXT_BYTES_MAX })));
 }

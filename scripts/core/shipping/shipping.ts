@@ -8,7 +8,7 @@
 
 import { z } from "zod";
 import type { Destination } from "../config/config.ts";
-import { BackupError, type ErrorKind } from "../errors.ts";
+import { BackupError, type ErrorKind, ifPossible } from "../errors.ts";
 import type { SetName, SnapshotId } from "../names.ts";
 import { count, sha256 } from "../text_schemas.ts";
 import type { SetReceipt } from "./receipt.ts";
@@ -120,18 +120,12 @@ export function serializeDestinationRecord({ where, confirmed, uploads }: Destin
 export function parseDestinationRecord(text: string | undefined, where: string): DestinationRecord {
   const none = { where, confirmed: new Map(), uploads: new Map() };
   if (text === undefined) return none;
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return none;
-  }
-  const parsed = recordSchema.safeParse(json);
-  if (!parsed.success || parsed.data.where !== where) return none;
+  const record = ifPossible(() => recordSchema.parse(JSON.parse(text)));
+  if (record?.where !== where) return none;
   return {
     where,
-    confirmed: new Map(Object.entries(parsed.data.confirmed)),
-    uploads: new Map(Object.entries(parsed.data.uploads)),
+    confirmed: new Map(Object.entries(record.confirmed)),
+    uploads: new Map(Object.entries(record.uploads)),
   };
 }
 

@@ -9,7 +9,7 @@
 
 import { z } from "zod";
 import type { NoticeEvent, Notifier } from "../config/config.ts";
-import { BackupError } from "../errors.ts";
+import { BackupError, ifPossible } from "../errors.ts";
 import { DAY_MS, HOUR_MS } from "../time.ts";
 
 /** Something that is wrong now. */
@@ -52,11 +52,9 @@ export type Told = z.infer<typeof toldSchema>;
 
 /** Reads what was told, by notifier. What cannot be read is as good as nothing: something is told twice. */
 export function parseTold(text: string | undefined): Map<string, Told> {
-  try {
-    return new Map(Object.entries(z.record(z.string(), toldSchema).parse(JSON.parse(text ?? "{}"))));
-  } catch {
-    return new Map();
-  }
+  return new Map(
+    ifPossible(() => Object.entries(z.record(z.string(), toldSchema).parse(JSON.parse(text ?? "{}")))),
+  );
 }
 
 /** Inverse of {@linkcode parseTold}. */

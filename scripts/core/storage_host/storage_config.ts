@@ -8,7 +8,7 @@
 
 import { z } from "zod";
 import { defined } from "../defined.ts";
-import { BackupError } from "../errors.ts";
+import { BackupError, ifPossible } from "../errors.ts";
 import { parseJsonc, placeInText } from "../jsonc.ts";
 import { fingerprintOf, parsePublicKeyLine } from "../keys/openssh_key.ts";
 import type { HubName, SetName } from "../names.ts";
@@ -249,12 +249,7 @@ export function hubNamed(config: StorageConfig, name: string): HubConfig {
 }
 
 function isTimeZone(name: string): boolean {
-  try {
-    new Intl.DateTimeFormat("en-CA", { timeZone: name });
-    return true;
-  } catch {
-    return false;
-  }
+  return ifPossible(() => new Intl.DateTimeFormat("en-CA", { timeZone: name })) !== undefined;
 }
 
 function unusable(where: string, state: string, hint: string): BackupError {

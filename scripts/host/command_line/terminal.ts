@@ -9,6 +9,7 @@
  */
 
 import { fstatSync } from "node:fs";
+import { ifPossible } from "../../core/errors.ts";
 import { printable } from "../../core/format.ts";
 import { type Progress, progressText } from "../../core/progress.ts";
 import type { Terminal } from "../steps/step.ts";
@@ -144,12 +145,8 @@ function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): 
  */
 export function isJournal(journalStream: string | undefined): boolean {
   if (journalStream === undefined) return false;
-  try {
-    const { dev, ino } = fstatSync(2);
-    return journalStream === `${dev}:${ino}`;
-  } catch {
-    return false;
-  }
+  const stat = ifPossible(() => fstatSync(2));
+  return stat !== undefined && journalStream === `${stat.dev}:${stat.ino}`;
 }
 
 /** Whether a person can end this by closing a terminal. */
@@ -164,10 +161,4 @@ export function takesColor(): boolean {
   return Deno.stdout.isTerminal() && env.get("TERM") !== "dumb";
 }
 
-function columns(): number {
-  try {
-    return Deno.consoleSize().columns;
-  } catch {
-    return 80;
-  }
-}
+const columns = (): number => ifPossible(() => Deno.consoleSize().columns) ?? 80;

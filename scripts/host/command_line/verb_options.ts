@@ -8,10 +8,10 @@ import { textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, parseConfig } from "../../core/config/config.ts";
 import { setNamed } from "../../core/config/set_named.ts";
 import { defined } from "../../core/defined.ts";
-import { BackupError } from "../../core/errors.ts";
+import { BackupError, ifPossible } from "../../core/errors.ts";
 import type { SetName } from "../../core/names.ts";
 import { exists } from "../fs.ts";
-import type { Host } from "../host.ts";
+import type { Fs, Host } from "../host.ts";
 import { readIdentityFile } from "../keys/identity_bytes.ts";
 import type { KeyOptions } from "../keys/keys.ts";
 import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
@@ -26,13 +26,8 @@ export function chosenSets(config: Config, { options }: VerbContext): SetName[] 
 }
 
 /** Resolves links where there is something; a source that is missing is for its step to report. */
-export const realPath = ({ host }: VerbContext) => (path: string): string => {
-  try {
-    return host.fs.realPath(path);
-  } catch {
-    return path;
-  }
-};
+export const realPath = ({ host }: VerbContext) => (path: string): string =>
+  ifPossible(() => host.fs.realPath(path)) ?? path;
 
 /** The configuration. @throws {BackupError} (config) If there is none. */
 export function requireConfig(context: VerbContext): Config {
@@ -93,7 +88,8 @@ export async function keyOptions(
     ? await askSecret("Passphrase of the identity file")
     : undefined;
   // A pipe, such as the shell's <(pass show identity), can be read only once.
-  const text = identityText ?? (path !== undefined && read !== "" && !isFile(host, path) ? read : undefined);
+  const text = identityText ??
+    (path !== undefined && read !== "" && !isFile(host.fs, path) ? read : undefined);
   return { ...defined({ identity, identityText: text, passphrase }), signer };
 }
 
@@ -115,10 +111,5 @@ function readIdentityText(host: Host, path: string): string {
   return exists(host.fs, path) ? new TextDecoder().decode(readIdentityFile(host, path)) : "";
 }
 
-function isFile({ fs }: Host, path: string): boolean {
-  try {
-    return fs.lstat(fs.realPath(path)).type === "file";
-  } catch {
-    return false;
-  }
-}
+const isFile = (fs: Fs, path: string): boolean =>
+  ifPossible(() => fs.lstat(fs.realPath(path)).type) === "file";

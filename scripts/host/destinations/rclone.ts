@@ -10,7 +10,7 @@
 
 import { z } from "zod";
 import type { RcloneDestination } from "../../core/config/config.ts";
-import { BackupError, type ErrorKind } from "../../core/errors.ts";
+import { BackupError, type ErrorKind, ifPossible } from "../../core/errors.ts";
 import { cleanText } from "../../core/format.ts";
 import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../../core/names.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
@@ -202,11 +202,7 @@ const remoteFeatures = z.object({
 
 /** What a program printed as JSON; undefined if it is anything else. */
 function readJson<Value>(schema: z.ZodType<Value>, text: string): Value | undefined {
-  try {
-    return schema.safeParse(JSON.parse(text)).data;
-  } catch {
-    return undefined;
-  }
+  return ifPossible(() => schema.parse(JSON.parse(text)));
 }
 
 /** Files below a folder of the remote with their sizes (bytes); none if there is no such folder. */
@@ -314,12 +310,8 @@ async function wrappedBy(host: Host, access: RcloneAccess, remote: string): Prom
 
 /** Whether a remote is a folder on one of these devices. A local folder that cannot be looked at counts as one. */
 export function isRemoteOnDevices(host: Host, remote: RcloneRemote, devices: readonly number[]): boolean {
-  if (remote.localPath === undefined) return false;
-  try {
-    return isOnDevices(host.fs, remote.localPath, devices);
-  } catch {
-    return true;
-  }
+  const { localPath } = remote;
+  return localPath !== undefined && (ifPossible(() => isOnDevices(host.fs, localPath, devices)) ?? true);
 }
 
 /**

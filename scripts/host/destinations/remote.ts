@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BackupError, reasonOf } from "../../core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
 import {
   isHubName,
   isPartName,
@@ -364,11 +364,7 @@ function sealIn(host: Host, folder: string): Seal | undefined {
   const path = `${folder}/${SEAL_FILE}`;
   const stat = lstatIfThere(host.fs, path);
   if (stat?.type !== "file" || stat.bytes > SEAL_BYTES_MAX) return undefined;
-  try {
-    return parseSeal(new TextDecoder().decode(host.fs.readFile(path)), path);
-  } catch {
-    return undefined;
-  }
+  return ifPossible(() => parseSeal(new TextDecoder().decode(host.fs.readFile(path)), path));
 }
 
 function pathIn(found: readonly string[], { hub, set, id }: WantedSnapshot): string | undefined {

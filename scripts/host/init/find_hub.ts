@@ -5,6 +5,7 @@
  */
 
 import type { Surroundings } from "../../core/config/config.ts";
+import { ifPossible } from "../../core/errors.ts";
 import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 
@@ -23,7 +24,7 @@ export function findHubs({ fs }: Pick<Host, "fs">, { home, env }: Surroundings):
   const usual = `${home}/.hapi`;
   const units = [`${home}/.config/systemd/user`, "/etc/systemd/user", "/etc/systemd/system"].flatMap(
     (folder) => {
-      const text = textIfReadable(fs, `${folder}/${UNIT}`);
+      const text = ifPossible(() => readTextIfThere(fs, `${folder}/${UNIT}`));
       if (text === undefined) return [];
       const value = (name: string) => environmentOf(text, name)?.replaceAll("%h", home);
       return [place(value("HAPI_HOME") ?? usual, value("DB_PATH"), `${folder}/${UNIT}`)];
@@ -45,14 +46,6 @@ export function findHubs({ fs }: Pick<Host, "fs">, { home, env }: Surroundings):
 
 function place(hapiHome: string, database: string | undefined, by: string): FoundHub {
   return { hapiHome, database: database || `${hapiHome}/hapi.db`, by };
-}
-
-function textIfReadable(fs: Host["fs"], path: string): string | undefined {
-  try {
-    return readTextIfThere(fs, path);
-  } catch {
-    return undefined;
-  }
 }
 
 /** A variable in a unit's `Environment=` lines (systemd.exec(5)); the last one counts. */

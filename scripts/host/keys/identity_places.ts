@@ -5,6 +5,7 @@
  */
 
 import { configFolder, type Surroundings } from "../../core/config/config.ts";
+import { ifPossible } from "../../core/errors.ts";
 import type { Host } from "../host.ts";
 
 const FILES_MAX = 500;
@@ -23,14 +24,12 @@ export function identityPlaces({ fs }: Pick<Host, "fs">, around: Surroundings): 
     `${home}/.age`,
     "/tmp",
   ];
-  const found = folders.flatMap((folder) => {
-    try {
-      return fs.readDir(folder).filter(({ name, type }) => type === "file" && looksLikeOne(name))
-        .map(({ name }) => `${folder}/${name}`);
-    } catch {
-      return [];
-    }
-  });
+  const found = folders.flatMap((folder) =>
+    (ifPossible(() => fs.readDir(folder)) ?? [])
+      .filter(({ name, type }) => type === "file" && looksLikeOne(name)).map(({ name }) =>
+        `${folder}/${name}`
+      )
+  );
   return [...new Set(found)].slice(0, FILES_MAX);
 }
 

@@ -6,6 +6,7 @@
 
 import { z } from "zod";
 import { drillLog } from "../../core/config/state_paths.ts";
+import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
 import { hubName, setName, snapshotId } from "../../core/text_schemas.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
@@ -35,11 +36,7 @@ export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
 
 /** All drills, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readDrills(fs: Fs, stateFolder: string): Drill[] {
-  try {
-    return parseDrills(readTextIfThere(fs, drillLog(stateFolder)) ?? "");
-  } catch {
-    return [];
-  }
+  return parseDrills(ifPossible(() => readTextIfThere(fs, drillLog(stateFolder))) ?? "");
 }
 
 /** Whether a drill restored a snapshot of this hub. */

@@ -7,6 +7,7 @@
 
 import { z } from "zod";
 import { proofLog } from "../../core/config/state_paths.ts";
+import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
 import { snapshotId } from "../../core/text_schemas.ts";
 import { DAY_MS } from "../../core/time.ts";
@@ -36,13 +37,8 @@ export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
 
 /** All proofs, oldest first; undefined where the log cannot be read. */
 export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
-  let text: string;
-  try {
-    text = readTextIfThere(fs, proofLog(stateFolder)) ?? "";
-  } catch {
-    return undefined;
-  }
-  return parseProofs(text);
+  const text = ifPossible(() => readTextIfThere(fs, proofLog(stateFolder)) ?? "");
+  return text === undefined ? undefined : parseProofs(text);
 }
 
 /** Reads a log of proofs. Lines that a crash cut are passed over. */

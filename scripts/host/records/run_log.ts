@@ -9,7 +9,7 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { shipFolder } from "../../core/config/state_paths.ts";
-import { reasonOf } from "../../core/errors.ts";
+import { ifPossible, reasonOf } from "../../core/errors.ts";
 import type { SetName } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../../core/status/run_record.ts";
@@ -33,11 +33,7 @@ export function runLogFile(config: Places, topic: RunTopic): string {
 
 /** The runs that are logged, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readRuns({ fs }: Pick<Host, "fs">, config: Places, topic: RunTopic): RunRecord[] {
-  try {
-    return parseRunLog(readTextIfThere(fs, runLogFile(config, topic)) ?? "");
-  } catch {
-    return [];
-  }
+  return parseRunLog(ifPossible(() => readTextIfThere(fs, runLogFile(config, topic))) ?? "");
 }
 
 /**

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BackupError, reasonOf } from "../../core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
 import { formatMode } from "../../core/format.ts";
 import { fingerprintOf } from "../../core/keys/openssh_key.ts";
 import { verifySsh } from "../../core/keys/sshsig.ts";
@@ -174,7 +174,7 @@ export function refreshInventory(host: Host, config: StorageConfig, ledger: Ledg
       leftOver: look.leftOver,
       waitingCount: look.waitingCount,
       unreadable,
-      closed: tryOr(() => closedFolder(fs, config, known), undefined),
+      closed: ifPossible(() => closedFolder(fs, config, known)),
       closedSnapshots: look.closed,
     });
   }
@@ -267,17 +267,9 @@ function setsOf(
 function whyNoSet(fs: Fs, folder: string, before: number): string | undefined {
   if (before >= NEW_SETS_MAX) return `is one of more than ${NEW_SETS_MAX} new sets`;
   // What cannot be read is for the set itself to tell.
-  const names = tryOr(() => fs.readDir(folder), undefined);
+  const names = ifPossible(() => fs.readDir(folder));
   if (names === undefined || names.some(({ name }) => isSnapshotId(name))) return undefined;
   return "holds no snapshot";
-}
-
-function tryOr<Value, Other>(work: () => Value, other: Other): Value | Other {
-  try {
-    return work();
-  } catch {
-    return other;
-  }
 }
 
 /** One set being compared with the ledger. */
@@ -399,10 +391,9 @@ export function seenOf(fs: Fs, snapshot: SealedSnapshot, stamp: string): SealSee
   const { seal, checksum } = snapshot.sealed;
   let bytes = 0;
   for (const { name } of seal.parts) {
-    try {
-      const stat = lstatIfThere(fs, `${snapshot.folder}/${name}`);
-      if (stat?.type === "file") bytes += stat.bytes;
-    } catch { /* Scrub tells what is wrong with it. */ }
+    // Scrub tells what is wrong with it.
+    const stat = ifPossible(() => fs.lstat(`${snapshot.folder}/${name}`));
+    if (stat?.type === "file") bytes += stat.bytes;
   }
   // That it is opened changes nothing of the seal: it is looked at until then.
   const looked = closedSeal(fs, snapshot.folder) === undefined ? stamp : UNSIGNED_STAMP;

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { ifPossible } from "../../core/errors.ts";
 import { formatBytes, formatCount } from "../../core/format.ts";
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { findFlood } from "../../core/storage_host/retention.ts";
@@ -17,7 +18,7 @@ import {
 } from "../../core/storage_host/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../../core/storage_host/storage_config.ts";
 import { DAY_MS } from "../../core/time.ts";
-import { lstatIfThere, readTextIfThere } from "../fs.ts";
+import { readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
@@ -232,12 +233,8 @@ function newestWhole(
   const isThere = ({ id, key }: KnownSnapshot) =>
     ledger.parts(key).every(({ name, bytes }) => {
       if (!isPartName(name)) return false;
-      try {
-        const stat = lstatIfThere(fs, `${folder}/${id}/${name}`);
-        return stat?.type === "file" && stat.bytes === bytes && closedTo(stat) === undefined;
-      } catch {
-        return false;
-      }
+      const stat = ifPossible(() => fs.lstat(`${folder}/${id}/${name}`));
+      return stat?.type === "file" && stat.bytes === bytes && closedTo(stat) === undefined;
     });
   let candidates = known;
   while (true) {
