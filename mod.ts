@@ -23,7 +23,6 @@ import {
 } from "./scripts/core/command_line/reports.ts";
 import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
 import { setFolder, shipFolder } from "./scripts/core/config/state_paths.ts";
-import { defined } from "./scripts/core/defined.ts";
 import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { localTime } from "./scripts/core/format.ts";
 import type { SetName } from "./scripts/core/names.ts";
@@ -177,7 +176,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const job: VerifyJob = {
       ...await choiceOf(context, config),
       which: String(options.snapshot),
-      ...(typeof options.hub === "string" ? { hubProgram: hubProgram(context, options.hub) } : {}),
+      hubProgram: typeof options.hub === "string" ? hubProgram(context, options.hub) : undefined,
     };
     await prove(context, job);
   },
@@ -197,8 +196,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
       which: String(options.snapshot),
       inPlace: options.inPlace === true,
       dryRun: options.dryRun === true,
-      ...(to === undefined ? {} : { to }),
-      ...(Array.isArray(options.only) ? { only: options.only as string[] } : {}),
+      to,
+      only: options.only as string[] | undefined,
     };
     const run = () => restoreStep(context, job);
     // In place, no snapshot may be taken of a half-restored home.
@@ -324,13 +323,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const configFile = isStorage && textOf(options.config) === undefined
       ? STORAGE_CONFIG_FILE
       : context.configFile;
-    const given = {
-      config: isStorage ? undefined : requireConfig(context),
-      drillIdentity: fileOf(options.drillIdentity),
-      drillStore: textOf(options.drillStore),
-      prometheus: fileOf(options.prometheus),
-      to: fileOf(options.to),
-    };
+    const config = isStorage ? undefined : requireConfig(context);
     const entry = import.meta.filename!;
     const called = {
       manager: options.user === true ? "user" as const : "system" as const,
@@ -338,6 +331,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       program: fileOf(options.program) ?? { deno: Deno.execPath(), entry },
     };
     const job: SystemdJob = {
+      config,
       configFile: absolutePath(configFile),
       ...called,
       closed: closedParts(context.host.fs, called),
@@ -346,8 +340,11 @@ const VERBS: Readonly<Record<string, Verb>> = {
       calendars: many("calendar"),
       json: context.json,
       environment: unitEnvironment(around),
-      realPaths: given.config ? realSources(context, given.config) : {},
-      ...defined(given),
+      realPaths: config ? realSources(context, config) : {},
+      drillIdentity: fileOf(options.drillIdentity),
+      drillStore: textOf(options.drillStore),
+      prometheus: fileOf(options.prometheus),
+      to: fileOf(options.to),
     };
     await runStep(script("systemd"), job, systemdPermissions(job), context.terminal);
   },
@@ -574,13 +571,10 @@ async function shipAll(context: VerbContext, config: Config): Promise<ShipReport
     config,
     { verb: "ship" },
     () => withLock(context.host, lock, numberOption(context.options, "wait"), run),
-    (report) => {
-      const error = unshippedError(report);
-      return {
-        bytes: report.destinations.reduce((sum, { bytes }) => sum + bytes, 0),
-        ...(error ? { error } : {}),
-      };
-    },
+    (report) => ({
+      bytes: report.destinations.reduce((sum, { bytes }) => sum + bytes, 0),
+      error: unshippedError(report),
+    }),
   );
 }
 

@@ -288,10 +288,10 @@ function isAsSaved({ fs, checkpoint }: Host, path: string, file: SavedFile): boo
 /** The restore step's job. */
 export interface RestoreJob extends ChoiceJob {
   readonly which: string;
-  readonly to?: string;
+  readonly to?: string | undefined;
   readonly inPlace: boolean;
   readonly dryRun: boolean;
-  readonly only?: readonly string[];
+  readonly only?: readonly string[] | undefined;
 }
 
 /** What would be refused in earnest is said of a dry run. */

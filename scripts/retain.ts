@@ -170,9 +170,7 @@ function planSet(
 
   const candidates = known.flatMap((snapshot) => {
     const standing = standings.get(snapshot.id);
-    if (standing === undefined) return [];
-    const { id, firstSeenMs, needs, pin } = snapshot;
-    return [{ id, firstSeenMs, standing, needs, ...(pin === undefined ? {} : { pin }) }];
+    return standing === undefined ? [] : [{ ...snapshot, standing }];
   });
   const now = new Date(inventory.nowMs);
   return {

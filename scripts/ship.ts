@@ -452,7 +452,8 @@ function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport
 function shipErrorOf(error: unknown): ShipError {
   const known = knownError(error);
   if (!known) return { kind: "internal", message: reasonOf(error) };
-  return { kind: known.kind, message: known.message, ...(known.hint ? { hint: known.hint } : {}) };
+  const { kind, message, hint } = known;
+  return { kind, message, hint };
 }
 
 serveStep<{ config: ShipOptions; settings: ShipSettings }>(

@@ -21,7 +21,7 @@ import { isCalendar, readSystemdVersion } from "./host/systemd/systemd.ts";
 /** What units are made for. */
 export interface SystemdJob {
   /** The hub's configuration; the storage host's units are made where there is none. */
-  readonly config?: Config;
+  readonly config: Config | undefined;
   readonly configFile: string;
   readonly manager: Manager;
   readonly user: string;
@@ -36,11 +36,11 @@ export interface SystemdJob {
   readonly environment: Readonly<Record<string, string>>;
   /** What the sources name, and where that leads behind all links. */
   readonly realPaths: Readonly<Record<string, string>>;
-  readonly drillIdentity?: string;
-  readonly drillStore?: string;
-  readonly prometheus?: string;
+  readonly drillIdentity?: string | undefined;
+  readonly drillStore?: string | undefined;
+  readonly prometheus?: string | undefined;
   /** Write the files here instead of printing them. */
-  readonly to?: string;
+  readonly to?: string | undefined;
   readonly json: boolean;
 }
 
@@ -142,13 +142,9 @@ async function unitsOf(
       beforeSet: MAIN_SET,
       environment: job.environment,
       realPaths: job.realPaths,
-      ...(job.drillIdentity === undefined ? {} : {
-        drill: {
-          identityFile: job.drillIdentity,
-          set: MAIN_SET,
-          ...(job.drillStore === undefined ? {} : { store: job.drillStore }),
-        },
-      }),
+      drill: job.drillIdentity === undefined
+        ? undefined
+        : { identityFile: job.drillIdentity, set: MAIN_SET, store: job.drillStore },
     });
   }
   const text = readTextIfThere(host.fs, job.configFile);
@@ -161,7 +157,7 @@ async function unitsOf(
   return storageUnits({
     ...common,
     config: parseStorageConfig(text, job.configFile),
-    ...(job.prometheus === undefined ? {} : { prometheusFile: job.prometheus }),
+    prometheusFile: job.prometheus,
   });
 }
 

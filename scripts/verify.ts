@@ -38,9 +38,9 @@ import { restore } from "./restore.ts";
 /** What else to look at. */
 export interface VerifyExtras {
   /** Where databases live, to say how far they have moved on; not looked at where left out. */
-  readonly home?: string;
+  readonly home?: string | undefined;
   /** A hub program to start on the restored copy. */
-  readonly hubProgram?: string;
+  readonly hubProgram?: string | undefined;
 }
 
 /**
@@ -350,7 +350,7 @@ async function opensAlone(
 /** The verify step's job. */
 export interface VerifyJob extends ChoiceJob {
   readonly which: string;
-  readonly hubProgram?: string;
+  readonly hubProgram?: string | undefined;
 }
 
 serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> => {
@@ -363,8 +363,8 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
   using scratch = makeScratch(host, job.store.scratch);
   const isOwn = set.hub === config.hub;
   const checks = await verify(opening, snapshots, id, scratch.path, {
-    ...(isOwn ? { home: config.home } : {}),
-    ...(job.hubProgram === undefined ? {} : { hubProgram: job.hubProgram }),
+    home: isOwn ? config.home : undefined,
+    hubProgram: job.hubProgram,
   });
   const ok = checks.every((check) => check.ok);
   const seconds = Math.round((performance.now() - started) / 100) / 10;

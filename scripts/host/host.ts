@@ -95,12 +95,12 @@ export type Run = (
   program: string,
   args: readonly string[],
   options?: {
-    readonly env?: Readonly<Record<string, string>>;
-    readonly stdin?: string;
+    readonly env?: Readonly<Record<string, string>> | undefined;
+    readonly stdin?: string | undefined;
     /** Seconds after which it is ended and the run fails. */
-    readonly secondsMax?: number;
+    readonly secondsMax?: number | undefined;
     /** Called with each line of standard output as it comes. */
-    readonly onLine?: (line: string) => void;
+    readonly onLine?: ((line: string) => void) | undefined;
   },
 ) => Promise<RunResult>;
 

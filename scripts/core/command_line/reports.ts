@@ -69,9 +69,7 @@ export interface RestoredInPlace extends Restored {
 }
 
 /** What the restore step found or did. Of a dry run in place, what it would do. */
-export type RestoreReport =
-  & Pick<Restored, "snapshot" | "manifest" | "databases" | "files">
-  & Partial<Pick<RestoredInPlace, "placed" | "kept" | "setAside" | "undoScript">>;
+export type RestoreReport = Restored & Partial<RestoredInPlace>;
 
 /** A snapshot that is stored but suspect ends the run with an error, after all else was done. */
 export function suspectError(reports: readonly EncryptReport[]): BackupError | undefined {
@@ -136,7 +134,7 @@ export function describeVerify({ checks, set, snapshot, store, ok, seconds }: Ve
 /** What was restored, or would be, as text. */
 export function describeRestore(
   report: RestoreReport,
-  job: { readonly dryRun: boolean; readonly inPlace: boolean; readonly to?: string },
+  job: { readonly dryRun: boolean; readonly inPlace: boolean; readonly to?: string | undefined },
 ): string {
   const what = [
     ...report.databases.map(({ place, bytes, rows }) => {

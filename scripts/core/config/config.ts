@@ -386,7 +386,7 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
     stateFolder,
     recipients: raw.recipients ?? [],
     signingKeyFile: absolute(raw.signingKeyFile ?? `${folder}/signing_ed25519`),
-    identityFile: raw.identityFile === undefined ? undefined : absolute(raw.identityFile),
+    identityFile: raw.identityFile && absolute(raw.identityFile),
     signers: raw.signers ?? [],
     sets,
     destinations,
@@ -407,20 +407,18 @@ function resolveDestination(
 ): Destination {
   const name = nameOrKind(raw, index);
   switch (raw.kind) {
-    case "rsync": {
-      const readIdentityFile = raw.readIdentityFile ? absolute(raw.readIdentityFile) : undefined;
+    case "rsync":
       return {
         ...raw,
         name,
         identityFile: absolute(raw.identityFile),
         knownHostsFile: absolute(raw.knownHostsFile),
-        ...(readIdentityFile === undefined ? {} : { readIdentityFile }),
+        readIdentityFile: raw.readIdentityFile && absolute(raw.readIdentityFile),
       };
-    }
     case "folder":
       return { ...raw, name, path: absolute(raw.path) };
     case "rclone":
-      return { ...raw, name, ...(raw.configFile ? { configFile: absolute(raw.configFile) } : {}) };
+      return { ...raw, name, configFile: raw.configFile && absolute(raw.configFile) };
   }
 }
 

@@ -13,8 +13,8 @@ export interface NewConfig {
   /** Only where an identity has to stay on the hub for the time being. */
   readonly identityFile?: string;
   /** The hub's folder and database, where they are not in the usual place. */
-  readonly hapiHome?: string;
-  readonly database?: string;
+  readonly hapiHome?: string | undefined;
+  readonly database?: string | undefined;
   readonly destinations: readonly NewDestination[];
 }
 

@@ -195,7 +195,7 @@ interface OpeningJob {
 /** @param realPath Resolves the links on the way to a source that is there. */
 export function verifyPermissions(
   config: Config,
-  job: OpeningJob & { readonly set: string; readonly hubProgram?: string },
+  job: OpeningJob & { readonly set: string; readonly hubProgram?: string | undefined },
   realPath: (path: string) => string,
 ): StepPermissions {
   const store = storePermissions(config, job.store);
@@ -216,7 +216,7 @@ export function verifyPermissions(
 /** In place, a restore goes wherever the snapshot says that something was: its walls are those of the user. */
 export function restorePermissions(
   config: Config,
-  job: OpeningJob & { readonly to?: string; readonly inPlace: boolean },
+  job: OpeningJob & { readonly to?: string | undefined; readonly inPlace: boolean },
 ): StepPermissions {
   const store = storePermissions(config, job.store);
   const places = job.inPlace ? ["/"] : [job.to!];
@@ -367,7 +367,7 @@ export function keysPermissions(
 
 /** @param job.to The folder that the units are written to; where left out, they are printed. */
 export function systemdPermissions(
-  job: { readonly configFile: string; readonly to?: string },
+  job: { readonly configFile: string; readonly to?: string | undefined },
 ): StepPermissions {
   return {
     read: [job.configFile, ...job.to === undefined ? [] : [job.to]],

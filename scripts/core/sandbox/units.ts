@@ -49,13 +49,15 @@ export interface HubUnits extends CommonUnits {
    * The identity that a weekly drill opens snapshots with, and what it reads: a destination's name or an absolute folder;
    * the hub's own store where left out. No drill without it.
    */
-  readonly drill?: { readonly identityFile: string; readonly set: string; readonly store?: string };
+  readonly drill?:
+    | { readonly identityFile: string; readonly set: string; readonly store?: string | undefined }
+    | undefined;
 }
 
 /** What the storage host's units are made of. */
 export interface StorageUnits extends CommonUnits {
   readonly config: StorageConfig;
-  readonly prometheusFile?: string;
+  readonly prometheusFile?: string | undefined;
 }
 
 /** The files to install, by name; `hapi-backup.conf` is for tmpfiles.d. */

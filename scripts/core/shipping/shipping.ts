@@ -221,7 +221,7 @@ export function pruneRecord(record: DestinationRecord, local: readonly LocalSnap
 export interface ShipError {
   readonly kind: ErrorKind;
   readonly message: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
 }
 
 /** What became of one destination. */

@@ -104,7 +104,7 @@ const MESSAGE_LENGTH_MAX = 600;
 /** An error as it may be told to anybody. */
 export function tellable(
   error: unknown,
-): { readonly kind: ErrorKind; readonly message: string; hint?: string } {
+): { readonly kind: ErrorKind; readonly message: string; readonly hint?: string | undefined } {
   if (!(error instanceof BackupError) || error.kind === "internal") {
     return {
       kind: "internal",
@@ -112,7 +112,7 @@ export function tellable(
     };
   }
   const { kind, message, hint } = error;
-  return { kind, message: withoutSecrets(message), ...(hint ? { hint: withoutSecrets(hint) } : {}) };
+  return { kind, message: withoutSecrets(message), hint: hint && withoutSecrets(hint) };
 }
 
 /** Takes out what looks like a secret, and control characters; cuts what is long. */

@@ -46,7 +46,7 @@ export interface Candidate {
   readonly standing: Standing;
   readonly needs: readonly SnapshotId[];
   /** Why someone pinned it. */
-  readonly pin?: string;
+  readonly pin?: string | undefined;
 }
 
 /** A snapshot and why it stays or goes. */

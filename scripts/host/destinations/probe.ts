@@ -30,7 +30,7 @@ export interface Probed {
   readonly ok: boolean | undefined;
   readonly detail: string;
   readonly remedy?: string | undefined;
-  readonly kind?: BackupError["kind"];
+  readonly kind?: BackupError["kind"] | undefined;
 }
 
 /** Seconds for one try. */
@@ -58,23 +58,14 @@ export async function probeRsync(
   host.fs.mkdir(empty, { recursive: true, mode: 0o700 });
   const below = `${INCOMING_PREFIX}probe-${crypto.randomUUID().slice(0, 8)}`;
   const run = (args: readonly string[], stdin?: string) =>
-    host.run("rsync", args, {
-      env: RSYNC_ENV,
-      secondsMax: SECONDS_MAX,
-      ...(stdin === undefined ? {} : { stdin }),
-    });
+    host.run("rsync", args, { env: RSYNC_ENV, secondsMax: SECONDS_MAX, stdin });
   const found: Probed[] = [];
   try {
     const reached = await run(probeArgs(destination, "write", empty, below));
     if (reached.code !== 0) {
       const { error } = explainFailure(`reach ${name}`, destination, reached);
-      return [{
-        name: `${name}: reachable`,
-        ok: false,
-        detail: error.message,
-        remedy: error.hint,
-        kind: error.kind,
-      }];
+      const { message: detail, hint: remedy, kind } = error;
+      return [{ name: `${name}: reachable`, ok: false, detail, remedy, kind }];
     }
     found.push({
       name: `${name}: reachable`,
@@ -107,16 +98,8 @@ export async function probeRsync(
     return found;
   } catch (error) {
     if (isInterruption(error)) throw error;
-    const { hint: remedy, kind } = error instanceof BackupError
-      ? error
-      : { hint: undefined, kind: undefined };
-    return [...found, {
-      name: `${name}: reachable`,
-      ok: false,
-      detail: reasonOf(error),
-      remedy,
-      ...(kind ? { kind } : {}),
-    }];
+    const { hint: remedy, kind }: Partial<BackupError> = error instanceof BackupError ? error : {};
+    return [...found, { name: `${name}: reachable`, ok: false, detail: reasonOf(error), remedy, kind }];
   } finally {
     removeIfThere(host.fs, scratch);
   }

@@ -230,18 +230,14 @@ export async function runRsync(
   access: RsyncAccess,
   what: string,
   args: readonly string[],
-  options: {
+  { names, onLine, secondsMax }: {
     readonly names?: readonly string[];
     readonly onLine?: (line: string) => void;
     readonly secondsMax?: number;
-  } = {},
+  },
 ): Promise<RunResult> {
-  const run = await host.run("rsync", args, {
-    env: RSYNC_ENV,
-    ...(options.names ? { stdin: namesInput(options.names) } : {}),
-    ...(options.onLine ? { onLine: options.onLine } : {}),
-    ...(options.secondsMax === undefined ? {} : { secondsMax: options.secondsMax }),
-  });
+  const stdin = names && namesInput(names);
+  const run = await host.run("rsync", args, { env: RSYNC_ENV, stdin, onLine, secondsMax });
   if (run.code === 0) return run;
   const { error, retry } = explainFailure(what, access, run);
   throw retry ? new Retryable(error) : error;

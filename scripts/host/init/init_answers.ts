@@ -172,8 +172,8 @@ function problemOf(use: () => unknown): string | undefined {
 
 /** Where a new identity is written to; with neither it is shown once. */
 export interface IdentityFiles {
-  readonly identityFile?: string;
-  readonly sheetFile?: string;
+  readonly identityFile?: string | undefined;
+  readonly sheetFile?: string | undefined;
 }
 
 /** Where the new identity goes. @throws {BackupError} (usage) If nobody says. */
@@ -193,16 +193,11 @@ export async function whereTo(context: InitContext): Promise<IdentityFiles> {
       { validate },
     );
     const paper = await askText("Write a sheet to print (HTML) to which file? (empty: none)", { validate });
-    return {
-      ...(file === "" ? {} : { identityFile: absolutePath(file) }),
-      ...(paper === "" ? {} : { sheetFile: absolutePath(paper) }),
-    };
+    const fileAt = (answer: string) => answer === "" ? undefined : absolutePath(answer);
+    return { identityFile: fileAt(file), sheetFile: fileAt(paper) };
   }
   if (out === "-" && context.json) throw usage("Cannot print the identity: standard output is for --json");
-  return {
-    ...(out === undefined || out === "-" ? {} : { identityFile: out }),
-    ...(sheet === undefined ? {} : { sheetFile: sheet }),
-  };
+  return { identityFile: out === "-" ? undefined : out, sheetFile: sheet };
 }
 
 function requireNewFile({ host: { fs } }: InitContext, path: string): void {

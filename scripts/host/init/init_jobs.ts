@@ -28,10 +28,10 @@ export interface KeysWanted {
   readonly hub: string;
   readonly around: Surroundings;
   /** An identity that is there already, instead of a new one. */
-  readonly given?: KeyOptions;
+  readonly given?: KeyOptions | undefined;
   /** Where a new identity is written to, and where a sheet to print. */
-  readonly identityFile?: string;
-  readonly sheetFile?: string;
+  readonly identityFile?: string | undefined;
+  readonly sheetFile?: string | undefined;
   /** Recipients whose identities are kept elsewhere. */
   readonly others?: readonly string[];
   /** Where the backups will be, for a person. */

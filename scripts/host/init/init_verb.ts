@@ -113,7 +113,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
   const destination = await whichDestination(context, name);
   const others = await whichOthers(context);
   const given = textOf(context.options.identity) === undefined ? undefined : await parts.identity(context);
-  const files = given ? {} : await whereTo(context);
+  const files: IdentityFiles = given ? {} : await whereTo(context);
   const wanted: SetupJob = {
     action: "keys",
     folder,
@@ -121,7 +121,8 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
     around,
     others,
     places: placesOf(context, name, destination),
-    ...(given ? { given } : files),
+    given,
+    ...files,
   };
   const permissions = setupPermissions(folder, [files.identityFile, files.sheetFile], given?.identity);
   const setup = <T>(job: SetupJob) => runStep<T>(context.script("setup"), job, permissions, terminal);
@@ -144,8 +145,8 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
 /** What the configuration must say of the hub, so that a timer, whose environment is another, finds it too. */
 function unusualPlaces({ around }: VerbContext, { hapiHome, database }: FoundHub) {
   return {
-    ...(hapiHome === `${around.home}/.hapi` ? {} : { hapiHome }),
-    ...(database === `${hapiHome}/hapi.db` ? {} : { database }),
+    hapiHome: hapiHome === `${around.home}/.hapi` ? undefined : hapiHome,
+    database: database === `${hapiHome}/hapi.db` ? undefined : database,
   };
 }
 
