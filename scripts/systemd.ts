@@ -139,12 +139,11 @@ async function unitsOf(
       ...common,
       config: job.config,
       beforeUnits: job.before,
-      beforeSet: MAIN_SET,
       environment: job.environment,
       realPaths: job.realPaths,
       drill: job.drillIdentity === undefined
         ? undefined
-        : { identityFile: job.drillIdentity, set: MAIN_SET, store: job.drillStore },
+        : { identityFile: job.drillIdentity, store: job.drillStore },
     });
   }
   const text = readTextIfThere(host.fs, job.configFile);

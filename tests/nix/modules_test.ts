@@ -90,10 +90,9 @@ function plainHub(nix: Told): UnitFiles {
     onFailure: ["mail@%n.service"],
     calendars: new Map(),
     beforeUnits: ["hapi-hub.service"],
-    beforeSet: "state",
     environment: {},
     realPaths: {},
-    drill: { identityFile: "/etc/keys/identity", set: "state", store: "rsync" },
+    drill: { identityFile: "/etc/keys/identity", store: "rsync" },
   });
 }
 

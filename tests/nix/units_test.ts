@@ -42,10 +42,9 @@ function unitsFor(
     onFailure: [],
     calendars: new Map([["state", "*-*-* 06,18:00:00"]]),
     beforeUnits: ["hapi-hub.service"],
-    beforeSet: "state",
     environment: {},
     realPaths: {},
-    drill: { identityFile: "/etc/keys/identity", set: "state", store: "rsync" },
+    drill: { identityFile: "/etc/keys/identity", store: "rsync" },
   });
 }
 

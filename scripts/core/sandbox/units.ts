@@ -10,6 +10,7 @@
 import description from "../../../nix/units.json" with { type: "json" };
 import type { Config, Destination, Notifier, Source } from "../config/config.ts";
 import { BackupError } from "../errors.ts";
+import { MAIN_SET } from "../names.ts";
 import { isWithin, parentOf } from "../paths.ts";
 import type { StorageConfig } from "../storage_host/storage_config.ts";
 import { readableRoot } from "./permissions.ts";
@@ -38,20 +39,17 @@ interface CommonUnits {
 /** What the hub's units are made of. */
 export interface HubUnits extends CommonUnits {
   readonly config: Config;
-  /** Units before whose start a snapshot of `beforeSet` is taken. */
+  /** Units before whose start a snapshot of the main set is taken. */
   readonly beforeUnits: readonly string[];
-  readonly beforeSet: string;
   /** What the sources name, and where that leads behind all links. */
   readonly realPaths: Readonly<Record<string, string>>;
   /** Environment of the units beyond HOME, such as `HAPI_HOME`. */
   readonly environment: Readonly<Record<string, string>>;
   /**
-   * The identity that a weekly drill opens snapshots with, and what it reads: a destination's name or an absolute folder;
-   * the hub's own store where left out. No drill without it.
+   * The identity that a weekly drill of the main set opens snapshots with, and what it reads: a destination's name or an
+   * absolute folder; the hub's own store where left out. No drill without it.
    */
-  readonly drill?:
-    | { readonly identityFile: string; readonly set: string; readonly store?: string | undefined }
-    | undefined;
+  readonly drill?: { readonly identityFile: string; readonly store?: string | undefined } | undefined;
 }
 
 /** What the storage host's units are made of. */
@@ -93,37 +91,9 @@ const TIMERS = description.timers as unknown as Readonly<
 
 /** Makes the units of a hub. @throws {BackupError} (config) If a path cannot stand in a unit. */
 export function hubUnits(wanted: HubUnits): UnitFiles {
-  const { config, manager, drill } = wanted;
+  const { config, manager, beforeUnits } = wanted;
   const bindable = bindableBy(wanted.systemdVersion);
-  const files = new Map<string, string>();
-  const fill: Fill = {
-    texts: {
-      home: plain(config.home, "the home"),
-      user: wanted.user,
-      hub: config.hub,
-      config: plain(wanted.configFile, "the configuration"),
-      store: plain(config.store, "store"),
-      state: plain(config.stateFolder, "stateFolder"),
-      ...description.defaults,
-    },
-    lists: {
-      program: rows("path", wanted.programPaths.map(bindable)),
-      variable: rows(
-        "assignment",
-        Object.entries(wanted.environment).map(([name, value]) => `${name}=${plain(value, name)}`),
-      ),
-      alarm: rows("unit", wanted.onFailure),
-      shipper: rows("unit", config.destinations.length > 0 ? ["hapi-backup-ship.service"] : []),
-      chosen: rows("set", [...config.sets.keys()]),
-      ancestor: rows("path", ancestors(config.home, [config.store, config.stateFolder])),
-      wanter: rows("unit", wanted.beforeUnits),
-    },
-  };
-  const add = (kind: string, own: Fill, more: readonly string[] = []) =>
-    addService(files, wanted, kind, {
-      texts: { ...fill.texts, ...own.texts },
-      lists: { ...fill.lists, ...own.lists },
-    }, more);
+  const units = new Units(wanted, hubFill(wanted));
   const signing = [{ name: "signing-key", file: plain(config.signingKeyFile, "signingKeyFile") }];
   for (const [set, { sources }] of config.sets) {
     if (SERVICES[set]?.name.includes("{set}") === false) {
@@ -135,19 +105,14 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
         },
       );
     }
-    const own = {
-      texts: { set },
-      lists: {
-        credential: signing,
-        source: rows("path", sourcePaths(sources, wanted.realPaths).map(bindable)),
-      },
-    };
-    add("backup", own);
-    addTimer(files, wanted, "backup", set, set, fill.texts);
-    if (set === wanted.beforeSet && wanted.beforeUnits.length > 0) add("before", own);
+    const source = rows("path", sourcePaths(sources, wanted.realPaths).map(bindable));
+    const own = { texts: { set }, lists: { credential: signing, source } };
+    units.addService("backup", own);
+    units.addTimer("backup", set);
+    if (set === MAIN_SET && beforeUnits.length > 0) units.addService("before", own);
   }
   const shipping = {
-    credential: config.destinations.flatMap((destination) => credentialsOf(destination)),
+    credential: config.destinations.flatMap(credentialsOf),
     knownHosts: rows("file", config.destinations.flatMap(knownHostsOf).map(bindable)),
     folder: rows("path", config.destinations.flatMap(folderOf).map(bindable)),
     notifier: rows("program", config.notify.flatMap(programOf).map(bindable)),
@@ -155,41 +120,78 @@ export function hubUnits(wanted: HubUnits): UnitFiles {
   if (config.destinations.length > 0) {
     // It tells of every run, for the units that take snapshots have no network.
     const token = config.notify.flatMap(tokensOf);
-    add("ship", {
-      texts: {},
+    units.addService("ship", {
       lists: { ...shipping, credential: [...shipping.credential, ...token], token },
     });
-    if (manager === "user") add("ship-done", { texts: {}, lists: {} });
-    addTimer(files, wanted, "ship", undefined, "ship", fill.texts);
+    if (manager === "user") units.addService("ship-done");
+    units.addTimer("ship");
   }
-  if (drill) {
-    const sources = config.sets.get(drill.set as never)?.sources ?? [];
-    const databases = sourcePaths(sources.filter(({ kind }) => kind === "sqlite"), wanted.realPaths);
-    const identity = { name: "identity", file: plain(drill.identityFile, "the identity") };
-    const { store } = drill;
-    const needsNetwork = config.destinations.some(({ name, kind }) => name === store && kind !== "folder");
-    const folders = store?.startsWith("/") ? [store] : [];
-    add("verify", {
-      texts: { set: drill.set, verifyNetwork: needsNetwork ? "network" : "no-network" },
-      lists: {
-        ...shipping,
-        credential: [identity, ...needsNetwork ? shipping.credential : []],
-        source: rows("path", [...databases, ...folders].map(bindable)),
-      },
-    }, ["--identity", drill.identityFile, ...store === undefined ? [] : ["--store", store]]);
-    addTimer(files, wanted, "verify", undefined, "verify", fill.texts);
-  }
-  files.set("hapi-backup.conf", foldersText("hub", manager, fill));
-  return files;
+  if (wanted.drill) addDrill(units, wanted, wanted.drill, shipping);
+  units.addFolders("hub", "hapi-backup.conf");
+  return units.files;
+}
+
+/** What is filled into all units of a hub. */
+function hubFill({ config, ...wanted }: HubUnits): Fill {
+  const variables = Object.entries(wanted.environment).map(([name, value]) =>
+    `${name}=${plain(value, name)}`
+  );
+  return {
+    texts: {
+      home: plain(config.home, "the home"),
+      user: wanted.user,
+      hub: config.hub,
+      config: plain(wanted.configFile, "the configuration"),
+      store: plain(config.store, "store"),
+      state: plain(config.stateFolder, "stateFolder"),
+      ...description.defaults,
+    },
+    lists: {
+      program: rows("path", wanted.programPaths.map(bindableBy(wanted.systemdVersion))),
+      variable: rows("assignment", variables),
+      alarm: rows("unit", wanted.onFailure),
+      shipper: rows("unit", config.destinations.length > 0 ? ["hapi-backup-ship.service"] : []),
+      chosen: rows("set", [...config.sets.keys()]),
+      ancestor: rows("path", ancestors(config.home, [config.store, config.stateFolder])),
+      wanter: rows("unit", wanted.beforeUnits),
+    },
+  };
+}
+
+function addDrill(
+  units: Units,
+  { config, realPaths, systemdVersion }: HubUnits,
+  { identityFile, store }: NonNullable<HubUnits["drill"]>,
+  shipping: Fill["lists"] & { readonly credential: readonly Row[] },
+): void {
+  const sources = config.sets.get(MAIN_SET)?.sources ?? [];
+  const databases = sourcePaths(sources.filter(({ kind }) => kind === "sqlite"), realPaths);
+  const identity = { name: "identity", file: plain(identityFile, "the identity") };
+  const needsNetwork = config.destinations.some(({ name, kind }) => name === store && kind !== "folder");
+  const folders = store?.startsWith("/") ? [store] : [];
+  const own = {
+    texts: { set: MAIN_SET, verifyNetwork: needsNetwork ? "network" : "no-network" },
+    lists: {
+      ...shipping,
+      credential: [identity, ...needsNetwork ? shipping.credential : []],
+      source: rows("path", [...databases, ...folders].map(bindableBy(systemdVersion))),
+    },
+  };
+  units.addService("verify", own, [
+    "--identity",
+    identityFile,
+    ...store === undefined ? [] : ["--store", store],
+  ]);
+  units.addTimer("verify");
 }
 
 /** Makes the units of a storage host. @throws {BackupError} (config) If a path cannot stand in a unit. */
 export function storageUnits(wanted: StorageUnits): UnitFiles {
   const { config, prometheusFile } = wanted;
   const bindable = bindableBy(wanted.systemdVersion);
-  const files = new Map<string, string>();
   const metrics = prometheusFile === undefined ? [] : [plain(prometheusFile, "the metrics file")];
-  const fill: Fill = {
+  const drillLogs = [...config.hubs.values()].flatMap(({ drillLogFile }) => drillLogFile ?? []);
+  const units = new Units(wanted, {
     texts: {
       user: wanted.user,
       config: plain(wanted.configFile, "the configuration"),
@@ -203,24 +205,16 @@ export function storageUnits(wanted: StorageUnits): UnitFiles {
         ? []
         : [{ name: "receipt-key", file: plain(config.receiptKeyFile, "receiptKeyFile") }],
       metrics: metrics.map((file) => ({ folder: parentOf(file) })),
-      drillLog: rows(
-        "file",
-        [...config.hubs.values()].flatMap(({ drillLogFile }) => drillLogFile ?? []).map(bindable),
-      ),
+      drillLog: rows("file", drillLogs.map(bindable)),
     },
-  };
+  });
   for (const kind of ["scrub", "retain", "watch"]) {
-    addService(
-      files,
-      wanted,
-      kind,
-      fill,
-      kind === "watch" ? metrics.flatMap((file) => ["--prometheus", file]) : [],
-    );
-    addTimer(files, wanted, kind, undefined, kind, fill.texts);
+    const more = kind === "watch" ? metrics.flatMap((file) => ["--prometheus", file]) : [];
+    units.addService(kind, {}, more);
+    units.addTimer(kind);
   }
-  files.set("hapi-backup-storage.conf", foldersText("storage", "system", fill));
-  return files;
+  units.addFolders("storage", "hapi-backup-storage.conf");
+  return units.files;
 }
 
 /**
@@ -281,69 +275,70 @@ const knownHostsOf = (destination: Destination): string[] =>
 const folderOf = (destination: Destination): string[] =>
   destination.kind === "folder" ? [destination.path] : [];
 
-function addService(
-  files: Map<string, string>,
-  { manager, systemdVersion, program, configFile }: CommonUnits,
-  kind: string,
-  fill: Fill,
-  more: readonly string[],
-): void {
-  const { name, groups, command, unit, install, ...service } = SERVICES[kind]!;
-  const fills = (text: string) => fillIn(text, fill);
-  const [verb, ...args] = command.flatMap(fills);
-  const exec = verb === undefined ? [] : [...program(verb), ...args, "--config", configFile, ...more];
-  const since254 = systemdVersion >= 254 ? service["service@254"] : undefined;
-  const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${manager}`]]);
-  files.set(
-    `${fills(name)[0]}.service`,
-    text([
-      ["Unit", filled([unit, service[`unit@${manager}`]], fill)],
-      [
-        "Service",
-        new Map([
-          ["ExecStart", exec.map(execArgument).join(" ")],
-          ...filled([...sections, service.service, since254], fill),
-        ]),
-      ],
-      ["Install", filled([install], fill)],
-    ]),
-  );
-}
+/** Units that are made one by one of what all of them are filled in with. */
+class Units {
+  readonly files = new Map<string, string>();
 
-function addTimer(
-  files: Map<string, string>,
-  { calendars }: CommonUnits,
-  kind: string,
-  set: string | undefined,
-  calendar: string,
-  texts: Fill["texts"],
-): void {
-  const { Description, OnCalendar, ...rest } = TIMERS[kind]!;
-  const fill: Fill = { texts: { ...texts, ...(set === undefined ? {} : { set }) }, lists: {} };
-  files.set(
-    `${fillIn(SERVICES[kind]!.name, fill)[0]}.timer`,
-    text([
-      ["Unit", filled([{ Description: Description! }], fill)],
-      [
-        "Timer",
-        filled(
-          [{ OnCalendar: calendars.get(calendar) ?? OnCalendar[calendar] ?? OnCalendar["*"]!, ...rest }],
-          fill,
-        ),
-      ],
-      ["Install", filled([{ WantedBy: "timers.target" }], fill)],
-    ]),
-  );
-}
+  constructor(private readonly wanted: CommonUnits, private readonly fill: Fill) {}
 
-/** A file for tmpfiles.d: the folders that the units expect to be there. */
-function foldersText(side: keyof typeof description.folders, manager: Manager, fill: Fill): string {
-  const lines = description.folders[side].flatMap((line) => fillIn(line, fill));
-  // A user's own tmpfiles can only make what is the user's.
-  const owned = manager === "system"
-    ? lines
-    : lines.map((line) => line.replace(/( \d{4}) \S+ \S+ -$/, "$1 - - -"));
-  return owned.join("\n") + "\n";
+  /**
+   * @param own What is filled into this one alone.
+   * @param more Arguments after those that all have.
+   */
+  addService(kind: string, own: Partial<Fill> = {}, more: readonly string[] = []): void {
+    const { manager, systemdVersion, program, configFile } = this.wanted;
+    const { name, groups, command, unit, install, ...service } = SERVICES[kind]!;
+    const fill = this.#fillWith(own);
+    const fills = (text: string) => fillIn(text, fill);
+    const [verb, ...args] = command.flatMap(fills);
+    const exec = verb === undefined ? [] : [...program(verb), ...args, "--config", configFile, ...more];
+    const since254 = systemdVersion >= 254 ? service["service@254"] : undefined;
+    const sections = groups.flatMap(fills).flatMap((group) => [GROUPS[group], GROUPS[`${group}@${manager}`]]);
+    this.files.set(
+      `${fills(name)[0]}.service`,
+      text([
+        ["Unit", filled([unit, service[`unit@${manager}`]], fill)],
+        [
+          "Service",
+          new Map([
+            ["ExecStart", exec.map(execArgument).join(" ")],
+            ...filled([...sections, service.service, since254], fill),
+          ]),
+        ],
+        ["Install", filled([install], fill)],
+      ]),
+    );
+  }
+
+  /** @param set Whose runs it starts, where each set has a timer of its own. */
+  addTimer(kind: string, set?: string): void {
+    const { Description, OnCalendar, ...rest } = TIMERS[kind]!;
+    const fill = this.#fillWith(set === undefined ? {} : { texts: { set } });
+    const name = set ?? kind;
+    const when = this.wanted.calendars.get(name) ?? OnCalendar[name] ?? OnCalendar["*"]!;
+    this.files.set(
+      `${fillIn(SERVICES[kind]!.name, fill)[0]}.timer`,
+      text([
+        ["Unit", filled([{ Description: Description! }], fill)],
+        ["Timer", filled([{ OnCalendar: when, ...rest }], fill)],
+        ["Install", filled([{ WantedBy: "timers.target" }], fill)],
+      ]),
+    );
+  }
+
+  /** A file for tmpfiles.d: the folders that the units expect to be there. */
+  addFolders(side: keyof typeof description.folders, name: string): void {
+    const lines = description.folders[side].flatMap((line) => fillIn(line, this.fill));
+    // A user's own tmpfiles can only make what is the user's.
+    const owned = this.wanted.manager === "system"
+      ? lines
+      : lines.map((line) => line.replace(/( \d{4}) \S+ \S+ -$/, "$1 - - -"));
+    this.files.set(name, owned.join("\n") + "\n");
+  }
+
+  #fillWith({ texts, lists }: Partial<Fill>): Fill {
+    return { texts: { ...this.fill.texts, ...texts }, lists: { ...this.fill.lists, ...lists } };
+  }
 }
 
 /** Merges sections: lists grow, later texts win; `{…}` is replaced. What ends up as an empty list is left out. */
