@@ -14,7 +14,6 @@ export interface OptionSpec {
   readonly flags: string;
   readonly text: string;
   readonly default?: string;
-  readonly choices?: readonly string[];
   /** Values that shells offer beside any other. */
   readonly suggestions?: readonly string[];
   /** May be given several times; the values become a list. */

@@ -32,7 +32,7 @@ const kindOf = (value: string): Kind =>
   value === "file" || value === "program" ? "file" : value === "folder" ? "folder" : "unknown";
 
 /** Words known beforehand for an option's value. */
-const wordsOf = ({ choices, suggestions }: OptionSpec): readonly string[] => choices ?? suggestions ?? [];
+const wordsOf = ({ suggestions = [] }: OptionSpec): readonly string[] => suggestions;
 const list = (words: readonly string[]): string => quote(words.join(" "));
 
 function bash(): string {

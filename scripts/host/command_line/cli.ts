@@ -185,10 +185,9 @@ function indented(line: string): string {
 }
 
 function makeOption(spec: OptionSpec): Option {
-  const { flags, default: value, choices, many } = spec;
+  const { flags, default: value, many } = spec;
   const option = new Option(flags, meaningOf(spec));
   if (value !== undefined) option.default(value);
-  if (choices) option.choices(choices);
   if (many) option.argParser((next: string, before: string[] | undefined) => [...before ?? [], next]);
   return option;
 }
