@@ -55,7 +55,7 @@ export interface StepPermissions {
 }
 
 /** `node:fs` asks for this to tell the free space of a disk. */
-const FREE_SPACE = ["statfs"];
+export const FREE_SPACE = ["statfs"];
 
 /** @param realPath Resolves the links on the way to a source that is there. */
 export function snapshotPermissions(
@@ -64,14 +64,24 @@ export function snapshotPermissions(
   realPath: (path: string) => string,
 ): StepPermissions {
   const state = setFolder(config.stateFolder, set);
-  const databases = (config.sets.get(set)?.sources ?? []).filter((source) => source.kind === "sqlite");
-  const files = databases.flatMap(({ path }) => [path, realPath(path)])
-    .flatMap((path) => DATABASE_FILES.map((end) => path + end));
+  const files = databaseFiles(config, set, realPath, DATABASE_FILES);
   return {
-    read: [...new Set(files), state, `${config.store}/${config.hub}/${set}`],
+    read: [...files, state, `${config.store}/${config.hub}/${set}`],
     write: [state],
     sys: FREE_SPACE,
   };
+}
+
+/** The databases of a set, and what is beside each under these names; also where links lead. */
+function databaseFiles(
+  { sets }: Config,
+  set: string,
+  realPath: (path: string) => string,
+  ends: readonly string[],
+): ReadonlySet<string> {
+  const databases = sets.get(set as SetName)?.sources.filter(({ kind }) => kind === "sqlite") ?? [];
+  const paths = databases.flatMap(({ path }) => [path, realPath(path)]);
+  return new Set(paths.flatMap((path) => ends.map((end) => path + end)));
 }
 
 /** What looks at staged images needs nothing else. */
@@ -199,14 +209,10 @@ export function verifyPermissions(
   realPath: (path: string) => string,
 ): StepPermissions {
   const store = storePermissions(config, job.store);
-  const databases = (config.sets.get(job.set as SetName)?.sources ?? []).filter(({ kind }) =>
-    kind === "sqlite"
-  );
-  const live = databases.flatMap(({ path }) => [path, realPath(path)])
-    .flatMap((path) => ["", "-wal", "-shm"].map((end) => path + end));
+  const live = databaseFiles(config, job.set, realPath, ["", "-wal", "-shm"]);
   const logs = [drillLog(config.stateFolder), proofLog(config.stateFolder)];
   return {
-    read: [...store.read, ...keyPermissions(config, job.keys), ...new Set(live), ...logs],
+    read: [...store.read, ...keyPermissions(config, job.keys), ...live, ...logs],
     write: [...store.write, ...logs],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),

@@ -15,15 +15,12 @@
 import { parentOf } from "../paths.ts";
 import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "../shipping/receipt.ts";
 import type { StorageConfig } from "../storage_host/storage_config.ts";
-import type { StepPermissions } from "./permissions.ts";
+import { FREE_SPACE, type StepPermissions } from "./permissions.ts";
 
 /** The verbs of the storage host, each a script of its own. */
 export const STORAGE_VERBS = ["scrub", "retain", "watch", "pin", "storage"] as const;
 /** One of them. */
 export type StorageVerb = typeof STORAGE_VERBS[number];
-
-/** `node:fs` asks for this to tell the free space of a disk. */
-const FREE_SPACE = ["statfs"];
 
 /** @param options The verb's options; those that name files hold absolute paths. */
 export function storagePermissions(

@@ -105,7 +105,7 @@ function tellUnprinted(terminal: FullTerminal): number {
 function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: boolean): number {
   const known = knownError(error) ?? internalError(error);
   const code = exitCodeOf(known.kind);
-  terminal.error(`error: ${known.message}${known.hint ? `\nhint: ${known.hint}` : ""}`);
+  terminal.error(errorText(known));
   if (verbose) {
     const { cause } = known;
     terminal.error(
@@ -115,6 +115,10 @@ function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: bo
   if (json && !terminal.printed()) terminal.print(JSON.stringify(outcome(known)));
   return code;
 }
+
+/** An error, and what to do about it. */
+export const errorText = ({ message, hint }: BackupError): string =>
+  `error: ${message}${hint ? `\nhint: ${hint}` : ""}`;
 
 /** What is wrong with the arguments, in our words: commander's end in `(Did you mean ...?)` where it has a guess. */
 function usageError({ message }: CommanderError, args: readonly string[]): BackupError {

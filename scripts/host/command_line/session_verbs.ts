@@ -19,7 +19,7 @@ import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
 import type { LookJob, LookReport, SessionJob, SessionReport } from "../sessions/session_jobs.ts";
 import { runStep } from "../steps/step.ts";
 import { browse } from "./browsing.ts";
-import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
+import { absolutePath, errorText, type Verb, type VerbContext } from "./cli.ts";
 import { choiceOf, configOrDefaults, realPath, requireConfig } from "./verb_options.ts";
 
 /** What these verbs share with the others. */
@@ -100,7 +100,7 @@ export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
         },
         tell(error) {
           if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
-          terminal.error(`error: ${error.message}${error.hint ? `\nhint: ${error.hint}` : ""}`);
+          terminal.error(errorText(error));
         },
       });
       // Ctrl-C and a signal end each question as Esc does.
