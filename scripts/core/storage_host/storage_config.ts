@@ -14,7 +14,7 @@ import { fingerprintOf, parsePublicKeyLine } from "../keys/openssh_key.ts";
 import type { HubName, SetName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
 import { hubName, setName } from "../text_schemas.ts";
-import type { FloodLimits, RetentionPolicy } from "./retention.ts";
+import type { RetentionPolicy } from "./retention.ts";
 
 /** Where the configuration is when `--config` does not say. */
 export const STORAGE_CONFIG_FILE = "/etc/hapi-backup/storage.json";
@@ -105,33 +105,22 @@ const storageConfigSchema = z.strictObject({
   hubs: z.record(hubName, hub),
 });
 
+type RawHub = z.infer<typeof hub>;
 /** What the storage host knows of a hub. */
-export interface HubConfig extends FloodLimits {
+export interface HubConfig extends Omit<Readonly<RawHub>, "signers" | "maxAgeHours" | "retention" | "sets"> {
   readonly name: HubName;
   readonly user: string;
   /** Fingerprints of the keys that may sign. */
   readonly signers: ReadonlySet<string>;
   readonly maxAgeHours: ReadonlyMap<SetName, number>;
-  readonly quotaBytes: number | undefined;
-  readonly quotaFiles: number;
-  readonly drillLogFile: string | undefined;
   /** The policy of its sets, and of those named in `setPolicies`. */
   readonly policy: RetentionPolicy;
   readonly setPolicies: ReadonlyMap<SetName, RetentionPolicy>;
 }
 
+type RawConfig = z.infer<typeof storageConfigSchema>;
 /** The storage host's configuration with every default filled in. */
-export interface StorageConfig {
-  readonly store: string;
-  readonly stateFolder: string;
-  readonly timeZone: string | undefined;
-  readonly receiptKeyFile: string | undefined;
-  readonly rrsync: string;
-  readonly incomingKeepDays: number;
-  readonly clockGapDaysMax: number;
-  readonly scrubMaxAgeDays: number;
-  readonly drillMaxAgeDays: number;
-  readonly diskDaysMin: number;
+export interface StorageConfig extends Omit<Readonly<RawConfig>, "$schema" | "retention" | "hubs"> {
   /** The policy of hubs that are not configured. */
   readonly policy: RetentionPolicy;
   readonly hubs: ReadonlyMap<HubName, HubConfig>;
@@ -153,7 +142,7 @@ export function parseStorageConfig(text: string, where: string): StorageConfig {
       "`hapi-backup storage schema` lists every key",
     );
   }
-  const { store, stateFolder, hubs, ...rest } = parsed.data;
+  const { $schema: _, store, stateFolder, hubs, retention, ...rest } = parsed.data;
   const folder = normalizePath(store);
   const state = normalizePath(stateFolder);
   if (isWithin(state, folder)) {
@@ -163,34 +152,20 @@ export function parseStorageConfig(text: string, where: string): StorageConfig {
       "the ledger must not lie where hubs can write",
     );
   }
-  const policy = { ...DEFAULT_POLICY, ...defined(rest.retention) };
+  const policy = { ...DEFAULT_POLICY, ...defined(retention) };
+  const known = Object.entries(hubs).map(([name, raw]) => hubOf(name as HubName, raw, policy, where));
   return {
+    ...rest,
     store: folder,
     stateFolder: state,
-    timeZone: rest.timeZone,
-    receiptKeyFile: rest.receiptKeyFile,
-    rrsync: rest.rrsync,
-    incomingKeepDays: rest.incomingKeepDays,
-    clockGapDaysMax: rest.clockGapDaysMax,
-    scrubMaxAgeDays: rest.scrubMaxAgeDays,
-    drillMaxAgeDays: rest.drillMaxAgeDays,
-    diskDaysMin: rest.diskDaysMin,
     policy,
-    hubs: new Map(
-      Object.entries(hubs).map((
-        [name, raw],
-      ) => [name as HubName, hubOf(name as HubName, raw, policy, where)]),
-    ),
+    hubs: new Map(known.map((hub) => [hub.name, hub])),
   };
 }
 
-function hubOf(
-  name: HubName,
-  raw: z.infer<typeof hub>,
-  defaults: RetentionPolicy,
-  where: string,
-): HubConfig {
-  const signers = raw.signers.map((line, index) => {
+function hubOf(name: HubName, raw: RawHub, defaults: RetentionPolicy, where: string): HubConfig {
+  const { signers, maxAgeHours, retention, sets, ...rest } = raw;
+  const fingerprints = signers.map((line, index) => {
     try {
       return fingerprintOf(parsePublicKeyLine(line).publicKey);
     } catch (error) {
@@ -206,20 +181,16 @@ function hubOf(
       'give it a shorter "user"',
     );
   }
-  const policy = { ...defaults, ...defined(raw.retention) };
+  const policy = { ...defaults, ...defined(retention) };
   return {
+    ...rest,
     name,
     user,
-    signers: new Set(signers),
-    maxAgeHours: new Map(Object.entries(raw.maxAgeHours) as [SetName, number][]),
-    snapshotsPerDayMax: raw.snapshotsPerDayMax,
-    bytesPerDayMax: raw.bytesPerDayMax,
-    quotaBytes: raw.quotaBytes,
-    quotaFiles: raw.quotaFiles,
-    drillLogFile: raw.drillLogFile,
+    signers: new Set(fingerprints),
+    maxAgeHours: new Map(Object.entries(maxAgeHours) as [SetName, number][]),
     policy,
     setPolicies: new Map(
-      Object.entries(raw.sets).map(([set, own]) => [
+      Object.entries(sets).map(([set, own]) => [
         set as SetName,
         { ...policy, ...defined(own.retention) },
       ]),
