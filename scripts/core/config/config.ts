@@ -309,57 +309,24 @@ function messageOf(issue: z.core.$ZodIssue): string {
 /** What only a program without restricted permissions may open. */
 const UNREACHABLE: readonly string[] = ["dev", "proc", "sys"];
 
+type Fail = (state: string, hint: string) => never;
+type Absolute = (path: string) => string;
+
 function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
-  const fail = (state: string, hint: string): never => {
+  const fail: Fail = (state, hint) => {
     throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
   };
   const { home, env } = around;
-  const absoluteFor = (hapiHome: string) => (path: string): string => {
-    const expanded = path.replace(/^~(?=\/|$)/, () => home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
-    if (!expanded.startsWith("/")) {
-      fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
-    }
-    // The environment's are not checked before.
-    if (/[\0\n]/.test(expanded)) {
-      fail(
-        `path ${JSON.stringify(expanded)} holds a line break or a NUL`,
-        "check HOME, HAPI_HOME and DB_PATH",
-      );
-    }
-    const absolute = normalizePath(expanded);
-    const [, top = ""] = absolute.split("/");
-    if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
-      fail(
-        `path ${JSON.stringify(path)} lies in /${top}, where this program may not look`,
-        "keep it in another folder",
-      );
-    }
-    return absolute;
-  };
   // In "hapiHome" itself, $HAPI_HOME is the environment's.
-  const hapiHomeAround = absoluteFor("")(env.HAPI_HOME || "~/.hapi");
-  const hapiHome = absoluteFor(hapiHomeAround)(raw.hapiHome || hapiHomeAround);
-  const absolute = absoluteFor(hapiHome);
+  const hapiHomeAround = absoluteFor(home, "", fail)(env.HAPI_HOME || "~/.hapi");
+  const hapiHome = absoluteFor(home, hapiHomeAround, fail)(raw.hapiHome || hapiHomeAround);
+  const absolute = absoluteFor(home, hapiHome, fail);
 
-  const folder = configFolder(around);
   const database = raw.database || env.DB_PATH;
-  const sets = new Map<SetName, SetConfig>();
-  for (
-    const [setName, set] of Object.entries(raw.sets ?? defaultSets(hapiHome, database && absolute(database)))
-  ) {
-    const seen = new Set<string>();
-    const sources = set.sources.map((source, index): Source => {
-      const resolved = absolute(source.path);
-      const name = source.name ?? sourceNameFor(resolved);
-      if (seen.has(name)) {
-        fail(`sets.${setName}.sources.${index}: the name ${name} is taken`, `give it a "name" of its own`);
-      }
-      seen.add(name);
-      return { ...source, path: resolved, name: name as SourceName };
-    });
-    sets.set(setName as SetName, { ...set, sources });
-  }
-
+  const rawSets = Object.entries(raw.sets ?? defaultSets(hapiHome, database && absolute(database)));
+  const sets = rawSets.map(([name, set]) =>
+    [name as SetName, resolveSet(name, set, absolute, fail)] as const
+  );
   const data = xdgFolder(env.XDG_DATA_HOME, `${home}/.local/share`);
   const store = absolute(raw.store ?? `${data}/hapi-backup/store`);
   const state = xdgFolder(env.XDG_STATE_HOME, `${home}/.local/state`);
@@ -380,15 +347,15 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
   }
 
   return {
-    hub: (raw.hub ?? hubNameFor(around.hostname)) as HubName,
+    hub: raw.hub ?? hubNameFor(around.hostname),
     home,
     store,
     stateFolder,
     recipients: raw.recipients ?? [],
-    signingKeyFile: absolute(raw.signingKeyFile ?? `${folder}/signing_ed25519`),
+    signingKeyFile: absolute(raw.signingKeyFile ?? `${configFolder(around)}/signing_ed25519`),
     identityFile: raw.identityFile && absolute(raw.identityFile),
     signers: raw.signers ?? [],
-    sets,
+    sets: new Map(sets),
     destinations,
     limits: raw.limits,
     localKeepDays: raw.localKeepDays,
@@ -397,7 +364,43 @@ function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around:
   };
 }
 
-type Absolute = (path: string) => string;
+/** Makes paths absolute: `~` and `$HAPI_HOME` stand for these folders. */
+const absoluteFor = (home: string, hapiHome: string, fail: Fail): Absolute => (path) => {
+  const expanded = path.replace(/^~(?=\/|$)/, () => home).replace(/^\$HAPI_HOME(?=\/|$)/, () => hapiHome);
+  if (!expanded.startsWith("/")) {
+    fail(`path ${JSON.stringify(path)} is not absolute`, "start it with / or ~/");
+  }
+  // The environment's are not checked before.
+  if (/[\0\n]/.test(expanded)) {
+    fail(
+      `path ${JSON.stringify(expanded)} holds a line break or a NUL`,
+      "check HOME, HAPI_HOME and DB_PATH",
+    );
+  }
+  const absolute = normalizePath(expanded);
+  const [, top = ""] = absolute.split("/");
+  if (UNREACHABLE.includes(top) && absolute !== "/dev/null") {
+    fail(
+      `path ${JSON.stringify(path)} lies in /${top}, where this program may not look`,
+      "keep it in another folder",
+    );
+  }
+  return absolute;
+};
+
+function resolveSet(name: string, raw: z.infer<typeof set>, absolute: Absolute, fail: Fail): SetConfig {
+  const seen = new Set<string>();
+  const sources = raw.sources.map((source, index): Source => {
+    const path = absolute(source.path);
+    const own = source.name ?? sourceNameFor(path);
+    if (seen.has(own)) {
+      fail(`sets.${name}.sources.${index}: the name ${own} is taken`, `give it a "name" of its own`);
+    }
+    seen.add(own);
+    return { ...source, path, name: own };
+  });
+  return { ...raw, sources };
+}
 
 /** @param index Its place in the list, which names it where it has no name. */
 function resolveDestination(
@@ -427,7 +430,7 @@ function resolveNotifier(
   raw: z.infer<typeof notifier>,
   index: number,
   absolute: Absolute,
-  fail: (state: string, hint: string) => never,
+  fail: Fail,
 ): Notifier {
   const name = nameOrKind(raw, index);
   if (raw.kind === "command") {
@@ -478,9 +481,10 @@ function defaultSets(hapiHome: string, dbPath: string | undefined): Record<strin
 }
 
 /** A source's name from its path: the last part, with what a name cannot hold replaced. */
-function sourceNameFor(path: string): string {
+function sourceNameFor(path: string): SourceName {
   const last = path.split("/").filter((part) => part !== "").at(-1) ?? "root";
-  return last.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[.-]+/, "").slice(0, 80) || "source";
+  const name = last.replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[.-]+/, "").slice(0, 80) || "source";
+  return name as SourceName;
 }
 
 /** A hub's name from the machine's: lower case, what a name cannot hold replaced. */
