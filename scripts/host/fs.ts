@@ -304,34 +304,38 @@ export function attempt<T>(action: string, work: () => T): T {
 /** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */
 export function diskError(action: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;
-  const reason = reasonOf(error);
-  const full = /os error (28|122)\b|No space left|quota exceeded/i.test(reason);
-  const readOnly = /os error 30\b|Read-only file system/i.test(reason);
-  const denied = error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable;
-  const missing = error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason);
-  const withheld = WITHHELD.exec(reason)?.[1];
-  const limited = /os error 27\b/.test(reason);
-  const state = full
-    ? "the disk is full"
-    : limited
-    ? "a file may not become so large here"
-    : readOnly
-    ? "the file system is read-only"
-    : withheld !== undefined
-    ? `Deno keeps ${withheld} from us`
-    : reason;
-  const hint = withheld !== undefined
-    ? "name a path that is not below /dev, /proc or /sys"
-    : full
-    ? "free some space (or inodes) there, then run it again; nothing half-written was kept"
-    : limited
-    ? "raise the limit of this user or unit (ulimit -f, LimitFSIZE=), or use a disk that holds larger files"
-    : denied
-    ? "check the owner and mode of that path, and the user that this runs as"
-    : readOnly
-    ? "mount it so that it can be written to; the system's log says whether that disk has errors"
-    : missing
-    ? "check that path: a folder of it is not there"
-    : "look at the system's log for errors of that disk";
+  const { state = reasonOf(error), hint } = diskTrouble(error);
   return new BackupError(`Cannot ${action}: ${state}`, { kind: "disk", hint, cause: error });
+}
+
+/** What an error of the file system means, where it does not say so itself, and what to do about it. */
+function diskTrouble(error: unknown): { readonly state?: string; readonly hint: string } {
+  const reason = reasonOf(error);
+  const withheld = WITHHELD.exec(reason)?.[1];
+  if (withheld !== undefined) {
+    return {
+      state: `Deno keeps ${withheld} from us`,
+      hint: "name a path that is not below /dev, /proc or /sys",
+    };
+  }
+  if (/os error (28|122)\b|No space left|quota exceeded/i.test(reason)) {
+    const hint = "free some space (or inodes) there, then run it again; nothing half-written was kept";
+    return { state: "the disk is full", hint };
+  }
+  if (/os error 27\b/.test(reason)) {
+    const hint =
+      "raise the limit of this user or unit (ulimit -f, LimitFSIZE=), or use a disk that holds larger files";
+    return { state: "a file may not become so large here", hint };
+  }
+  if (/os error 30\b|Read-only file system/i.test(reason)) {
+    const hint = "mount it so that it can be written to; the system's log says whether that disk has errors";
+    return { state: "the file system is read-only", hint };
+  }
+  if (error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotCapable) {
+    return { hint: "check the owner and mode of that path, and the user that this runs as" };
+  }
+  if (error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason)) {
+    return { hint: "check that path: a folder of it is not there" };
+  }
+  return { hint: "look at the system's log for errors of that disk" };
 }
