@@ -41,13 +41,8 @@ async function scanHostKeys(host: Host, { target, port }: RsyncDestination): Pro
   );
 }
 
-/** Adds a host key to the destination's `known_hosts` file. */
-export function pinHostKey({ fs }: Host, { knownHostsFile }: RsyncDestination, { line }: HostKey): void {
-  appendLineDurably(fs, knownHostsFile, line);
-}
-
 /** Tries what the key may do. @returns What was tried; what could not be told counts as not allowed to rely on. */
-export async function probe(host: Host, config: Config, destination: RsyncDestination): Promise<Probed[]> {
+async function probe(host: Host, config: Config, destination: RsyncDestination): Promise<Probed[]> {
   const scratch = `${shipFolder(config.stateFolder)}/connect`;
   return await probeRsync(host, destination, scratch, lastConfirmed(host, config, destination.name)?.key);
 }
@@ -57,7 +52,7 @@ serveStep<ConnectJob>(import.meta, async (job, { host }) => {
     case "scan":
       return await scanHostKeys(host, job.destination);
     case "pin":
-      return pinHostKey(host, job.destination, job.key);
+      return appendLineDurably(host.fs, job.destination.knownHostsFile, job.key.line);
     case "probe":
       return await probe(host, job.config, job.destination);
   }

@@ -24,12 +24,6 @@ import { faultsOf, type SetSurvey, type Survey, surveyStore } from "./host/stora
 /** How many faults of a set are told one by one. */
 const FAULTS_TOLD_MAX = 5;
 
-/** Where else to tell it. */
-export interface WatchOptions {
-  /** Also write metrics to this file, for node_exporter's textfile collector. */
-  readonly prometheus?: string | undefined;
-}
-
 /** Something to be told of. The first kind in {@linkcode URGENCY} decides the exit code. */
 export interface Alarm {
   readonly kind: "stale" | "integrity" | "clock" | "disk";
@@ -51,9 +45,10 @@ export interface WatchReport {
 /**
  * Compares the store with its limits.
  *
+ * @param metricsFile Where metrics are written, too, for node_exporter's textfile collector.
  * @throws {BackupError} (disk) If it cannot be read at all; alarms are returned.
  */
-export function watch(host: Host, config: StorageConfig, options: WatchOptions = {}): WatchReport {
+export function watch(host: Host, config: StorageConfig, metricsFile?: string): WatchReport {
   using ledger = openLedger(host.fs, config.stateFolder);
   const inventory = refreshInventory(host, config, ledger);
   const survey = surveyStore(host, config, ledger, inventory);
@@ -69,8 +64,8 @@ export function watch(host: Host, config: StorageConfig, options: WatchOptions =
       hint: QUOTA_HINT,
     })),
   ];
-  if (options.prometheus !== undefined) {
-    alarms.push(...writeMetrics(host, options.prometheus, metricsOf(survey, inventory, ledger, alarms)));
+  if (metricsFile !== undefined) {
+    alarms.push(...writeMetrics(host, metricsFile, metricsOf(survey, inventory, ledger, alarms)));
   }
   return { ok: alarms.length === 0, alarms };
 }
@@ -294,7 +289,7 @@ const QUOTA_HINT =
   "the file system refuses more only if the same limit is set there (`hapi-backup storage authorize` prints how)";
 
 serveStep<StorageJob>(import.meta, ({ config, options }, { host, result }) => {
-  const report = watch(host, config, { prometheus: textOf(options.prometheus) });
+  const report = watch(host, config, textOf(options.prometheus));
   const tell = ({ kind, hub, set, problem }: Alarm) => {
     const place = [hub, set].filter((name) => name !== undefined).join("/");
     return `${kind.toUpperCase()}${place && ` ${place}`}: ${problem}`;

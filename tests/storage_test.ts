@@ -1025,7 +1025,7 @@ Deno.test("watch() writes metrics that keep to Prometheus' conventions", async (
   const { host, config, store, signer, root } = storage;
   writeHistory(store, signer, timesUntil(storage.now, 3));
   await scrub(host, config);
-  watch(host, config, { prometheus: `${root}/hapi_backup.prom` });
+  watch(host, config, `${root}/hapi_backup.prom`);
   const lines = Deno.readTextFileSync(`${root}/hapi_backup.prom`).trimEnd().split("\n");
   assert(lines.includes(`hapi_backup_newest_good_timestamp_seconds{hub="home",set="state"} 1795521600`));
   assert(lines.includes(`hapi_backup_snapshots{hub="home",set="state",standing="good"} 3`));

@@ -36,7 +36,7 @@ export const ED25519 = "ssh-ed25519";
 /** Length of a seed and of a public key, in bytes. */
 export const ED25519_KEY_BYTES = 32;
 
-const KEY_MAGIC = "openssh-key-v1\0";
+const KEY_MAGIC = new TextEncoder().encode("openssh-key-v1\0");
 const KEY_START = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const KEY_END = "-----END OPENSSH PRIVATE KEY-----";
 /** The block size of the cipher "none", to which the private section is padded, in bytes. */
@@ -53,7 +53,7 @@ const COMMENT_LENGTH_MAX = 1024;
  */
 export function parsePrivateKey(text: string): SshPrivateKey {
   const reader = new SshReader(dearmorPrivateKey(text), unusableKey);
-  reader.expectBytes(latin1(KEY_MAGIC), "its contents are not an OpenSSH key");
+  reader.expectBytes(KEY_MAGIC, "its contents are not an OpenSSH key");
   const cipher = reader.text();
   reader.text();
   reader.string();
@@ -102,7 +102,7 @@ export function formatPrivateKey(seed: Uint8Array, comment: string, checkInt: nu
   const missing = -secret.length & (PADDING_BLOCK_BYTES - 1);
   const padding = Uint8Array.from({ length: missing }, (_, index) => index + 1);
   const file = concatBytes(
-    latin1(KEY_MAGIC),
+    KEY_MAGIC,
     sshString("none"),
     sshString("none"),
     sshString(""),
@@ -121,16 +121,14 @@ export function publicKeyOf(seed: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** The seed as `node:crypto` wants it: the only thing before it in PKCS #8 is constant (RFC 8410, section 7). */
 export function privateKeyObject(seed: Uint8Array): KeyObject {
-  if (seed.length !== ED25519_KEY_BYTES) throw new RangeError(`a seed has 32 bytes, not ${seed.length}`);
+  requireKeyLength("a seed", seed);
   const key = concatBytes(Uint8Array.fromHex("302e020100300506032b657004220420"), seed);
   return createPrivateKey({ key: Buffer.from(key), format: "der", type: "pkcs8" });
 }
 
 /** The public key as `node:crypto` wants it: SubjectPublicKeyInfo (RFC 8410, section 4). */
 export function publicKeyObject(publicKey: Uint8Array): KeyObject {
-  if (publicKey.length !== ED25519_KEY_BYTES) {
-    throw new RangeError(`a public key has 32 bytes, not ${publicKey.length}`);
-  }
+  requireKeyLength("a public key", publicKey);
   const key = concatBytes(Uint8Array.fromHex("302a300506032b6570032100"), publicKey);
   return createPublicKey({ key: Buffer.from(key), format: "der", type: "spki" });
 }
@@ -222,9 +220,7 @@ function plainList(list: string, at: string): readonly string[] {
 
 /** A public key in SSH's wire format (https://www.rfc-editor.org/rfc/rfc8709, section 4). */
 export function publicKeyBlob(publicKey: Uint8Array): Uint8Array<ArrayBuffer> {
-  if (publicKey.length !== ED25519_KEY_BYTES) {
-    throw new RangeError(`a public key has 32 bytes, not ${publicKey.length}`);
-  }
+  requireKeyLength("a public key", publicKey);
   return concatBytes(sshString(ED25519), sshString(publicKey));
 }
 
@@ -256,6 +252,10 @@ function dearmorPrivateKey(text: string): Uint8Array {
   return bytes;
 }
 
+function requireKeyLength(what: string, { length }: Uint8Array): void {
+  if (length !== ED25519_KEY_BYTES) throw new RangeError(`${what} has 32 bytes, not ${length}`);
+}
+
 function requireComment(comment: string): void {
   if (comment.length > COMMENT_LENGTH_MAX || /[\r\n\0]/.test(comment)) {
     throw new RangeError(`a comment is one line of at most ${COMMENT_LENGTH_MAX} characters`);
@@ -265,10 +265,6 @@ function requireComment(comment: string): void {
 /** Text from outside as it may stand in a message: quoted, escaped, not endless. */
 function quoted(text: string): string {
   return JSON.stringify(text.length > 40 ? text.slice(0, 40) + "…" : text);
-}
-
-function latin1(text: string): Uint8Array {
-  return Uint8Array.from(text, (character) => character.charCodeAt(0));
 }
 
 function unusableKey(

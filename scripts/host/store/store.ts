@@ -30,16 +30,21 @@ import { sha256OfFile } from "../file_bytes.ts";
 import { exists, isMissing, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
-/** A folder named like a snapshot. Without a readable seal it is not one. */
-export type StoredSnapshot = SealedSnapshot | UnsealedSnapshot;
-
-interface SnapshotFolder {
+/** One set of one hub in a store. */
+export interface StoredSet {
   readonly hub: HubName;
   readonly set: SetName;
-  readonly id: SnapshotId;
   readonly folder: string;
   /** What its folder is called in the store that it was fetched from. */
   readonly called?: string;
+}
+
+/** A folder named like a snapshot. Without a readable seal it is not one. */
+export type StoredSnapshot = SealedSnapshot | UnsealedSnapshot;
+
+/** Its own folder, and what that is called, in place of the set's. */
+interface SnapshotFolder extends StoredSet {
+  readonly id: SnapshotId;
 }
 
 /** A snapshot whose seal could be read: the seal and its exact bytes. */
@@ -63,15 +68,6 @@ export interface UnsealedSnapshot extends SnapshotFolder {
 /** Whether its seal could be read. */
 export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
   return snapshot.sealed.seal !== undefined;
-}
-
-/** One set of one hub in a store. */
-export interface StoredSet {
-  readonly hub: HubName;
-  readonly set: SetName;
-  readonly folder: string;
-  /** What its folder is called in the store that it was fetched from. */
-  readonly called?: string;
 }
 
 /**
