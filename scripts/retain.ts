@@ -71,36 +71,25 @@ export interface SetRetention {
   readonly problem: string | null;
 }
 
-/** What is kept and removed, of all sets. */
+/** What is to be told beside each set. */
 export interface RetainReport {
   readonly applied: boolean;
-  readonly sets: readonly SetRetention[];
   /** Uploads that did not grow for long. */
   readonly givenUp: readonly { readonly path: string; readonly problem: string | null }[];
   readonly clockDoubt: string | null;
 }
 
 /**
- * Plans what to remove, and removes it with `apply`.
+ * Plans what to remove, and removes it with `apply`, a set at a time: the plan of a large store is too long to hold at once.
  *
- * @throws {BackupError} (busy, disk, cancelled) If it cannot be done at all; refusals are returned.
+ * @throws {BackupError} (busy, disk, cancelled) If it cannot be done at all; refusals are told.
  */
 export async function retain(
   host: Host,
   config: StorageConfig,
-  options: RetainOptions = {},
-): Promise<RetainReport> {
-  const sets: SetRetention[] = [];
-  return { sets, ...await retainEach(host, config, options, (set) => sets.push(set)) };
-}
-
-/** As {@linkcode retain}, a set at a time: the plan of a large store is too long to hold at once. */
-async function retainEach(
-  host: Host,
-  config: StorageConfig,
   options: RetainOptions,
   onSet: (set: SetRetention) => void,
-): Promise<Omit<RetainReport, "sets">> {
+): Promise<RetainReport> {
   const lock = `${config.stateFolder}/retain.lock`;
   return await withLock(host, lock, 0, () => retainLocked(host, config, options, onSet));
 }
@@ -110,7 +99,7 @@ function retainLocked(
   config: StorageConfig,
   options: RetainOptions,
   onSet: (set: SetRetention) => void,
-): Omit<RetainReport, "sets"> {
+): RetainReport {
   using ledger = openLedger(host.fs, config.stateFolder);
   if (options.trustClock) ledger.trustClock(host.now().getTime());
   const inventory = refreshInventory(host, config, ledger);
@@ -288,7 +277,7 @@ function describeSet(
   ].join("\n");
 }
 
-function describeRest({ applied, givenUp }: Omit<RetainReport, "sets">): string[] {
+function describeRest({ applied, givenUp }: RetainReport): string[] {
   const end = applied ? [] : ["nothing was removed: this is the plan; --apply removes"];
   return [
     ...givenUp.map(({ path, problem }) =>
@@ -310,7 +299,7 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
   let refused: SetRetention | undefined;
   let error: BackupError | undefined;
   const run = async (tell: (set: SetRetention) => void) => {
-    const report = await retainEach(host, config, asked, (set) => {
+    const report = await retain(host, config, asked, (set) => {
       if (set.problem !== null) failed ??= set;
       if (set.refused.length > 0) refused ??= set;
       tell(set);
@@ -332,7 +321,7 @@ serveStep<StorageJob>(import.meta, async (job, { host, result }) => {
 
 /** @param failed The first set that could not be removed from. @param refused The first that may not. */
 function retainError(
-  { clockDoubt }: Omit<RetainReport, "sets">,
+  { clockDoubt }: RetainReport,
   failed: SetRetention | undefined,
   refused: SetRetention | undefined,
 ): BackupError | undefined {

@@ -22,7 +22,6 @@ import {
 import { verifyReceipt } from "../scripts/core/shipping/receipt.ts";
 import { SEAL_NAMESPACE, serializeSeal } from "../scripts/core/snapshot/seal.ts";
 import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
-import { retain } from "../scripts/retain.ts";
 import { scrub, type ScrubReport } from "../scripts/scrub.ts";
 import { authorize, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
@@ -33,6 +32,7 @@ import {
   HUB,
   makeSigner,
   makeStorageHost,
+  retainAll,
   type Signer,
   STATE,
   type StorageHost,
@@ -244,7 +244,7 @@ Deno.test("a folder that the hub's key closes is an alarm of every verb, changes
         2,
         "another hub's are read all the same",
       );
-      const kept = (await retain(host, config)).sets.find(({ hub }) => hub === HUB)!;
+      const kept = (await retainAll(host, config)).sets.find(({ hub }) => hub === HUB)!;
       assert.deepEqual([kept.remove, kept.keep.length], [[], GOOD_COUNT]);
 
       Deno.chmodSync(at, 0o2750);
@@ -441,11 +441,11 @@ Deno.test("backdated and future-dated snapshots by the hundred, signed with the 
 
     // Days later, when what has just come is protected no more.
     storage.now = new Date(start + 6 * DAY_MS);
-    const refused = (await retain(host, config, { apply: true })).sets.find(({ hub }) => hub === HUB)!;
+    const refused = (await retainAll(host, config, { apply: true })).sets.find(({ hub }) => hub === HUB)!;
     assert.match(refused.refused[0]!, /more than 24 snapshots came/);
     assert.deepEqual(refused.removed, []);
     // Even obeyed, the flood pushes out none of the days' last ones, and not the newest chain.
-    const { sets } = await retain(host, config, { despiteFlood: true });
+    const { sets } = await retainAll(host, config, { despiteFlood: true });
     const { keep, remove } = sets.find(({ hub }) => hub === HUB)!;
     const kept = new Set(keep.map(({ id }) => id));
     const lastOfDays = good.filter(({ seal }) => seal.id.includes("T120000Z"));
@@ -467,7 +467,7 @@ Deno.test("a seal signed by another key is damage, is never good, and keeps rete
     assert.equal(report.ok, false);
     assert.deepEqual(report.damage.items.map(({ kind, id }) => [kind, id]), [["signature", id]]);
     assert.match(report.damage.items[0]!.problem, /which may not sign for this hub/);
-    const refused = (await retain(host, config, { apply: true })).sets.find(({ hub }) => hub === HUB)!;
+    const refused = (await retainAll(host, config, { apply: true })).sets.find(({ hub }) => hub === HUB)!;
     assert.match(refused.refused[0]!, /may not sign/);
     assert(watch(host, config).alarms.some(({ kind }) => kind === "integrity"));
   });

@@ -16,13 +16,12 @@ import { realRetry } from "../scripts/host/retry.ts";
 import { openLedger } from "../scripts/host/storage_host/ledger.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
-import { retain } from "../scripts/retain.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { verify } from "../scripts/verify.ts";
 import { fuzz } from "./fuzz/fuzz.ts";
 import { forge } from "./real/forge.ts";
 import { copySync, type Home, insertMessages, makeHome } from "./real/home.ts";
-import { makeStorageHost, timesUntil, writeHistory } from "./real/signed_store.ts";
+import { makeStorageHost, retainAll, timesUntil, writeHistory } from "./real/signed_store.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 /** A home with two snapshots of a database and of files of every kind. */
@@ -246,7 +245,7 @@ Deno.test("a ledger that rotted is an error, or the storage host goes on with it
   const { host, config, store, signer } = storage;
   writeHistory(store, signer, timesUntil(storage.now, 4));
   await scrub(host, config);
-  await retain(host, config, { apply: true });
+  await retainAll(host, config, { apply: true });
   const file = `${config.stateFolder}/ledger.db`;
   {
     using database = new DatabaseSync(file);
@@ -266,7 +265,7 @@ Deno.test("a ledger that rotted is an error, or the storage host goes on with it
       Deno.writeFileSync(file, bytes);
       try {
         openLedger(host.fs, config.stateFolder)[Symbol.dispose]();
-        await retain(host, config, { apply: true });
+        await retainAll(host, config, { apply: true });
       } finally {
         assert.deepEqual(await filesBelow(store), kept);
       }

@@ -21,7 +21,6 @@ import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.
 import type { Fs } from "../scripts/host/host.ts";
 import { openLedger } from "../scripts/host/storage_host/ledger.ts";
 import { pin } from "../scripts/pin.ts";
-import { retain } from "../scripts/retain.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageList, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
@@ -33,6 +32,7 @@ import {
   HUB,
   makeSigner,
   makeStorageHost,
+  retainAll,
   STATE,
   type StorageHost,
   timesUntil,
@@ -192,7 +192,7 @@ Deno.test("scrub() tells a missing, an altered and a reordered link from a gap t
   });
   const { host, config, store, signer } = storage;
   const written = await live(storage, 10);
-  const removed = await retain(host, config, { apply: true });
+  const removed = await retainAll(host, config, { apply: true });
   assert(removed.sets[0]!.removed.length > 5);
   assert.equal((await scrub(host, config)).ok, true, "a removed predecessor is no fault");
 
@@ -282,7 +282,7 @@ Deno.test("a set takes up so many new snapshots a run; the others wait, and rete
     Deno.mkdirSync(folder, { recursive: true });
     Deno.writeTextFileSync(`${folder}/seal.json`, "");
   }
-  const refusal = async () => (await retain(host, config)).sets[0]!.refused.join();
+  const refusal = async () => (await retainAll(host, config)).sets[0]!.refused.join();
   assert.match(await refusal(), /50 new snapshots were not looked at yet/);
   assert.doesNotMatch(await refusal(), /not looked at yet/, "the second run took up the rest");
 });
@@ -296,7 +296,7 @@ Deno.test("retain() touches no hub that is not in the configuration", async () =
   const report = await scrub(host, config);
   assert(report.foreign.items.some(({ reason }) => /not a hub of the configuration/.test(reason)));
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
-  const [stray] = (await retain(host, config, { apply: true })).sets;
+  const [stray] = (await retainAll(host, config, { apply: true })).sets;
   assert.match(stray!.refused[0]!, /hub stray is not in the configuration/);
   assert.deepEqual(stray!.removed, []);
 });
@@ -350,7 +350,7 @@ Deno.test("a store that was moved to another disk is read anew, and then counts 
 Deno.test("only one scrub and one retain run at a time", async () => {
   using storage = makeStorageHost();
   Deno.mkdirSync(storage.config.stateFolder);
-  for (const [name, run] of [["scrub", scrub], ["retain", retain]] as const) {
+  for (const [name, run] of [["scrub", scrub], ["retain", retainAll]] as const) {
     using lock = Deno.openSync(`${storage.config.stateFolder}/${name}.lock`, { write: true, create: true });
     lock.lockSync(true);
     await assert.rejects(async () => await run(storage.host, storage.config), { kind: "busy" });
@@ -363,7 +363,7 @@ Deno.test("a mistyped hub or set is an error that names those that are there, an
   const id = writeHistory(store, signer, [storage.now])[0]!.seal.id;
   const all = [
     (scope: { hub?: HubName; set?: SetName }) => scrub(host, config, scope),
-    (scope: { hub?: HubName; set?: SetName }) => retain(host, config, { ...scope, apply: true }),
+    (scope: { hub?: HubName; set?: SetName }) => retainAll(host, config, { ...scope, apply: true }),
     (scope: { hub?: HubName; set?: SetName }) =>
       Promise.resolve().then(() => storageStatus(host, config, scope)),
     (scope: { hub?: HubName; set?: SetName }) =>
@@ -388,20 +388,20 @@ Deno.test("retain() plans without touching anything, and removes with apply what
   using storage = makeStorageHost({ retention: { keepDaily: 20, keepWeekly: 5, keepMonthly: 2 } });
   const { host, config, store } = storage;
   const written = await live(storage, 50);
-  const plan = await retain(host, config);
+  const plan = await retainAll(host, config);
   const [set] = plan.sets;
   assert.deepEqual(set!.removed, []);
   assert(set!.remove.length > 20, `${set!.remove.length}`);
   assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, written.length);
 
-  const done = await retain(host, config, { apply: true });
+  const done = await retainAll(host, config, { apply: true });
   assert.deepEqual(done.sets[0]!.removed.toSorted(), set!.remove.map(({ id }) => id));
   assert.deepEqual(
     [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
     set!.keep.map(({ id }) => id),
   );
   assert.equal((await scrub(host, config)).ok, true, "what is left is whole");
-  assert.deepEqual((await retain(host, config, { apply: true })).sets[0]!.removed, [], "and stays");
+  assert.deepEqual((await retainAll(host, config, { apply: true })).sets[0]!.removed, [], "and stays");
 });
 
 Deno.test("retain() lets only what scrub has verified take a place", async () => {
@@ -412,10 +412,10 @@ Deno.test("retain() lets only what scrub has verified take a place", async () =>
   writeHistory(store, signer, timesUntil(storage.now, 10));
   storageStatus(host, config);
   storage.now = new Date(storage.now.getTime() + 6 * DAY_MS);
-  const unread = await retain(host, config);
+  const unread = await retainAll(host, config);
   assert.deepEqual(unread.sets[0]!.remove, []);
   await scrub(host, config);
-  const read = await retain(host, config);
+  const read = await retainAll(host, config);
   assert.notDeepEqual(read.sets[0]!.remove, []);
 });
 
@@ -440,13 +440,13 @@ Deno.test("retain() is harmless wherever a crash ends it, and the next run finis
         };
       },
     });
-    const crashed = await retain({ ...host, fs: crashing }, config, { apply: true });
+    const crashed = await retainAll({ ...host, fs: crashing }, config, { apply: true });
     if (crashed.sets[0]!.problem === null) operations = crashAt;
     // Whatever is still there under its name is whole, and so is all that it needs.
     const scrubbed = await scrub(host, config);
     assert.equal(scrubbed.ok, true, `at operation ${crashAt}: ${JSON.stringify(scrubbed.damage.items)}`);
     assert.deepEqual(scrubbed.foreign.items, [], `at operation ${crashAt}`);
-    const finished = await retain(host, config, { apply: true });
+    const finished = await retainAll(host, config, { apply: true });
     assert.equal(finished.sets[0]!.problem, null);
     assert.deepEqual(
       [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
@@ -480,10 +480,10 @@ Deno.test("retain() refuses on a bad signature, an unknown format, a changed sea
       const written = writeHistory(store, signer, timesUntil(storage.now, 10), { chainLength: 1 });
       await scrub(host, config);
       storage.now = new Date(storage.now.getTime() + DAY_MS);
-      assert.notDeepEqual((await retain(host, config)).sets[0]!.remove, []);
-      assert.deepEqual((await retain(host, config)).sets[0]!.refused, []);
+      assert.notDeepEqual((await retainAll(host, config)).sets[0]!.remove, []);
+      assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, []);
       spoil(storage, written);
-      const report = await retain(host, config, { apply: true });
+      const report = await retainAll(host, config, { apply: true });
       assert.equal(report.sets[0]!.refused.length > 0, true);
       assert.deepEqual(report.sets[0]!.removed, []);
     });
@@ -504,12 +504,12 @@ Deno.test("retain() refuses when the clock jumps back or far ahead, until a pers
   ]];
   for (const [jump, told] of jumps) {
     storage.now = new Date(start + jump);
-    const report = await retain(host, config, { apply: true });
+    const report = await retainAll(host, config, { apply: true });
     assert.match(report.clockDoubt!, new RegExp(`clock is ${told}`));
     assert.deepEqual(report.sets[0]!.removed, []);
     assert.equal(watch(host, config).alarms.some(({ kind }) => kind === "clock"), true);
   }
-  const trusted = await retain(host, config, { apply: true, trustClock: true });
+  const trusted = await retainAll(host, config, { apply: true, trustClock: true });
   assert.equal(trusted.clockDoubt, null);
   assert.notDeepEqual(trusted.sets[0]!.removed, []);
 });
@@ -547,7 +547,7 @@ Deno.test("what comes while the clock is in doubt is dated once it is not, and s
   await scrub(host, config);
   storage.now = new Date(start + 2 * HOUR_MS);
   assert.equal([...storageList(host, config)].flat().at(-1)!.firstSeenAt, storage.now.toISOString());
-  const report = await retain(host, config, { apply: true });
+  const report = await retainAll(host, config, { apply: true });
   assert.deepEqual(report.sets[0]!.keep.at(-1)!.reasons[0], "it came within 1 day");
 });
 
@@ -559,12 +559,12 @@ Deno.test("retain() is not obeyed by a flood, and goes on once a person has acce
   writeHistory(store, signer, timesUntil(storage.now, 40, 1), { chainLength: 1 });
   await scrub(host, config);
   storage.now = new Date(storage.now.getTime() + 3 * DAY_MS);
-  const refused = await retain(host, config, { apply: true });
+  const refused = await retainAll(host, config, { apply: true });
   assert.match(refused.sets[0]!.refused[0]!, /more than 24 snapshots came/);
   assert.equal(watch(host, config).alarms.some(({ problem }) => /more than 24/.test(problem)), true);
-  const obeyed = await retain(host, config, { apply: true, despiteFlood: true });
+  const obeyed = await retainAll(host, config, { apply: true, despiteFlood: true });
   assert.notDeepEqual(obeyed.sets[0]!.removed, []);
-  assert.deepEqual((await retain(host, config)).sets[0]!.refused, [], "it was accepted for good");
+  assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, [], "it was accepted for good");
 });
 
 Deno.test("a snapshot whose removal fails at once stays, and is no fault", async () => {
@@ -579,7 +579,7 @@ Deno.test("a snapshot whose removal fails at once stays, and is no fault", async
       throw new Error("Permission denied (os error 13)");
     },
   };
-  const { sets } = await retain({ ...host, fs }, config, { apply: true });
+  const { sets } = await retainAll({ ...host, fs }, config, { apply: true });
   assert.match(sets[0]!.problem!, /Permission denied/);
   {
     using ledger = openLedger(host.fs, config.stateFolder);
@@ -623,7 +623,7 @@ Deno.test("a snapshot that comes again after its removal keeps its first date; a
   await scrub(host, config);
   const came = storage.now.toISOString();
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
-  assert.equal((await retain(host, config, { apply: true })).sets[0]!.removed.length, 2);
+  assert.equal((await retainAll(host, config, { apply: true })).sets[0]!.removed.length, 2);
   writeSnapshot(store, { id: written[0]!.seal.id, signer, seal: written[0]!.seal });
   writeSnapshot(store, { id: written[1]!.seal.id, signer });
   const report = await scrub(host, config);
@@ -640,7 +640,7 @@ Deno.test("what a hub names like a removal is foreign, and stays", async () => {
   const posing = `${store}/home/state/.removing-${written[2]!.seal.id}`;
   Deno.mkdirSync(posing);
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
-  await retain(host, config, { apply: true });
+  await retainAll(host, config, { apply: true });
   assert.equal(existsSync(posing), true);
   assert.equal((await scrub(host, config)).foreign.items[0]!.path, posing);
 });
@@ -658,10 +658,10 @@ Deno.test("no folder that a hub puts in the way keeps retention from removing, o
   }
   Deno.mkdirSync(`${set}/${upload}`);
   storage.now = new Date(Date.now() + 30 * DAY_MS);
-  const { sets: [report], givenUp } = await retain(host, config, { apply: true, trustClock: true });
+  const { sets: [report], givenUp } = await retainAll(host, config, { apply: true, trustClock: true });
   assert.deepEqual([report!.removed.length, report!.problem, report!.refused], [2, null, []]);
   assert.equal(givenUp.find(({ path }) => path.endsWith(`/${upload}`))!.problem, null);
-  await retain(host, config, { apply: true });
+  await retainAll(host, config, { apply: true });
   assert.deepEqual(
     posing.map((path) => existsSync(path)),
     [false, false, true],
@@ -678,11 +678,11 @@ Deno.test("a removal that a crash of an older version cut short is finished", as
   const remove = () => {
     throw new Error("crash");
   };
-  await retain({ ...host, fs: { ...host.fs, remove } }, config, { apply: true });
+  await retainAll({ ...host, fs: { ...host.fs, remove } }, config, { apply: true });
   const set = `${store}/home/state`;
   const [leaving] = [...Deno.readDirSync(set)].filter(({ name }) => name.startsWith(".removing-"));
   Deno.renameSync(`${set}/${leaving!.name}`, `${set}/.removing-${first!.seal.id}`);
-  assert.equal((await retain(host, config, { apply: true })).sets[0]!.problem, null);
+  assert.equal((await retainAll(host, config, { apply: true })).sets[0]!.problem, null);
   assert.equal([...Deno.readDirSync(set)].length, 1);
 });
 
@@ -786,7 +786,7 @@ Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back"
   assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: "before 2.0" }), [
     { hub: HUB, set: STATE, id, why: "before 2.0" },
   ]);
-  const first = await retain(host, config, { apply: true });
+  const first = await retainAll(host, config, { apply: true });
   const kept = first.sets[0]!.keep.map((decision) => decision.id);
   assert.deepEqual(kept.slice(0, 2), [written[0]!.seal.id, id]);
   assert.throws(
@@ -794,7 +794,7 @@ Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back"
     { kind: "usage", message: /retention removed it$/, hint: /nothing to forget/ },
   );
   assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: undefined }), []);
-  const after = await retain(host, config, { apply: true });
+  const after = await retainAll(host, config, { apply: true });
   assert(after.sets[0]!.removed.includes(id));
   assert.throws(
     () => pin(host, config, { hub: HUB, set: STATE, id, why: "too late" }),
@@ -824,16 +824,16 @@ Deno.test("unfinished uploads are no snapshots, are reported, and go when they d
   assert.equal(report.ok, true);
   assert.equal(report.incoming.count, 3);
   assert.deepEqual(
-    (await retain(host, config, { apply: true })).givenUp,
+    (await retainAll(host, config, { apply: true })).givenUp,
     [],
     "they are young, whatever their dates say",
   );
 
   storage.now = new Date(storage.now.getTime() + 6.9 * DAY_MS);
-  assert.deepEqual((await retain(host, config, { apply: true })).givenUp, []);
+  assert.deepEqual((await retainAll(host, config, { apply: true })).givenUp, []);
   storage.now = new Date(storage.now.getTime() + 0.2 * DAY_MS);
-  assert.equal((await retain(host, config)).givenUp.length, 3);
-  const { givenUp } = await retain(host, config, { apply: true });
+  assert.equal((await retainAll(host, config)).givenUp.length, 3);
+  const { givenUp } = await retainAll(host, config, { apply: true });
   assert.match(
     givenUp.find(({ path }) => path === mixed)!.problem!,
     /thesis.odt in it is not part of an upload/,
@@ -861,7 +861,7 @@ Deno.test("an upload that is finished at the very moment of its removal is put b
     },
   };
   // The clock's gap is larger than a day's, so a person has to trust it.
-  const { givenUp } = await retain({ ...host, fs }, config, { apply: true, trustClock: true });
+  const { givenUp } = await retainAll({ ...host, fs }, config, { apply: true, trustClock: true });
   assert.match(givenUp[0]!.problem!, /it was finished just now/);
   const report = await scrub(host, config);
   assert.equal(report.sets[0]!.good, 1);
@@ -1223,7 +1223,7 @@ Deno.test("ten thousand junk entries of every kind are counted, named in part, a
   assert.equal(report.foreign.count, 10_009);
   assert.equal(report.foreign.items.length, 200);
   storage.now = new Date(storage.now.getTime() + 6 * DAY_MS);
-  await retain(host, config, { apply: true });
+  await retainAll(host, config, { apply: true });
   assert.equal([...Deno.readDirSync(set)].length, 10_008);
 });
 
@@ -1288,7 +1288,7 @@ Deno.test("seals with absurd contents are faults of their snapshot, not of the p
   assert.equal(report.damage.count, 7, JSON.stringify(report.damage.items));
   assert.equal(report.incoming.count, 1, "without a signature it is not there yet");
   watch(host, config);
-  assert.equal((await retain(host, config, { apply: true })).sets[0]!.refused.length > 0, true);
+  assert.equal((await retainAll(host, config, { apply: true })).sets[0]!.refused.length > 0, true);
 });
 
 Deno.test("missing folders: no store is an error, no hub and no set are not", async () => {
@@ -1320,7 +1320,7 @@ Deno.test("a folder that cannot be read is damage, and nothing in it is taken fo
     assert.equal(report.ok, false);
     assert.match(report.unreadable[0]!.reason, /Permission denied/);
     assert.equal(report.damage.count, 0);
-    const plan = await retain({ ...host, fs }, config, { apply: true });
+    const plan = await retainAll({ ...host, fs }, config, { apply: true });
     assert.match(plan.sets[0]!.refused[0]!, /cannot be read/);
   }
   assert.equal((await scrub(host, config)).ok, true);
@@ -1372,7 +1372,7 @@ Deno.test("a read-only store can be scrubbed and watched; retention says that it
   assert.match(report.receipts[0]!.problem!, /read-only/);
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   assert.deepEqual(watch(readOnly, config).alarms, []);
-  const plan = await retain(readOnly, config, { apply: true });
+  const plan = await retainAll(readOnly, config, { apply: true });
   assert.match(plan.sets[0]!.problem!, /Read-only/);
   assert.deepEqual(plan.sets[0]!.removed, []);
   assert.equal((await scrub(host, config)).ok, true);

@@ -18,12 +18,11 @@ import {
   setIn,
 } from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
-import { retain } from "../../scripts/retain.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
-import { HOUR_MS, makeStorageHost, timesUntil, writeHistory } from "../real/signed_store.ts";
+import { HOUR_MS, makeStorageHost, retainAll, timesUntil, writeHistory } from "../real/signed_store.ts";
 import { keyOf, Recording, type Tree, writeTree } from "./recording_fs.ts";
 
 const NOTHING = new Uint8Array();
@@ -304,7 +303,7 @@ Deno.test("power lost at any moment of a retention leaves whole chains, and the 
       note();
     };
   }
-  const removed = (await retain({ ...host, fs: noting }, config, { apply: true })).sets[0]!.removed.length;
+  const removed = (await retainAll({ ...host, fs: noting }, config, { apply: true })).sets[0]!.removed.length;
   assert.equal(removed, 2);
   note();
   const states = await forEveryState(recording, store, async ({ tree, operations }) => {
@@ -319,7 +318,7 @@ Deno.test("power lost at any moment of a retention leaves whole chains, and the 
       const scrubbed = await scrub(host, config);
       assert.ok(scrubbed.ok, JSON.stringify(scrubbed.damage.items));
       assert.deepEqual(scrubbed.foreign.items, []);
-      const finished = await retain(host, config, { apply: true });
+      const finished = await retainAll(host, config, { apply: true });
       assert.equal(finished.sets[0]!.problem, null);
       assert.deepEqual(namesIn(`${store}/home/state`), written.slice(2).map(({ seal }) => seal.id));
     }

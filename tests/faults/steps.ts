@@ -17,11 +17,11 @@ import { makeScratch } from "../../scripts/host/scratch.ts";
 import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
-import { retain } from "../../scripts/retain.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { verify } from "../../scripts/verify.ts";
+import { retainAll } from "../real/signed_store.ts";
 
 export const STATE = "state" as SetName;
 
@@ -87,7 +87,7 @@ export const STEPS = {
     if (failed) throw new BackupError(`Cannot vouch: ${failed.detail}`, { kind: "integrity" });
   },
   async retain(host, dir) {
-    const { sets, clockDoubt } = await retain(host, storageConfigIn(dir), { apply: true });
+    const { sets, clockDoubt } = await retainAll(host, storageConfigIn(dir), { apply: true });
     const [set] = sets;
     if (clockDoubt) throw new BackupError(`Cannot remove: ${clockDoubt}`, { kind: "clock" });
     if (set?.problem) throw new BackupError(`Cannot remove: ${set.problem}`, { kind: "disk" });

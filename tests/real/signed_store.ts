@@ -27,6 +27,7 @@ import {
 import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import type { Host } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
+import { retain, type RetainOptions, type RetainReport, type SetRetention } from "../../scripts/retain.ts";
 
 export const HUB = "home" as HubName;
 export const STATE = "state" as SetName;
@@ -209,4 +210,14 @@ export function makeStorageHost(
     [Symbol.dispose]: () => Deno.removeSync(root, { recursive: true }),
   };
   return storage;
+}
+
+/** Retains, and gathers what is told of each set. */
+export async function retainAll(
+  host: Host,
+  config: StorageConfig,
+  options: RetainOptions = {},
+): Promise<RetainReport & { readonly sets: readonly SetRetention[] }> {
+  const sets: SetRetention[] = [];
+  return { sets, ...await retain(host, config, options, (set) => sets.push(set)) };
 }
