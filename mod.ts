@@ -162,7 +162,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
   async ship(context) {
     const config = requireConfig(context);
     await using _telling = telling(context, config);
-    const report = await shipAll(context, config);
+    const sets = context.options.set === "all" ? undefined : chosenSets(config, context);
+    const report = await shipAll(context, config, sets);
     const error = unshippedError(report);
     context.terminal.result(
       context.json ? JSON.stringify({ ...outcome(error), ship: report }) : describeShip(report),
@@ -557,20 +558,28 @@ async function snapshotStep(context: VerbContext, config: Config, set: SetName):
   return await runStep<Staged>(script("snapshot"), { config, options }, permissions, context.terminal);
 }
 
-async function shipAll(context: VerbContext, config: Config): Promise<ShipReport> {
+/** @param sets Which; all that the local store holds where left out. */
+async function shipAll(
+  context: VerbContext,
+  config: Config,
+  sets?: readonly SetName[],
+): Promise<ShipReport> {
   const lock = `${shipFolder(config.stateFolder)}/lock`;
   const run = () =>
     runStep<ShipReport>(
       script("ship"),
-      { config, settings: { sourceDevices: sourceDevices(context, config) } },
+      { config, settings: { sets, sourceDevices: sourceDevices(context, config) } },
       shipPermissions(config),
       context.terminal,
     );
+  const work = () => withLock(context.host, lock, numberOption(context.options, "wait"), run);
+  // How shipping stands is told from the log: a run of some sets says nothing of the others.
+  if (sets) return await work();
   return await logged(
     context.host,
     config,
     { verb: "ship" },
-    () => withLock(context.host, lock, numberOption(context.options, "wait"), run),
+    work,
     (report) => ({
       bytes: report.destinations.reduce((sum, { bytes }) => sum + bytes, 0),
       error: unshippedError(report),

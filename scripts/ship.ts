@@ -81,7 +81,7 @@ export interface ShipOptions {
 /** What else a caller can say. */
 export interface ShipSettings {
   /** Only these sets; all if left out. */
-  readonly sets?: readonly SetName[];
+  readonly sets?: readonly SetName[] | undefined;
   /** Devices (`st_dev`) of the sources, which this step may not look at; the store's own always counts. */
   readonly sourceDevices?: readonly number[];
   /** How to wait between tries; the real clock if left out. */

@@ -1,6 +1,7 @@
 /** `backup` as it is on the first day, in its single steps, and where the environment says that the hub is. */
 
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
@@ -74,9 +75,14 @@ Deno.test("snapshot, encrypt and ship, one after the other, do what backup does,
   assert.deepEqual(snapshots.map(({ set }: { set: string }) => set), ["state", "voice"]);
   assert.equal(snapshots[0].rows["hapi.db"].messages, 300);
   assert.deepEqual([...Deno.readDirSync(staging)], []);
+  const slip = await home.cli(["ship", "--set", "voise"]);
+  assert.match(slip.stderr, /^error: Cannot find set "voise"/);
+  const one = await home.cli(["ship", "--set", "voice"]);
+  assert.match(one.stdout, /disk \(on this machine\): 1 snapshot shipped/);
+  assert.equal(existsSync(`${home.stateFolder}/ship/runs.jsonl`), false, "nothing is said of the other set");
   const shipped = await home.cli(["ship"]);
   assert.equal(shipped.code, 4, "a folder on this disk is not off this machine");
-  assert.match(shipped.stdout, /disk \(on this machine\): 2 snapshots shipped/);
+  assert.match(shipped.stdout, /disk \(on this machine\): 1 snapshot shipped/);
   assert.deepEqual(await filesBelow(`${home.dir}/disk/home/state`), await filesBelow(home.stored));
 
   for (const set of ["state", "voice"]) {

@@ -216,9 +216,12 @@ Deno.test("an upload that is cut leaves nothing half under a final name, and onl
     await hub.ship([throughProxy]);
     await sshd.idle();
     assert.deepEqual(await visible(far), []);
+    // Nor does it count for nothing where another set alone is shipped.
+    proxy.budget = Infinity;
+    await hub.make(ID[1], { set: "voice" });
+    await hub.ship([throughProxy], { sets: ["voice" as never] });
     assert.equal((await hub.record("storage")).uploads[`state/${ID[0]}`], 2);
 
-    proxy.budget = Infinity;
     const before = proxy.sent;
     const resumed = await hub.ship([throughProxy]);
     assert.equal(unshippedError(resumed), undefined);

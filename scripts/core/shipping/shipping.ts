@@ -200,7 +200,7 @@ export function lostOfNewestChains(
 
 /**
  * Drops what no snapshot can need any more: what is neither here nor needed by what is here. A set of which nothing is
- * here keeps all it has, since its next increment could build on any of it.
+ * here, or that is not shipped now, keeps all it has: its next increment could build on any of it.
  */
 export function pruneRecord(record: DestinationRecord, local: readonly LocalSnapshot[]): DestinationRecord {
   const sets = new Set<string>(local.map((snapshot) => snapshot.set));
@@ -208,12 +208,13 @@ export function pruneRecord(record: DestinationRecord, local: readonly LocalSnap
     local.flatMap(({ set, id, needs }) => [id, ...needs].map((id) => keyOf({ set, id }))),
   );
   const here = new Set(local.map(keyOf));
+  const isOfOthers = (key: string) => !sets.has(key.split("/")[0]!);
   return {
     where: record.where,
-    confirmed: new Map(
-      [...record.confirmed].filter(([key]) => wanted.has(key) || !sets.has(key.split("/")[0]!)),
+    confirmed: new Map([...record.confirmed].filter(([key]) => wanted.has(key) || isOfOthers(key))),
+    uploads: new Map(
+      [...record.uploads].filter(([key]) => (here.has(key) || isOfOthers(key)) && !record.confirmed.has(key)),
     ),
-    uploads: new Map([...record.uploads].filter(([key]) => here.has(key) && !record.confirmed.has(key))),
   };
 }
 
