@@ -9,6 +9,7 @@ import fc from "npm:fast-check@4.10.2";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import { configJsonSchema, parseConfig } from "../scripts/core/config/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
+import { DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
 import {
   type Manifest,
   neededBy,
@@ -16,12 +17,14 @@ import {
   serializeManifest,
 } from "../scripts/core/snapshot/manifest.ts";
 import {
+  databasePart,
   isSnapshotId,
   MANIFEST_PART,
   SEAL_FILE,
   SIGNATURE_FILE,
   type SnapshotId,
   snapshotIdAt,
+  type SourceName,
   timeOfSnapshotId,
 } from "../scripts/core/names.ts";
 import { isPlace, pathOfPlace, placeOf } from "../scripts/core/place.ts";
@@ -34,7 +37,9 @@ import {
 } from "../scripts/core/snapshot/seal.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
+import { lstatIfThere } from "../scripts/host/fs.ts";
 import { type Opening, openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { rebuildDatabase } from "../scripts/host/restore/rebuild.ts";
 import { PartWriter } from "../scripts/host/snapshot/part_writer.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
@@ -346,6 +351,37 @@ Deno.test("what a hub signs that was taken over cannot make a restore write outs
     assert.deepEqual(await filesBelow(home.dir), before, name);
     Deno.removeSync(`${home.stored}/${lies}`, { recursive: true });
   }
+});
+
+Deno.test("an interruption is heard while a few bytes of a delta make a great many of an image", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const opening = await home.opening();
+  const honest = await openManifest(opening, openSeal(opening, ids[0]));
+  const lies = ids[0].replace("0301", "0401") as SnapshotId;
+  const [database] = honest.databases;
+  const [full] = database!.chain;
+  const chunks: Uint8Array[] = [];
+  const delta = new DeltaEncoder((chunk) => chunks.push(chunk));
+  const COPIES = 1_000;
+  for (let copy = 0; copy < COPIES; copy++) delta.copy(1, full!.bytes - 1);
+  delta.end();
+  const part = databasePart(database!.source as SourceName, "delta");
+  const bytes = COPIES * (full!.bytes - 1);
+  const chain = [full, { ...full, snapshot: lies, part, bytes }];
+  const manifest = { ...honest, id: lies, files: [], databases: [{ ...database, bytes, chain }] };
+  const changes = { kind: "increment", parent: ids[0], needs: [ids[0]] } as const;
+  await forge(home, lies, { [part]: chunks }, manifest, changes);
+  const image = `${home.dir}/image`;
+  let largest = 0;
+  const checkpoint = () => {
+    largest = Math.max(largest, lstatIfThere(home.host.fs, image)?.bytes ?? 0);
+    if (largest > 1 << 20) throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  };
+  const [saved] = (await openManifest(opening, openSeal(opening, lies))).databases;
+  const host = { ...home.host, checkpoint };
+  await assert.rejects(rebuildDatabase({ ...opening, host }, saved!, image), { kind: "cancelled" });
+  assert.ok(largest < 2 << 20, `${largest} bytes of ${bytes} were written before it was heard`);
 });
 
 Deno.test("databases with any names beside each other are all restored", async () => {

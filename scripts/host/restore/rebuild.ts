@@ -79,7 +79,7 @@ async function applyChain(
   const open: OpenLink = async ({ snapshot, part }, unpacked) =>
     await openPartSaying(opening, openSeal(opening, snapshot), part, { start, unpacked });
   using writer = startThread && imageWriterThread(startThread("image writer"), path);
-  const image = imageIn(file, path, full!.bytes);
+  const image = imageIn(host, file, path, full!.bytes);
   try {
     {
       // There it is deciphered, here decompressed; who has time for it writes.
@@ -98,7 +98,7 @@ async function applyChain(
     using second = attempt(`write ${path}`, () => host.fs.open(path, { write: true }));
     const synced = syncBeside(second, path);
     try {
-      await applyDeltas(open, deltas, new Patcher(image, scratchIn(journal, path), ring, writer));
+      await applyDeltas(open, deltas, new Patcher(image, scratchIn(host, journal, path), ring, writer));
     } finally {
       await synced;
     }
@@ -137,21 +137,27 @@ async function applyDeltas(open: OpenLink, deltas: readonly Link[], patcher: Pat
   }
 }
 
-function imageIn(file: OpenFile, path: string, bytes: number): Image {
+/** A few bytes of a delta can make any number of those of an image: an interruption is heard while they are written. */
+function imageIn({ checkpoint }: Host, file: OpenFile, path: string, bytes: number): Image {
   return {
     bytes,
     readAt: reader(file, path),
-    writeAt: (data, position) => attempt(`write ${path}`, () => writePiece(file, data, position)),
+    writeAt(data, position) {
+      checkpoint();
+      attempt(`write ${path}`, () => writePiece(file, data, position));
+    },
     truncate: (to) => attempt(`write ${path}`, () => file.truncate(to)),
   };
 }
 
 /** @param path The image's: its scratch file lies beside it. */
-function scratchIn(journal: OpenFile, path: string): Scratch {
+function scratchIn({ checkpoint }: Host, journal: OpenFile, path: string): Scratch {
   return {
     readAt: reader(journal, path),
-    writeAt: (data, position) =>
-      attempt(`write what changes beside ${path}`, () => journal.writeAt(data, position)),
+    writeAt(data, position) {
+      checkpoint();
+      attempt(`write what changes beside ${path}`, () => journal.writeAt(data, position));
+    },
   };
 }
 
