@@ -4,7 +4,7 @@
  * @module
  */
 
-import { diskError, removeRestored } from "./fs.ts";
+import { diskError, removeIfThere, removeRestored } from "./fs.ts";
 import type { Host, OpenFile } from "./host.ts";
 
 /** A scratch folder; disposing of it removes it. */
@@ -23,17 +23,30 @@ export function makeScratch({ fs }: Pick<Host, "fs">, parent: string): Scratch {
     }
     const path = `${parent}/scratch-${crypto.randomUUID()}`;
     fs.mkdir(path, { mode: 0o700 });
-    const lock = openLock(path);
-    lock.tryLock();
+    const lock = openOwnLock(path);
     return {
       path,
       [Symbol.dispose]() {
-        removeRestored(fs, path);
-        lock.close();
+        try {
+          removeRestored(fs, path);
+        } finally {
+          lock.close();
+        }
       },
     };
   } catch (error) {
     throw diskError(`make a scratch folder in ${parent}`, error);
+  }
+
+  function openOwnLock(folder: string): OpenFile {
+    try {
+      const lock = openLock(folder);
+      lock.tryLock();
+      return lock;
+    } catch (error) {
+      removeIfThere(fs, folder);
+      throw error;
+    }
   }
 
   function openLock(folder: string): OpenFile {

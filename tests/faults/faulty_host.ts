@@ -9,8 +9,11 @@ import type { Fs, Host, OpenFile } from "../../scripts/host/host.ts";
 /** What an operation does: `name` changes names, modes or times, `make` makes a file or folder. */
 export type Kind = "look" | "read" | "make" | "write" | "sync" | "name" | "run";
 
-/** Called before each operation, which counts from 0; what it throws is what the operation throws. */
-export type OnOperation = (index: number, kind: Kind, what: string) => void;
+/**
+ * Called before each operation, which counts from 0; what it throws is what the operation throws. A read that it calls
+ * short gives less than was asked for, as a file may at any time.
+ */
+export type OnOperation = (index: number, kind: Kind, what: string) => void | "short";
 
 const FS_KINDS: Readonly<Record<Exclude<keyof Fs, "open">, Kind>> = {
   stat: "look",
@@ -50,8 +53,10 @@ export function faultyHost(host: Host, onOperation: OnOperation): Host {
     const calls = Object.entries(kinds).map(([name, kind]) => {
       const call = target[name as keyof T] as (...given: unknown[]) => unknown;
       return [name, (...given: unknown[]) => {
-        before(kind, `${name} ${of ?? given[0]}`);
-        return call(...given);
+        const how = before(kind, `${name} ${of ?? given[0]}`);
+        if (how !== "short" || (name !== "read" && name !== "reading")) return call(...given);
+        const buffer = given[0] as Uint8Array;
+        return call(buffer.subarray(0, Math.ceil(buffer.length / 3)));
       }];
     });
     return { ...target, ...Object.fromEntries(calls) };
@@ -79,6 +84,8 @@ export interface Fault {
   readonly error?: () => Error;
   /** Whether all later operations of these kinds fail too. */
   readonly lasting?: boolean;
+  /** Whether the operation does less than it was asked to. */
+  readonly short?: boolean;
   /** What happens at that moment. */
   readonly act?: (struck: Struck) => void;
   /** Kinds of error that a step may end with; it may also succeed, if it can. */
@@ -135,9 +142,17 @@ export const FAULTS: readonly Fault[] = [
     ends: ["disk", "source", "key", "integrity"],
     says: /os error 5/,
   },
+  { name: "short reads", kinds: ["read"], short: true, lasting: true, ends: [] },
   {
     name: "EIO on write",
     kinds: ["write", "sync"],
+    error: () => new Error("Input/output error (os error 5)"),
+    ends: onDisk,
+    says: /os error 5/,
+  },
+  {
+    name: "EIO on names",
+    kinds: ["make", "name"],
     error: () => new Error("Input/output error (os error 5)"),
     ends: onDisk,
     says: /os error 5/,

@@ -24,15 +24,10 @@ import {
   writeHistory,
 } from "../real/signed_store.ts";
 import { type Fault, FAULTS, faultyHost, type Kind } from "./faulty_host.ts";
+import { choose, MOMENTS, SEED } from "./moments.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
 import type { ChildJob } from "./step_child.ts";
 import { STATE, type StepName, STEPS, storageConfigIn } from "./steps.ts";
-
-const SEED = Number(Deno.env.get("FAULT_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-/** How many moments of each step each fault strikes at. */
-const MOMENTS = Deno.env.get("FAULT_MOMENTS") === "all"
-  ? Infinity
-  : Number(Deno.env.get("FAULT_MOMENTS") ?? 2);
 
 /** What was tried and what was survived, by step and fault. */
 const matrix = new Map<string, Map<string, { tried: number; survived: number }>>();
@@ -194,10 +189,11 @@ async function makeShipScene(): Promise<Scene> {
 async function makeRestoreScene(step: "restore in place" | "restore to a folder" | "verify"): Promise<Scene> {
   const home = await makeHome();
   await home.backup();
+  home.sql(insertMessages(20));
+  await home.backup();
   const saved = liveFiles(home);
   home.sql(insertMessages(20));
   home.write(".hapi/hub.env", "ANTHROPIC_API_KEY=sk-ant-another-0123456789\n");
-  await home.backup();
   const live = liveFiles(home);
   const all = wholeIds(home.host, home.store);
   const hapi = `${home.home}/.hapi`;
@@ -336,6 +332,7 @@ async function strike(step: StepName, scene: Scene, fault: Fault, at: number): P
     if (struck && fault.error && fault.kinds.includes(kind) && (fault.lasting || index === at)) {
       throw fault.error();
     }
+    return struck && fault.short && (fault.lasting || index === at) ? "short" : undefined;
   });
   const ended = { fault, error: undefined, killed: fault.name === "killed" };
   try {
@@ -364,22 +361,10 @@ async function operationsOf(step: StepName, scene: Scene): Promise<Kind[]> {
   const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
   const run = () => Promise.resolve({ code: 0, stdout: "", stderr: "" });
   await STEPS[step](
-    faultyHost({ ...real, run, now: () => scene.now }, (_, kind) => kinds.push(kind)),
+    faultyHost({ ...real, run, now: () => scene.now }, (_, kind) => void kinds.push(kind)),
     scene.dir,
   );
   return kinds;
-}
-
-/** Up to `most` of `all`, chosen by the seed and the name. */
-function choose(all: readonly number[], most: number, ...name: string[]): number[] {
-  if (all.length <= most) return [...all];
-  let state = [...name.join()].reduce((sum, letter) => sum * 31 + letter.charCodeAt(0) | 0, SEED);
-  const chosen = new Set<number>();
-  while (chosen.size < most) {
-    state = Math.imul(state ^ state >>> 15, 0x2c1b3c6d) + 0x9e3779b9 | 0;
-    chosen.add(all[(state >>> 0) % all.length]!);
-  }
-  return [...chosen];
 }
 
 const applies = (fault: Fault, step: StepName): boolean =>

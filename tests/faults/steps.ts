@@ -44,9 +44,9 @@ async function openingIn(host: Host, dir: string): Promise<Opening> {
   return { host, set: setIn(config.store, config.hub, STATE), ...keys };
 }
 
-/** The oldest snapshot of the store. */
-const oldestIn = ({ set }: Opening): SnapshotId =>
-  [...Deno.readDirSync(set.folder)].map(({ name }) => name).sort()[0] as SnapshotId;
+/** The newest snapshot of the store. */
+const newestIn = ({ set }: Opening): SnapshotId =>
+  [...Deno.readDirSync(set.folder)].map(({ name }) => name).sort().at(-1) as SnapshotId;
 
 export const STEPS = {
   async snapshot(host, dir) {
@@ -72,17 +72,17 @@ export const STEPS = {
   },
   async "restore in place"(host, dir) {
     const opening = await openingIn(host, dir);
-    await restoreInPlace(opening, configIn(dir), oldestIn(opening));
+    await restoreInPlace(opening, configIn(dir), newestIn(opening));
   },
   async "restore to a folder"(host, dir) {
     const opening = await openingIn(host, dir);
-    await restore(opening, oldestIn(opening), `${dir}/out`);
+    await restore(opening, newestIn(opening), `${dir}/out`);
   },
   async verify(host, dir) {
     const opening = await openingIn(host, dir);
     const seals = readSet(host.fs, opening.set).filter(isSealed);
     using scratch = makeScratch(host, `${dir}/scratch`);
-    const checks = await verify(opening, seals, seals.at(-1)?.id ?? oldestIn(opening), scratch.path);
+    const checks = await verify(opening, seals, newestIn(opening), scratch.path);
     const failed = checks.find(({ ok }) => !ok);
     if (failed) throw new BackupError(`Cannot vouch: ${failed.detail}`, { kind: "integrity" });
   },
