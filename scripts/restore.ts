@@ -12,6 +12,7 @@
 import type { Restored, RestoredInPlace, RestoreReport } from "./core/command_line/reports.ts";
 import type { Config } from "./core/config/config.ts";
 import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
+import { cleanText } from "./core/format.ts";
 import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
@@ -243,8 +244,23 @@ function planInPlace(host: Host, config: Config, planned: Restored): RestoreRepo
 const movesFor = (host: Host, { stateFolder }: Config): Moves =>
   new Moves(host, `${stateFolder}/restores`, asideStamp(host.now()));
 
+/** On the machine of the hub it is a slip to be somebody else, such as root, and have another home; on a new one it may be meant. */
+function sayOtherHome({ report }: Host, { home }: Config, { manifest, databases }: Restored): void {
+  for (const { source, place } of databases) {
+    const was = manifest.sources.find(({ name }) => name === source)?.path;
+    const path = pathOfPlace(place, home);
+    if (was === undefined || was === path || !was.endsWith(place.replace(/^home(?=\/)/, ""))) continue;
+    report.warn(
+      `${cleanText(was)} is put in place as ${
+        cleanText(path)
+      }: if that is not meant, run this as the user whose hub it is`,
+    );
+  }
+}
+
 /** Plans to put what is in the folder `from` where it came from. @returns The paths that are as they should be. */
 function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, from: string): string[] {
+  sayOtherHome(host, config, planned);
   const named = new Set(planned.manifest.sources.map(({ path }) => path));
   for (const { place } of planned.databases) {
     const target = realTarget(host.fs, pathOfPlace(place, config.home));

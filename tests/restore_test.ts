@@ -662,6 +662,15 @@ Deno.test("a dry run in place says of each path what then becomes of it, and cha
     "put in place, new: coding/hapi/docs/plans/one.md",
   ]);
   assert.deepEqual(told(".hapi/jwt-secret.json"), []);
+  assert.doesNotMatch(shown.stderr, /whose hub it is/);
+  // As root, say, who has another home.
+  const store = ["--store", parentOf(parentOf(home.stored))];
+  const other = await home.cli([...args, ...store, "--dry-run"], { env: { HOME: `${home.dir}/other` } });
+  assert.equal(other.code, 0, other.stderr);
+  assert.ok(
+    other.stderr.includes(`${home.database} is put in place as ${home.dir}/other/.hapi/hapi.db: `),
+    other.stderr,
+  );
 });
 
 Deno.test("restore in place sets a file aside that it cannot read to compare", async () => {
