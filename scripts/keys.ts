@@ -9,7 +9,7 @@
 import { type Config, parseConfig, type Surroundings } from "./core/config/config.ts";
 import { appendInText, removeInText } from "./core/config/config_edit.ts";
 import { BackupError, type ErrorKind, internalError, outcome } from "./core/errors.ts";
-import { formatCount, formatCounted, formatDuration, localTime } from "./core/format.ts";
+import { formatAgo, formatCount, formatCounted, localTime } from "./core/format.ts";
 import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "./core/names.ts";
 import type { Seal } from "./core/snapshot/seal.ts";
 import { diskError, knownError } from "./host/fs.ts";
@@ -21,7 +21,7 @@ import { type KeyOptions, type Keys, readKeys } from "./host/keys/keys.ts";
 import { appendProof, type Proof, readProofs } from "./host/records/proof_log.ts";
 import { openSeal, partOf, requireSealed } from "./host/restore/open_snapshot.ts";
 import { openPart } from "./host/restore/part_reader.ts";
-import { type OpenedStore, openStoreOf, type StoreOptions } from "./host/restore/store_option.ts";
+import { type OpenedStore, openStoreOf, setsOf, type StoreOptions } from "./host/restore/store_option.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { readSeals, readSnapshot, type StoredSet } from "./host/store/store.ts";
 
@@ -302,7 +302,8 @@ serveStep<KeysJob>(import.meta, async (job, { host, print, result }) => {
   const { config } = job;
   if (job.action === "prove") return await proveAndLog(host, job, result);
   await using store = await openStoreOf(host, config, job.store);
-  const known = listKeys(host, store.sets, config.recipients, readProofs(host.fs, config.stateFolder) ?? []);
+  const sets = setsOf(store, job.store.hubName);
+  const known = listKeys(host, sets, config.recipients, readProofs(host.fs, config.stateFolder) ?? []);
   if (job.action === "list") {
     print(job.json ? JSON.stringify({ ok: true, keys: known }) : describeKeys(known, host.now()));
     return;
@@ -335,8 +336,7 @@ async function proveAndLog(
   const keys = await readKeys(host, config, options);
   const recipients = await Promise.all(keys.identities.map(recipientOf));
   await using store = await openStoreOf(host, config, where);
-  const sets = store.sets.filter(({ hub }) => where.hubName === undefined || hub === where.hubName);
-  const chains = await prove(host, store, sets, keys);
+  const chains = await prove(host, store, setsOf(store, where.hubName), keys);
   if (chains.length === 0) {
     throw new BackupError(`Cannot prove anything: ${store.name} holds no snapshot`, {
       kind: "usage",
@@ -406,11 +406,7 @@ function describeKeys(keys: readonly KeyReach[], now: Date): string {
           formatCounted(of, "snapshot")
         }${oldest ? `, ${day(oldest)} to ${day(newest!)}` : ""}`
       ),
-      `  last proven: ${
-        provenAt
-          ? `${formatDuration((now.getTime() - Date.parse(provenAt)) / 1000)} ago`
-          : "NEVER (keys prove)"
-      }`,
+      `  last proven: ${provenAt ? formatAgo(new Date(provenAt), now) : "NEVER (keys prove)"}`,
     ].join("\n")
   ).join("\n") || "no recipient is configured";
 }

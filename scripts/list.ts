@@ -16,7 +16,13 @@ import { parseTrust, requireTrusted, type Trust } from "./core/snapshot/trust.ts
 import { printJsonList } from "./host/command_line/json_list.ts";
 import type { Host } from "./host/host.ts";
 import { type Drill, isDrillOf, readDrills } from "./host/records/drill_log.ts";
-import { noSuchSet, type OpenedStore, openStoreOf, type StoreOptions } from "./host/restore/store_option.ts";
+import {
+  noSuchSet,
+  type OpenedStore,
+  openStoreOf,
+  setsOf,
+  type StoreOptions,
+} from "./host/restore/store_option.ts";
 import { serveStep } from "./host/steps/step.ts";
 import {
   isSealed,
@@ -171,9 +177,7 @@ export interface ListJob {
 
 serveStep<ListJob>(import.meta, async (job, { host, print }) => {
   await using store = await openStoreOf(host, job.config, job.store, true);
-  const sets = store.sets.filter(({ hub, set }) =>
-    (job.set === "all" || set === job.set) && (job.store.hubName === undefined || hub === job.store.hubName)
-  );
+  const sets = setsOf(store, job.store.hubName).filter(({ set }) => job.set === "all" || set === job.set);
   // A new store has none yet; a name that others do not have is a slip.
   if (sets.length === 0 && store.sets.length > 0) {
     throw noSuchSet(store, job.set === "all" ? `${job.store.hubName}/*` : job.set);

@@ -383,3 +383,23 @@ Deno.test("a destination that is read waits as long without a byte as its config
   await assert.rejects(openStoreOf({ ...home.host, run }, home.config(), options), { kind: "config" });
   assert.ok(said.includes("--timeout=77"), said.join(" "));
 });
+
+Deno.test("what a hub stored under another name is told of, and is had by that name", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  home.configure({ hub: "renamed" });
+  const none = await home.cli(["list"]);
+  assert.match(none.stderr, /holds nothing of hub renamed, but of home: name it with --hub-name$/m);
+  assert.match((await home.cli(["list", "--hub-name", "home"])).stdout, new RegExp(id));
+  const args = ["--identity", home.identityFile, "--hub-name", "home"];
+  const restored = await home.cli(["restore", "--to", `${home.dir}/out`, ...args]);
+  assert.equal(restored.code, 0, restored.stderr);
+
+  await home.backup();
+  const keys = async (...more: string[]) => (await home.cli(["keys", "list", "--json", ...more])).stdout;
+  const hubs = async (...more: string[]) =>
+    JSON.parse(await keys(...more)).keys[0].reach.map(({ hub }: { hub: string }) => hub);
+  assert.deepEqual([await hubs(), await hubs("--hub-name", "home")], [["renamed", "renamed"], ["home"]]);
+  const { stderr } = await home.cli(["list"]);
+  assert.doesNotMatch(stderr, /holds nothing/);
+});

@@ -131,6 +131,7 @@ Deno.test("a drill and a proof that are ahead of the clock are told so, and aske
     (await home.cli(["status"])).stdout,
     /^ {2}last drill: .*, 400 days ahead of this clock, proven$/m,
   );
+  assert.match((await home.cli(["keys", "list"])).stdout, /^ {2}last proven: 400 days ahead of this clock$/m);
   const findings = checkProof(host, home.config(), readStatus(host, home.config()));
   assert.deepEqual(
     findings.map(({ name, state, detail }) => [name, state, /400 days ahead/.test(detail)]),

@@ -8,7 +8,7 @@ import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
-import { lstatIfThere } from "../fs.ts";
+import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { makeScratch } from "../scratch.ts";
 import { findSets, setIn, type StoredSet } from "../store/store.ts";
@@ -48,8 +48,7 @@ export async function openStoreOf(
 ): Promise<OpenedStore> {
   const { spec, access } = resolveStore(config, options);
   if (spec === config.store) {
-    // The hub's own store may not exist yet: that is an empty store, and not an error.
-    const sets = [...config.sets.keys()].map((set) => setIn(config.store, config.hub, set));
+    const sets = ownSets(host, config, options.hubName);
     const none = () => Promise.resolve();
     return { name: spec, sets, bytesOf: bytesIn(host.fs), fetch: none, [Symbol.asyncDispose]: none };
   }
@@ -73,6 +72,24 @@ export async function openStoreOf(
     scratch[Symbol.dispose]();
     throw error;
   }
+}
+
+/**
+ * The hub's own sets in its own store, which may not exist yet: that is an empty store, and not an error. With the name of a
+ * hub, that one's, such as those of this hub before it was renamed.
+ */
+function ownSets(
+  { fs, report }: Host,
+  { store, hub, sets }: Config,
+  hubName: string | undefined,
+): StoredSet[] {
+  const there = exists(fs, store) ? findSets(fs, store) : [];
+  if (hubName !== undefined) return there;
+  const hubs = [...new Set(there.map((set) => set.hub))];
+  if (hubs.length > 0 && !hubs.includes(hub)) {
+    report.warn(`${store} holds nothing of hub ${hub}, but of ${hubs.join(", ")}: name it with --hub-name`);
+  }
+  return [...sets.keys()].map((set) => setIn(store, hub, set));
 }
 
 /** A destination's name stands for its store and the key that may read it. */
@@ -111,12 +128,14 @@ function resolveStore(
   }
 }
 
+/** A store's sets, or those of one hub only. */
+export const setsOf = ({ sets }: OpenedStore, hubName: string | undefined): StoredSet[] =>
+  sets.filter(({ hub }) => hubName === undefined || hub === hubName);
+
 /** The one set of a store with this name. @throws {BackupError} (usage) If there is none, or several hubs have one. */
 export function storedSetNamed(store: OpenedStore, name: string, hubName: string | undefined): StoredSet {
   const set: SetName = parseSetName(name);
-  const found = store.sets.filter((stored) =>
-    stored.set === set && (hubName === undefined || stored.hub === hubName)
-  );
+  const found = setsOf(store, hubName).filter((stored) => stored.set === set);
   if (found.length === 1) return found[0]!;
   const hubs = [...new Set(store.sets.map(({ hub }) => hub))].filter(isHubName);
   if (found.length === 0) throw noSuchSet(store, set);
