@@ -559,6 +559,22 @@ Deno.test("a folder that a link had come to stand for is restored with all that 
   }
 });
 
+Deno.test("restore in place refuses to set aside the folder that its own way back lies in", async () => {
+  using home = await makeHome();
+  home.configure({ sets: { state: { sources: [{ kind: "file", path: "~/data" }] } } });
+  home.write("data", "a file at first");
+  const { id } = await home.backup();
+  Deno.removeSync(`${home.home}/data`);
+  home.configure({ stateFolder: `${home.home}/data/state` });
+  home.write("data/state/kept", "what came since");
+  const before = await filesBelow(home.home);
+  await assert.rejects(inPlace(home, id), {
+    kind: "usage",
+    message: /Cannot restore .*\/data: it would be set aside, and with it .*\/data\/state\/restores, where/,
+  });
+  assert.deepEqual(await filesBelow(home.home), before);
+});
+
 Deno.test("a second restore to the same folder leaves alone what the first is building", async () => {
   using home = await makeHome();
   const { id } = await home.backup();

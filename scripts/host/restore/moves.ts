@@ -6,7 +6,7 @@
 
 import type { RestoredInPlace } from "../../core/command_line/reports.ts";
 import { BackupError, reasonOf } from "../../core/errors.ts";
-import { parentOf } from "../../core/paths.ts";
+import { isWithin, parentOf } from "../../core/paths.ts";
 import { shellQuote as quote } from "../../core/shell.ts";
 import { copyContent } from "../file_bytes.ts";
 import { attempt, exists, makeFolderDurably, placeWhole, removeIfThere, writeFileDurably } from "../fs.ts";
@@ -69,9 +69,15 @@ export class Moves {
     return exists(this.#host.fs, path);
   }
 
-  /** Plans to set aside what is at `path`, if anything. */
+  /** Plans to set aside what is at `path`, if anything. @throws {BackupError} (usage) If the way back lies in it. */
   setAside(path: string): string | undefined {
     if (!this.isThere(path)) return undefined;
+    if (isWithin(this.#folder, path)) {
+      throw new BackupError(
+        `Cannot restore ${path}: it would be set aside, and with it ${this.#folder}, where the way back is written`,
+        { kind: "usage", hint: "restore --to a new folder and move it by hand, or leave it out with --only" },
+      );
+    }
     const aside = this.#freeName(`${path}.before-restore-${this.#stamp}`);
     this.#moves.push({ kind: "aside", path, aside });
     return aside;
