@@ -382,6 +382,8 @@ function damageError({ damage, unreadable }: ScrubReport): BackupError {
   const more = damage.count + unreadable.length - 1;
   return new BackupError(`Cannot vouch for the store: ${what}${more > 0 ? `, and ${more} more` : ""}`, {
     kind: "integrity",
-    hint: "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
+    hint: first?.kind === "signature"
+      ? "if that key is or was the hub's, keep it in the hub's signers beside any newer one; else somebody else wrote this"
+      : "what is not damaged stays restorable; the hub starts a new chain when its receipt says so",
   });
 }
