@@ -123,18 +123,8 @@ export async function verify(
   if (extras.hubProgram !== undefined) {
     const { hubProgram } = extras;
     for (const database of restored.databases.filter(hasSessions)) {
-      await check(
-        `${database.source}: served by the hub`,
-        async () => {
-          const served = await askHubForSessions(host, hubProgram, `${root}/${database.place}`, scratch);
-          const saved = database.rows.sessions!;
-          if (served !== saved) {
-            throw new Error(`the hub serves ${formatCounted(served, "session")}, and ${saved} were saved`);
-          }
-          return served;
-        },
-        (served) => `${formatCounted(served, "session")}, as saved`,
-      );
+      const ask = () => askHubForSessions(host, hubProgram, `${root}/${database.place}`, scratch);
+      await checkServed(database, ask, check);
     }
   }
   return checks;
@@ -214,6 +204,25 @@ async function checkDatabase(
       result.foreignKeys.length === 0
         ? "ok"
         : `${formatCounted(result.foreignKeys.length, "row")}, as when it was saved`,
+  );
+}
+
+async function checkServed(
+  { source, rows }: SavedDatabase,
+  askHub: () => Promise<number>,
+  check: RunCheck,
+): Promise<void> {
+  await check(
+    `${source}: served by the hub`,
+    async () => {
+      const served = await askHub();
+      const saved = rows.sessions!;
+      if (served !== saved) {
+        throw new Error(`the hub serves ${formatCounted(served, "session")}, and ${saved} were saved`);
+      }
+      return served;
+    },
+    (served) => `${formatCounted(served, "session")}, as saved`,
   );
 }
 

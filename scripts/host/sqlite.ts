@@ -195,13 +195,7 @@ async function copyLive(
 ): Promise<Omit<CopiedDatabase, "fingerprint"> | undefined> {
   const { fs } = host;
   const { pageBytes } = requireDatabase(fs, path);
-  const started = performance.now();
-  const walBytes = () => lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
-  const walBytesAtStart = walBytes();
-  const imageFolder = parentOf(image);
-  const overBudget = (state: string, hint: string) =>
-    new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
-
+  const requireBudget = budgetOf(fs, path, parentOf(image), limits);
   const db = openForReading(path);
   try {
     let facts: DatabaseFacts;
@@ -225,24 +219,7 @@ async function copyLive(
               (totalPages - remainingPages) * pageBytes,
               totalPages * pageBytes,
             );
-            const seconds = (performance.now() - started) / 1000;
-            if (seconds > limits.snapshotSeconds) {
-              throw overBudget(
-                `the copy took longer than ${limits.snapshotSeconds} s`,
-                "raise limits.snapshotSeconds, or find out what slows the disk",
-              );
-            }
-            const growth = walBytes() - walBytesAtStart;
-            if (growth > limits.walGrowthBytes) {
-              throw overBudget(
-                `its WAL grew by ${growth} bytes meanwhile, more than ${limits.walGrowthBytes}`,
-                "raise limits.walGrowthBytes, or take the snapshot when the hub is less busy",
-              );
-            }
-            const free = fs.freeBytes(imageFolder);
-            if (free !== undefined && free < limits.freeBytesMin) {
-              throw notEnoughSpace(imageFolder, free, limits.freeBytesMin);
-            }
+            requireBudget();
           } catch (error) {
             stopped = error;
             throw error;
@@ -262,6 +239,35 @@ async function copyLive(
   } finally {
     db.close();
   }
+}
+
+/** Begins to count what a copy takes. @returns What throws once it is over one of the limits. */
+function budgetOf(fs: Fs, path: string, imageFolder: string, limits: Limits): () => void {
+  const started = performance.now();
+  const walBytes = () => lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
+  const walBytesAtStart = walBytes();
+  const overBudget = (state: string, hint: string) =>
+    new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint });
+  return () => {
+    const seconds = (performance.now() - started) / 1000;
+    if (seconds > limits.snapshotSeconds) {
+      throw overBudget(
+        `the copy took longer than ${limits.snapshotSeconds} s`,
+        "raise limits.snapshotSeconds, or find out what slows the disk",
+      );
+    }
+    const growth = walBytes() - walBytesAtStart;
+    if (growth > limits.walGrowthBytes) {
+      throw overBudget(
+        `its WAL grew by ${growth} bytes meanwhile, more than ${limits.walGrowthBytes}`,
+        "raise limits.walGrowthBytes, or take the snapshot when the hub is less busy",
+      );
+    }
+    const free = fs.freeBytes(imageFolder);
+    if (free !== undefined && free < limits.freeBytesMin) {
+      throw notEnoughSpace(imageFolder, free, limits.freeBytesMin);
+    }
+  };
 }
 
 /** The error for a disk that a run would fill. */

@@ -257,24 +257,7 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     }
     const pulled = `${folder}/pulled`;
     fs.mkdir(pulled, { mode: 0o700 });
-    const seals = found.flatMap((path) => [`${path}/${SEAL_FILE}`, `${path}/${SIGNATURE_FILE}`]);
-    try {
-      await withRetries(host, retry, () => source.pull(pulled, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
-    } catch (error) {
-      const lacking = found.filter((path) =>
-        !sealIn(host, `${pulled}/${path}`) || !exists(fs, `${pulled}/${path}/${SIGNATURE_FILE}`)
-      );
-      const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
-      if (!refused || lacking.length === found.length) throw error;
-      // One that is refused, such as an object moved to an archive, must not block the others.
-      host.report.warn(
-        `${reasonOf(error)}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
-          lacking[0]
-        }, it goes on`,
-      );
-      // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
-      for (const path of lacking) fs.mkdir(`${pulled}/${path}`, { recursive: true, mode: 0o700 });
-    }
+    await pullSeals(host, source, pulled, found, retry);
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
     const isHubFolder = found[0]!.split("/").length === 2;
@@ -301,6 +284,34 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** Fetches the seals of snapshots, with their signatures. */
+async function pullSeals(
+  host: Host,
+  source: Source,
+  folder: string,
+  found: readonly string[],
+  retry: Retry,
+): Promise<void> {
+  const seals = found.flatMap((path) => [`${path}/${SEAL_FILE}`, `${path}/${SIGNATURE_FILE}`]);
+  try {
+    await withRetries(host, retry, () => source.pull(folder, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
+  } catch (error) {
+    const lacking = found.filter((path) =>
+      !sealIn(host, `${folder}/${path}`) || !exists(host.fs, `${folder}/${path}/${SIGNATURE_FILE}`)
+    );
+    const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
+    if (!refused || lacking.length === found.length) throw error;
+    // One that is refused, such as an object moved to an archive, must not block the others.
+    host.report.warn(
+      `${reasonOf(error)}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
+        lacking[0]
+      }, it goes on`,
+    );
+    // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
+    for (const path of lacking) host.fs.mkdir(`${folder}/${path}`, { recursive: true, mode: 0o700 });
   }
 }
 

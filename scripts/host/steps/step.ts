@@ -124,25 +124,8 @@ export function runStep<Result>(
   terminal: Terminal,
   later?: Promise<unknown> | (() => Promise<unknown>),
 ): Promise<Result> {
-  const { read, write = [], run = [], net = [], sys = [] } = permissions;
-  // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
-  const list = (granted: readonly string[]) =>
-    granted.includes("/") ? "inherit" : granted.length === 0 ? false : [...granted];
-  const worker = new Worker(script, {
-    type: "module",
-    deno: {
-      permissions: {
-        read: list(withReal(read)),
-        write: list(withReal(write)),
-        run: list(run),
-        net: list(net),
-        env: false,
-        sys: list(sys),
-        ffi: false,
-        import: false,
-      },
-    },
-  } as WorkerOptions);
+  const deno = { permissions: workerPermissions(permissions) };
+  const worker = new Worker(script, { type: "module", deno } as WorkerOptions);
   const say = (message: ToWorker) => worker.postMessage(message);
   const give = (later: Promise<unknown>) =>
     later.then(
@@ -191,6 +174,22 @@ export function runStep<Result>(
     const name = nameOf(script).replace(/\.ts$/, "");
     terminal.detail?.(`step ${name}: ${((performance.now() - began) / 1000).toFixed(1)} s`);
   });
+}
+
+function workerPermissions({ read, write = [], run = [], net = [], sys = [] }: StepPermissions) {
+  // "/" is what the program itself may touch: Deno keeps it from writing to the programs that it may run.
+  const list = (granted: readonly string[]) =>
+    granted.includes("/") ? "inherit" : granted.length === 0 ? false : [...granted];
+  return {
+    read: list(withReal(read)),
+    write: list(withReal(write)),
+    run: list(run),
+    net: list(net),
+    env: false,
+    sys: list(sys),
+    ffi: false,
+    import: false,
+  };
 }
 
 /**
