@@ -21,25 +21,7 @@ const POLL_MS = 100;
 /** Makes a {@linkcode Run} whose programs end when `checkpoint` throws. */
 export function makeRun(checkpoint: () => void): Run {
   return async (program, args, options = {}) => {
-    let child: Deno.ChildProcess;
-    try {
-      child = new Deno.Command(program, {
-        args: [...args],
-        stdin: options.stdin === undefined ? "null" : "piped",
-        stdout: "piped",
-        stderr: "piped",
-        ...(options.env ? { env: { ...options.env } } : {}),
-      }).spawn();
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) {
-        throw new BackupError(`Cannot run ${program}: it is not installed`, {
-          kind: "usage",
-          hint: `install ${program} (Debian: apt-get install ${PACKAGE_OF[program] ?? program})`,
-        });
-      }
-      throw error;
-    }
-
+    const child = spawn(program, args, options);
     let stopped: unknown;
     let killTimer: ReturnType<typeof setTimeout> | undefined;
     const stop = (why: unknown) => {
@@ -90,6 +72,29 @@ export function makeRun(checkpoint: () => void): Run {
       clearTimeout(killTimer);
     }
   };
+}
+
+/** Starts a program. @throws {BackupError} (usage) If it is not there. */
+function spawn(
+  program: string,
+  args: readonly string[],
+  { stdin, env }: NonNullable<Parameters<Run>[2]>,
+): Deno.ChildProcess {
+  try {
+    return new Deno.Command(program, {
+      args: [...args],
+      stdin: stdin === undefined ? "null" : "piped",
+      stdout: "piped",
+      stderr: "piped",
+      ...(env ? { env: { ...env } } : {}),
+    }).spawn();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new BackupError(`Cannot run ${program}: it is not installed`, {
+      kind: "usage",
+      hint: `install ${program} (Debian: apt-get install ${PACKAGE_OF[program] ?? program})`,
+    });
+  }
 }
 
 /** Programs that wait for another machine; any other that takes too long is stuck on this one. */
