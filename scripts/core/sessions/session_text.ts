@@ -37,25 +37,15 @@ export function describeSession({ id, title, createdAt, updatedAt, messages }: S
 
 /** What two snapshots have apart. */
 export function describeComparison({ from, to, sessions, rows, files, unread }: Comparison): string {
-  const title = (id: string, title: string) => `${cleanText(title, 48)}  ${cleanText(id)}`;
+  const named = ({ id, title }: { readonly id: string; readonly title: string }) =>
+    `${cleanText(title, 48)}  ${cleanText(id)}`;
+  const counted = (each: SessionSummary) => `${named(each)}  ${formatCounted(each.messages, "message")}`;
   const lines = [
-    ...section(
-      "+ session",
-      sessions.added.map((each) =>
-        `${title(each.id, each.title)}  ${formatCounted(each.messages, "message")}`
-      ),
-    ),
-    ...section(
-      "- session",
-      sessions.removed.map((each) =>
-        `${title(each.id, each.title)}  ${formatCounted(each.messages, "message")}`
-      ),
-    ),
+    ...section("+ session", sessions.added.map(counted)),
+    ...section("- session", sessions.removed.map(counted)),
     ...section(
       "~ session",
-      sessions.changed.map((each) =>
-        `${title(each.id, each.title)}  ${changeText(...each.messages)} messages`
-      ),
+      sessions.changed.map((each) => `${named(each)}  ${changeText(...each.messages)} messages`),
     ),
     ...rows.map(({ database, table, rows }) =>
       `rows of ${cleanText(table)} (${cleanText(database)}): ${changeText(...rows)}`
