@@ -141,18 +141,19 @@ export function quoteForRsync(word: string): string {
   return /^[^\s'"]+$/.test(word) ? word : `'${word.replaceAll("'", "''")}'`;
 }
 
-/** What every connection of ours has in common. Names to transfer come on standard input, NUL after each. */
+/** What every connection of ours has in common. */
 function commonArgs(access: RsyncAccess): string[] {
   return [
     "-e",
     sshCommand(access),
     `--timeout=${access.timeoutSeconds}`,
     ...(access.bandwidthLimitKiBps === undefined ? [] : [`--bwlimit=${access.bandwidthLimitKiBps}`]),
-    "--files-from=-",
-    "--from0",
     "--no-human-readable",
   ];
 }
+
+/** Names to transfer come on standard input, NUL after each. */
+const NAMED_ARGS = ["--files-from=-", "--from0"];
 
 /** Items with the reason why an existing file was left alone: without `skip2`, no-overwrite hides every difference. */
 const VERDICT_ARGS = ["--itemize-changes", "--itemize-changes", "--info=skip2"];
@@ -181,6 +182,7 @@ export function pushArgs(access: RsyncAccess, plan: PushPlan): string[] {
   const target = parseRsyncTarget(access.target);
   return [
     ...commonArgs(access),
+    ...NAMED_ARGS,
     ...VERDICT_ARGS,
     "--info=progress2",
     "--stats",
@@ -224,6 +226,7 @@ function basisFolders(target: RsyncTarget, plan: PushPlan): string[] {
 export function compareArgs(access: RsyncAccess, source: string, by: "checksum" | "size"): string[] {
   return [
     ...commonArgs(access),
+    ...NAMED_ARGS,
     ...VERDICT_ARGS,
     "--dry-run",
     by === "checksum" ? "--checksum" : "--size-only",
@@ -248,17 +251,16 @@ export function isTimeSame(stdout: string, name: string): boolean | undefined {
   return match ? match[2] === "uptodate" : undefined;
 }
 
-/** Arguments that list `depthMax` levels of folders at the target with the files whose names are `fileNames`. */
-export function listArgs(access: RsyncAccess, depthMax: number, fileNames: readonly string[]): string[] {
-  const levels = Array.from({ length: depthMax }, (_, depth) => `--include=${"/*".repeat(depth + 1)}/`);
+/** Arguments that list hubs, their sets and snapshots at the target with the files whose names are `fileNames`. */
+export function listArgs(access: RsyncAccess, fileNames: readonly string[]): string[] {
   return [
-    ...commonArgs(access).filter((argument) => argument !== "--files-from=-" && argument !== "--from0"),
+    ...commonArgs(access),
     "--list-only",
     "--recursive",
     ...PULL_SAFELY,
     "--exclude=.*",
     ...fileNames.map((name) => `--include=${name}`),
-    ...levels,
+    ...["/*/", "/*/*/", "/*/*/*/"].map((folders) => `--include=${folders}`),
     "--exclude=*",
     "--",
     targetArgument(parseRsyncTarget(access.target)),
@@ -303,6 +305,7 @@ const PULL_SAFELY = ["--no-links", "--safe-links", "--no-devices", "--no-special
 export function pullArgs(access: RsyncAccess, folder: string, bytesMax: number): string[] {
   return [
     ...commonArgs(access),
+    ...NAMED_ARGS,
     ...PULL_SAFELY,
     "--info=progress2",
     "--ignore-missing-args",

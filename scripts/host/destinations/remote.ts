@@ -146,7 +146,7 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
   return {
     name: spec,
     list: async (take, withSizes) => {
-      await runRsync(host, access, what, listArgs(access, 3, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
+      await runRsync(host, access, what, listArgs(access, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
         secondsMax: SEALS_SECONDS_MAX,
         onLine: (line) => {
           // `-rw-r--r--          1,234 2026/11/22 06:00:00 state/20261122T060000Z/seal.json`
