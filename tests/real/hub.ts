@@ -22,7 +22,7 @@ const HUB_VERSION = "0.30.7";
 
 const CACHE = new URL("../../node_modules/.cache/hapi-hub/", import.meta.url).pathname;
 const START_MS_MAX = 60_000;
-const STOP_MS_MAX = 15_000;
+const STOP_MS_MAX = 60_000;
 const ANSWER_MS_MAX = 60_000;
 /** The most the hub gives in one page. */
 const PAGE_MESSAGES = 200;
@@ -266,6 +266,10 @@ class RunningHub implements Hub {
 
   async sendMessages(sessionId: string, contents: readonly unknown[]): Promise<void> {
     const socket = await this.#connected(sessionId);
+    // What is given to one that is closed waits for another connection, which never comes.
+    if (!socket.connected) {
+      throw new Error(`Cannot send messages to session ${sessionId}: the hub closed the connection`);
+    }
     let refused: string | undefined;
     const onError = (error: { message?: string; id?: string }) => refused = `${error.message} (${error.id})`;
     socket.on("error", onError);
