@@ -45,6 +45,7 @@ import {
   verifyPermissions,
 } from "./scripts/core/sandbox/permissions.ts";
 import { type ShipReport, unshippedError } from "./scripts/core/shipping/shipping.ts";
+import { parseTrust } from "./scripts/core/snapshot/trust.ts";
 import { untoldError } from "./scripts/core/status/notices.ts";
 import { factsOf } from "./scripts/core/status/run_record.ts";
 import { STORAGE_USER } from "./scripts/core/storage_host/authorize.ts";
@@ -361,6 +362,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       const { createEncrypter } = await import("./scripts/host/keys/age.ts");
       await createEncrypter(config.recipients);
     }
+    requireSigners(config, context.configFile);
     const shown = { ...config, sets: Object.fromEntries(config.sets) };
     context.terminal.print(
       context.json
@@ -379,6 +381,18 @@ const VERBS: Readonly<Record<string, Verb>> = {
     printText(context, manPage());
   },
 };
+
+/** @throws {BackupError} (config) If those who verify and restore could not read them. */
+function requireSigners({ signers }: Config, file: string): void {
+  try {
+    parseTrust(signers);
+  } catch (error) {
+    throw new BackupError(`Cannot use "signers" in ${file}: ${reasonOf(error)}`, {
+      kind: "config",
+      hint: "each is a line as in the .pub file of a signing key: ssh-ed25519 AAAA…",
+    });
+  }
+}
 
 /** Verbs whose modules are loaded when one of them is called: all others start sooner, and in less memory. */
 function lazily(names: readonly string[], load: () => Promise<Record<string, Verb>>): Record<string, Verb> {

@@ -50,7 +50,7 @@ import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { PROGRAM } from "./core/version.ts";
 import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
-import { readSigningKey } from "./host/keys/signing_key.ts";
+import { readSigningKey, UNTRUSTED_REMEDY, untrustedKey } from "./host/keys/signing_key.ts";
 import { type Memory, readMemory, writeMemory } from "./host/records/memory.ts";
 import { confirmedIds, fullWantedSince } from "./host/records/ship_records.ts";
 import {
@@ -254,6 +254,8 @@ function pruneIfPossible({ host, config, options, stored }: Job): void {
 /** Signs the seal and writes both, the seal last. Returns the bytes of the signature. */
 function writeSeal({ host, config, incoming }: Job, sealBytes: Uint8Array): number {
   const key = readSigningKey(host, config.signingKeyFile);
+  const untrusted = untrustedKey(config, key);
+  if (untrusted !== undefined) host.report.warn(`${untrusted}; ${UNTRUSTED_REMEDY}`);
   const signature = signSsh(key.seed, SEAL_NAMESPACE, sealBytes);
   writeFileDurably(host.fs, `${incoming}/${SIGNATURE_FILE}`, signature, 0o640);
   writeFileDurably(host.fs, `${incoming}/${SEAL_FILE}`, sealBytes, 0o640);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { randomBytes } from "node:crypto";
 import type { BackupError } from "../scripts/core/errors.ts";
+import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
@@ -346,6 +347,31 @@ Deno.test("no recipient, a bad one, no signing key: each is told before anything
     assertError(await home.cli(["backup", "--no-ship"]), code, error, hint);
     assert.deepEqual(await stored(home), [], JSON.stringify(changes));
   }
+});
+
+Deno.test("a signing key that is none of the signers, and signers that are no keys, are told at once, and what is saved is stored", async () => {
+  using home = await makeHome();
+  const another = formatPublicKeyLine(publicKeyOf(crypto.getRandomValues(new Uint8Array(32))), "other");
+  const cases = [
+    [[], undefined],
+    [[another, home.signer], undefined],
+    [[another], /signing_ed25519 is not among "signers": verify and restore would not trust.*; have its/],
+    [["nonsense"], /"signers" cannot be read: .*; have its public key in "signers"/],
+  ] as const;
+  for (const [signers, warning] of cases) {
+    home.configure({ signers });
+    home.told.length = 0;
+    await home.backup();
+    const told = home.told.filter((text) => text.startsWith("! "));
+    assert.equal(told.length, warning ? 1 : 0, told.join());
+    if (warning) assert.match(told[0]!, warning);
+  }
+  assertError(
+    await home.cli(["config", "check"]),
+    2,
+    /^error: Cannot use "signers" in .*config\.json: /m,
+    /ssh-ed25519 AAAA/,
+  );
 });
 
 Deno.test("an option given twice, with two values, is refused and not half heard: exit 2", async () => {

@@ -11,13 +11,12 @@ import { formatMode } from "../../core/format.ts";
 import { fingerprintOf } from "../../core/keys/openssh_key.ts";
 import { notifierFiles } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
-import { parseTrust } from "../../core/snapshot/trust.ts";
 import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
 import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { createEncrypter } from "../keys/age.ts";
 import { readIdentities, recipientOf } from "../keys/identity.ts";
-import { readSigningKey } from "../keys/signing_key.ts";
+import { readSigningKey, UNTRUSTED_REMEDY, untrustedKey } from "../keys/signing_key.ts";
 
 /** A file larger than this holds no identity file (bytes). */
 const IDENTITY_BYTES_MAX = 64 * 1024;
@@ -72,16 +71,11 @@ export async function checkIdentities(
 export function checkSigning(host: Host, config: Config): Finding[] {
   const { ok, warn, fail } = about("Keys", "signing key");
   try {
-    const { publicKey } = readSigningKey(host, config.signingKeyFile);
-    const fingerprint = fingerprintOf(publicKey);
-    if (config.signers.length > 0 && !parseTrust(config.signers).has(fingerprint)) {
-      return [fail(
-        "key",
-        `${config.signingKeyFile} is not among "signers": verify and restore would not trust new snapshots`,
-        `add its public key to "signers", here and on the storage host`,
-      )];
-    }
-    return [ok(fingerprint)];
+    const key = readSigningKey(host, config.signingKeyFile);
+    const untrusted = untrustedKey(config, key);
+    return [
+      untrusted === undefined ? ok(fingerprintOf(key.publicKey)) : fail("key", untrusted, UNTRUSTED_REMEDY),
+    ];
   } catch (error) {
     if (/Permission denied/.test(reasonOf(error))) {
       return [warn(

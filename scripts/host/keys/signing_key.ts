@@ -5,9 +5,11 @@
  * @module
  */
 
+import type { Config } from "../../core/config/config.ts";
 import { BackupError, reasonOf } from "../../core/errors.ts";
-import { parsePrivateKey, type SshPrivateKey } from "../../core/keys/openssh_key.ts";
+import { fingerprintOf, parsePrivateKey, type SshPrivateKey } from "../../core/keys/openssh_key.ts";
 import { shellQuote } from "../../core/shell.ts";
+import { parseTrust } from "../../core/snapshot/trust.ts";
 import { isMissing } from "../fs.ts";
 import type { Host } from "../host.ts";
 
@@ -55,4 +57,20 @@ export function readSigningKey(
       hint,
     });
   }
+}
+
+/** What to do where the key that signs is not one of those that are trusted. */
+export const UNTRUSTED_REMEDY = `have its public key in "signers", here and on the storage host`;
+
+/** That the key that signs is not one of those that the configuration trusts; undefined if it is, or names none. */
+export function untrustedKey(
+  { signers, signingKeyFile }: Pick<Config, "signers" | "signingKeyFile">,
+  { publicKey }: SshPrivateKey,
+): string | undefined {
+  try {
+    if (signers.length === 0 || parseTrust(signers).has(fingerprintOf(publicKey))) return undefined;
+  } catch (error) {
+    return `"signers" cannot be read: ${reasonOf(error)}`;
+  }
+  return `${signingKeyFile} is not among "signers": verify and restore would not trust new snapshots`;
 }
