@@ -59,7 +59,7 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     } catch (error) {
       if (isInterruption(error)) throw error;
       const { hint: remedy, kind = "internal" } = error instanceof BackupError ? error : {} as BackupError;
-      findings.push(about(group, "looked at").fail(kind, reasonOf(error), remedy));
+      findings.push(about(group, "could not be checked").fail(kind, reasonOf(error), remedy));
     }
   }
   return findings;
