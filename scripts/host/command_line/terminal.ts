@@ -11,7 +11,7 @@
 import { fstatSync } from "node:fs";
 import { ifPossible } from "../../core/errors.ts";
 import { printable } from "../../core/format.ts";
-import { type Progress, progressText } from "../../core/progress.ts";
+import { progressText } from "../../core/progress.ts";
 import type { Terminal } from "../steps/step.ts";
 
 /** How talkative. */
@@ -42,66 +42,28 @@ const EVENT_EVERY_MS = 1000;
 
 /** Makes the terminal of this process. */
 export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions): FullTerminal {
-  const tellsEvents = json && !quiet && !journal;
-  const draws = !json && !quiet && !journal && Deno.stderr.isTerminal();
-  const underWay = new Map<string, { done: number; total: number; beganAt: number; toldAt: number }>();
-  let ticking: ReturnType<typeof setInterval> | undefined;
-  let isDrawn = false;
+  const line = new ProgressLine();
+  const events = new ProgressEvents();
+  const showsProgress = !quiet && !journal && (json || Deno.stderr.isTerminal());
   let hasPrinted = false;
   let unprinted: unknown;
 
-  const clear = () => {
-    if (isDrawn) write(Deno.stderr, "\r\x1b[K");
-    isDrawn = false;
-  };
   const writeLines = (priority: number, text: string) => {
-    clear();
+    line.clear();
     const prefix = journal ? `<${priority}>` : "";
     write(Deno.stderr, printable(text).split("\n").map((line) => `${prefix}${line}\n`).join(""));
   };
   const say = (priority: keyof typeof EVENTS, text: string) =>
     writeLines(priority, json ? JSON.stringify({ event: EVENTS[priority], text }) : text);
-  const draw = () => {
-    const now = performance.now();
-    const slow = [...underWay].filter(([, { beganAt }]) => now - beganAt > QUICK_MS);
-    // Of several things at once, one of which it can be told how far it is.
-    const [what, { done, total, beganAt }] = slow.find(([, { done }]) => done > 0) ?? slow[0] ??
-      ["", { done: 0, total: 0, beganAt: now }];
-    clear();
-    if (what === "") return;
-    const text = progressText({ what, done, total, seconds: (now - beganAt) / 1000 });
-    write(Deno.stderr, text.slice(0, columns() - 1));
-    isDrawn = true;
-  };
-  const tellEvent = (progress: Omit<Progress, "seconds">) => {
-    const state = underWay.get(progress.what)!;
-    const now = performance.now();
-    if (now - Math.max(state.beganAt, state.toldAt) < EVENT_EVERY_MS) return;
-    state.toldAt = now;
-    write(Deno.stderr, JSON.stringify({ event: "progress", ...progress }) + "\n");
-  };
-
   const print = (text: string) => {
-    clear();
+    line.clear();
     hasPrinted = true;
     unprinted ??= write(Deno.stdout, printable(text.endsWith("\n") ? text : text + "\n", true));
   };
 
   return {
     progress(what, done, total) {
-      if (!draws && !tellsEvents) return;
-      const before = underWay.get(what);
-      underWay.set(what, { beganAt: performance.now(), toldAt: 0, ...before, done, total });
-      if (tellsEvents && done > 0) tellEvent({ what, done, total });
-      if (done >= total) underWay.delete(what);
-      if (!draws) return;
-      // A clock of its own, for what cannot tell how far it is.
-      if (underWay.size > 0) ticking ??= setInterval(draw, DRAW_EVERY_MS);
-      else {
-        clearInterval(ticking);
-        ticking = undefined;
-      }
-      draw();
+      if (showsProgress) (json ? events : line).update(what, done, total);
     },
     detail(text) {
       if (verbose && !quiet) say(7, text);
@@ -122,6 +84,59 @@ export function makeTerminal({ quiet, verbose, json, journal }: TerminalOptions)
     printed: () => hasPrinted,
     unprinted: () => unprinted,
   };
+}
+
+/** How far things are, on one line that is drawn over. */
+class ProgressLine {
+  readonly #underWay = new Map<string, { done: number; total: number; beganAt: number }>();
+  #ticking: ReturnType<typeof setInterval> | undefined;
+  #isDrawn = false;
+
+  update(what: string, done: number, total: number): void {
+    const beganAt = this.#underWay.get(what)?.beganAt ?? performance.now();
+    if (done < total) this.#underWay.set(what, { done, total, beganAt });
+    else this.#underWay.delete(what);
+    // A clock of its own, for what cannot tell how far it is.
+    if (this.#underWay.size > 0) this.#ticking ??= setInterval(() => this.#draw(), DRAW_EVERY_MS);
+    else {
+      clearInterval(this.#ticking);
+      this.#ticking = undefined;
+    }
+    this.#draw();
+  }
+
+  clear(): void {
+    if (this.#isDrawn) write(Deno.stderr, "\r\x1b[K");
+    this.#isDrawn = false;
+  }
+
+  #draw(): void {
+    this.clear();
+    const now = performance.now();
+    const slow = [...this.#underWay].filter(([, { beganAt }]) => now - beganAt > QUICK_MS);
+    // Of several things at once, one of which it can be told how far it is.
+    const shown = slow.find(([, { done }]) => done > 0) ?? slow[0];
+    if (!shown) return;
+    const [what, { done, total, beganAt }] = shown;
+    const text = progressText({ what, done, total, seconds: (now - beganAt) / 1000 });
+    write(Deno.stderr, text.slice(0, columns() - 1));
+    this.#isDrawn = true;
+  }
+}
+
+/** How far things are, as events for a program. */
+class ProgressEvents {
+  /** When each thing was told of last, or began. */
+  readonly #toldAt = new Map<string, number>();
+
+  update(what: string, done: number, total: number): void {
+    const now = performance.now();
+    const toldAt = this.#toldAt.get(what) ?? now;
+    const isDue = done > 0 && now - toldAt >= EVENT_EVERY_MS;
+    if (isDue) write(Deno.stderr, JSON.stringify({ event: "progress", what, done, total }) + "\n");
+    if (done < total) this.#toldAt.set(what, isDue ? now : toldAt);
+    else this.#toldAt.delete(what);
+  }
 }
 
 /**
