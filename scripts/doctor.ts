@@ -21,7 +21,7 @@ import { checkProof } from "./host/doctor/doctor_proof.ts";
 import { checkLogs, checkNotifiers, checkRuns, checkTimers } from "./host/doctor/doctor_runs.ts";
 import { checkSources, checkSpace } from "./host/doctor/doctor_sources.ts";
 import type { Host } from "./host/host.ts";
-import { status } from "./host/status/hub_status.ts";
+import { readSealsBySet, status } from "./host/status/hub_status.ts";
 import { serveStep } from "./host/steps/step.ts";
 
 /** What else the step is told. */
@@ -35,12 +35,13 @@ export interface DoctorOptions extends ReachOptions {
 /** Checks everything. What cannot be looked at is a finding too. */
 export async function doctor(host: Host, config: Config, options: DoctorOptions): Promise<Finding[]> {
   const findings: Finding[] = [];
-  const sets = status(host, config);
+  const seals = readSealsBySet(host, config);
+  const sets = status(host, config, seals);
   const parts: [Finding["group"], () => Finding[] | Promise<Finding[]>][] = [
     ["Sources", () => [...config.sets].flatMap(([name, set]) => checkSources(host, name, set))],
     ["Sources", () => checkSpace(host, config)],
     ["Keys", () => checkRecipients(config)],
-    ["Keys", () => checkIdentities(host, config, options.candidates)],
+    ["Keys", () => checkIdentities(host, config, seals, options.candidates)],
     ["Keys", () => checkSigning(host, config)],
     ["Keys", () => checkModes(host, config)],
     ["Runs", () => sets.flatMap((set) => checkRuns(host, config, set, options.changedAt))],

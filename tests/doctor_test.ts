@@ -225,6 +225,8 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   const look = async (change: Record<string, unknown> = {}, options = offline) =>
     await doctor(host, hub.config(change), options);
 
+  const foreign = await generateIdentity();
+
   // The identity, in a note.
   Deno.writeTextFileSync(
     `${home}/note.txt`,
@@ -235,7 +237,8 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
   assert.deepEqual([left.state, left.kind], ["fail", "key"]);
   assert.match(left.detail, /note\.txt opens the backups/);
   assert.doesNotMatch(JSON.stringify(left), /SECRET/);
-  const foreign = await generateIdentity();
+  const dropped = await look({ recipients: [foreign.recipient] }, { ...offline, candidates });
+  assert.equal(named(dropped, /no identity/).state, "fail", "it opens what is there already");
   Deno.writeTextFileSync(`${home}/note.txt`, foreign.identity);
   assert.equal(
     named(await look({}, { ...offline, candidates }), /no identity/).state,

@@ -16,6 +16,7 @@ import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { createEncrypter } from "../keys/age.ts";
 import { readIdentities, recipientOf } from "../keys/identity.ts";
+import type { SealsBySet } from "../status/hub_status.ts";
 import { readSigningKey, UNTRUSTED_REMEDY, untrustedKey } from "../keys/signing_key.ts";
 
 /** A file larger than this holds no identity file (bytes). */
@@ -37,12 +38,17 @@ export async function checkRecipients({ recipients }: Config): Promise<Finding[]
   ];
 }
 
-/** Looks for the identity of a configured recipient where it should not be. */
+/** Looks where it should not be for an identity that opens what is made, or what the local store still holds. */
 export async function checkIdentities(
   host: Host,
   config: Config,
+  seals: SealsBySet,
   candidates: readonly string[],
 ): Promise<Finding[]> {
+  const recipients = new Set([
+    ...config.recipients,
+    ...[...seals.values()].flat().flatMap((seal) => seal.recipients),
+  ]);
   const paths = [...config.identityFile === undefined ? [] : [config.identityFile], ...candidates];
   const found = new Set<string>();
   for (const path of paths) {
@@ -54,7 +60,7 @@ export async function checkIdentities(
       const lines = text.match(/AGE-SECRET-KEY-(PQ-)?1[A-Z0-9]+/g) ?? [];
       for (const line of lines) {
         const recipient: string = await recipientOf(readIdentities(line)[0]!);
-        if (config.recipients.includes(recipient)) found.add(path);
+        if (recipients.has(recipient)) found.add(path);
       }
     } catch { /* Not one of ours, or not for us to read. */ }
   }
@@ -62,7 +68,7 @@ export async function checkIdentities(
   if (found.size === 0) return [ok(`${paths.length} places looked at`)];
   return [fail(
     "key",
-    `${[...found].join(", ")} opens the backups: whoever takes this machine can read them all`,
+    `${[...found].join(", ")} opens the backups: whoever takes this machine can read them`,
     "move it to two safe places off this machine (shred -u), and remove identityFile from the configuration",
   )];
 }
