@@ -24,6 +24,7 @@ import {
 } from "../scripts/core/shipping/shipping.ts";
 import { explain } from "../scripts/host/destinations/rclone.ts";
 import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts";
+import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
 import { pauseSeconds, Retryable } from "../scripts/host/retry.ts";
@@ -33,7 +34,6 @@ import { freePort } from "./real/free_port.ts";
 import { output } from "./real/home.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
-import { unsyncedFs } from "./real/unsynced.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
 const ID = ["20260301T060000Z", "20260301T180000Z", "20260302T060000Z", "20260302T180000Z"] as const;
@@ -63,7 +63,7 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
   const pauses: number[] = [];
   const run = makeRun(() => {});
   const host: Host = {
-    fs: unsyncedFs,
+    fs: realFs,
     now: () => new Date("2026-03-05T00:00:00Z"),
     checkpoint: () => {},
     report: { progress: () => {}, info: (text) => told.push(text), warn: (text) => told.push(`! ${text}`) },

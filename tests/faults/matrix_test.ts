@@ -28,7 +28,6 @@ import { choose, MOMENTS, SEED } from "./moments.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
 import type { ChildJob } from "./step_child.ts";
 import { STATE, type StepName, STEPS, storageConfigIn } from "./steps.ts";
-import { unsyncedFs } from "../real/unsynced.ts";
 
 /** What was tried and what was survived, by step and fault. */
 const matrix = new Map<string, Map<string, { tried: number; survived: number }>>();
@@ -304,10 +303,7 @@ async function strike(step: StepName, scene: Scene, fault: Fault, at: number): P
   let now = scene.now;
   let struck = false;
   let cancelled = false;
-  const real = {
-    ...makeHost({ progress: () => {}, info: () => {}, warn: () => {} }),
-    fs: unsyncedFs,
-  };
+  const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
   const opened: OpenFile[] = [];
   const open: Fs["open"] = (...given) => {
     opened.push(real.fs.open(...given));
@@ -362,10 +358,7 @@ async function strike(step: StepName, scene: Scene, fault: Fault, at: number): P
 /** The kinds of a step's operations, in order. */
 async function operationsOf(step: StepName, scene: Scene): Promise<Kind[]> {
   const kinds: Kind[] = [];
-  const real = {
-    ...makeHost({ progress: () => {}, info: () => {}, warn: () => {} }),
-    fs: unsyncedFs,
-  };
+  const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
   const run = () => Promise.resolve({ code: 0, stdout: "", stderr: "" });
   await STEPS[step](
     faultyHost({ ...real, run, now: () => scene.now }, (_, kind) => void kinds.push(kind)),

@@ -20,7 +20,6 @@ import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { setIn } from "../../scripts/host/store/store.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
-import { unsyncedFs } from "./unsynced.ts";
 
 const STATE = "state" as SetName;
 const MOD = new URL("../../mod.ts", import.meta.url).pathname;
@@ -121,7 +120,7 @@ export async function makeHome(): Promise<Home> {
     signer,
     told,
     now: new Date("2026-03-01T00:00:00Z"),
-    host: { ...real, fs: unsyncedFs, now: () => fixture.now },
+    host: { ...real, now: () => fixture.now },
     configure(changes) {
       const config = {
         hub: "home",
@@ -137,7 +136,6 @@ export async function makeHome(): Promise<Home> {
     config: () => parseConfig(Deno.readTextFileSync(fixture.configFile), fixture.configFile, around),
     sql(text) {
       using db = new DatabaseSync(fixture.database);
-      db.exec("PRAGMA synchronous = OFF");
       db.exec(text);
     },
     write(path, content, mode = 0o600) {
@@ -192,8 +190,7 @@ export async function makeHome(): Promise<Home> {
 /** A database with sessions and messages, in WAL mode, cleanly closed. */
 export function fillDatabase(path: string, messages: number): void {
   using db = new DatabaseSync(path);
-  db.exec(`PRAGMA synchronous = OFF;
-    PRAGMA journal_mode = WAL;
+  db.exec(`PRAGMA journal_mode = WAL;
     CREATE TABLE sessions (id TEXT PRIMARY KEY, data TEXT);
     CREATE TABLE messages (id INTEGER PRIMARY KEY, session TEXT REFERENCES sessions (id), body BLOB);
     PRAGMA user_version = 26;

@@ -28,7 +28,6 @@ import { parseStorageConfig, type StorageConfig } from "../../scripts/core/stora
 import type { Host } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { retain, type RetainOptions, type RetainReport, type SetRetention } from "../../scripts/retain.ts";
-import { unsyncedFs } from "./unsynced.ts";
 
 export const HUB = "home" as HubName;
 export const STATE = "state" as SetName;
@@ -181,10 +180,7 @@ export function makeStorageHost(
   const store = `${root}/store`;
   Deno.mkdirSync(`${store}/${HUB}`, { recursive: true });
   const signer = makeSigner();
-  const real = {
-    ...makeHost({ progress: () => {}, info: () => {}, warn: () => {} }),
-    fs: unsyncedFs,
-  };
+  const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
   const withConfig = (changed: Record<string, unknown>, changedHub: Record<string, unknown> = {}) =>
     parseStorageConfig(
       JSON.stringify({
