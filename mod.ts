@@ -12,12 +12,10 @@ import { completions } from "./scripts/core/command_line/completions.ts";
 import { manPage } from "./scripts/core/command_line/man_page.ts";
 import { textOf } from "./scripts/core/command_line/option_flags.ts";
 import {
-  describeRestore,
   describeShip,
   describeSnapshot,
   describeVerify,
   type EncryptReport,
-  type RestoreReport,
   suspectError,
   type VerifyReport,
 } from "./scripts/core/command_line/reports.ts";
@@ -101,7 +99,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
         script,
         takeSnapshot: async (context, config, set) => (await loggedSnapshot(context, config, set)).id,
         async restoreOnly(context, choice, what) {
-          await restoreStep(context, { ...choice, ...what, inPlace: false, dryRun: false });
+          await restoreStep(context, { ...choice, ...what, inPlace: false, dryRun: false, json: false });
         },
       }),
   ),
@@ -200,10 +198,11 @@ const VERBS: Readonly<Record<string, Verb>> = {
       dryRun: options.dryRun === true,
       to,
       only: options.only as string[] | undefined,
+      json: context.json,
     };
     const run = () => restoreStep(context, job);
     // In place, no snapshot may be taken of a half-restored home.
-    const report = job.inPlace && !job.dryRun
+    const text = job.inPlace && !job.dryRun
       ? await withLock(
         context.host,
         `${setFolder(config.stateFolder, job.set)}/lock`,
@@ -211,9 +210,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
         run,
       )
       : await run();
-    context.terminal.result(
-      context.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job),
-    );
+    context.terminal.result(text);
   },
 
   async list(context) {
@@ -454,9 +451,10 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
   if (error) throw error;
 }
 
-function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<RestoreReport> {
+/** Restores in a step, and tells what was. */
+function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<string> {
   const permissions = restorePermissions(job.config, job);
-  const run = () => runStep<RestoreReport>(script("restore"), job, permissions, terminal);
+  const run = () => runStep<string>(script("restore"), job, permissions, terminal);
   // The step sees no further up than the folder itself.
   return job.to === undefined ? run() : makingDurably(host.fs, job.to, run);
 }

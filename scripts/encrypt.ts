@@ -15,6 +15,7 @@ import type { Config } from "./core/config/config.ts";
 import { setNamed } from "./core/config/set_named.ts";
 import { baseImage, setFolder } from "./core/config/state_paths.ts";
 import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
+import { jsonPieces } from "./core/json_pieces.ts";
 import { signSsh } from "./core/keys/sshsig.ts";
 import {
   FILES_PART,
@@ -35,7 +36,7 @@ import {
   suspicionsOf,
   suspicionsOfFiles,
 } from "./core/snapshot/gate.ts";
-import { type Manifest, neededBy, type SavedDatabase, serializeManifest } from "./core/snapshot/manifest.ts";
+import { type Manifest, neededBy, type SavedDatabase } from "./core/snapshot/manifest.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -49,6 +50,7 @@ import {
 import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { PROGRAM } from "./core/version.ts";
 import { lstatIfThere, removeIfThere, writeFileDurably } from "./host/fs.ts";
+import { collectIfMany } from "./host/garbage.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { readSigningKey, UNTRUSTED_REMEDY, untrustedKey } from "./host/keys/signing_key.ts";
 import { type Memory, readMemory, writeMemory } from "./host/records/memory.ts";
@@ -112,6 +114,7 @@ export async function encrypt(
   }
 
   const memory = readMemory(host, folder);
+  collectIfMany();
   const incoming = `${stored.folder}/${INCOMING_PREFIX}${staged.id}`;
   const { recipients } = config;
   const job = { host, config, recipients, options, set, folder, incoming, staged, stored, memory, checks };
@@ -180,10 +183,11 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     const databases: WrittenDatabase[] = [];
     for (const database of staged.databases) databases.push(await writeDatabase(job, database, parent));
     const files = await writeFiles(job, parent);
+    collectIfMany();
     const content = [...databases, files].flatMap(({ part }) => part ?? []);
     const { manifest, suspicions, good } = await describe(job, parent, databases, files);
     const manifestPart = await writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
-      part.write(new TextEncoder().encode(serializeManifest(manifest)));
+      for (const piece of jsonPieces(manifest)) part.write(piece);
     });
     const isUnchanged = parent !== undefined && content.length === 0 &&
       sameContent(parent.manifest, manifest);
@@ -504,9 +508,13 @@ function knownDamage(memory: Memory | undefined, source: string): string[] {
 }
 
 function sameContent(before: Manifest, now: Manifest): boolean {
-  const content = ({ databases, files }: Manifest) =>
-    JSON.stringify([databases.map(({ mtimeMs: _, ...database }) => database), files]);
-  return content(before) === content(now);
+  const content = ({ databases, files }: Manifest) => [
+    ...databases.map(({ mtimeMs: _, ...database }) => database),
+    ...files,
+  ];
+  const [then, these] = [content(before), content(now)];
+  return then.length === these.length &&
+    then.every((one, at) => one === these[at] || JSON.stringify(one) === JSON.stringify(these[at]));
 }
 
 /** The newest seal of the set, in the local store or as remembered. */

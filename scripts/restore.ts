@@ -9,7 +9,12 @@
  * @module
  */
 
-import type { Restored, RestoredInPlace, RestoreReport } from "./core/command_line/reports.ts";
+import {
+  describeRestore,
+  type Restored,
+  type RestoredInPlace,
+  type RestoreReport,
+} from "./core/command_line/reports.ts";
 import type { Config } from "./core/config/config.ts";
 import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
 import { cleanText } from "./core/format.ts";
@@ -308,6 +313,7 @@ export interface RestoreJob extends ChoiceJob {
   readonly inPlace: boolean;
   readonly dryRun: boolean;
   readonly only?: readonly string[] | undefined;
+  readonly json: boolean;
 }
 
 /** What would be refused in earnest is said of a dry run. */
@@ -318,7 +324,7 @@ async function warnOfUsers(host: Host, config: Config, { databases }: Restored):
   }
 }
 
-serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport> => {
+async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
   const { config, only } = job;
   await using set = await openSetOf(host, job);
   const { opening } = set;
@@ -332,4 +338,10 @@ serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<RestoreReport>
   }
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);
   return await restore(opening, id, job.to!, only);
+}
+
+// Told here: what a snapshot of many files holds is not to be sent from thread to thread.
+serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<string> => {
+  const report = await doJob(host, job);
+  return job.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job);
 });

@@ -13,7 +13,7 @@ import {
   planFiles,
   type RememberedFiles,
 } from "../scripts/core/snapshot/file_index.ts";
-import { parseManifest, type SavedFile, serializeManifest } from "../scripts/core/snapshot/manifest.ts";
+import { parseManifest, type SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import { realFs, writeFileDurably } from "../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
 import { finishTree, unpackFiles } from "../scripts/host/restore/unpack.ts";
@@ -556,6 +556,23 @@ Deno.test("planFiles() reads again what had just been written when it was read",
   assert.equal(planFiles({ id: SECOND, found: same, previous }).bytesToRead, 3);
 });
 
+Deno.test("a file that need not be read is listed with the source that names it now, and its mode", async () => {
+  using scratch = new Scratch();
+  scratch.write("f/a", "four");
+  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const first = await pack(found);
+  const now = found.map((file) => ({
+    ...file,
+    source: "renamed" as typeof file.source,
+    stat: { ...file.stat, mode: 0o600 },
+  }));
+  const { fs, opened } = counting();
+  const { packed } = await pack(now, { previous: first.next, host: hostWith(fs) });
+  assert.deepEqual(opened, []);
+  const then = first.packed.files.map((file) => ({ ...file, source: "renamed", mode: 0o600 }));
+  assert.equal(JSON.stringify(packed.files), JSON.stringify(then));
+});
+
 Deno.test("planFiles() trusts no memory of another snapshot", async () => {
   using scratch = new Scratch();
   scratch.write("f/a", "four");
@@ -923,7 +940,7 @@ Deno.test("packFiles() and unpackFiles() bring back names, modes, times, links a
     notes: [],
     suspicions: [],
   };
-  assert.deepEqual(parseManifest(serializeManifest(manifest), ids).files, packed.files);
+  assert.deepEqual(parseManifest(JSON.stringify(manifest), ids).files, packed.files);
 });
 
 Deno.test("packFiles() writes what the tar program reads: names, sizes, modes, whole seconds", async () => {
@@ -1288,7 +1305,7 @@ Deno.test("unpackFiles() does not follow a link that appears while it works", as
     },
   };
   const unpacking = unpackFiles(hostWith(fs), cut(archive(good)), wantedOf([GOOD]), scratch.root);
-  await assert.rejects(unpacking, fails("disk", "home/good"));
+  await assert.rejects(unpacking, fails("usage", "home/good"));
   assert.equal(Deno.readTextFileSync(precious), "precious");
 });
 

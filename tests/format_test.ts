@@ -8,14 +8,11 @@ import { packTar } from "modern-tar";
 import fc from "npm:fast-check@4.10.2";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import { configJsonSchema, parseConfig } from "../scripts/core/config/config.ts";
+import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError } from "../scripts/core/errors.ts";
+import { jsonPieces } from "../scripts/core/json_pieces.ts";
 import { DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
-import {
-  type Manifest,
-  neededBy,
-  parseManifest,
-  serializeManifest,
-} from "../scripts/core/snapshot/manifest.ts";
+import { type Manifest, neededBy, parseManifest } from "../scripts/core/snapshot/manifest.ts";
 import {
   databasePart,
   isSnapshotId,
@@ -755,7 +752,7 @@ const manifests: fc.Arbitrary<Manifest> = fc.record({
 Deno.test("any manifest is read as it was written, for its own snapshot only", () => {
   fc.assert(
     fc.property(manifests, ids, (manifest, other) => {
-      const text = serializeManifest(manifest);
+      const text = JSON.stringify(manifest);
       assert.deepEqual(parseManifest(text, manifest), manifest);
       for (const changes of [{ id: other }, { set: "voice" as never }, { hub: "other" as never }]) {
         if ("id" in changes && other === manifest.id) continue;
@@ -770,6 +767,36 @@ Deno.test("any manifest is read as it was written, for its own snapshot only", (
   );
 });
 
+Deno.test("what is wrong with one of a manifest's files is told with its place in the list", () => {
+  const [manifest] = fc.sample(manifests, { numRuns: 1, seed: 1 });
+  const entry = { source: "x", place: "home/x", type: "folder", mode: 0o700, mtimeMs: 0, bytes: 0 };
+  for (
+    const [wrong, told] of [
+      [{ ...entry, place: "home/../x" }, "files.1.place: is not a place"],
+      [{ ...entry, owner: "me" }, 'files.1: Unrecognized key: "owner"'],
+      [7, "files.1: Invalid input"],
+    ] as const
+  ) {
+    const text = JSON.stringify({ ...manifest, files: [entry, wrong] });
+    assert.throws(
+      () => parseManifest(text, manifest!),
+      (error) => error instanceof BackupError && error.kind === "integrity" && error.message.includes(told),
+      told,
+    );
+  }
+});
+
+Deno.test("JSON in pieces is what JSON.stringify gives, long lists in more than one", () => {
+  const decode = (value: unknown) => new TextDecoder().decode(concatBytes(...jsonPieces(value)));
+  fc.assert(fc.property(fc.jsonValue({ maxDepth: 5 }), (value) => {
+    assert.equal(decode(value), JSON.stringify(value));
+    assert.equal(decode({ a: undefined, b: [value, undefined] }), JSON.stringify({ b: [value, undefined] }));
+  }));
+  const long = { manifest: { files: Array.from({ length: 20_000 }, (_, at) => ({ place: `home/ü${at}` })) } };
+  assert.equal(decode(long), JSON.stringify(long));
+  assert.ok([...jsonPieces(long)].every(({ length }) => length < 100_000));
+});
+
 Deno.test("a manifest of a real snapshot is read as it was written, with its rows", async () => {
   const { home: at, ids } = await makeChain();
   using home = at;
@@ -777,7 +804,7 @@ Deno.test("a manifest of a real snapshot is read as it was written, with its row
   for (const id of ids) {
     const snapshot = openSeal(opening, id);
     const manifest = await openManifest(opening, snapshot);
-    assert.deepEqual(parseManifest(serializeManifest(manifest), snapshot.seal), manifest);
+    assert.deepEqual(parseManifest(JSON.stringify(manifest), snapshot.seal), manifest);
     assert.deepEqual(manifest.databases[0]!.rows, { sessions: 2, messages: id === ids[0] ? 300 : 305 });
   }
 });

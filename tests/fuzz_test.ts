@@ -13,7 +13,7 @@ import { CiphertextReader } from "../scripts/core/keys/ciphertext.ts";
 import { DeltaDecoder } from "../scripts/core/snapshot/delta.ts";
 import type { ErrorKind } from "../scripts/core/errors.ts";
 import { placeMatcher } from "../scripts/core/globs.ts";
-import { parseManifest, serializeManifest } from "../scripts/core/snapshot/manifest.ts";
+import { parseManifest } from "../scripts/core/snapshot/manifest.ts";
 import { FILES_PART, type HubName, type PartName, SEAL_FILE, SIGNATURE_FILE } from "../scripts/core/names.ts";
 import { parseTold } from "../scripts/core/status/notices.ts";
 import {
@@ -237,7 +237,7 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       ["integrity"],
       (text) => parseSeal(text, "seal.json"),
     ),
-    text("a manifest", [serializeManifest(manifest)], ["integrity"], (text) => parseManifest(text, seal)),
+    text("a manifest", [JSON.stringify(manifest)], ["integrity"], (text) => parseManifest(text, seal)),
     text(
       "a signature",
       [chain.signature],

@@ -19,8 +19,11 @@ const PLACE_BYTES_MAX = 4096;
 /** Whether `text` is a place: `home/` or `root/` and plain names, none of them empty, `.` or `..`, no NUL, all Unicode. */
 export function isPlace(text: string): text is Place {
   if (!/^(home|root)\//.test(text) || text.includes("\0") || !text.isWellFormed()) return false;
-  if (new TextEncoder().encode(text).length > PLACE_BYTES_MAX) return false;
-  return text.split("/").every((name) => name !== "" && name !== "." && name !== "..");
+  // Three bytes at most for each of a text's units: few need to be encoded.
+  if (3 * text.length > PLACE_BYTES_MAX && new TextEncoder().encode(text).length > PLACE_BYTES_MAX) {
+    return false;
+  }
+  return !/\/\.{0,2}(\/|$)/.test(text);
 }
 
 /** The place of an absolute path. Inverse of {@linkcode pathOfPlace}. @throws {BackupError} (source) If it has none. */

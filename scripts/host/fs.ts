@@ -137,16 +137,22 @@ export function readTextIfThere(fs: Fs, path: string): string | undefined {
 }
 
 /**
- * Writes a small file so that a crash leaves the old one or the new one, whole: written beside, synced, renamed,
+ * Writes a file so that a crash leaves the old one or the new one, whole: written beside, synced, renamed,
  * the folder synced. Mode 0600 unless told otherwise.
  */
-export function writeFileDurably(fs: Fs, path: string, content: string | Uint8Array, mode = 0o600): void {
+export function writeFileDurably(
+  fs: Fs,
+  path: string,
+  content: string | Uint8Array | Iterable<Uint8Array>,
+  mode = 0o600,
+): void {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  const pieces = bytes instanceof Uint8Array ? [bytes] : bytes;
   const beside = `${path}.tmp`;
   attempt(`write ${path}`, () =>
     placeWhole(fs, beside, path, () => {
       using file = fs.open(beside, { write: true, createNew: true, mode });
-      file.write(bytes);
+      for (const piece of pieces) file.write(piece);
       // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too. A disk that knows
       // no modes shows them all, and may refuse to change any.
       if ((mode & ~file.stat().mode) !== 0) fs.chmod(beside, mode);

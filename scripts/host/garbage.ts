@@ -27,6 +27,30 @@ export function collectGarbage(): void {
   gc?.({ type: "major" });
 }
 
+/** Bytes of live and dead objects that are few. */
+const FEW_BYTES = 64 << 20;
+
+/** Collects what is dead where there are many objects, of 100,000 files: V8 lets them double first. */
+export function collectIfMany(): void {
+  const { heapUsed, external } = Deno.memoryUsage();
+  if (heapUsed + external > FEW_BYTES) collectGarbage();
+}
+
+/** Bytes of a tar that may pass before they are collected. */
+const COLLECT_TAR_EVERY_BYTES = 32 << 20;
+/** What a member of a tar takes beside its content: a header, and what fills its last block. */
+const MEMBER_BYTES = 1024;
+
+let packed = 0;
+
+/** Notes a member of a tar: of many small ones, buffers are held so long that no minor collection finds them dead. */
+export function noteMember(bytes: number): void {
+  packed += MEMBER_BYTES + bytes;
+  if (packed < COLLECT_TAR_EVERY_BYTES) return;
+  packed = 0;
+  collectIfMany();
+}
+
 /** Bytes of a block that glibc, once it was freed, goes by. */
 const FREED_BYTES = 8 << 20;
 

@@ -57,12 +57,8 @@ export interface Unreadable {
 /** A file that goes into the snapshot. */
 export interface PlannedFile {
   readonly found: FoundFile;
-  /** Of a file that need not be read: what is known of its content. */
-  readonly unchanged?: {
-    readonly sha256: string;
-    readonly stored: NonNullable<SavedFile["stored"]>;
-    readonly remembered: RememberedFile;
-  };
+  /** Of a file that need not be read: what was saved of it. */
+  readonly unchanged?: { readonly saved: SavedFile; readonly remembered: RememberedFile };
 }
 
 /** What packing does, in order of place. */
@@ -109,7 +105,7 @@ export function planFiles(
     const old = before.get(file.place);
     const memory = remembered[file.place];
     if (old?.sha256 && old.stored && memory && old.bytes === memory.bytes && isUnchanged(file.stat, memory)) {
-      return { found: file, unchanged: { sha256: old.sha256, stored: old.stored, remembered: memory } };
+      return { found: file, unchanged: { saved: old, remembered: memory } };
     }
     bytesToRead += file.stat.bytes;
     return { found: file };
@@ -153,13 +149,13 @@ export class ContentIndex {
 
   /** Notes where content is stored. */
   add(sha256: string, bytes: number, stored: NonNullable<SavedFile["stored"]>): void {
-    this.#stored.set(`${sha256}:${bytes}`, stored);
+    this.#stored.set(sha256, stored);
     this.#sizes.add(bytes);
   }
 
-  /** Where content of this checksum and size (bytes) is stored. */
-  find(sha256: string, bytes: number): SavedFile["stored"] {
-    return this.#stored.get(`${sha256}:${bytes}`);
+  /** Where content of this checksum is stored. */
+  find(sha256: string): SavedFile["stored"] {
+    return this.#stored.get(sha256);
   }
 
   /** Whether any content of this size (bytes) is known: without one, hashing ahead cannot save anything. */

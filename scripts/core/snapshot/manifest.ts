@@ -91,6 +91,16 @@ const file = z.strictObject({
   target: target.optional(),
 });
 
+/** Looked at one by one, and left as they are: there may be hundreds of thousands, and zod makes a copy of each. */
+const files = z.array(z.custom<z.infer<typeof file>>()).superRefine((entries, context) => {
+  for (const [at, entry] of entries.entries()) {
+    const problem = file.safeParse(entry).error?.issues[0];
+    if (!problem) continue;
+    context.addIssue({ code: "custom", message: problem.message, path: [at, ...problem.path] });
+    return;
+  }
+});
+
 const manifestSchema = z.strictObject({
   version: z.literal(FORMAT_VERSION),
   hub: hubName,
@@ -107,7 +117,7 @@ const manifestSchema = z.strictObject({
     outcome: z.enum(["saved", "absent", "unreadable"]),
   })),
   databases: z.array(database),
-  files: z.array(file),
+  files,
   /** Places that the parent had and that are gone. */
   removed: z.array(place),
   /** What a person should know: files that changed or vanished while they were read. */
@@ -127,11 +137,6 @@ export type SavedFile = z.infer<typeof file>;
 export type Manifest = z.infer<typeof manifestSchema>;
 /** What became of one source. */
 export type SourceOutcome = Manifest["sources"][number];
-
-/** The manifest as JSON. Inverse of {@linkcode parseManifest}. */
-export function serializeManifest(manifest: Manifest): string {
-  return JSON.stringify(manifest);
-}
 
 /**
  * Reads a manifest's JSON.

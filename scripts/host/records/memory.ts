@@ -11,14 +11,16 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import { releaseBytes } from "../../core/bytes.ts";
 import { memoryFile } from "../../core/config/state_paths.ts";
 import { reasonOf } from "../../core/errors.ts";
+import { jsonPieces } from "../../core/json_pieces.ts";
 import { isSnapshotId, type SnapshotId } from "../../core/names.ts";
 import type { RememberedFiles } from "../../core/snapshot/file_index.ts";
 import type { GateReference } from "../../core/snapshot/gate.ts";
 import type { Manifest } from "../../core/snapshot/manifest.ts";
 import type { Fingerprint } from "../../core/snapshot/sqlite_format.ts";
-import { readTextIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
+import { isMissing, removeIfThere, writeFileDurably } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 
 /** The last snapshot, as its hub remembers it. */
@@ -41,7 +43,7 @@ const shape = z.looseObject({
   manifest: z.looseObject({
     id: z.string().refine(isSnapshotId),
     databases: z.array(z.looseObject({ source: z.string() })),
-    files: z.array(z.looseObject({ place: z.string() })),
+    files: z.custom(Array.isArray),
   }),
   sealChecksum: z.string(),
   fullBytes: z.record(z.string(), z.number()),
@@ -54,15 +56,20 @@ const shape = z.looseObject({
 export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): Memory | undefined {
   const path = memoryFile(folder);
   try {
-    const text = readTextIfThere(host.fs, path);
-    if (text === undefined) return undefined;
-    const [line, checksum] = text.split("\n");
-    if (sha256Of(line!) !== checksum) throw new Error("it is not as it was written");
-    const json = JSON.parse(line!);
+    const bytes = host.fs.readFile(path);
+    const end = bytes.lastIndexOf(LINE_END, -2);
+    const [line, checksum] = [bytes.subarray(0, end), bytes.subarray(end + 1, -1)];
+    if (createHash("sha256").update(line).digest("hex") !== new TextDecoder().decode(checksum)) {
+      throw new Error("it is not as it was written");
+    }
+    const text = new TextDecoder().decode(line);
+    releaseBytes(bytes);
+    const json = JSON.parse(text);
     // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
     shape.parse(json);
     return json;
   } catch (error) {
+    if (isMissing(error)) return undefined;
     // What a parser says of it may quote it.
     const reason = error instanceof z.ZodError ? "it is of another version" : reasonOf(error);
     host.report.warn(`${path} cannot be used (${reason}): the next snapshot is a full`);
@@ -72,12 +79,21 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
 
 /** Replaces the memory, then removes the images that no memory names any more. */
 export function writeMemory(fs: Fs, folder: string, memory: Memory): void {
-  const line = JSON.stringify(memory);
-  writeFileDurably(fs, memoryFile(folder), `${line}\n${sha256Of(line)}\n`);
+  writeFileDurably(fs, memoryFile(folder), withChecksum(jsonPieces(memory)));
   const named = new Set(memory.manifest.databases.map((database) => database.sha256));
   for (const { name } of fs.readDir(`${folder}/base`)) {
     if (!named.has(name.split(".")[0]!)) removeIfThere(fs, `${folder}/base/${name}`);
   }
 }
 
-const sha256Of = (text: string): string => createHash("sha256").update(text).digest("hex");
+const LINE_END = 0x0a;
+
+/** A line, and its SHA-256 as another. */
+function* withChecksum(line: Iterable<Uint8Array>): Generator<Uint8Array> {
+  const hash = createHash("sha256");
+  for (const piece of line) {
+    hash.update(piece);
+    yield piece;
+  }
+  yield new TextEncoder().encode(`\n${hash.digest("hex")}\n`);
+}

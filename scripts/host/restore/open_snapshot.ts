@@ -4,6 +4,7 @@
  * @module
  */
 
+import { releaseBytes } from "../../core/bytes.ts";
 import { defined } from "../../core/defined.ts";
 import { BackupError } from "../../core/errors.ts";
 import { verifySsh } from "../../core/keys/sshsig.ts";
@@ -114,7 +115,8 @@ export function partOf({ seal }: TrustedSnapshot, name: PartName): SealedPart {
 /** Decrypts a snapshot's manifest, and checks that it needs nothing that the seal does not name. */
 export async function openManifest(opening: Opening, snapshot: TrustedSnapshot): Promise<Manifest> {
   const { seal } = snapshot;
-  const chunks: Uint8Array[] = [];
+  const decoder = new TextDecoder();
+  let text = "";
   let bytes = 0;
   for await (const chunk of readPartSaying(opening, snapshot, MANIFEST_PART)) {
     bytes += chunk.length;
@@ -124,9 +126,10 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
         { kind: "integrity", hint: ANOTHER_COPY },
       );
     }
-    chunks.push(chunk);
+    text += decoder.decode(chunk, { stream: true });
+    releaseBytes(chunk);
   }
-  const manifest = parseManifest(await new Blob(chunks as BlobPart[]).text(), seal);
+  const manifest = parseManifest(text + decoder.decode(), seal);
   const undeclared = neededBy(manifest).find((id) => !seal.needs.includes(id));
   if (undeclared) {
     throw new BackupError(

@@ -15,6 +15,7 @@ import { cleanText } from "../../core/format.ts";
 import { isPlace, type Place } from "../../core/place.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
 import { attempt, lstatIfThere, removeIfThere, syncBeside } from "../fs.ts";
+import { noteMember } from "../garbage.ts";
 import type { Fs, Host, OpenFile, Stat } from "../host.ts";
 
 /** Bytes copied at once. */
@@ -43,13 +44,15 @@ export async function unpackFiles(
   const tree = new Tree(host.fs, root);
   const syncs = new Syncs();
   const seen = new Set<Place>();
-  const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true })).getReader();
+  const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true }))
+    .getReader();
   try {
     for (;;) {
       host.checkpoint();
       const { done, value: entry } = await orIntegrity(() => entries.read());
       if (done) break;
       const member = checkedMember(entry.header, seen);
+      noteMember(entry.header.size);
       const files = wanted.get(member) ?? [];
       // Of what nobody wants there may be any number.
       if (files.length > 0) seen.add(member);
@@ -128,14 +131,9 @@ class CheckedFile implements Disposable {
 
   constructor(tree: Tree, saved: SavedFile) {
     tree.makeParents(saved.place);
-    tree.refuseExisting(saved.place);
     this.#tree = tree;
     this.#saved = saved;
-    this.#file = tree.attempt(
-      "write",
-      saved.place,
-      (path) => tree.fs.open(path, { write: true, createNew: true, mode: 0o600 }),
-    );
+    this.#file = tree.openNew(saved.place);
   }
 
   /** Writes the next bytes, leaving out blocks of zeros. */
@@ -175,7 +173,7 @@ class Syncs {
     const synced = syncBeside(file, path).finally(() => file.close());
     synced.then(() => this.#underWay.delete(synced), () => {});
     this.#underWay.add(synced);
-    if (this.#underWay.size >= SYNCS_MAX) await Promise.race(this.#underWay);
+    if (this.#underWay.size >= SYNCS_MAX) await this.#underWay.values().next().value;
   }
 
   /** Waits until all are on the disk and closed. @throws {BackupError} (disk) Of the first that failed. */
@@ -262,6 +260,18 @@ class Tree {
       this.attempt("make folder", place, (path) => this.fs.mkdir(path, { mode: 0o700 }));
     } else if (type !== "folder") this.#refuse(place, type);
     this.#safe.add(place);
+  }
+
+  /** Opens a new file. Whether something is there is asked only if that fails: of nothing, Deno makes a slow error. */
+  openNew(place: Place): OpenFile {
+    return this.attempt("write", place, (path) => {
+      try {
+        return this.fs.open(path, { write: true, createNew: true, mode: 0o600 });
+      } catch (error) {
+        this.refuseExisting(place);
+        throw error;
+      }
+    });
   }
 
   refuseExisting(place: Place): void {

@@ -24,6 +24,7 @@ import {
 import { isSameMark, markOf } from "../../core/snapshot/file_mark.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
 import { isMissing } from "../fs.ts";
+import { noteMember } from "../garbage.ts";
 import type { Host, Stat } from "../host.ts";
 
 /** Files up to this size are read whole, so that one that changes can be read again (bytes). */
@@ -67,7 +68,10 @@ export async function packFiles(
     host,
     plan,
     tar,
-    known: new ContentIndex(plan.previous),
+    // Mostly no file has changed, and there may be many.
+    get known() {
+      return known ??= new ContentIndex(plan.previous);
+    },
     notes: [...plan.notes],
     advance: (bytes) => {
       host.checkpoint();
@@ -75,6 +79,7 @@ export async function packFiles(
       progress(Math.min(done, plan.bytesToRead), plan.bytesToRead);
     },
   };
+  let known: ContentIndex | undefined;
   let done = 0;
   const files: SavedFile[] = [];
   const remembered: Record<Place, RememberedFile> = {};
@@ -131,17 +136,20 @@ async function packFile(
     return { saved: { source, place, type, mode, mtimeMs, bytes: 0, ...target } };
   }
   if (unchanged) {
-    const { sha256, stored, remembered } = unchanged;
-    return { saved: savedFile(found, stat, stat.bytes, sha256, stored), remembered };
+    const { saved, remembered } = unchanged;
+    const { mode } = stat;
+    const isSame = saved.source === source && saved.mode === mode;
+    return { saved: isSame ? saved : { ...saved, source, mode }, remembered };
   }
   const readMs = packing.host.now().getTime();
   let read: ReadFile;
   try {
     using file = openFound(packing, found);
     if (!file) return undefined;
-    read = file.stat().bytes <= WHOLE_BYTES_MAX
-      ? await packWhole(packing, found, file)
-      : await packStreamed(packing, found, file);
+    const before = file.stat();
+    read = before.bytes <= WHOLE_BYTES_MAX
+      ? await packWhole(packing, found, file, before)
+      : await packStreamed(packing, found, file, before);
   } catch (error) {
     if (!(error instanceof ReadError)) throw error;
     return { source, path: found.path, reason: error.message };
@@ -210,9 +218,13 @@ interface ReadFile {
 }
 
 /** Reads a small file whole, again if it changes meanwhile, and stores its content if that is new. */
-async function packWhole(packing: Packing, found: FoundFile, file: SourceFile): Promise<ReadFile> {
+async function packWhole(
+  packing: Packing,
+  found: FoundFile,
+  file: SourceFile,
+  after: Stat,
+): Promise<ReadFile> {
   let bytes: Uint8Array = new Uint8Array(0);
-  let after = file.stat();
   let changed = true;
   for (let attempt = 1; changed && attempt <= ATTEMPTS_MAX; attempt++) {
     const before = after;
@@ -225,7 +237,7 @@ async function packWhole(packing: Packing, found: FoundFile, file: SourceFile): 
   }
   const { known, plan, tar } = packing;
   const sha256 = createHash("sha256").update(bytes).digest("hex");
-  let stored = known.find(sha256, bytes.length);
+  let stored = known.find(sha256);
   if (!stored) {
     stored = { snapshot: plan.id, member: found.place };
     await tar.add(found.place, after, bytes.length, [bytes]);
@@ -235,14 +247,18 @@ async function packWhole(packing: Packing, found: FoundFile, file: SourceFile): 
 }
 
 /** Streams a big file into the tar, unless hashing it first shows that its content is stored already. */
-async function packStreamed(packing: Packing, found: FoundFile, file: SourceFile): Promise<ReadFile> {
+async function packStreamed(
+  packing: Packing,
+  found: FoundFile,
+  file: SourceFile,
+  before: Stat,
+): Promise<ReadFile> {
   const { known, plan, tar, advance } = packing;
-  let before = file.stat();
   if (known.hasSize(before.bytes)) {
     const read = new ExactReader(file, before.bytes, packing.host.checkpoint);
     for (const _ of read.chunks()) { /* Only hashed. */ }
     const sha256 = read.digest();
-    const stored = known.find(sha256, before.bytes);
+    const stored = known.find(sha256);
     const after = file.stat();
     if (stored) {
       advance(before.bytes);
@@ -340,6 +356,7 @@ class TarWriter {
     }).getWriter();
     for (const chunk of chunks) await member.write(chunk);
     await member.close();
+    noteMember(bytes);
   }
 
   /** Ends the tar, if there is one. */
