@@ -187,6 +187,36 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "folders of the own store that this user may not read keep nothing of its own from being read",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    await home.backup();
+    const store = home.config().store;
+    await output("chown", ["-R", "65534:65534", home.dir]);
+    Deno.chmodSync(home.dir, 0o755);
+    for (const name of ["lost+found", "another"]) Deno.mkdirSync(`${store}/${name}`, { mode: 0o700 });
+    const under = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    const identity = ["--identity", home.identityFile];
+    for (
+      const args of [["list"], ["verify", ...identity], ["restore", "--to", `${home.home}/out`, ...identity]]
+    ) {
+      const { code, stderr } = await home.cli(args, { under });
+      assert.equal(code, 0, `${args[0]}: ${stderr}`);
+    }
+    assertError(
+      await home.cli(["list", "--hub-name", "home"], { under }),
+      1,
+      /read .*another: Permission denied/,
+      /./,
+    );
+    Deno.removeSync(`${store}/another`);
+    const { code, stderr } = await home.cli(["list", "--hub-name", "home"], { under });
+    assert.equal(code, 0, stderr);
+  },
+);
+
 /** Adds messages of 1,500 incompressible bytes. */
 function addNoise(home: Home, messages: number): void {
   home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${messages})

@@ -212,7 +212,7 @@ Deno.test("what the last run said is told with its age, and is of before once th
   }
   assert.deepEqual(before.map(({ remedy }) => remedy), [
     "run `hapi-backup ship`: it may be mended",
-    "run `hapi-backup backup`: it may be mended",
+    "run `hapi-backup backup --set state`: it may be mended",
   ]);
 });
 

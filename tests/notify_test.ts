@@ -519,6 +519,8 @@ Deno.test("`backup` and `notify test` tell, end to end, and the log of runs lies
     const notice = JSON.parse(requests.find(({ path }) => path === "/h")!.body);
     assert.equal(notice.title, `${notice.hub}: backup state FAILED`);
     assert.match(notice.lines.join(), /hapi\.db/);
+    await cli("ship", "--set", "state");
+    assert.deepEqual(server.take(), [], "a run of some sets is not one that may be told as good");
 
     const elsewhere = ["--config", `${home}/none.json`];
     Deno.writeTextFileSync(elsewhere[1]!, "{}");
@@ -588,7 +590,8 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
 });
 
 Deno.test("several problems of one topic are told once, and again when one is added", () => {
-  const [notifier] = makeHub([{ kind: "webhook", url: "http://localhost:1/" }]).config.notify;
+  using hub = makeHub([{ kind: "webhook", url: "http://localhost:1/" }]);
+  const [notifier] = hub.config.notify;
   const now = new Date("2026-11-25T12:00:00Z");
   const view = (...texts: string[]) => ({
     hub: "home",

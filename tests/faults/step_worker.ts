@@ -84,7 +84,7 @@ export class StepWorker implements Disposable {
   readonly #worker = new Worker(import.meta.url, { type: "module" });
 
   /** @throws {Error} If it is not done in this many seconds. */
-  async run(job: WorkerJob, secondsMax = 30): Promise<WorkerRun> {
+  async run(job: WorkerJob, secondsMax = 120): Promise<WorkerRun> {
     const cancelled = new SharedArrayBuffer(4);
     const threads = {
       "part reader": new Striker(job, "part reader", cancelled),

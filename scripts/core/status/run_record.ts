@@ -86,7 +86,7 @@ function contentOf(
  * @param changedAt When the configuration was last changed: what a run said before that may no longer hold.
  */
 export function describeFailure(
-  { at, verb, message = "it failed", hint }: RunRecord,
+  { at, verb, set, message = "it failed", hint }: RunRecord,
   now: Date,
   changedAt: Date,
 ): { readonly said: string; readonly remedy: string | undefined } {
@@ -94,7 +94,7 @@ export function describeFailure(
   const isBefore = then < changedAt;
   return {
     said: `${message} (${formatAgo(then, now)}${isBefore ? ", before the configuration was changed" : ""})`,
-    remedy: isBefore ? `run \`hapi-backup ${verb}\`: it may be mended` : hint,
+    remedy: isBefore ? `run \`hapi-backup ${verb}${set ? ` --set ${set}` : ""}\`: it may be mended` : hint,
   };
 }
 

@@ -5,7 +5,7 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
-import { BackupError } from "../../core/errors.ts";
+import { BackupError, ifPossible } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
@@ -83,9 +83,10 @@ function ownSets(
   { store, hub, sets }: Config,
   hubName: string | undefined,
 ): StoredSet[] {
-  const there = exists(fs, store) ? findSets(fs, store) : [];
-  if (hubName !== undefined) return there;
-  const hubs = [...new Set(there.map((set) => set.hub))];
+  const find = () => exists(fs, store) ? findSets(fs, store) : [];
+  if (hubName !== undefined) return find();
+  // Only to be told: another hub's folder may be closed to us.
+  const hubs = [...new Set(ifPossible(find)?.map((set) => set.hub))];
   if (hubs.length > 0 && !hubs.includes(hub)) {
     report.warn(`${store} holds nothing of hub ${hub}, but of ${hubs.join(", ")}: name it with --hub-name`);
   }

@@ -27,7 +27,7 @@ import {
   type SealedPart,
 } from "../../core/snapshot/seal.ts";
 import { sha256OfFile } from "../file_bytes.ts";
-import { exists, isMissing, lstatIfThere } from "../fs.ts";
+import { attempt, exists, isMissing, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 /** One set of one hub in a store. */
@@ -84,7 +84,9 @@ export function findSets(fs: Fs, root: string): StoredSet[] {
   }
   const sets: StoredSet[] = [];
   for (const name of foldersIn(fs, root)) {
-    const inside = foldersIn(fs, `${root}/${name}`);
+    // Nothing of ours has such a name: lost+found is for root alone.
+    if (!isHubName(name) && !isSetName(name)) continue;
+    const inside = attempt(`read ${root}/${name}`, () => foldersIn(fs, `${root}/${name}`));
     // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
     if (inside.some(isSnapshotId)) {
       const hub = nameOf(root);
