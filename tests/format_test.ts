@@ -225,12 +225,17 @@ Deno.test("snapshots of another hub or set, swapped parts, and an old seal under
   assert.equal((await outcomeOf(home, { ...opening, set: otherSet }, ids[1]))[1], "integrity");
 });
 
-Deno.test("what a hub signs that was taken over cannot make a restore write outside, or fill the disk or memory", async () => {
-  const { home: at, ids } = await makeChain();
-  using home = at;
+/** A hub with a chain, what its first snapshot says, and the id of one that it forges once it is taken over. */
+async function makeLiar() {
+  const { home, ids } = await makeChain();
   const opening = await home.opening();
   const honest = await openManifest(opening, openSeal(opening, ids[0]));
-  const lies = ids[0].replace("0301", "0401") as SnapshotId;
+  return { home, ids, opening, honest, lies: ids[0].replace("0301", "0401") as SnapshotId };
+}
+
+Deno.test("what a hub signs that was taken over cannot make a restore write outside, or fill the disk or memory", async () => {
+  const { home: at, ids, opening, honest, lies } = await makeLiar();
+  using home = at;
   const [database] = honest.databases;
   const file = honest.files.find(({ type }) => type === "file")!;
   const content = new TextEncoder().encode("evil");
@@ -351,11 +356,8 @@ Deno.test("what a hub signs that was taken over cannot make a restore write outs
 });
 
 Deno.test("an interruption is heard while a few bytes of a delta make a great many of an image", async () => {
-  const { home: at, ids } = await makeChain();
+  const { home: at, ids, opening, honest, lies } = await makeLiar();
   using home = at;
-  const opening = await home.opening();
-  const honest = await openManifest(opening, openSeal(opening, ids[0]));
-  const lies = ids[0].replace("0301", "0401") as SnapshotId;
   const [database] = honest.databases;
   const [full] = database!.chain;
   const chunks: Uint8Array[] = [];

@@ -911,38 +911,33 @@ Deno.test("sshCommand() takes nothing from the user's own configuration, agent o
   assert.equal(quoteForRsync("it's"), "'it''s'");
 });
 
+/** How a storage host would be reached. */
+const ACCESS = {
+  target: "me@host:",
+  identityFile: "/k",
+  knownHostsFile: "/h",
+  port: 22,
+  timeoutSeconds: 1,
+};
+
 Deno.test("every documented exit code of rsync has a meaning", () => {
-  const access = {
-    target: "me@host:",
-    identityFile: "/k",
-    knownHostsFile: "/h",
-    port: 22,
-    timeoutSeconds: 1,
-  };
   for (
     const code of [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 30, 35, 255]
   ) {
-    const { error } = explainFailure("ship", access, { code, stderr: "" });
+    const { error } = explainFailure("ship", ACCESS, { code, stderr: "" });
     assert.ok(error instanceof BackupError && error.hint);
     assert.doesNotMatch(error.message, /not documented/, `${code}`);
   }
-  assert.match(explainFailure("ship", access, { code: 77, stderr: "" }).error.message, /not documented/);
+  assert.match(explainFailure("ship", ACCESS, { code: 77, stderr: "" }).error.message, /not documented/);
   const stderr = "ssh: Could not resolve hostname host: Name or service not known\n";
-  assert.equal(explainFailure("ship", access, { code: 255, stderr }).retry, true);
+  assert.equal(explainFailure("ship", ACCESS, { code: 255, stderr }).retry, true);
 });
 
 Deno.test("where rsync finds no ssh, that is told with its remedy, and not tried again", async () => {
-  const access = {
-    target: "me@host:",
-    identityFile: "/k",
-    knownHostsFile: "/h",
-    port: 22,
-    timeoutSeconds: 1,
-  };
   const rsync = (await output("sh", ["-c", "command -v rsync"])).trim();
   const run = makeRun(() => {});
   const { code, stderr } = await run(rsync, ["-e", "ssh", "me@host:"], { env: { PATH: "/nonexistent" } });
-  const { error, retry } = explainFailure("ship", access, { code, stderr });
+  const { error, retry } = explainFailure("ship", ACCESS, { code, stderr });
   assert.deepEqual([error.message, error.kind, retry], ["Cannot ship: ssh is not installed", "usage", false]);
   assert.match(error.hint!, /apt-get install openssh-client/);
 });

@@ -34,12 +34,8 @@ export const realFs: Fs = {
     return disk && disk.bavail * disk.bsize;
   },
   freeFiles: (path) => {
-    try {
-      const { ffree, files } = statfsSync(path);
-      return Number(files) === 0 ? undefined : { free: Number(ffree), total: Number(files) };
-    } catch {
-      return undefined;
-    }
+    const disk = ifPossible(() => statfsSync(path));
+    return disk && disk.files > 0 ? { free: disk.ffree, total: disk.files } : undefined;
   },
 };
 

@@ -97,7 +97,7 @@ const OPENING: readonly OptionSpec[] = [
 const OPENED_STORE: readonly OptionSpec[] = [STORE, HUB, ...OPENING, ...REMOTE];
 const SCRATCH: OptionSpec = {
   flags: "--scratch <folder>",
-  text: "where to restore to in order to look, removed afterwards; a folder in the state's where left out",
+  text: "where to restore to in order to look, removed afterwards; below the state folder where left out",
 };
 
 const STORED_HUB: OptionSpec = { flags: "--hub <name>", text: "only this hub" };
@@ -434,7 +434,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "re-read the store, without any key to its contents, and say everything that is wrong",
     details:
       "What was never read comes first, then what was not read for longest; the next run goes on where a " +
-      "limit ended this one. What was read is noted beside the snapshots. Exit code 5 when anything is damaged.",
+      "limit ended this one. Where the configuration has a receiptKeyFile, each hub is told in a signed receipt. Exit code 5 when anything is damaged.",
     options: [
       STORED_HUB,
       STORED_SET,

@@ -16,8 +16,8 @@ import { lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { createEncrypter } from "../keys/age.ts";
 import { readIdentities, recipientOf } from "../keys/identity.ts";
-import type { SealsBySet } from "../status/hub_status.ts";
 import { readSigningKey, UNTRUSTED_REMEDY, untrustedKey } from "../keys/signing_key.ts";
+import type { SealsBySet } from "../status/hub_status.ts";
 
 /** A file larger than this holds no identity file (bytes). */
 const IDENTITY_BYTES_MAX = 64 * 1024;

@@ -48,7 +48,7 @@ function checkNewest(set: SetStatus): Finding {
       ageSeconds === undefined
         ? "there is none"
         : `${formatDuration(ageSeconds)} old, limit ${maxAgeHours} h`,
-      "run `hapi-backup backup`, and look at the log of its timer",
+      `run \`hapi-backup backup --set ${set.set}\`, and look at the log of its timer`,
     );
   }
   if (isAhead(set)) {

@@ -44,8 +44,7 @@ export async function unpackFiles(
   const tree = new Tree(host.fs, root);
   const syncs = new Syncs();
   const seen = new Set<Place>();
-  const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true }))
-    .getReader();
+  const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true })).getReader();
   try {
     for (;;) {
       host.checkpoint();
