@@ -579,8 +579,16 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
   assertError(await home.cli(["backup", "--set", "none"]), 2, /find set "none"/, /state, voice/);
   const text = (key: string) => `{\n  "hub": "home",\n  ${key}\n}\n`;
   const cases: [string, RegExp][] = [
-    [`"recipient": []`, /line 3: .*recipient/],
-    [`"limits": {\n    "freeBytes": 1 }`, /line 4: limits: .*freeBytes/],
+    [`"recipient": []`, /line 3: .*"recipient" \(did you mean "recipients"\?\)$/],
+    [
+      `"limits": {\n    "freebytes": 1, "x": 2 }`,
+      /line 4: limits: .*"freebytes" \(did you mean "freeBytesMin"\?\), "x"$/,
+    ],
+    [
+      `"destinations": [\n    { "kind": "folder", "pth": "/x" }]`,
+      /line 4: destinations\.0: .*"pth" .*"path"/,
+    ],
+    [`"destinations": [\n    { "kind": "folder" }]`, /line 4: destinations\.0\.path: is missing$/],
     [`"limits": { "snapshotSeconds": "many" }`, /line 3: limits\.snapshotSeconds/],
     [`"sets": { "state": { "sources": [{ "kind": "sqlite", "path": "db" }] } }`, /path "db" is not absolute/],
     [

@@ -1183,13 +1183,14 @@ Deno.test("parseStorageConfig() names the file, the line, the key and what is wr
   parse({ store: "/srv/b", hubs })();
   const wrong: [unknown, RegExp][] = [
     [{ store: "srv", hubs }, /line 2: store: is not an absolute path/],
-    [{ store: "/srv/b", hubs: { Home: { signers: [key] } } }, /hubs/],
+    [{ store: "/srv/b", hubs: { Home: { signers: [key] } } }, /line 4: hubs\.Home: is not a hub's name/],
+    [{ hubs }, /line 1: store: is missing/],
     [{ store: "/srv/b", hubs: { home: { signers: [] } } }, /line 5: hubs.home.signers/],
     [{ store: "/srv/b", hubs: { home: { signers: ["ssh-rsa AAAA"] } } }, /hubs.home.signers.0: .*ssh-rsa/],
     [{ store: "/srv/b", stateFolder: "/srv/b/x/../state", hubs }, /inside the store/],
     [{ store: "/srv/b", hubs, timeZone: "Berlin" }, /timeZone: is not a time zone/],
     [{ store: "/srv/b", hubs, retention: { keepGoodMin: 0 } }, /retention.keepGoodMin/],
-    [{ store: "/srv/b", hubs, storre: 1 }, /storre/],
+    [{ store: "/srv/b", hubs, storre: 1 }, /"storre" \(did you mean "store"\?\)/],
   ];
   for (const [settings, message] of wrong) {
     assert.throws(

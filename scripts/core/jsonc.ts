@@ -14,10 +14,47 @@ import {
   printParseErrorCode,
 } from "jsonc-parser";
 import type { z } from "zod";
+import { closestWord } from "./closest_word.ts";
 import { BackupError } from "./errors.ts";
 
+/**
+ * Reads a configuration by its schema.
+ *
+ * @param where What to call it in errors, such as its path.
+ * @param hint What helps with any value that is wrong.
+ * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
+ */
+export function parseBySchema<T>(schema: z.ZodType<T>, text: string, where: string, hint: string): T {
+  const parsed = schema.safeParse(parseJsonc(text, where), { error: wordsFor });
+  if (parsed.success) return parsed.data;
+  const { issues } = parsed.error;
+  // Where a key is mistyped, the one that was meant is missing, too.
+  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
+  throw new BackupError(
+    `Cannot use configuration ${where}: ${placeInText(text, issue)}${messageOf(issue)}`,
+    { kind: "config", hint },
+  );
+}
+
+/** What is said of keys that are not there or not known; undefined where zod's own words do. */
+const wordsFor: z.core.$ZodErrorMap = (issue) => {
+  if (issue.code === "invalid_type" && issue.input === undefined) return "is missing";
+  if (issue.code !== "unrecognized_keys") return undefined;
+  const known = Object.keys((issue.inst as z.ZodObject).shape);
+  const keys = issue.keys.map((key) => {
+    const meant = closestWord(key, known);
+    return `${JSON.stringify(key)}${meant === undefined ? "" : ` (did you mean "${meant}"?)`}`;
+  });
+  return `Unrecognized key${keys.length === 1 ? "" : "s"}: ${keys.join(", ")}`;
+};
+
+/** What is wrong, of a key what is wrong with it. */
+function messageOf(issue: z.core.$ZodIssue): string {
+  return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
+}
+
 /** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */
-export function parseJsonc(text: string, where: string): unknown {
+function parseJsonc(text: string, where: string): unknown {
   refuseDeep(text, where);
   const errors: ParseError[] = [];
   const tree = parseTree(text, errors, { allowTrailingComma: true });
@@ -81,12 +118,14 @@ function refuseTwice(node: Node, text: string, where: string): void {
 }
 
 /** Where in a configuration's text an issue lies: `line 3: hubs.home.signers: `. */
-export function placeInText(text: string, issue: z.core.$ZodIssue): string {
+function placeInText(text: string, issue: z.core.$ZodIssue): string {
   const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
   const tree = parseTree(text);
   // An issue about a key that is not known lies in what the key stands in.
-  const unknown = issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [];
-  const node = tree && findNodeAtLocation(tree, [...path, ...unknown]);
+  const steps = [...path, ...issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : []];
+  // Of a key that is missing: where what it belongs into begins.
+  while (tree && steps.length > 0 && !findNodeAtLocation(tree, steps)) steps.pop();
+  const node = tree && findNodeAtLocation(tree, steps);
   const line = node ? `line ${lineOf(text, node.offset)}: ` : "";
   return path.length === 0 ? line : `${line}${path.join(".")}: `;
 }

@@ -8,7 +8,7 @@
 
 import { z } from "zod";
 import { BackupError } from "../errors.ts";
-import { parseJsonc, placeInText } from "../jsonc.ts";
+import { parseBySchema } from "../jsonc.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
 
@@ -287,23 +287,8 @@ const xdgFolder = (given: string | undefined, otherwise: string): string =>
  * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
  */
 export function parseConfig(text: string, where: string, around: Surroundings): Config {
-  const parsed = configSchema.safeParse(parseJsonc(text, where));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new BackupError(
-      `Cannot use configuration ${where}: ${placeInText(text, issue)}${messageOf(issue)}`,
-      {
-        kind: "config",
-        hint: "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again",
-      },
-    );
-  }
-  return resolveConfig(parsed.data, where, around);
-}
-
-/** What is wrong, of a key what is wrong with it. */
-function messageOf(issue: z.core.$ZodIssue): string {
-  return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
+  const hint = "`hapi-backup config schema` lists every key; `hapi-backup config check` reads the file again";
+  return resolveConfig(parseBySchema(configSchema, text, where, hint), where, around);
 }
 
 /** What only a program without restricted permissions may open. */

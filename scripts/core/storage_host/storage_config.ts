@@ -9,7 +9,7 @@
 import { z } from "zod";
 import { defined } from "../defined.ts";
 import { BackupError, ifPossible } from "../errors.ts";
-import { parseJsonc, placeInText } from "../jsonc.ts";
+import { parseBySchema } from "../jsonc.ts";
 import { fingerprintOf, parsePublicKeyLine } from "../keys/openssh_key.ts";
 import type { HubName, SetName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
@@ -133,16 +133,9 @@ export interface StorageConfig extends Omit<Readonly<RawConfig>, "$schema" | "re
  * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
  */
 export function parseStorageConfig(text: string, where: string): StorageConfig {
-  const parsed = storageConfigSchema.safeParse(parseJsonc(text, where));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw unusable(
-      where,
-      `${placeInText(text, issue)}${issue.message}`,
-      "`hapi-backup storage schema` lists every key",
-    );
-  }
-  const { $schema: _, store, stateFolder, hubs, retention, ...rest } = parsed.data;
+  const hint = "`hapi-backup storage schema` lists every key";
+  const raw = parseBySchema(storageConfigSchema, text, where, hint);
+  const { $schema: _, store, stateFolder, hubs, retention, ...rest } = raw;
   const folder = normalizePath(store);
   const state = normalizePath(stateFolder);
   if (isWithin(state, folder)) {
