@@ -21,7 +21,7 @@ import {
 } from "./scripts/core/command_line/reports.ts";
 import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
 import { setFolder, shipFolder } from "./scripts/core/config/state_paths.ts";
-import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
+import { BackupError, ifPossible, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { localTime } from "./scripts/core/format.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
@@ -600,10 +600,13 @@ async function shipAll(
   );
 }
 
-/** The disks that the sources are on: a destination there is not off this machine. */
+/**
+ * The disks that the sources are on: a destination there is not off this machine. A source that cannot be looked at keeps
+ * nothing from being shipped: the snapshot says so.
+ */
 function sourceDevices(context: VerbContext, config: Config): number[] {
   const devices = Object.values(realSources(context, config))
-    .flatMap((path) => lstatIfThere(context.host.fs, path)?.device ?? []);
+    .flatMap((path) => ifPossible(() => context.host.fs.lstat(path))?.device ?? []);
   return [...new Set(devices)];
 }
 

@@ -287,6 +287,24 @@ Deno.test("a set that fails costs neither the others nor the shipping, and every
   assert.match(ran.stderr, /"Cannot call it off this machine: disk is on this machine's own disk/);
 });
 
+Deno.test("a source that cannot be looked at keeps nothing from being shipped, nor the doctor from its page", async () => {
+  using home = await makeHome();
+  const disk = `${home.dir}/disk`;
+  Deno.mkdirSync(disk);
+  home.configure({ destinations: [{ name: "disk", kind: "folder", path: disk }] });
+  // Of what is below /proc Deno tells nobody anything.
+  Deno.removeSync(`${home.home}/.hapi/hub.env`);
+  Deno.symlinkSync("/proc/self/environ", `${home.home}/.hapi/hub.env`);
+  const ran = await home.cli(["backup", "--json"]);
+  assert.equal(ran.code, 3, ran.stderr);
+  const { snapshots, ship } = JSON.parse(ran.stdout);
+  assert.deepEqual(snapshots[0].suspicions.map(({ code }: { code: string }) => code), ["unreadable"]);
+  assert.deepEqual(ship.destinations[0].shipped.map(({ id }: { id: string }) => id), [snapshots[0].id]);
+  const page = await home.cli(["doctor", "--offline", "--json"]);
+  const checks: { name: string; state: string }[] = JSON.parse(page.stdout).checks;
+  assert.equal(checks.find(({ name }) => name === "state: hub.env")?.state, "fail", page.stderr);
+});
+
 Deno.test(
   "a destination on the disk that a source's link leads to, or that a pattern's files are on, is on this machine",
   { ignore: Deno.uid() !== 0 },
