@@ -254,7 +254,6 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const candidates = identityPlaces(context.host, context.around);
     const options = {
       candidates,
-      changedAt: new Date(context.host.fs.stat(context.configFile).mtimeMs),
       sourceDevices: sourceDevices(context, config),
       offline: context.options.offline === true,
     };
@@ -361,7 +360,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       await createEncrypter(config.recipients);
     }
     requireSigners(config, context.configFile);
-    const shown = { ...config, sets: Object.fromEntries(config.sets) };
+    const shown = { ...config, changedAt: undefined, sets: Object.fromEntries(config.sets) };
     context.terminal.print(
       context.json
         ? JSON.stringify({ ok: true, config: shown })

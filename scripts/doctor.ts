@@ -28,8 +28,6 @@ import { serveStep } from "./host/steps/step.ts";
 export interface DoctorOptions extends ReachOptions {
   /** Files off the configuration's paths that may hold an identity. */
   readonly candidates: readonly string[];
-  /** When the configuration was last changed. */
-  readonly changedAt: Date;
 }
 
 /** Checks everything. What cannot be looked at is a finding too. */
@@ -44,11 +42,11 @@ export async function doctor(host: Host, config: Config, options: DoctorOptions)
     ["Keys", () => checkIdentities(host, config, seals, options.candidates)],
     ["Keys", () => checkSigning(host, config)],
     ["Keys", () => checkModes(host, config)],
-    ["Runs", () => sets.flatMap((set) => checkRuns(host, config, set, options.changedAt))],
+    ["Runs", () => sets.flatMap((set) => checkRuns(host, config, set))],
     ["Runs", () => checkLogs(host, config)],
     ["Runs", () => options.offline ? [] : checkTimers(host, config)],
     ["Runs", () => checkNotifiers(config)],
-    ["Destinations", () => checkShipped(host, config, sets, options.changedAt)],
+    ["Destinations", () => checkShipped(host, config, sets)],
     ["Destinations", () => options.offline ? [] : checkRsync(host, config)],
     ["Destinations", () => checkDestinations(host, config, options)],
     ["Proof", () => checkProof(host, config, sets)],

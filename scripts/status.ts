@@ -13,6 +13,7 @@ import type { SetName } from "./core/names.ts";
 import { makePaint } from "./core/paint.ts";
 import { historyOf } from "./core/report/history.ts";
 import type { Seal } from "./core/snapshot/seal.ts";
+import { failureIn } from "./core/status/run_record.ts";
 import type { Host } from "./host/host.ts";
 import { problemsWithLogs } from "./host/records/log_problems.ts";
 import { readProofs } from "./host/records/proof_log.ts";
@@ -39,6 +40,7 @@ export async function readStatus(host: Host, config: Config): Promise<StatusPage
       ...set,
       ...readPast(host, config, set.set, seals.get(set.set)!, timers),
     })),
+    shipFailure: failureIn(readRuns(host, config, { verb: "ship" }), host.now(), config.changedAt),
     keysProven: proven && new Date(proven.at),
     logProblems: problemsWithLogs(host, config),
     proofMaxAgeDays: config.proofMaxAgeDays,
@@ -56,6 +58,7 @@ function readPast(
   const runs = readRuns(host, config, { verb: "backup", set });
   return {
     lastRun: runs.at(-1),
+    failure: failureIn(runs, host.now(), config.changedAt),
     nextRun: timers.find(({ unit }) => unit === `hapi-backup-${set}.timer`)?.next,
     history: historyOf(seals, runs),
   };

@@ -19,12 +19,7 @@ import { destinationAt, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 const host = makeHost({ progress() {}, info() {}, warn() {} });
-const OPTIONS: DoctorOptions = {
-  candidates: [],
-  changedAt: new Date(0),
-  sourceDevices: [],
-  offline: false,
-};
+const OPTIONS: DoctorOptions = { candidates: [], sourceDevices: [], offline: false };
 
 /** A hub that ships to `sshd` and keeps no identity. */
 async function makeHub(sshd: Sshd, more: Record<string, unknown> = {}) {
@@ -193,6 +188,13 @@ Deno.test("what the last run said is told with its age, and is of before once th
   Deno.utimeSync(file, new Date(0), new Date(0));
   assert.equal((await cli({ home }, "ship")).code, 4);
   assert.equal((await cli({ home }, "backup", "--no-ship")).code, 3);
+  // As if both had failed ten minutes ago.
+  const { stateFolder, store, hub: name } = hub.config();
+  for (const log of [`${stateFolder}/ship/runs.jsonl`, `${store}/${name}/.runs/state.jsonl`]) {
+    const runs = Deno.readTextFileSync(log).trimEnd().split("\n");
+    const last = { ...JSON.parse(runs.at(-1)!), at: new Date(Date.now() - 600_000).toISOString() };
+    Deno.writeTextFileSync(log, runs.with(-1, JSON.stringify(last)).join("\n") + "\n");
+  }
   const look = async () => {
     const { checks } = JSON.parse((await cli({ home }, "doctor", "--offline", "--json")).stdout);
     return [/holds what is here/, /state: last run/].map((name) => named(checks, name));
@@ -200,15 +202,22 @@ Deno.test("what the last run said is told with its age, and is of before once th
   const still = await look();
   assert.match(
     still[0]!.detail,
-    /1 snapshot waiting, the oldest of .*: there is no folder .*gone\)? \(\d+ s ago\)$/,
+    /1 snapshot waiting, the oldest of .*: there is no folder .*gone\)? \(10 min ago\)$/,
   );
-  assert.match(still[1]!.detail, /gone\.db: there is no such file \(\d+ s ago\)$/);
+  assert.match(still[1]!.detail, /gone\.db: there is no such file \(10 min ago\)$/);
   assert.match(still[0]!.remedy!, /mount it/);
+  // So do the status and the report.
+  const status = (await cli({ home }, "status")).stdout;
+  assert.match(status, /^ {2}last run FAILED: .*gone\.db: there is no such file \(10 min ago\)/m);
+  assert.match(status, /^last shipping FAILED: .*there is no folder .*gone\)? \(10 min ago\)$/m);
+  const page = async () => (await cli({ home }, "report", "--html", "-")).stdout;
+  assert.match(await page(), /there is no such file \(10 min ago\)/);
 
   write({});
+  assert.match(await page(), /\(10 min ago, before the configuration was changed\)/);
   const before = await look();
   for (const { detail } of before) {
-    assert.match(detail, /\(\d+ s ago, before the configuration was changed\)$/);
+    assert.match(detail, /\(10 min ago, before the configuration was changed\)$/);
   }
   assert.deepEqual(before.map(({ remedy }) => remedy), [
     "run `hapi-backup ship`: it may be mended",

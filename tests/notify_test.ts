@@ -159,9 +159,32 @@ Deno.test("a failure is told once, again when it changes or lasts, and its end o
   assert.deepEqual(await events(), []);
   hub.later(0.2);
   assert.deepEqual(await events(), ["failure"], "a reminder after a day");
+  hub.later(12);
+  await hub.run(new BackupError("Cannot write: the disk is full", { kind: "disk" }));
+  assert.deepEqual(await events(), [], "that it fails for longer is no news");
   await hub.run();
   assert.deepEqual(await events(), ["recovery"]);
   assert.deepEqual(await events(), []);
+});
+
+Deno.test("a failure is told with its age, and how long it has been so", async () => {
+  using hub = makeHub([{ kind: "webhook", url: "http://127.0.0.1:9" }]);
+  const age = () =>
+    readView(hub.host, hub.config).problems.find(({ topic }) => topic === "backup state")?.age;
+  await hub.run();
+  hub.later(6);
+  await hub.run(LOCKED);
+  assert.equal(age(), undefined, "it is news");
+  hub.later(12);
+  assert.equal(age(), "12 h ago");
+  await hub.run(LOCKED);
+  hub.later(60);
+  await hub.run(LOCKED);
+  hub.later(0.5);
+  assert.equal(age(), "30 min ago, failing for 3 days");
+  const view = readView(hub.host, hub.config);
+  const [told] = dueNotices(view, hub.config.notify[0]!, undefined, hub.clock.now).due;
+  assert.equal(told!.notice.lines[0], `${LOCKED.message} (30 min ago, failing for 3 days)`);
 });
 
 Deno.test("a snapshot that is suspect, too old, or fails its drill is told, with why", async () => {

@@ -264,6 +264,8 @@ export interface Config {
   readonly localKeepDays: number;
   readonly notify: readonly Notifier[];
   readonly proofMaxAgeDays: number;
+  /** When its file was last changed; undefined where that is not known. */
+  readonly changedAt?: Date;
 }
 
 /** Where the configuration is looked for when `--config` does not say. */

@@ -10,6 +10,7 @@ import { formatAgo, formatCount, formatCounted, formatDuration } from "../format
 import { type Html, markup, raw } from "../html.ts";
 import { timeOfSnapshotId } from "../names.ts";
 import type { Problem } from "../status/notices.ts";
+import { withAge } from "../status/run_record.ts";
 import { DAY_MS } from "../time.ts";
 import { formatDay } from "../zone.ts";
 import { calendar, SNAPSHOT_DAYS } from "./report_calendar.ts";
@@ -81,8 +82,10 @@ function verdict(data: ReportData): Html {
 <h2><span class="mark" aria-hidden="true">${isWell ? "✓" : "!"}</span>${title}</h2>
 ${
     !isWell && markup`<ul>${
-      points.map(({ text, hint }) =>
-        markup`<li>${text}${hint !== undefined && markup`<br><span class="soft small">${hint}</span>`}</li>\n`
+      points.map((point) =>
+        markup`<li>${withAge(point)}${
+          point.hint !== undefined && markup`<br><span class="soft small">${point.hint}</span>`
+        }</li>\n`
       )
     }</ul>`
   }
@@ -90,7 +93,7 @@ ${
 }
 
 /** What no run complains of, and yet is not safe: nothing may be called well while it lasts. */
-function stillToDo(data: ReportData): Pick<Problem, "text" | "hint">[] {
+function stillToDo(data: ReportData): Pick<Problem, "text" | "age" | "hint">[] {
   const { sets, destinations, drills, proofs, problems } = data;
   if (sets.every(({ newest }) => newest === undefined)) return [];
   const isTold = (topic: string) => problems.some((problem) => problem.topic === topic);

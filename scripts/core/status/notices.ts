@@ -11,6 +11,7 @@ import { z } from "zod";
 import type { NoticeEvent, Notifier } from "../config/config.ts";
 import { BackupError, ifPossible } from "../errors.ts";
 import { DAY_MS, HOUR_MS } from "../time.ts";
+import { withAge } from "./run_record.ts";
 
 /** Something that is wrong now. */
 export interface Problem {
@@ -19,6 +20,8 @@ export interface Problem {
   /** That of an error; or `reminder`; or `log`, where it is not known how it is. */
   readonly kind: string;
   readonly text: string;
+  /** Of a run that failed: how long ago, in words. */
+  readonly age?: string | undefined;
   readonly hint?: string | undefined;
 }
 
@@ -195,7 +198,7 @@ const markOf = ({ kind, text }: Problem): string => `${kind}: ${text.replace(/\d
 /** One log may leave several things unknown, and is told once. */
 const linesOf = (problems: readonly Problem[]): string[] =>
   problems.filter(({ text }, index) => problems.findIndex((other) => other.text === text) === index)
-    .flatMap(({ text, hint }) => [text, ...hint ? [`  ${hint}`] : []]);
+    .flatMap((problem) => [withAge(problem), ...problem.hint ? [`  ${problem.hint}`] : []]);
 
 function titleOf({ hub, problems }: HubView, event: NoticeEvent): string {
   if (event === "suspect") return `${hub}: a snapshot is SUSPECT`;

@@ -9,7 +9,7 @@
 
 import { z } from "zod";
 import { BackupError, type ErrorKind } from "../errors.ts";
-import { formatAgo } from "../format.ts";
+import { formatAgo, formatDuration } from "../format.ts";
 import { parseJsonLines } from "../json_lines.ts";
 import type { Seal } from "../snapshot/seal.ts";
 
@@ -80,23 +80,53 @@ function contentOf(
   return { databaseBytes, rows: sum(databases.flatMap(Object.values<number>)), ...Object.fromEntries(named) };
 }
 
+/** Younger than this, a failure is news. */
+const YOUNG_SECONDS = 60;
+
+/** How the last run failed, as all who tell of it say it. */
+export interface Failure {
+  readonly kind: string;
+  readonly text: string;
+  /** How long ago, and how long it has been so; undefined while it is news. */
+  readonly age: string | undefined;
+  /** What to do. */
+  readonly hint: string | undefined;
+}
+
 /**
- * What a run said when it failed, how long ago, and what to do.
+ * The failure that a log of runs ends with; undefined if the last run did not fail.
  *
  * @param changedAt When the configuration was last changed: what a run said before that may no longer hold.
  */
-export function describeFailure(
-  { at, verb, set, message = "it failed", hint }: RunRecord,
+export function failureIn(
+  runs: readonly RunRecord[],
   now: Date,
-  changedAt: Date,
-): { readonly said: string; readonly remedy: string | undefined } {
-  const then = new Date(at);
-  const isBefore = then < changedAt;
+  changedAt: Date | undefined,
+): Failure | undefined {
+  const last = runs.at(-1);
+  if (!last || last.ok) return undefined;
+  const { verb, set, kind = "internal", message = "it failed", hint } = last;
+  const then = new Date(last.at);
+  const first = new Date(runs[runs.findLastIndex(({ ok }) => ok) + 1]!.at);
+  const isBefore = changedAt !== undefined && then < changedAt;
+  const seconds = (from: Date, to: Date) => (to.getTime() - from.getTime()) / 1000;
+  const age = [
+    ...Math.abs(seconds(first, now)) >= YOUNG_SECONDS ? [formatAgo(then, now)] : [],
+    ...seconds(first, then) >= YOUNG_SECONDS ? [`failing for ${formatDuration(seconds(first, now))}`] : [],
+    ...isBefore ? ["before the configuration was changed"] : [],
+  ];
   return {
-    said: `${message} (${formatAgo(then, now)}${isBefore ? ", before the configuration was changed" : ""})`,
-    remedy: isBefore ? `run \`hapi-backup ${verb}${set ? ` --set ${set}` : ""}\`: it may be mended` : hint,
+    kind,
+    text: message,
+    age: age.length === 0 ? undefined : age.join(", "),
+    hint: isBefore ? `run \`hapi-backup ${verb}${set ? ` --set ${set}` : ""}\`: it may be mended` : hint,
   };
 }
+
+/** What is wrong, and how old that is where it is known. */
+export const withAge = (
+  { text, age }: { readonly text: string; readonly age?: string | undefined },
+): string => age === undefined ? text : `${text} (${age})`;
 
 /** Characters of a message that are kept. */
 const MESSAGE_LENGTH_MAX = 600;

@@ -272,7 +272,8 @@ export function readConfig({ host, configFile, around, options }: VerbContext): 
       hint: "check --config; `hapi-backup init` makes a configuration",
     });
   }
-  return text === undefined ? undefined : parseConfig(text, configFile, around);
+  if (text === undefined) return undefined;
+  return { ...parseConfig(text, configFile, around), changedAt: new Date(host.fs.stat(configFile).mtimeMs) };
 }
 
 /** A whole number of at least 0 out of an option's text. @throws {BackupError} (usage) */

@@ -19,7 +19,7 @@ import { SEAL_FILE } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { compareTimesArgs, isTimeSame, parseRsyncTarget } from "../../core/shipping/rsync_args.ts";
 import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
-import { describeFailure } from "../../core/status/run_record.ts";
+import { failureIn, withAge } from "../../core/status/run_record.ts";
 import { isOnDevices, requireMounted, requireOtherThanStore } from "../destinations/folder_destination.ts";
 import { type Probed, probeRsync } from "../destinations/probe.ts";
 import { describeRemote, isFolderThere, requireRemoteOtherThanStore } from "../destinations/rclone.ts";
@@ -48,24 +48,14 @@ export interface ReachOptions {
   readonly offline: boolean;
 }
 
-/**
- * Whether each destination holds what is here, as far as this hub knows.
- *
- * @param changedAt When the configuration was last changed.
- */
-export function checkShipped(
-  host: Host,
-  config: Config,
-  sets: readonly SetStatus[],
-  changedAt: Date,
-): Finding[] {
+/** Whether each destination holds what is here, as far as this hub knows. */
+export function checkShipped(host: Host, config: Config, sets: readonly SetStatus[]): Finding[] {
   if (config.destinations.length === 0) {
     const { fail } = about("Destinations", "off this machine");
     const remedy = "hapi-backup init --storage user@host:";
     return [fail("unshipped", "nothing is: no destination is configured", remedy)];
   }
-  const ship = readRuns(host, config, { verb: "ship" }).at(-1);
-  const failure = ship && !ship.ok ? describeFailure(ship, host.now(), changedAt) : undefined;
+  const failure = failureIn(readRuns(host, config, { verb: "ship" }), host.now(), config.changedAt);
   return config.destinations.map(({ name }): Finding => {
     const waiting = sets.flatMap((set) =>
       set.destinations.find((other) => other.name === name)?.waiting ?? []
@@ -74,9 +64,9 @@ export function checkShipped(
     return waiting.length === 0 ? ok("nothing waits") : fail(
       "unshipped",
       `${formatCounted(waiting.length, "snapshot")} waiting, the oldest of ${waiting[0]}${
-        failure ? `: ${failure.said}` : ""
+        failure ? `: ${withAge(failure)}` : ""
       }`,
-      failure?.remedy ?? "run `hapi-backup ship`",
+      failure?.hint ?? "run `hapi-backup ship`",
     );
   });
 }

@@ -9,7 +9,7 @@ import type { ErrorKind } from "../../core/errors.ts";
 import { formatDuration } from "../../core/format.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import { about, type Finding } from "../../core/status/finding.ts";
-import { describeFailure } from "../../core/status/run_record.ts";
+import { failureIn, withAge } from "../../core/status/run_record.ts";
 import type { Host } from "../host.ts";
 import { LOG_REMEDY, problemsWithLogs } from "../records/log_problems.ts";
 import { readRuns } from "../records/run_log.ts";
@@ -17,13 +17,10 @@ import { isAhead, type SetStatus } from "../status/hub_status.ts";
 import { unitsCommand } from "../systemd/systemd.ts";
 import { readTimers } from "../systemd/timers.ts";
 
-/**
- * The newest good snapshot of a set, and its last run.
- *
- * @param changedAt When the configuration was last changed.
- */
-export function checkRuns(host: Host, config: Config, set: SetStatus, changedAt: Date): Finding[] {
-  const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
+/** The newest good snapshot of a set, and its last run. */
+export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[] {
+  const runs = readRuns(host, config, { verb: "backup", set: set.set });
+  const last = runs.at(-1);
   if (set.newest === undefined && last === undefined && !set.stale) return [];
   const findings = [checkNewest(set)];
   if (set.suspect) {
@@ -31,10 +28,10 @@ export function checkRuns(host: Host, config: Config, set: SetStatus, changedAt:
     const { fail } = about("Runs", `${set.set}: newest snapshot`);
     findings.push(fail("source", `${set.suspect} is suspect${why}`, gateHint(set.suspicions)));
   }
-  if (last && !last.ok) {
-    const { said, remedy } = describeFailure(last, host.now(), changedAt);
+  const failure = failureIn(runs, host.now(), config.changedAt);
+  if (failure) {
     const { fail } = about("Runs", `${set.set}: last run`);
-    findings.push(fail((last.kind ?? "internal") as ErrorKind, said, remedy));
+    findings.push(fail(failure.kind as ErrorKind, withAge(failure), failure.hint));
   }
   return findings;
 }

@@ -16,6 +16,7 @@ import {
 import { snapshotIdAt, timeOfSnapshotId } from "../../core/names.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import type { HubView, Problem } from "../../core/status/notices.ts";
+import { failureIn } from "../../core/status/run_record.ts";
 import { DAY_MS } from "../../core/time.ts";
 import type { Host } from "../host.ts";
 import { isKnown, LOG_REMEDY, problemsWithLogs, PROOF_TOPIC } from "../records/log_problems.ts";
@@ -34,11 +35,8 @@ export function readView(
   const proofs = readProofs(host.fs, config.stateFolder);
   const logProblems = problemsWithLogs(host, config);
   const problems = sets.flatMap((set) => problemsOf(host, config, set));
-  const ship = readRuns(host, config, { verb: "ship" }).at(-1);
-  if (ship && !ship.ok) {
-    const { kind = "internal", message = "it failed", hint } = ship;
-    problems.push({ topic: "ship", kind, text: message, hint });
-  }
+  const ship = failureIn(readRuns(host, config, { verb: "ship" }), now, config.changedAt);
+  if (ship) problems.push({ topic: "ship", ...ship });
   problems.push(
     ...logProblems.flatMap(({ topics, text }) =>
       topics.map((topic): Problem => ({ topic, kind: "log", text, hint: LOG_REMEDY }))
@@ -74,11 +72,10 @@ export function readView(
 /** What is wrong with a set: its last run, its newest snapshot, its last drill, what a storage host found. */
 function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
   const problems: Problem[] = [];
-  const last = readRuns(host, config, { verb: "backup", set: set.set }).at(-1);
-  if (last && !last.ok) {
-    const { kind = "internal", message = "it failed", hint } = last;
-    problems.push({ topic: `backup ${set.set}`, kind, text: message, hint });
-  }
+  const runs = readRuns(host, config, { verb: "backup", set: set.set });
+  const last = runs.at(-1);
+  const failure = failureIn(runs, host.now(), config.changedAt);
+  if (failure) problems.push({ topic: `backup ${set.set}`, ...failure });
   if (set.suspect) {
     const why = last?.snapshot === set.suspect && last.suspicions ? `: ${last.suspicions.join("; ")}` : "";
     problems.push({

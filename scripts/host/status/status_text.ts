@@ -18,7 +18,7 @@ import type { Paint } from "../../core/paint.ts";
 import type { Moment } from "../../core/report/history.ts";
 import { type Sample, sparkline } from "../../core/report/sparkline.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
-import type { RunRecord } from "../../core/status/run_record.ts";
+import { type Failure, type RunRecord, withAge } from "../../core/status/run_record.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { DRILL_DAYS_MAX } from "../records/drill_log.ts";
 import { isKnown, type LogProblem, PROOF_TOPIC } from "../records/log_problems.ts";
@@ -27,6 +27,8 @@ import { isAhead, type SetStatus } from "./hub_status.ts";
 /** All that the page tells. */
 export interface StatusPage {
   readonly sets: readonly (SetStatus & SetPast)[];
+  /** How the last shipping failed. */
+  readonly shipFailure: Failure | undefined;
   /** When an identity was last proven to open the backups, and how old that may be. */
   readonly keysProven: Date | undefined;
   readonly proofMaxAgeDays: number;
@@ -38,6 +40,8 @@ export interface StatusPage {
 /** How a set came to where it is, and how it goes on. */
 export interface SetPast {
   readonly lastRun: RunRecord | undefined;
+  /** How that failed. */
+  readonly failure: Failure | undefined;
   /** Undefined where no timer is known. */
   readonly nextRun: Date | undefined;
   readonly history: readonly Moment[];
@@ -61,7 +65,12 @@ export function statusText(page: StatusPage, paint: Paint): string {
       ].map((line) => `  ${line}`),
     ]
   );
-  return [...lines, keysLine(page, paint), ...logProblems.map(({ text }) => paint.bad(text))].join("\n");
+  return [
+    ...lines,
+    ...shippingLine(page, paint),
+    keysLine(page, paint),
+    ...logProblems.map(({ text }) => paint.bad(text)),
+  ].join("\n");
 }
 
 /** A set beside the main one that has perhaps nothing to save. */
@@ -81,11 +90,10 @@ function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, pain
   return `${name} ${stale ? paint.bad(`${age} - TOO OLD (limit ${maxAgeHours} h)`) : paint.good(age)}`;
 }
 
-function lastAndNext({ lastRun, nextRun, suspect }: SetStatus & SetPast, now: Date, paint: Paint): string[] {
-  const last = lastRun &&
-    `last run ${formatAgo(new Date(lastRun.at), now)}, took ${formatDuration(lastRun.seconds)}: ${
-      lastRun.ok ? "done" : paint.bad(`FAILED, ${lastRun.message ?? "the log says why"}`)
-    }`;
+function lastAndNext(set: SetStatus & SetPast, now: Date, paint: Paint): string[] {
+  const { lastRun, failure, nextRun, suspect } = set;
+  const last = failure ? `last run ${paint.bad(`FAILED: ${withAge(failure)}`)}` : lastRun &&
+    `last run ${formatAgo(new Date(lastRun.at), now)}, took ${formatDuration(lastRun.seconds)}: done`;
   const next = nextRun && `next in ${formatDuration(Math.max(0, nextRun.getTime() - now.getTime()) / 1000)}`;
   return [
     ...suspect ? [paint.bad(`SUSPECT: ${suspect} is newer, and does not count as good`)] : [],
@@ -177,6 +185,12 @@ function chartsOf(history: readonly Moment[], now: Date, paint: Paint): string[]
     ...chart("sessions", "last", sessions, grown(sessions, formatCount)),
     ...chart("stored", "sum", stored, `${formatBytes(sum)} in ${days}`),
   ];
+}
+
+/** Of a hub without a destination it is told already. */
+function shippingLine({ sets, shipFailure }: StatusPage, paint: Paint): string[] {
+  if (!shipFailure || sets.every(({ destinations }) => destinations.length === 0)) return [];
+  return [`last shipping ${paint.bad(`FAILED: ${withAge(shipFailure)}`)}`];
 }
 
 function keysLine({ keysProven, proofMaxAgeDays, logProblems, now }: StatusPage, paint: Paint): string {
