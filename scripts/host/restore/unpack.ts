@@ -9,11 +9,11 @@
 
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { createTarDecoder, type ParsedTarEntry } from "modern-tar";
-import { BackupError, reasonOf } from "../../core/errors.ts";
+import { BackupError } from "../../core/errors.ts";
 import { cleanText } from "../../core/format.ts";
 import { isPlace, type Place } from "../../core/place.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
+import { readTar, type TarMember } from "../../core/snapshot/tar_reader.ts";
 import { attempt, lstatIfThere, removeIfThere, syncBeside } from "../fs.ts";
 import { noteMember } from "../garbage.ts";
 import type { Fs, Host, OpenFile, Stat } from "../host.ts";
@@ -44,29 +44,23 @@ export async function unpackFiles(
   const tree = new Tree(host.fs, root);
   const syncs = new Syncs();
   const seen = new Set<Place>();
-  const entries = ReadableStream.from(chunks).pipeThrough(createTarDecoder({ strict: true })).getReader();
   try {
-    for (;;) {
+    for await (const { content, ...found } of readTar(chunks, damaged)) {
       host.checkpoint();
-      const { done, value: entry } = await orIntegrity(() => entries.read());
-      if (done) break;
-      const member = checkedMember(entry.header, seen);
-      noteMember(entry.header.size);
+      const member = checkedMember(found, seen);
+      noteMember(found.bytes);
       const files = wanted.get(member) ?? [];
+      if (files.length === 0) continue;
       // Of what nobody wants there may be any number.
-      if (files.length > 0) seen.add(member);
-      const wrong = files.find((file) => file.bytes !== entry.header.size);
+      seen.add(member);
+      const wrong = files.find((file) => file.bytes !== found.bytes);
       if (wrong) {
-        throw damaged(`${member} has ${entry.header.size} bytes, and the manifest says ${wrong.bytes}`);
+        throw damaged(`${member} has ${found.bytes} bytes, and the manifest says ${wrong.bytes}`);
       }
-      const body = readBody(host, entry.body);
-      if (files.length > 0) await writeMember(host, tree, syncs, body, files);
-      // Not cancelled: in modern-tar 0.8.6 that can take the next member's body away, and then it hangs.
-      else for await (const _ of body) { /* Skipped. */ }
+      await writeMember(host, tree, syncs, content, files);
     }
     await syncs.settle();
   } catch (error) {
-    await entries.cancel(error).catch(() => {});
     await syncs.settle().catch(() => {});
     throw error;
   }
@@ -76,21 +70,11 @@ export async function unpackFiles(
 }
 
 /** The member's place. @throws {BackupError} (integrity) If it is not a file that `packFiles` would write. */
-function checkedMember({ name, type }: ParsedTarEntry["header"], seen: ReadonlySet<Place>): Place {
+function checkedMember({ name, type }: Omit<TarMember, "content">, seen: ReadonlySet<Place>): Place {
   if (!isPlace(name)) throw damaged(`${JSON.stringify(cleanText(name, 200))} is no place for a file`);
   if (type !== "file") throw damaged(`${name} is a ${type}, not a file`);
   if (seen.has(name)) throw damaged(`${name} is there twice`);
   return name;
-}
-
-async function* readBody(host: Host, body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const reader = body.getReader();
-  for (;;) {
-    const { done, value } = await orIntegrity(() => reader.read());
-    if (done) return;
-    host.checkpoint();
-    yield value;
-  }
 }
 
 async function writeMember(
@@ -102,7 +86,10 @@ async function writeMember(
 ): Promise<void> {
   {
     using target = new CheckedFile(tree, first!);
-    for await (const bytes of body) target.write(bytes);
+    for await (const bytes of body) {
+      host.checkpoint();
+      target.write(bytes);
+    }
     await target.finish(syncs);
   }
   for (const other of others) {
@@ -296,19 +283,9 @@ class Tree {
   }
 }
 
-/** Reads the tar; what its reader throws means that the tar is damaged. */
-async function orIntegrity<Result>(read: () => Promise<Result>): Promise<Result> {
-  try {
-    return await read();
-  } catch (error) {
-    throw error instanceof BackupError ? error : damaged(reasonOf(error), error);
-  }
-}
-
-function damaged(state: string, cause?: unknown): BackupError {
+function damaged(state: string): BackupError {
   return new BackupError(`Cannot unpack the files of a snapshot: ${state}`, {
     kind: "integrity",
     hint: "restore another snapshot, or this one from another destination",
-    ...(cause === undefined ? {} : { cause }),
   });
 }
