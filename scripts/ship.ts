@@ -220,7 +220,8 @@ class ShipRun {
     return {
       name: destination.name,
       kind: destination.kind,
-      offBox: driver?.offBox ?? destination.kind !== "folder",
+      // Where it could not be asked, that is what is wrong, and not where it is.
+      offBox: driver?.offBox ?? true,
       shipped,
       bytes: shipped.reduce((sum, { bytes }) => sum + bytes, 0),
       waiting: (record ? waitingFor(record, local) : local).map(({ set, id }) => ({ set, id })),

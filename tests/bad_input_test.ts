@@ -217,6 +217,20 @@ Deno.test(
   },
 );
 
+Deno.test("a destination whose disk is not mounted is told as that by what reads it", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const disk = `${home.dir}/disk`;
+  home.configure({ destinations: [{ kind: "folder", name: "usb", path: disk }] });
+  const opening = ["--store", "usb", "--identity", home.identityFile];
+  for (const args of [["list", "--store", "usb"], ["verify", ...opening], ["session", "list", ...opening]]) {
+    assertError(await home.cli(args), 1, /open store usb: there is no folder .*\/disk$/m, /^hint: mount it/m);
+  }
+  Deno.mkdirSync(disk);
+  const { stderr } = await home.cli(["list", "--store", "usb"]);
+  assert.match(stderr, /^warning: usb holds no snapshot: is its disk mounted at .*\/disk\?$/m);
+});
+
 /** Adds messages of 1,500 incompressible bytes. */
 function addNoise(home: Home, messages: number): void {
   home.sql(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${messages})

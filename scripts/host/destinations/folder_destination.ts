@@ -30,12 +30,16 @@ export function filesOf(fs: Fs, snapshot: SealedSnapshot): ExpectedFile[] {
 
 /** Makes sure that the destination's folder is there. @throws {BackupError} (disk) If not. */
 export function requireMounted(fs: Fs, destination: FolderDestination): void {
-  if (lstatIfThere(fs, destination.path) && fs.stat(destination.path).type === "folder") return;
+  if (isFolderThere(fs, destination)) return;
   throw new BackupError(`Cannot ship to ${destination.name}: there is no folder ${destination.path}`, {
     kind: "disk",
     hint: `mount it, or make that folder once by hand if it is to be on this disk`,
   });
 }
+
+/** Whether the destination's folder is there. */
+export const isFolderThere = (fs: Fs, { path }: FolderDestination): boolean =>
+  lstatIfThere(fs, path) !== undefined && fs.stat(path).type === "folder";
 
 /**
  * Makes sure that the destination is not the local store, by whatever path: what it holds would count as shipped, and

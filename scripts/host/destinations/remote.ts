@@ -108,7 +108,7 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
   }
   throw new BackupError(`Cannot open store ${spec}: there is no such folder`, {
     kind: "usage",
-    hint: "name a folder, user@host:path, or rclone:remote:path",
+    hint: "name a destination, a folder (of a disk that is mounted), user@host:path, or rclone:remote:path",
   });
 }
 

@@ -4,9 +4,10 @@
  * @module
  */
 
-import type { Config } from "../../core/config/config.ts";
+import type { Config, Destination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
+import { isFolderThere } from "../destinations/folder_destination.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
@@ -46,7 +47,14 @@ export async function openStoreOf(
   options: StoreOptions,
   withSizes = false,
 ): Promise<OpenedStore> {
-  const { spec, access } = resolveStore(config, options);
+  const destination = config.destinations.find(({ name }) => name === options.store);
+  if (destination?.kind === "folder" && !isFolderThere(host.fs, destination)) {
+    throw new BackupError(`Cannot open store ${destination.name}: there is no folder ${destination.path}`, {
+      kind: "disk",
+      hint: "mount it, or look into another copy with --store",
+    });
+  }
+  const { spec, access } = resolveStore(config, destination, options);
   if (spec === config.store) {
     const sets = ownSets(host, config, options.hubName);
     const none = () => Promise.resolve();
@@ -56,11 +64,13 @@ export async function openStoreOf(
   try {
     const store = await openStore(host, spec, { ...access, withSizes, scratch: `${scratch.path}/store` });
     const { bytesOf } = store;
+    const sets = findSets(host.fs, store.root);
+    if (destination?.kind === "folder" && sets.length === 0) {
+      host.report.warn(`${destination.name} holds no snapshot: is its disk mounted at ${spec}?`);
+    }
     return {
       name: spec,
-      sets: findSets(host.fs, store.root).map((set) =>
-        store.called ? { ...set, called: store.called(set) } : set
-      ),
+      sets: sets.map((set) => store.called ? { ...set, called: store.called(set) } : set),
       bytesOf: bytesOf ? ({ hub, set }, id, part) => bytesOf({ hub, set, id }, part) : bytesIn(host.fs),
       fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
       async [Symbol.asyncDispose]() {
@@ -96,10 +106,10 @@ function ownSets(
 /** A destination's name stands for its store and the key that may read it. */
 function resolveStore(
   config: Config,
+  destination: Destination | undefined,
   options: StoreOptions,
 ): { spec: string; access: Omit<RemoteOptions, "scratch"> } {
   const { store = config.store, sshKey, knownHosts, port } = options;
-  const destination = config.destinations.find(({ name }) => name === store);
   const given = {
     ...(sshKey ? { identityFile: sshKey } : {}),
     ...(knownHosts ? { knownHostsFile: knownHosts } : {}),
