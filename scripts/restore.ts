@@ -267,15 +267,19 @@ function sayOtherHome({ report }: Host, { home }: Config, { manifest, databases 
 function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, from: string): string[] {
   sayOtherHome(host, config, planned);
   const named = new Set(planned.manifest.sources.map(({ path }) => path));
+  const taken = new Set<string>();
   for (const { place } of planned.databases) {
     const target = realTarget(host.fs, pathOfPlace(place, config.home));
     moves.place(`${from}/${place}`, target, DATABASE_FILES.slice(1));
+    for (const end of DATABASE_FILES) taken.add(target + end);
   }
   const kept: string[] = [];
   for (const file of planned.files) {
     const path = pathOfPlace(file.place, config.home);
     // Only a link that the operator named was followed when it was saved.
     const target = named.has(path) && file.type !== "link" ? realTarget(host.fs, path) : path;
+    // A folder that held the database under another path may have been saved with a torn copy of it.
+    if (taken.has(target)) continue;
     if (moves.isThere(target) && isAsSaved(host, target, file)) kept.push(target);
     else if (file.type === "folder") moves.makeFolder(target, file.mode);
     else moves.place(`${from}/${file.place}`, target);

@@ -103,6 +103,8 @@ async function stageDatabase(
     place: placeOf(source.path, config.home),
     mode: stat.mode,
     mtimeMs: Math.floor(stat.mtimeMs),
+    device: stat.device,
+    inode: stat.inode,
   };
 
   const saved = memory?.manifest.databases.find((database) => database.source === source.name);

@@ -8,6 +8,9 @@ import { cli } from "./real/cli.ts";
 import { countMessages, fillDatabase, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
+/** Of a test that mounts a disk. */
+const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
+
 Deno.test("the first run makes keys and a configuration, backs up, and says what to move and what is missing", async () => {
   const home = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "first-" }));
   try {
@@ -245,6 +248,75 @@ Deno.test("a database that another set saves is not saved as torn files by a set
   assert.deepEqual(names.sort(), ["hub.env", "settings.json"]);
 });
 
+Deno.test("a database behind a link is saved once, and comes back, where a folder holds the link and what is behind it", async () => {
+  using home = await makeHome();
+  await output("bash", ["-c", "mv .hapi data && ln -s data .hapi"], { cwd: home.home });
+  const [database, folder] = [{ kind: "sqlite", path: "~/.hapi/hapi.db" }, { kind: "folder", path: "~" }];
+  home.configure({ sets: { state: { sources: [database, folder] }, rest: { sources: [folder] } } });
+  using hub = new DatabaseSync(home.database);
+  hub.exec(insertMessages(10));
+  const ran = await home.cli(["backup", "--no-ship", "--set", "all"]);
+  assert.equal(ran.code, 0, ran.stderr);
+  hub.exec("DELETE FROM messages");
+  hub.close();
+  const restored = async (set: string, ...where: string[]) => {
+    const done = await home.cli(["restore", "--set", set, "--identity", home.identityFile, ...where]);
+    assert.equal(done.code, 0, done.stderr);
+    return done.stdout;
+  };
+  await restored("rest", "--to", `${home.dir}/rest`);
+  const below = (path: string) => [...Deno.readDirSync(path)].map(({ name }) => name).sort();
+  assert.deepEqual(below(`${home.dir}/rest/home/data`), ["hub.env", "settings.json"]);
+  assert.ok(
+    Deno.lstatSync(`${home.dir}/rest/home/.hapi`).isSymlink,
+    "where it stands above nothing it is kept",
+  );
+  await restored("state", "--to", `${home.dir}/state`);
+  assert.deepEqual(below(`${home.dir}/state/home/.hapi`), ["hapi.db"]);
+  assert.deepEqual(below(`${home.dir}/state/home/data`), ["hub.env", "settings.json"]);
+  await restored("state", "--in-place");
+  assert.equal(countMessages(`${home.home}/data/hapi.db`), 310);
+});
+
+Deno.test(
+  "a file whose time no Date can hold is saved, and what it is saved with can be read",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    const folder = `${home.home}/notes`;
+    Deno.mkdirSync(folder);
+    await output("mount", ["-t", "tmpfs", "tmpfs", folder]);
+    try {
+      await output("touch", ["-d", "@99999999999999", `${folder}/far`]);
+      home.configure({ sets: { state: { sources: [{ kind: "folder", path: "~/notes" }] } } });
+      const ran = await home.cli(["backup", "--no-ship"]);
+      assert.equal(ran.code, 0, ran.stderr);
+      assert.doesNotMatch(ran.stderr, /changed while it was read/);
+      const proven = await home.cli(["verify", "--identity", home.identityFile]);
+      assert.equal(proven.code, 0, proven.stdout);
+    } finally {
+      await output("umount", [folder]);
+    }
+  },
+);
+
+Deno.test("a snapshot that has a database's file a second time, as older ones may, is restored in place", async () => {
+  using home = await makeHome();
+  await output("bash", ["-c", "mv .hapi data && ln -s data .hapi"], { cwd: home.home });
+  const sources = [{ kind: "sqlite", path: "~/.hapi/hapi.db" }, { kind: "folder", path: "~/data" }];
+  home.configure({ sets: { state: { sources } } });
+  const { fs } = home.host;
+  const stat: typeof fs.stat = (path) =>
+    path.endsWith("hapi.db") ? { ...fs.stat(path), inode: 0 } : fs.stat(path);
+  const { files } = await home.backup({ host: { ...home.host, fs: { ...fs, stat } } });
+  assert.equal(files, 3, "the copy is among them");
+  home.sql("DELETE FROM messages");
+  const done = await home.cli(["restore", "--in-place", "--identity", home.identityFile]);
+  assert.equal(done.code, 0, done.stderr);
+  assert.equal(done.stdout.match(/set aside: /g)?.length, 1, done.stdout);
+  assert.equal(countMessages(home.database), 300);
+});
+
 Deno.test("a -wal that may not be read is a source that cannot be read", async () => {
   using home = await makeHome();
   using hub = new DatabaseSync(home.database);
@@ -307,7 +379,7 @@ Deno.test("a source that cannot be looked at keeps nothing from being shipped, n
 
 Deno.test(
   "a destination on the disk that a source's link leads to, or that a pattern's files are on, is on this machine",
-  { ignore: Deno.uid() !== 0 },
+  ONLY_AS_ROOT,
   async () => {
     using home = await makeHome();
     const disk = `${home.dir}/other disk`;

@@ -89,8 +89,9 @@ function statOf(info: Deno.FileInfo): Stat {
     diskBytes: info.blocks === null ? info.size : info.blocks * 512,
     mode: (info.mode ?? 0) & 0o7777,
     uid: info.uid ?? 0,
-    mtimeMs: info.mtime?.getTime() ?? 0,
-    ctimeMs: info.ctime?.getTime() ?? 0,
+    // NaN is a time that no Date holds, such as a damaged disk may tell: as good as none.
+    mtimeMs: info.mtime?.getTime() || 0,
+    ctimeMs: info.ctime?.getTime() || 0,
     inode: info.ino ?? 0,
     device: info.dev,
   };

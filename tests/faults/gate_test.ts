@@ -291,6 +291,36 @@ Deno.test("a big file that cannot be read to its end stands in no tar, and costs
   assert.equal(Deno.readTextFileSync(`${home.dir}/restored/home/${folder}/small`), "small");
 });
 
+Deno.test("what could not be restored is not sealed: a manifest that contradicts itself, or is too large", async () => {
+  using home = await makeHubHome();
+  home.write(".hapi/scratchlist-attachments/a", "a");
+  const before = [...Deno.readDirSync(home.stored)];
+  const { fs } = home.host;
+  const stat: typeof fs.stat = (path) =>
+    path.endsWith("-attachments") ? { ...fs.stat(path), mtimeMs: NaN } : fs.stat(path);
+  await assert.rejects(
+    home.backup({ host: { ...home.host, fs: { ...fs, stat } } }),
+    { kind: "internal", message: /could not be read again: home\/\.hapi\/.*-attachments\.mtimeMs: / },
+  );
+  // Links of the longest kind: each takes some 4 kB.
+  const names = Array.from({ length: 66_000 }, (_, at) => ({ name: `l${at}`, type: "link" as const }));
+  const many = /-attachments\/l\d+$/;
+  const links: typeof fs = {
+    ...fs,
+    readDir: (path) => path.endsWith("-attachments") ? names : fs.readDir(path),
+    lstat: (path) => many.test(path) ? { ...fs.lstat("/"), type: "link" } : fs.lstat(path),
+    readLink: (path) => many.test(path) ? "x".repeat(4095) : fs.readLink(path),
+  };
+  await assert.rejects(
+    home.backup({ host: { ...home.host, fs: links } }),
+    {
+      kind: "source",
+      message: /^Cannot save set state: the list of its 66,\d+ files takes more than 268 MB$/,
+    },
+  );
+  assert.deepEqual([...Deno.readDirSync(home.stored)], before);
+});
+
 Deno.test("compare: what could not be read is neither removed nor added, as far as is known", async () => {
   using home = await makeHubHome();
   const folder = ".hapi/scratchlist-attachments";

@@ -80,9 +80,10 @@ export interface FilePlan {
  *
  * @param previous The parent's manifest and what was remembered with it; leave out for a full.
  * @param except Places that are saved in another way (databases and their `-wal`), or not at all.
+ * @param databases Places of the databases that are saved: a link above one gives way, too.
  */
 export function planFiles(
-  { id, found, previous, except = new Set() }: {
+  { id, found, previous, except = new Set(), databases = [] }: {
     readonly id: SnapshotId;
     readonly found: Iterable<FoundFile>;
     readonly previous?: {
@@ -90,10 +91,11 @@ export function planFiles(
       readonly remembered: RememberedFiles | undefined;
     };
     readonly except?: ReadonlySet<Place>;
+    readonly databases?: readonly Place[];
   },
 ): FilePlan {
   const notes: string[] = [];
-  const chosen = chooseByPlace(found, except, notes);
+  const chosen = chooseByPlace(found, except, databases, notes);
   const before = new Map(previous?.manifest.files.map((file) => [file.place, file]));
   const remembered = previous && previous.remembered?.snapshot === previous.manifest.id
     ? previous.remembered.files
@@ -114,14 +116,19 @@ export function planFiles(
 }
 
 /** One file per place, sorted, none of them inside something that is no folder: a manifest allows nothing else. */
-function chooseByPlace(found: Iterable<FoundFile>, except: ReadonlySet<Place>, notes: string[]): FoundFile[] {
+function chooseByPlace(
+  found: Iterable<FoundFile>,
+  except: ReadonlySet<Place>,
+  databases: readonly Place[],
+  notes: string[],
+): FoundFile[] {
   const byPlace = new Map<string, FoundFile>();
   for (const file of found) {
     if (except.has(file.place)) continue;
     const other = byPlace.get(file.place);
     if (!other || (other.type === "link" && file.type !== "link")) byPlace.set(file.place, file);
   }
-  for (const place of [...byPlace.keys()]) {
+  for (const place of [...byPlace.keys(), ...databases]) {
     for (let cut = place.lastIndexOf("/"); cut > 0; cut = place.lastIndexOf("/", cut - 1)) {
       const above = byPlace.get(place.slice(0, cut));
       if (!above) continue;

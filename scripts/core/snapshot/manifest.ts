@@ -158,16 +158,37 @@ export function parseManifest(
   if (manifest.hub !== expected.hub || manifest.set !== expected.set || manifest.id !== expected.id) {
     fail(`it belongs to ${manifest.hub}/${manifest.set}/${manifest.id}`);
   }
-  for (const entry of manifest.files) {
-    const isFile = entry.type === "file";
-    if (isFile !== (entry.sha256 !== undefined) || isFile !== (entry.stored !== undefined)) {
-      fail(`${entry.place} has content where it should have none, or the reverse`);
-    }
-    if ((entry.type === "link") !== (entry.target !== undefined)) fail(`${entry.place} is half a link`);
-  }
-  const wrong = wrongPlace(manifest);
+  const wrong = wrongEntry(manifest.files) ?? wrongPlace(manifest);
   if (wrong !== undefined) fail(wrong);
   return manifest;
+}
+
+/**
+ * Why {@linkcode parseManifest} would not take a manifest, if so: nobody could restore what was sealed with it.
+ *
+ * @param known Files out of one that was taken.
+ */
+export function whyUnreadable(manifest: Manifest, known: ReadonlySet<SavedFile>): string | undefined {
+  const files = manifest.files.filter((entry) => !known.has(entry));
+  const issue = manifestSchema.safeParse({ ...manifest, files }).error?.issues[0];
+  if (issue) {
+    const [list, at, ...inIt] = issue.path;
+    const path = list === "files" && at !== undefined ? [files[Number(at)]!.place, ...inIt] : issue.path;
+    return `${path.join(".")}: ${issue.message}`;
+  }
+  return wrongEntry(files) ?? wrongPlace(manifest);
+}
+
+/** Which file, folder or link has what another of them should have, if any. */
+function wrongEntry(files: readonly SavedFile[]): string | undefined {
+  for (const entry of files) {
+    const isFile = entry.type === "file";
+    if (isFile !== (entry.sha256 !== undefined) || isFile !== (entry.stored !== undefined)) {
+      return `${entry.place} has content where it should have none, or the reverse`;
+    }
+    if ((entry.type === "link") !== (entry.target !== undefined)) return `${entry.place} is half a link`;
+  }
+  return undefined;
 }
 
 /** What is wrong with the places of what is listed, if anything. */

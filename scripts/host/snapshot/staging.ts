@@ -23,6 +23,9 @@ export interface StagedDatabase {
   readonly place: Place;
   readonly mode: number;
   readonly mtimeMs: number;
+  /** Of its file: a folder source may come to it by another path. */
+  readonly device: number;
+  readonly inode: number;
   /** Its consistent copy; undefined when nothing was committed since the last snapshot. */
   readonly copy:
     | (DatabaseFacts & { readonly image: string; readonly pageBytes: number; readonly bytes: number })
