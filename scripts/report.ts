@@ -90,8 +90,8 @@ function readSet(
   zone: Zone,
 ): ReportSet {
   const runs = readRuns(host, config, { verb: "backup", set });
-  const moments = historyOf(seals, runs);
   const at = host.now();
+  const moments = historyOf(seals, runs, at);
   const bytesOf = (isFull: boolean) =>
     seals.filter(({ kind }) => (kind === "full") === isFull).reduce(
       (sum, seal) => sum + sealedBytes(seal),

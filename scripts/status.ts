@@ -60,7 +60,7 @@ function readPast(
     lastRun: runs.at(-1),
     failure: failureIn(runs, host.now(), config.changedAt),
     nextRun: timers.find(({ unit }) => unit === `hapi-backup-${set}.timer`)?.next,
-    history: historyOf(seals, runs),
+    history: historyOf(seals, runs, host.now()),
   };
 }
 

@@ -445,7 +445,8 @@ Deno.test("what a full would have stored goes by the last full and the database'
     parts: [{ bytes: 5 }, { bytes: 6 }],
     suspicions: [{ code: "empty", source: "hapi.db" }],
   };
-  const history = historyOf([seal as never], [...log, { ...log[0]!, snapshot: "not an id" }]);
+  const now = new Date("2026-11-24T06:00:00Z");
+  const history = historyOf([seal as never], [...log, { ...log[0]!, snapshot: "not an id" }], now);
   assert.deepEqual(history.map(({ bytes, fullBytes }) => [bytes, fullBytes]), [
     [10, undefined],
     [600, 600],
@@ -453,4 +454,6 @@ Deno.test("what a full would have stored goes by the last full and the database'
     [11, 600],
   ]);
   assert.deepEqual(history[3]!.suspicions, ["hapi.db: empty"]);
+  const ahead = { ...log[1]!, snapshot: "20991121T060000Z" };
+  assert.deepEqual(historyOf([seal as never], [...log, ahead], now), history, "a clock that was ahead");
 });

@@ -6,9 +6,10 @@
  * @module
  */
 
-import { isSnapshotId, type SnapshotId } from "../names.ts";
+import { isSnapshotId, type SnapshotId, snapshotIdAt } from "../names.ts";
 import { isGood, type Seal, sealedBytes } from "../snapshot/seal.ts";
 import type { RunContent, RunRecord } from "../status/run_record.ts";
+import { AHEAD_MS_MAX } from "../time.ts";
 
 /** A snapshot that was taken, whether it is still here or not. */
 export interface Moment {
@@ -26,8 +27,8 @@ export interface Moment {
   readonly fullBytes: number | undefined;
 }
 
-/** The snapshots of one set, oldest first. */
-export function historyOf(seals: readonly Seal[], runs: readonly RunRecord[]): Moment[] {
+/** The snapshots of one set, oldest first, but for those of a clock that was ahead: the log tells of them for years. */
+export function historyOf(seals: readonly Seal[], runs: readonly RunRecord[], now: Date): Moment[] {
   const known = new Map<SnapshotId, Omit<Moment, "fullBytes">>();
   for (const seal of seals) {
     known.set(seal.id, {
@@ -44,11 +45,14 @@ export function historyOf(seals: readonly Seal[], runs: readonly RunRecord[]): M
     known.set(snapshot, { id: snapshot, kind, bytes, suspicions, content });
   }
   let full: Omit<Moment, "fullBytes"> | undefined;
-  return [...known.values()].sort((a, b) => a.id < b.id ? -1 : 1).map((moment) => {
-    if (moment.kind === "full") full = moment;
-    const grown = full?.content && moment.content
-      ? moment.content.databaseBytes / Math.max(1, full.content.databaseBytes)
-      : 1;
-    return { ...moment, fullBytes: full && Math.round(full.bytes * grown) };
-  });
+  const last = snapshotIdAt(new Date(now.getTime() + AHEAD_MS_MAX));
+  return [...known.values()].filter(({ id }) => id <= last).sort((a, b) => a.id < b.id ? -1 : 1).map(
+    (moment) => {
+      if (moment.kind === "full") full = moment;
+      const grown = full?.content && moment.content
+        ? moment.content.databaseBytes / Math.max(1, full.content.databaseBytes)
+        : 1;
+      return { ...moment, fullBytes: full && Math.round(full.bytes * grown) };
+    },
+  );
 }

@@ -11,6 +11,7 @@ import { setFolder, shipFolder } from "../../core/config/state_paths.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../../core/names.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import { isGood, type Seal, sealedBytes, type Suspicion } from "../../core/snapshot/seal.ts";
+import { AHEAD_MS_MAX } from "../../core/time.ts";
 import { readKeptReceipt } from "../destinations/far_receipt.ts";
 import type { Host } from "../host.ts";
 import { type Drill, isDrillOf, readDrills } from "../records/drill_log.ts";
@@ -51,12 +52,9 @@ export interface SetStatus {
   readonly drill: Drill | undefined;
 }
 
-/** Two runs within a second give the later one an id that is a moment ahead: up to so many seconds are no fault. */
-const AHEAD_SECONDS_MAX = 60;
-
 /** Whether the newest good snapshot is ahead of this machine's clock. */
 export const isAhead = ({ ageSeconds = 0 }: Pick<SetStatus, "ageSeconds">): boolean =>
-  ageSeconds < -AHEAD_SECONDS_MAX;
+  ageSeconds * 1000 < -AHEAD_MS_MAX;
 
 /** The seals in the hub's own store, oldest first: all that is told of a set begins with them. */
 export type SealsBySet = ReadonlyMap<SetName, readonly Seal[]>;
