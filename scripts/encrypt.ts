@@ -81,7 +81,7 @@ import {
   type Staged,
   type StagedChecks,
 } from "./host/snapshot/staging.ts";
-import { notEnoughSpace } from "./host/sqlite.ts";
+import { requireFree } from "./host/space.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { prepareStore, pruneStore, publish } from "./host/store/local_store.ts";
 import { isSealed, readSnapshot, setIn, snapshotIds, type StoredSet } from "./host/store/store.ts";
@@ -115,10 +115,7 @@ export async function encrypt(
   const staged = readStaged(host.fs, folder, options.set);
   const stored = setIn(config.store, config.hub, options.set);
   prepareStore(host.fs, stored);
-  const free = host.fs.freeBytes(stored.folder);
-  if (free !== undefined && free < config.limits.freeBytesMin) {
-    throw notEnoughSpace(stored.folder, free, config.limits.freeBytesMin);
-  }
+  requireFree(host.fs, { folder: stored.folder, bytes: config.limits.freeBytesMin });
 
   const memory = readMemory(host, folder);
   collectIfMany();

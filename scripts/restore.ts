@@ -18,7 +18,7 @@ import {
 import type { Config } from "./core/config/config.ts";
 import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
 import { cleanText } from "./core/format.ts";
-import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
+import { FILES_PART, isSnapshotId, MANIFEST_PART, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import type { SavedFile } from "./core/snapshot/manifest.ts";
@@ -29,13 +29,22 @@ import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { asideStamp, Moves } from "./host/restore/moves.ts";
-import { type Opening, openManifest, openSeal, readPartSaying } from "./host/restore/open_snapshot.ts";
-import { rebuildDatabase } from "./host/restore/rebuild.ts";
+import {
+  type Opening,
+  openManifest,
+  openSeal,
+  partOf,
+  readPartSaying,
+} from "./host/restore/open_snapshot.ts";
+import { imageBytesMax, rebuildDatabase } from "./host/restore/rebuild.ts";
 import { finishTree, unpackFiles } from "./host/restore/unpack.ts";
+import { requireRoom } from "./host/space.ts";
 import { serveStep } from "./host/steps/step.ts";
 
 /** Holds what is being restored until it is whole. */
 const PARTIAL = ".hapi-backup-restore";
+/** A part of files that holds more than this many times its bytes holds zeros mostly. */
+const PACKED_MAX = 100;
 
 /**
  * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified;
@@ -52,6 +61,7 @@ export async function restore(
 ): Promise<Restored> {
   const { fs } = opening.host;
   refuseFilled(fs, folder);
+  const planned = await planRestore(opening, id, only);
   const wasThere = exists(fs, folder);
   const partial = `${folder}/${PARTIAL}`;
   const placed: string[] = [];
@@ -63,7 +73,8 @@ export async function restore(
       removeRestored(fs, partial);
       fs.mkdir(partial, { mode: 0o700 });
     });
-    const restored = await restoreInto(opening, id, partial, only, true);
+    await bring(opening, planned, folder);
+    await restoreInto(opening, planned, partial, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
     for (const name of fs.readDir(partial).map(({ name }) => name).sort().reverse()) {
       const path = `${folder}/${name}`;
@@ -72,7 +83,7 @@ export async function restore(
     }
     removeRestored(fs, partial);
     attempt(`sync ${folder}`, () => fs.syncFolder(folder));
-    return restored;
+    return planned;
   } catch (error) {
     if (lock) { for (const path of [partial, ...placed]) removeRestored(fs, path); }
     if (!wasThere) removeIfEmpty(fs, folder);
@@ -155,16 +166,38 @@ async function planRestore(
   return { snapshot: id, manifest, databases, files };
 }
 
+/** Fetches what is not here, once it is known to fit with what is restored into `folder`: a fetch may take hours. */
+async function bring(opening: Opening, planned: Restored, folder: string): Promise<void> {
+  const { host, far } = opening;
+  const ids = [...openSeal(opening, planned.snapshot).seal.needs, planned.snapshot];
+  const fetched = far?.needFor(ids);
+  requireRoom(host.fs, `restore ${planned.snapshot}`, [
+    { folder, bytes: bytesOf(opening, planned) },
+    ...fetched ? [fetched] : [],
+  ]);
+  await far?.fetch(ids);
+}
+
+/** How many bytes a restore writes: rather fewer than more. */
+function bytesOf(opening: Opening, { databases, files }: Restored): number {
+  let bytes = 0;
+  for (const database of databases) bytes += imageBytesMax(database);
+  for (const [snapshot, wanted] of bySnapshot(files)) {
+    const content = wanted.values().flatMap((same) => same).reduce((sum, file) => sum + file.bytes, 0);
+    // Zeros are not written, and take next to nothing in a part.
+    bytes += Math.min(content, PACKED_MAX * partOf(openSeal(opening, snapshot), FILES_PART).bytes);
+  }
+  return bytes;
+}
+
 /** @param isWhole Whether folders are to be as they were saved, too: one that is closed to its owner cannot be emptied. */
 async function restoreInto(
   opening: Opening,
-  id: SnapshotId,
+  planned: Restored,
   root: string,
-  only: readonly string[] | undefined,
   isWhole: boolean,
-): Promise<Restored> {
+): Promise<void> {
   const { host } = opening;
-  const planned = await planRestore(opening, id, only);
   for (const database of planned.databases) {
     const path = `${root}/${database.place}`;
     attempt(`make ${parentOf(path)}`, () => host.fs.mkdir(parentOf(path), { recursive: true, mode: 0o700 }));
@@ -178,7 +211,6 @@ async function restoreInto(
     await unpackFiles(host, readPartSaying(opening, openSeal(opening, snapshot), FILES_PART), wanted, root);
   }
   finishTree(host, planned.files.filter(({ type }) => isWhole || type !== "folder"), root);
-  return planned;
 }
 
 /** Which members of which snapshot's tar hold the content of which files. */
@@ -221,10 +253,11 @@ export async function restoreInPlace(
   removeAbandoned(fs, near);
   const beside = `${near}/${PARTIAL}-${id}`;
   const moves = movesFor(host, config);
+  await bring(opening, planned, near);
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
   using _lock = lockFolder(fs, beside);
   try {
-    await restoreInto(opening, id, beside, only, false);
+    await restoreInto(opening, planned, beside, false);
     const kept = planMoves(host, config, planned, moves, beside);
     await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
     moves.carryOut();
@@ -332,7 +365,7 @@ async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
   const { config, only } = job;
   await using set = await openSetOf(host, job);
   const { opening } = set;
-  const id = await set.choose(job.which);
+  const id = await set.choose(job.which, MANIFEST_PART);
   if (job.dryRun) {
     if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);

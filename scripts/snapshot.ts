@@ -24,7 +24,8 @@ import {
   type StagedDatabase,
   writeStaged,
 } from "./host/snapshot/staging.ts";
-import { copyDatabase, notEnoughSpace, readFingerprint, requireDatabase } from "./host/sqlite.ts";
+import { copyDatabase, readFingerprint, requireDatabase } from "./host/sqlite.ts";
+import { requireFree } from "./host/space.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { setIn, snapshotIds } from "./host/store/store.ts";
 
@@ -120,8 +121,7 @@ async function stageDatabase(
 
   const walBytes = lstatIfThere(fs, `${path}-wal`)?.bytes ?? 0;
   const needed = stat.bytes + walBytes + config.limits.freeBytesMin;
-  const free = fs.freeBytes(folder);
-  if (free !== undefined && free < needed) throw notEnoughSpace(folder, free, needed);
+  requireFree(fs, { folder, bytes: needed });
 
   const image = `${stagingFolder(folder)}/${source.name}.image`;
   const { fingerprint, ...copy } = await copyDatabase(host, path, image, config.limits);

@@ -280,8 +280,20 @@ Deno.test(
     await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
     try {
       const identity = ["--identity", home.identityFile];
-      for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
-        assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
+      for (
+        const args of [
+          ["restore", "--to", `${disk}/out`],
+          ["verify", "--scratch", disk],
+          ["session", "list", "--scratch", disk],
+          ["compare", "latest", "latest", "--scratch", disk],
+        ]
+      ) {
+        assertError(
+          await home.cli([...args, ...identity]),
+          1,
+          /on the disk of .*\/small disk.*: 3\.15 MB are free and 6\.\d+ MB must be/,
+          /free some space there, or name a folder on another disk with --to or --scratch/,
+        );
         assert.deepEqual([...Deno.readDirSync(disk)], []);
       }
       assert.throws(
@@ -289,6 +301,79 @@ Deno.test(
         Deno.errors.NotFound,
         "a full disk is no verdict on a snapshot",
       );
+    } finally {
+      await output("umount", [disk]);
+    }
+  },
+);
+
+Deno.test(
+  "a restore whose disk is full at its end, as by many small files, says so, and leaves nothing",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    await home.backup();
+    const disk = `${home.home}/small disk`;
+    Deno.mkdirSync(disk);
+    // Of the two small files each takes a page.
+    const size = Math.ceil(Deno.statSync(home.database).size / 4096) * 4096 + 4096;
+    await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
+    try {
+      const identity = ["--identity", home.identityFile];
+      for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
+        assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
+        assert.deepEqual([...Deno.readDirSync(disk)], []);
+      }
+    } finally {
+      await output("umount", [disk]);
+    }
+  },
+);
+
+Deno.test(
+  "a disk that is to hold what is fetched and what is restored must have room for both, or nothing is fetched",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    addNoise(home, 1000);
+    await home.backup();
+    const configFile = `${home.dir}/rclone.conf`;
+    Deno.writeTextFileSync(configFile, `[far]\ntype = alias\nremote = ${home.store}\n`);
+    home.configure({ destinations: [{ kind: "rclone", name: "far", remote: "far:", configFile }] });
+    const disk = `${home.home}/small disk`;
+    Deno.mkdirSync(disk);
+    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
+    try {
+      const args = [
+        "restore",
+        "--to",
+        `${disk}/out`,
+        "--store",
+        "far",
+        "--identity",
+        home.identityFile,
+        "--verbose",
+      ];
+      const fetches = (stderr: string) => stderr.match(/runs: rclone .* copy /g)?.length;
+      const both = await home.cli([...args, "--scratch", `${disk}/scratch`]);
+      assertError(
+        both,
+        1,
+        /on the disk of .*\/out and .*\/scratch: \S+ MB are free and \S+ MB must be/,
+        /free some space/,
+      );
+      assert.equal(fetches(both.stderr), 2, "seals and the manifest");
+      assert.deepEqual(await filesBelow(disk), []);
+      // Either has room for itself.
+      const one = await home.cli(args);
+      assert.equal(one.code, 0, one.stderr);
+      assert.equal(fetches(one.stderr), 3);
+      Deno.removeSync(`${disk}/out`, { recursive: true });
+      const other = await home.cli([...args.with(2, `${home.dir}/out`), "--scratch", `${disk}/scratch`]);
+      assert.equal(other.code, 0, other.stderr);
+      const dry = await home.cli([...args, "--dry-run"]);
+      assert.equal(dry.code, 0, dry.stderr);
+      assert.equal(fetches(dry.stderr), 2);
     } finally {
       await output("umount", [disk]);
     }

@@ -592,6 +592,43 @@ Deno.test("a second restore to the same folder leaves alone what the first is bu
   }
 });
 
+Deno.test("a restore needs room for each image once, however long its chain, and for its files", async () => {
+  using home = await makeHome();
+  const kinds = [["sqlite", "hapi.db"], ["file", "hub.env"]] as const;
+  const sources = kinds.map(([kind, name]) => ({ kind, path: `~/.hapi/${name}` }));
+  home.configure({ sets: { state: { sources } } });
+  for (let i = 0; i < 3; i++) {
+    home.sql(insertMessages(200));
+    await home.backup();
+  }
+  const { id } = await home.backup();
+  const sized = (path: string) => Deno.statSync(`${home.home}/.hapi/${path}`).size;
+  const needed = sized("hapi.db") + sized("hub.env");
+  const live = await liveFiles(home);
+  let room: number | undefined = needed - 1;
+  const fs: Fs = { ...home.host.fs, roomBytes: () => room };
+  const opening = await home.opening({ host: { ...home.host, fs } });
+  const to = `${home.dir}/to`;
+  const refused = {
+    kind: "disk",
+    message: /^Cannot restore \d+T\d+Z on the disk of .*: \S+ kB are free and \S+ kB must be$/,
+  };
+  await assert.rejects(restore(opening, id, to), refused);
+  assert.throws(() => Deno.statSync(to), Deno.errors.NotFound);
+  await assert.rejects(restoreInPlace(opening, home.config(), id), refused);
+  assert.deepEqual(await liveFiles(home), live);
+  for (room of [needed, undefined]) {
+    await restore(opening, id, to);
+    Deno.removeSync(to, { recursive: true });
+    await restoreInPlace(opening, home.config(), id);
+  }
+
+  // Holes take none.
+  Deno.truncateSync(`${home.home}/.hapi/hub.env`, 2 ** 26);
+  room = needed + 2 ** 20;
+  await restore(opening, (await home.backup()).id, to);
+});
+
 Deno.test("any number of files with the same content are sorted out", () => {
   const stored = { snapshot: "20260301T120000Z", member: "home/empty" } as SavedFile["stored"];
   // Where the time grows with the square of the number, this does not end: 20,000 took 12 s.

@@ -78,6 +78,11 @@ export interface Fs {
   syncFolder(path: string): void;
   /** Bytes that this user may still write at `path`, or undefined where the system does not tell. */
   freeBytes(path: string): number | undefined;
+  /**
+   * Bytes that can at the very most be written at `path`, the system's reserve with them. Undefined where it does not
+   * tell, or where what is written may take less, as on a disk that compresses.
+   */
+  roomBytes(path: string): number | undefined;
   /** How many files and folders the disk at `path` can hold and how many more, or undefined where that has no limit. */
   freeFiles(path: string): { readonly free: number; readonly total: number } | undefined;
 }

@@ -12,7 +12,6 @@ import { createHash } from "node:crypto";
 import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config/config.ts";
 import { BackupError, reasonOf } from "../core/errors.ts";
-import { formatBytes } from "../core/format.ts";
 import { parentOf } from "../core/paths.ts";
 import { isSameMark, markOf } from "../core/snapshot/file_mark.ts";
 import type { DatabaseChecks } from "../core/snapshot/manifest.ts";
@@ -30,6 +29,7 @@ import {
 import { piecesOf } from "./file_bytes.ts";
 import { diskError, isMissing, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
+import { requireFree } from "./space.ts";
 
 /** What was read of a database in one transaction. */
 export interface DatabaseFacts {
@@ -263,24 +263,8 @@ function budgetOf(fs: Fs, path: string, imageFolder: string, limits: Limits): ()
         "raise limits.walGrowthBytes, or take the snapshot when the hub is less busy",
       );
     }
-    const free = fs.freeBytes(imageFolder);
-    if (free !== undefined && free < limits.freeBytesMin) {
-      throw notEnoughSpace(imageFolder, free, limits.freeBytesMin);
-    }
+    requireFree(fs, { folder: imageFolder, bytes: limits.freeBytesMin });
   };
-}
-
-/** The error for a disk that a run would fill. */
-export function notEnoughSpace(folder: string, free: number, needed: number): BackupError {
-  return new BackupError(
-    `Cannot go on in ${folder}: ${formatBytes(free)} are free and ${formatBytes(needed)} must be`,
-    {
-      kind: "disk",
-      hint:
-        `free some space there, or move "store" and "stateFolder"; a lower localKeepDays lets go of what is ` +
-        "shipped, and limits.freeBytesMin says what must stay free",
-    },
-  );
 }
 
 function openForReading(path: string, busyMs = BUSY_MS): DatabaseSync {

@@ -21,6 +21,7 @@ const FS_KINDS: Readonly<Record<Exclude<keyof Fs, "open">, Kind>> = {
   readLink: "look",
   realPath: "look",
   freeBytes: "look",
+  roomBytes: "look",
   freeFiles: "look",
   readDir: "read",
   readFile: "read",

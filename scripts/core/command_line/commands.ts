@@ -231,6 +231,10 @@ export const COMMANDS: readonly CommandSpec[] = [
       ONE_SET,
       SNAPSHOT,
       ...OPENED_STORE,
+      {
+        ...SCRATCH,
+        text: "where to keep what a remote store sends meanwhile; below the state folder where left out",
+      },
       WAIT,
     ],
     example: 'hapi-backup restore --to ~/restored --identity identity.txt --snapshot "2026-11-20 06:00"',

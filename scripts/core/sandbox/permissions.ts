@@ -216,6 +216,7 @@ export function verifyPermissions(
     write: [...store.write, ...logs],
     run: [...store.run, ...job.hubProgram === undefined ? [] : [job.hubProgram]],
     ...(job.hubProgram === undefined ? {} : { net: ["127.0.0.1"] }),
+    sys: FREE_SPACE,
   };
 }
 
@@ -230,6 +231,7 @@ export function restorePermissions(
     read: [...store.read, ...keyPermissions(config, job.keys), ...places],
     write: [...store.write, ...places],
     run: [...store.run, ...job.inPlace ? ["find"] : []],
+    sys: FREE_SPACE,
     links: true,
   };
 }
@@ -240,24 +242,25 @@ export function sessionPermissions(
   job: OpeningJob & { readonly target: { readonly kind: string; readonly path?: string } },
   live: readonly string[],
 ): StepPermissions {
-  const { read, write, run } = lookPermissions(config, job);
+  const looking = lookPermissions(config, job);
+  const { read, write, run } = looking;
   const { kind, path } = job.target;
   if (kind === "file") {
     const files = [path!, `${path}.partial`];
-    return { read: [...read, ...files], write: [...write, ...files], run };
+    return { ...looking, read: [...read, ...files], write: [...write, ...files] };
   }
-  if (kind !== "database") return { read, write, run };
+  if (kind !== "database") return looking;
   const files = live.flatMap((path) => DATABASE_FILES.map((end) => path + end));
-  return { read: [...read, ...files], write: [...write, ...files], run: [...run, "find"] };
+  return { ...looking, read: [...read, ...files], write: [...write, ...files], run: [...run, "find"] };
 }
 
 /** What looks into a snapshot: at its sessions, its rows, one of its files. */
 export function lookPermissions(
   config: Config,
   job: OpeningJob,
-): Required<Pick<StepPermissions, "read" | "write" | "run">> {
+): Required<Pick<StepPermissions, "read" | "write" | "run" | "sys">> {
   const store = storePermissions(config, job.store);
-  return { ...store, read: [...store.read, ...keyPermissions(config, job.keys)] };
+  return { ...store, read: [...store.read, ...keyPermissions(config, job.keys)], sys: FREE_SPACE };
 }
 
 /** Seals, and the log of drills. */
@@ -367,6 +370,7 @@ export function keysPermissions(
         ...store,
         read: [...store.read, ...keyPermissions(config, job.keys), proofs],
         write: [...store.write, proofs],
+        sys: FREE_SPACE,
       };
   }
 }

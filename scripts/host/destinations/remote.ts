@@ -67,6 +67,8 @@ export interface OpenStore extends AsyncDisposable {
    * are passed over.
    */
   fetch(snapshots: readonly WantedSnapshot[], only?: PartName): Promise<void>;
+  /** How many bytes `fetch` would bring here: those that the seals tell of. */
+  bytesLacking(snapshots: readonly WantedSnapshot[], only?: PartName): number;
   /** Removes what was fetched. */
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -104,7 +106,7 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
   if (/^[^/]+@[^/]+:/.test(spec)) return await openRemote(host, rsyncSource(host, spec, options), options);
   if (lstatIfThere(host.fs, spec)) {
     const none = () => Promise.resolve();
-    return { root: spec, fetch: none, [Symbol.asyncDispose]: none };
+    return { root: spec, fetch: none, bytesLacking: () => 0, [Symbol.asyncDispose]: none };
   }
   throw new BackupError(`Cannot open store ${spec}: there is no such folder`, {
     kind: "usage",
@@ -260,6 +262,15 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     await pullSeals(host, source, pulled, found, retry);
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
+    const lacking = (snapshots: readonly WantedSnapshot[], only?: PartName) =>
+      snapshots.flatMap((wanted) => {
+        const path = pathIn(found, wanted);
+        const sealed = path === undefined ? undefined : sealIn(host, `${hubFolder}/${path}`);
+        const parts = sealed?.parts.filter(({ name }) =>
+          (only === undefined || name === only) && !fetched.has(`${path}/${name}`)
+        ) ?? [];
+        return parts.length === 0 ? [] : [{ path: path!, parts, bytes: bytesOfAll(parts) }];
+      });
     const isHubFolder = found[0]!.split("/").length === 2;
     const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
       isHubFolder ? set : `${hub}/${set}`;
@@ -268,16 +279,11 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
       called: (set) => below(source.name, pathOf(set)),
       bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),
       [Symbol.asyncDispose]: close,
+      bytesLacking: (snapshots, only) => bytesOfAll(lacking(snapshots, only)),
       fetch: async (snapshots, only) => {
-        for (const wanted of snapshots) {
-          const path = pathIn(found, wanted);
-          if (path === undefined || fetched.has(path)) continue;
-          const seal = sealIn(host, `${hubFolder}/${path}`);
-          if (!seal) continue;
-          const parts = seal.parts.filter(({ name }) => only === undefined || name === only);
-          if (parts.length === 0) continue;
-          await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, parts));
-          if (only === undefined) fetched.add(path);
+        for (const { path, parts, bytes } of lacking(snapshots, only)) {
+          await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, parts, bytes));
+          for (const { name } of parts) fetched.add(`${path}/${name}`);
         }
       },
     };
@@ -385,24 +391,17 @@ function pathIn(found: readonly string[], { hub, set, id }: WantedSnapshot): str
   );
 }
 
+const bytesOfAll = (all: readonly { readonly bytes: number }[]): number =>
+  all.reduce((sum, { bytes }) => sum + bytes, 0);
+
 async function pullParts(
   host: Host,
   source: Source,
   folder: string,
   path: string,
   parts: Seal["parts"],
+  bytes: number,
 ): Promise<void> {
-  const bytes = parts.reduce((sum, part) => sum + part.bytes, 0);
-  const free = host.fs.freeBytes(folder);
-  if (free !== undefined && free < bytes) {
-    throw new BackupError(
-      `Cannot fetch ${path} of ${source.name}: it needs ${bytes} bytes and ${free} are free`,
-      {
-        kind: "disk",
-        hint: `free some space under ${parentOf(folder)}, or name another folder with --scratch`,
-      },
-    );
-  }
   await source.pull(
     folder,
     parts.map((part) => `${path}/${part.name}`),

@@ -6,14 +6,15 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
-import type { SnapshotId } from "../../core/names.ts";
+import type { PartName, SnapshotId } from "../../core/names.ts";
 import type { Manifest, SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { newestSuspect } from "../../core/snapshot/select.ts";
 import type { Host } from "../host.ts";
 import { type KeyOptions, readKeys } from "../keys/keys.ts";
+import { requireRoom } from "../space.ts";
 import { isSealed, readSetIfThere, type SealedSnapshot, type StoredSnapshot } from "../store/store.ts";
 import { chooseStored, type Opening } from "./open_snapshot.ts";
-import { rebuildDatabase } from "./rebuild.ts";
+import { imageBytesMax, rebuildDatabase } from "./rebuild.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
 
 /** What a person gives to name snapshots and to open them. */
@@ -31,8 +32,11 @@ export interface OpenedSet extends AsyncDisposable {
   readonly store: string;
   /** All that are sealed, oldest first. */
   readonly snapshots: readonly SealedSnapshot[];
-  /** The snapshot that `which` means (see {@linkcode chooseStored}), with everything that it needs. */
-  choose(which: string): Promise<SnapshotId>;
+  /**
+   * The snapshot that `which` means (see {@linkcode chooseStored}), with everything that it needs, or of its own parts
+   * only this one.
+   */
+  choose(which: string, only?: PartName): Promise<SnapshotId>;
 }
 
 /** Opens the set that the job names. @throws {BackupError} (key), (usage), (network). */
@@ -44,13 +48,18 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
     const stored = readSetIfThere(host.fs, set);
     const snapshots = stored.filter(isSealed);
     return {
-      opening: { host, set, ...keys },
+      opening: {
+        host,
+        set,
+        ...keys,
+        far: { needFor: (ids) => store.needFor(set, ids), fetch: (ids) => store.fetch(set, ids) },
+      },
       store: store.name,
       snapshots,
-      async choose(which) {
+      async choose(which, only) {
         const { id, sealed: { seal } } = chooseStored(which, stored, Math.random());
         if (which === "latest") warnOfNewer(host, id, stored, snapshots);
-        await store.fetch(set, [...seal.needs, id]);
+        await store.fetch(set, only === undefined ? [...seal.needs, id] : [id], only);
         return id;
       },
       [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
@@ -105,6 +114,9 @@ export async function rebuildSessions(
       { kind: "usage", hint: "choose another snapshot with --snapshot, or another set with --set" },
     );
   }
+  requireRoom(opening.host.fs, `rebuild the database of ${manifest.id}`, [
+    { folder: scratch, bytes: imageBytesMax(saved) },
+  ]);
   const image = `${scratch}/${manifest.id}.db`;
   await rebuildDatabase(opening, saved, image);
   return { manifest, saved, image };

@@ -21,6 +21,7 @@ import { chooseSnapshot } from "../../core/snapshot/select.ts";
 import { requireTrusted, type Trust } from "../../core/snapshot/trust.ts";
 import type { Host } from "../host.ts";
 import type { Identity } from "../keys/identity.ts";
+import type { Need } from "../space.ts";
 import {
   isSealed,
   readSignature,
@@ -37,6 +38,12 @@ export interface Opening {
   readonly set: StoredSet;
   readonly identities: readonly Identity[];
   readonly trust: Trust;
+  /** What is not here yet; left out where all is. */
+  readonly far?: {
+    /** What fetching these snapshots would write, and where; undefined if nothing. */
+    needFor(ids: readonly SnapshotId[]): Need | undefined;
+    fetch(ids: readonly SnapshotId[]): Promise<void>;
+  };
 }
 
 /** A snapshot whose seal is trusted. */

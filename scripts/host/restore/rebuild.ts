@@ -62,6 +62,10 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
   }
 }
 
+/** The most bytes that the image has while it is rebuilt. What changes is noted beside it meanwhile, and not counted. */
+export const imageBytesMax = ({ chain }: SavedDatabase): number =>
+  chain.reduce((most, { bytes }) => Math.max(most, bytes), 0);
+
 /** Makes the image that a chain tells. Returns its size in bytes. */
 async function applyChain(
   opening: Opening,

@@ -12,6 +12,7 @@ import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { makeScratch } from "../scratch.ts";
+import { type Need, requireRoom } from "../space.ts";
 import { findSets, setIn, type StoredSet } from "../store/store.ts";
 
 /** Where to look. */
@@ -34,6 +35,8 @@ export interface OpenedStore extends AsyncDisposable {
   bytesOf(set: StoredSet, id: SnapshotId, part: PartName): number | undefined;
   /** Brings the parts of these snapshots here, or only the one with this name. */
   fetch(set: StoredSet, ids: readonly SnapshotId[], only?: PartName): Promise<void>;
+  /** What fetching these snapshots would write, and where; undefined of a store that is here. */
+  needFor(set: StoredSet, ids: readonly SnapshotId[]): Need | undefined;
 }
 
 /** Tells the sizes of parts that are here. */
@@ -58,7 +61,14 @@ export async function openStoreOf(
   if (spec === config.store) {
     const sets = ownSets(host, config, options.hubName);
     const none = () => Promise.resolve();
-    return { name: spec, sets, bytesOf: bytesIn(host.fs), fetch: none, [Symbol.asyncDispose]: none };
+    return {
+      name: spec,
+      sets,
+      bytesOf: bytesIn(host.fs),
+      fetch: none,
+      needFor: () => undefined,
+      [Symbol.asyncDispose]: none,
+    };
   }
   const scratch = makeScratch(host, options.scratch);
   try {
@@ -68,11 +78,21 @@ export async function openStoreOf(
     if (destination?.kind === "folder" && sets.length === 0) {
       host.report.warn(`${destination.name} holds no snapshot: is its disk mounted at ${spec}?`);
     }
+    const wanted = ({ hub, set }: StoredSet, ids: readonly SnapshotId[]) =>
+      ids.map((id) => ({ hub, set, id }));
+    const needFor = (set: StoredSet, ids: readonly SnapshotId[], only?: PartName) => ({
+      folder: options.scratch,
+      bytes: store.bytesLacking(wanted(set, ids), only),
+    });
     return {
       name: spec,
       sets: sets.map((set) => store.called ? { ...set, called: store.called(set) } : set),
       bytesOf: bytesOf ? ({ hub, set }, id, part) => bytesOf({ hub, set, id }, part) : bytesIn(host.fs),
-      fetch: ({ hub, set }, ids, only) => store.fetch(ids.map((id) => ({ hub, set, id })), only),
+      fetch: async (set, ids, only) => {
+        requireRoom(host.fs, `fetch snapshots of ${set.set}`, [needFor(set, ids, only)]);
+        await store.fetch(wanted(set, ids), only);
+      },
+      needFor,
       async [Symbol.asyncDispose]() {
         await store[Symbol.asyncDispose]();
         scratch[Symbol.dispose]();
