@@ -16,7 +16,8 @@ import type {
   RsyncDestination,
 } from "./core/config/config.ts";
 import { fullWantedFile, shipFolder, shipRecordFile } from "./core/config/state_paths.ts";
-import { BackupError, isInterruption, reasonOf } from "./core/errors.ts";
+import { BackupError, ifPossible, isInterruption, reasonOf } from "./core/errors.ts";
+import { formatBytes } from "./core/format.ts";
 import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
 import type { Receipt } from "./core/shipping/receipt.ts";
 import {
@@ -27,6 +28,7 @@ import {
   type DestinationReport,
   type Expected,
   keyOf,
+  lastKnownRecord,
   type LocalSnapshot,
   lostOfNewestChains,
   type Missing,
@@ -199,7 +201,7 @@ class ShipRun {
             files: filesOf(host.fs, snapshot),
           });
           shipped.push({ set: candidate.set, id: candidate.id, bytes });
-          host.report.info(`${destination.name} holds ${keyOf(candidate)} (${bytes} bytes sent)`);
+          host.report.info(`${destination.name} holds ${keyOf(candidate)} (${formatBytes(bytes)} sent)`);
         } catch (error) {
           // What is wrong with one snapshot says nothing about the next; what is wrong with the way there does.
           if (!(error instanceof BackupError) || error.kind !== "integrity") throw error;
@@ -214,6 +216,7 @@ class ShipRun {
       host.report.warn(reasonOf(error));
     }
     const record = book?.record;
+    const known = record ?? this.#lastKnown(destination);
     const lost = lostOfNewestChains(record ?? parseDestinationRecord(undefined, ""), local, stuck);
     if (record) this.#noteLost(destination, lost);
     else for (const { set } of lost) this.#unknown.add(set);
@@ -224,10 +227,15 @@ class ShipRun {
       offBox: driver?.offBox ?? true,
       shipped,
       bytes: shipped.reduce((sum, { bytes }) => sum + bytes, 0),
-      waiting: (record ? waitingFor(record, local) : local).map(({ set, id }) => ({ set, id })),
+      waiting: waitingFor(known, local).map(({ set, id }) => ({ set, id })),
       vanished,
       errors,
     };
+  }
+
+  #lastKnown(destination: Destination): DestinationRecord {
+    const file = shipRecordFile(this.options.stateFolder, destination.name);
+    return lastKnownRecord(ifPossible(() => readTextIfThere(this.host.fs, file)), destination);
   }
 
   /** Snapshots that were found damaged here. */

@@ -129,6 +129,14 @@ export function parseDestinationRecord(text: string | undefined, where: string):
   };
 }
 
+/** The record of a destination that cannot be asked where it is: what it confirmed, on whichever disk that was. */
+export function lastKnownRecord(text: string | undefined, destination: Destination): DestinationRecord {
+  const [there, here] = [true, false].map((offBox) =>
+    parseDestinationRecord(text, whereOf(destination, offBox))
+  );
+  return here!.confirmed.size > 0 ? here! : there!;
+}
+
 /** Whether the record confirms this very snapshot. */
 export function isConfirmed(record: DestinationRecord, snapshot: LocalSnapshot): boolean {
   return record.confirmed.get(keyOf(snapshot))?.sealSha256 === snapshot.sealSha256;

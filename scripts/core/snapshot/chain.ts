@@ -5,6 +5,7 @@
  */
 
 import type { SetConfig } from "../config/config.ts";
+import { formatCounted } from "../format.ts";
 import { type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "../names.ts";
 import { DAY_MS } from "../time.ts";
 import { isGood, type Seal } from "./seal.ts";
@@ -27,7 +28,7 @@ export function fullReason(
   if (!chain) return "there is no snapshot to build on";
   const root = chain.needs[0] ?? chain.parent;
   if (now.getTime() - timeOfSnapshotId(root).getTime() >= set.fullEveryDays * DAY_MS) {
-    return `the last full is ${set.fullEveryDays} days old or more`;
+    return `the last full is ${formatCounted(set.fullEveryDays, "day")} old or more`;
   }
   if (chain.length >= set.chainLengthMax) return `the chain has ${chain.length} snapshots`;
   const lost = [...chain.needs, chain.parent].find((id) => !isHeld(id));

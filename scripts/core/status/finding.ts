@@ -5,6 +5,7 @@
  */
 
 import { BackupError, type ErrorKind, exitCodeOf } from "../errors.ts";
+import { formatCounted } from "../format.ts";
 
 /** One line of the page. */
 export interface Finding {
@@ -62,6 +63,6 @@ export function describeFindings(findings: readonly Finding[]): string {
     ]),
     failed + warned === 0
       ? `all ${findings.length} checks are fine`
-      : `${findings.length} checks: ${failed} failed, ${warned} warnings`,
+      : `${formatCounted(findings.length, "check")}: ${failed} failed, ${formatCounted(warned, "warning")}`,
   ].join("\n");
 }

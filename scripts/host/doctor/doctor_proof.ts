@@ -5,7 +5,7 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
-import { formatAgo } from "../../core/format.ts";
+import { formatAgo, formatCounted } from "../../core/format.ts";
 import { about, type Finding } from "../../core/status/finding.ts";
 import { DAY_MS } from "../../core/time.ts";
 import type { Host } from "../host.ts";
@@ -69,7 +69,7 @@ function keysOf(host: Host, config: Config, isDue: boolean): Finding[] {
   const ago = formatAgo(new Date(last.at), host.now());
   return [
     isProofDue(proofs, config.proofMaxAgeDays, undefined, host.now())
-      ? fail("stale", `last proven ${ago}, limit ${config.proofMaxAgeDays} days`, remedy)
+      ? fail("stale", `last proven ${ago}, limit ${formatCounted(config.proofMaxAgeDays, "day")}`, remedy)
       : ok(`proven ${ago}`),
   ];
 }

@@ -5,14 +5,7 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
-import {
-  formatAgo,
-  formatBytes,
-  formatCount,
-  formatCounted,
-  formatDuration,
-  localTime,
-} from "../../core/format.ts";
+import { formatAgo, formatBytes, formatCounted, formatDuration, localTime } from "../../core/format.ts";
 import { snapshotIdAt, timeOfSnapshotId } from "../../core/names.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import type { HubView, Problem } from "../../core/status/notices.ts";
@@ -144,14 +137,14 @@ function digestOf(
     `${set.set}: ${newest}`,
     `  the last 7 days: ${
       isLogKnown
-        ? `${runs.length} runs, ${failed > 0 ? `${failed} FAILED` : "none failed"}`
+        ? `${formatCounted(runs.length, "run")}, ${failed > 0 ? `${failed} FAILED` : "none failed"}`
         : "NOT KNOWN, the log of its runs is damaged"
     }`,
     ...total > 0
       ? [
         `  ${sessions === undefined ? "" : `${formatCounted(sessions, "session")}, `}${
-          formatCount(total)
-        } rows`,
+          formatCounted(total, "row")
+        }`,
       ]
       : [],
     `  here: ${formatCounted(set.snapshots, "snapshot")}, ${formatBytes(set.bytes)}`,

@@ -111,7 +111,7 @@ function contentsOf({ rows, snapshots, bytes, chain }: SetStatus): string[] {
         ...messages === undefined ? [] : [formatCounted(messages, "message")],
       ];
       const rest = Object.values(others).reduce((sum, count) => sum + count, 0);
-      const counted = `${formatCount(rest)} ${named.length > 0 ? "other " : ""}rows`;
+      const counted = formatCounted(rest, named.length > 0 ? "other row" : "row");
       return `${source}: ${[...named, counted].join(", ")}`;
     }),
     `here: ${formatCounted(snapshots, "snapshot")}, ${formatBytes(bytes)}; the newest builds on ${chain}`,
@@ -199,6 +199,8 @@ function keysLine({ keysProven, proofMaxAgeDays, logProblems, now }: StatusPage,
   const isOld = now.getTime() - keysProven.getTime() > proofMaxAgeDays * DAY_MS;
   const said = `proven to open the backups ${formatAgo(keysProven, now)}`;
   return `keys: ${
-    isOld ? paint.bad(`${said} - TOO LONG AGO (limit ${proofMaxAgeDays} days)`) : paint.good(said)
+    isOld
+      ? paint.bad(`${said} - TOO LONG AGO (limit ${formatCounted(proofMaxAgeDays, "day")})`)
+      : paint.good(said)
   }`;
 }
