@@ -28,6 +28,7 @@ import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncT
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
+import { refuseLong } from "./host/restore/long_names.ts";
 import { asideStamp, Moves } from "./host/restore/moves.ts";
 import {
   type Opening,
@@ -73,6 +74,7 @@ export async function restore(
       removeRestored(fs, partial);
       fs.mkdir(partial, { mode: 0o700 });
     });
+    refuseLong(fs, folder, partial, entriesOf(planned));
     await bring(opening, planned, folder);
     await restoreInto(opening, planned, partial, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
@@ -243,15 +245,11 @@ export async function restoreInPlace(
   const { host } = opening;
   const { fs } = host;
   const planned = await planRestore(opening, id, only);
+  const { near, beside } = siteOf(fs, config, planned);
   const targetOf = (place: Place) => realTarget(fs, pathOfPlace(place, config.home));
   await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
 
-  // Built on the disk that the database lives on, so that the swap is a rename.
-  const anchor = planned.databases[0]?.place ?? planned.files[0]?.place;
-  const folder = anchor === undefined ? config.home : parentOf(targetOf(anchor));
-  const near = nearestFolder(fs, folder);
   removeAbandoned(fs, near);
-  const beside = `${near}/${PARTIAL}-${id}`;
   const moves = movesFor(host, config);
   await bring(opening, planned, near);
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
@@ -272,10 +270,29 @@ export async function restoreInPlace(
   }
 }
 
+/**
+ * Where a restore in place builds what it puts in place: on the disk that the database lives on, so that the swap is a
+ * rename.
+ *
+ * @throws {BackupError} (disk) If there, or in place, a name or path is too long.
+ */
+function siteOf(fs: Fs, { home }: Config, planned: Restored): { near: string; beside: string } {
+  const entries = entriesOf(planned);
+  refuseLong(fs, nearestFolder(fs, home), home, entries);
+  const anchor = entries[0]?.place;
+  const near = nearestFolder(fs, anchor ? parentOf(realTarget(fs, pathOfPlace(anchor, home))) : home);
+  const beside = `${near}/${PARTIAL}-${planned.snapshot}`;
+  refuseLong(fs, near, beside, entries);
+  return { near, beside };
+}
+
+const entriesOf = ({ databases, files }: Restored) => [...databases, ...files];
+
 /** Says of each path what a restore in place would do to it, as things stand. */
 function planInPlace(host: Host, config: Config, planned: Restored): RestoreReport {
+  const { beside } = siteOf(host.fs, config, planned);
   const moves = movesFor(host, config);
-  const kept = planMoves(host, config, planned, moves, PARTIAL);
+  const kept = planMoves(host, config, planned, moves, beside);
   return { ...planned, kept, ...moves.planned() };
 }
 

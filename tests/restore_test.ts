@@ -9,10 +9,12 @@ import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
 import { removeRestored } from "../scripts/host/fs.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { asideStamp } from "../scripts/host/restore/moves.ts";
+import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
 import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
+import { forge } from "./real/forge.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -590,6 +592,60 @@ Deno.test("a second restore to the same folder leaves alone what the first is bu
     await first;
     assert.equal(countMessages(`${to}/home/.hapi/hapi.db`), 300);
   }
+});
+
+Deno.test("what has as long a name as a disk takes is restored in place, and its script undoes it", async () => {
+  using home = await makeHome();
+  // The start that they have in common is all that is kept where more is to follow.
+  const names = ["a", "b"].map((end) => `${"ä".repeat(127)}${end}`);
+  const path = (name: string) => `.hapi/scratchlist-attachments/${name}`;
+  for (const name of names) home.write(path(name), `as saved: ${name}`);
+  const { id } = await home.backup();
+  for (const name of names) home.write(path(name), `changed: ${name}`);
+  const before = await liveFiles(home);
+  const { undoScript, setAside } = await inPlace(home, id);
+  for (const name of names) {
+    assert.equal(Deno.readTextFileSync(`${home.home}/${path(name)}`), `as saved: ${name}`);
+    const { to } = setAside.find(({ from }) => from === `${home.home}/${path(name)}`)!;
+    assert.equal(Deno.readTextFileSync(to), `changed: ${name}`);
+  }
+  await undo(home, { undoScript } as RestoredInPlace);
+  assert.deepEqual(await liveFiles(home), before);
+});
+
+Deno.test("a name or a path that is longer than a disk takes is told as that, before anything is written", async () => {
+  using home = await makeHome();
+  const opening = await home.opening();
+  const { id } = await home.backup();
+  const manifest = await openManifest(opening, openSeal(opening, id));
+  const long = { name: `home/${"é".repeat(128)}/x`, path: `home/${"0123456789abcde/".repeat(253)}x` };
+  const errors = {
+    name: /^Cannot restore home\/é{70,}…: a name in it has 256 bytes, more than the disk of .* takes$/,
+    path: /^Cannot restore home\/0[^:]*…: its path below .* has 41\d\d bytes, and Linux takes 4095$/,
+  };
+  const before = await filesBelow(home.home);
+  for (const what of ["name", "path"] as const) {
+    const lie = "20260401T000000Z" as SnapshotId;
+    const folder = { ...manifest.files[0]!, type: "folder", place: long[what] };
+    for (const key of ["sha256", "stored"] as const) delete folder[key];
+    await forge(home, lie, {}, { ...manifest, id: lie, databases: [], files: [folder] });
+    const expected = { kind: "disk", message: errors[what], hint: /leave it out with --only/ };
+    await assert.rejects(restore(opening, lie, `${home.dir}/to`), expected);
+    assert.throws(() => Deno.statSync(`${home.dir}/to`), Deno.errors.NotFound);
+    await assert.rejects(restoreInPlace(opening, home.config(), lie), expected);
+    const dry = await home.cli([
+      "restore",
+      "--in-place",
+      "--dry-run",
+      "--snapshot",
+      lie,
+      "--identity",
+      home.identityFile,
+    ]);
+    assert.match(dry.stderr, /^error: Cannot restore home\/.* bytes, /m);
+    Deno.removeSync(`${home.stored}/${lie}`, { recursive: true });
+  }
+  assert.deepEqual(await filesBelow(home.home), before);
 });
 
 Deno.test("a restore needs room for each image once, however long its chain, and for its files", async () => {

@@ -11,6 +11,7 @@ import { shellQuote as quote } from "../../core/shell.ts";
 import { copyContent } from "../file_bytes.ts";
 import { attempt, exists, makeFolderDurably, placeWhole, removeIfThere, writeFileDurably } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
+import { withEnding } from "./long_names.ts";
 
 /** `20261124-061500`, local time: stands in the names of what was set aside. */
 export function asideStamp(time: Date): string {
@@ -52,6 +53,8 @@ export class Moves {
   readonly #moves: Move[] = [];
   /** Folders that will be there. */
   readonly #folders = new Set<string>();
+  /** Names that were found free. */
+  readonly #names = new Set<string>();
 
   /**
    * @param folder Where the script that undoes it all is written.
@@ -78,7 +81,7 @@ export class Moves {
         { kind: "usage", hint: "restore --to a new folder and move it by hand, or leave it out with --only" },
       );
     }
-    const aside = this.#freeName(`${path}.before-restore-${this.#stamp}`);
+    const aside = this.#freeName(path, `.before-restore-${this.#stamp}`);
     this.#moves.push({ kind: "aside", path, aside });
     return aside;
   }
@@ -92,13 +95,16 @@ export class Moves {
     this.#makeParents(path);
     const aside = this.setAside(path);
     for (const end of ends) this.setAside(path + end);
-    const undone = this.#freeName(`${path}.restored-${this.#stamp}`);
+    const undone = this.#freeName(path, `.restored-${this.#stamp}`);
     this.#moves.push({ kind: "place", path, from, aside, undone, ends });
   }
 
-  #freeName(wanted: string): string {
-    let name = wanted;
-    for (let count = 2; exists(this.#host.fs, name); count++) name = `${wanted}-${count}`;
+  #freeName(path: string, ending: string): string {
+    let name = withEnding(path, ending);
+    for (let count = 2; this.#names.has(name) || exists(this.#host.fs, name); count++) {
+      name = withEnding(path, `${ending}-${count}`);
+    }
+    this.#names.add(name);
     return name;
   }
 
@@ -106,7 +112,7 @@ export class Moves {
   makeFolder(path: string, mode: number): void {
     this.#makeParents(path);
     const aside = this.setAside(path);
-    const undone = this.#freeName(`${path}.restored-${this.#stamp}`);
+    const undone = this.#freeName(path, `.restored-${this.#stamp}`);
     this.#moves.push({ kind: "folder", path, mode, aside, undone });
     this.#folders.add(path);
   }
@@ -225,7 +231,7 @@ function carryOut(fs: Fs, move: Move): void {
 function copyAcross(fs: Fs, from: string, path: string): void {
   const stat = fs.lstat(from);
   if (stat.type === "link") return fs.symlink(fs.readLink(from), path);
-  const beside = `${path}.restoring`;
+  const beside = withEnding(path, ".restoring");
   placeWhole(fs, beside, path, () => {
     copyContent(fs, from, beside, 0o600);
     fs.chmod(beside, stat.mode);
