@@ -18,7 +18,7 @@ import type { Host } from "./host/host.ts";
 import { problemsWithLogs } from "./host/records/log_problems.ts";
 import { readProofs } from "./host/records/proof_log.ts";
 import { readRuns } from "./host/records/run_log.ts";
-import { readSealsBySet, status } from "./host/status/hub_status.ts";
+import { readSealsBySet, staleRemedy, status } from "./host/status/hub_status.ts";
 import { type SetPast, type StatusPage, statusText } from "./host/status/status_text.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { readTimers, type Timer } from "./host/systemd/timers.ts";
@@ -70,7 +70,7 @@ serveStep<StatusJob>(import.meta, async ({ config, json, isColored }, { host, pr
   const names = stale.map(({ set }) => set).join(", ");
   const error = stale.length === 0 ? undefined : new BackupError(
     `Cannot call this safe: no good snapshot is new enough of set${stale.length === 1 ? "" : "s"} ${names}`,
-    { kind: "stale", hint: "run `hapi-backup backup`, and look at the log of its timer" },
+    { kind: "stale", hint: staleRemedy(stale.length === 1 ? names : "all") },
   );
   print(json ? JSON.stringify({ ...outcome(error), ...page }) : statusText(page, makePaint(isColored)));
   if (error) throw error;

@@ -830,6 +830,17 @@ Deno.test("a time finds the newest good snapshot at or before it", async () => {
   assert.equal(choose("latest", suspect), ids[1]);
   assert.equal(choose("2026-03-02T00:00:00Z", seals), ids[1]);
   assert.equal(choose("2026-03-01T23:59:59Z", seals), ids[0]);
+  // As `list` shows it, wherever that is.
+  for (const time of ["2026-03-02 00:00:00 UTC", "2026-03-01 20:30:00 GMT-3:30", "2026-03-02 01:00 GMT+1"]) {
+    assert.equal(choose(time), ids[1], time);
+  }
+  assert.equal(choose("2026-03-02 00:59:59 GMT+1"), ids[0]);
+  assert.equal(choose("2026-03-02T05:29:59+0530"), ids[0]);
+  for (
+    const none of ["2026-02-30", "2026-03-02 24:00", "2026-03-02 00:00 EST", "0000-00-00", "2026-03-02 UTC"]
+  ) {
+    assert.throws(() => choose(none), /it is no id and no time/);
+  }
   assert.equal(choose("2026-03-09", suspect), ids[1]);
   assert.equal(choose(ids[2]!, suspect), ids[2]);
   assert.throws(() => choose("2026-02-28"), /none is as old as .*/);

@@ -185,6 +185,12 @@ Deno.test("status names every set that is too old", async () => {
     assert.equal(code, 8);
     return stderr;
   };
-  assert.match(await stale("one"), /: no good snapshot is new enough of set one$/m);
-  assert.match(await stale("one", "two"), /: no good snapshot is new enough of sets one, two$/m);
+  assert.match(
+    await stale("one"),
+    /: no good snapshot is new enough of set one\nhint: .* backup --set one`/m,
+  );
+  assert.match(
+    await stale("one", "two"),
+    /: no good snapshot is new enough of sets one, two\nhint: .* backup --set all`/m,
+  );
 });

@@ -12,7 +12,7 @@ import { isGood, type Seal } from "./seal.ts";
 /** What is chosen from: seals of one set, oldest first. */
 export type Choice = Pick<Seal, "id" | "suspicions">;
 
-const OTHER_COPY = "or another copy with --store, such as the storage host's";
+const OTHER_COPY = "another copy with --store, such as the storage host's";
 
 /**
  * Chooses a snapshot.
@@ -30,7 +30,7 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
     });
   };
   if (seals.length === 0) {
-    none("the store holds no snapshot of this set", `name another with --set, ${OTHER_COPY}`);
+    none("the store holds no snapshot of this set", `name another with --set, or ${OTHER_COPY}`);
   }
   const good = seals.filter((seal) => seal.suspicions.length === 0);
   if (which === "random" || which === "latest") {
@@ -39,16 +39,16 @@ export function chooseSnapshot(which: string, seals: readonly Choice[], random: 
   }
   if (isSnapshotId(which)) {
     return seals.find((seal) => seal.id === which)?.id ??
-      none("it is not in the store", `\`hapi-backup list\` shows those that are; ${OTHER_COPY}`);
+      none("it is not in the store", `\`hapi-backup list\` shows those that are; or look into ${OTHER_COPY}`);
   }
   const time = parseTime(which) ?? none(
     "it is no id and no time",
-    'use latest, an id such as 20261122T060000Z, or a local time such as "2026-11-20 06:00"',
+    'use latest, an id such as 20261122T060000Z, or a time such as "2026-11-20 06:00" or "2026-11-20 06:00 UTC"',
   );
   const limit = snapshotIdAt(time);
   return good.findLast((seal) => seal.id <= limit)?.id ?? none(
     `none is as old as ${formatTime(time)}`,
-    `the oldest is ${localTime(seals[0]!.id)}; ${OTHER_COPY}`,
+    `the oldest is of ${localTime(seals[0]!.id)}; or look into ${OTHER_COPY}`,
   );
 }
 
@@ -58,21 +58,33 @@ export function newestSuspect(seals: readonly Seal[]): Seal | undefined {
   return newest && !isGood(newest) ? newest : undefined;
 }
 
-/** Reads a local time such as `2026-11-20 06:00` (or with seconds, or only the day), or an ISO time with its zone. */
+const TIME = new RegExp(
+  "^(\\d{4})-(\\d\\d)-(\\d\\d)(?:[ T](\\d\\d):(\\d\\d)(?::(\\d\\d)(?:\\.\\d+)?)?" +
+    " ?(Z|UTC|(?:GMT)?[+-]\\d\\d?(?::?\\d\\d)?)?)?$",
+);
+
+/**
+ * Reads a time: of this machine's zone, such as `2026-11-20 06:00` (or with seconds, or only the day), or with its zone,
+ * as it is shown (`2026-11-20 06:00:00 GMT+1`) or as ISO 8601 has it.
+ */
 function parseTime(text: string): Date | undefined {
-  const match = /^(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?$/.exec(text.trim());
-  if (match) {
-    const [year, month, day, hour, minute, second] = match.slice(1).map((part) =>
-      part === undefined ? undefined : +part
-    );
-    // A day alone means its end: "the snapshot of the 20th".
-    const time = hour === undefined
-      ? new Date(year!, month! - 1, day!, 23, 59, 59)
-      : new Date(year!, month! - 1, day!, hour, minute!, second ?? 59);
-    const isReal = time.getFullYear() === year && time.getMonth() === month! - 1 && time.getDate() === day;
-    return isReal && (hour ?? 0) < 24 && (minute ?? 0) < 60 ? time : undefined;
-  }
-  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$/.test(text.trim())) return undefined;
-  const time = new Date(text.trim());
-  return Number.isNaN(time.getTime()) ? undefined : time;
+  const given = text.trim();
+  const match = TIME.exec(given);
+  if (!match) return undefined;
+  const [year, month, day, hour, minute, second] = match.slice(1, 7).map((part) =>
+    part === undefined ? undefined : +part
+  );
+  // A day or a minute alone means its end: "the snapshot of the 20th".
+  const time = [year!, month! - 1, day!, hour ?? 23, minute ?? 59, second ?? 59] as const;
+  const inUtc = new Date(Date.UTC(...time));
+  // What there is none of, such as the 31st of November, comes to another time.
+  const minuteOrDay = given.slice(0, hour === undefined ? 10 : 16).replace(" ", "T");
+  if (!inUtc.toISOString().startsWith(minuteOrDay)) return undefined;
+  return match[7] === undefined ? new Date(...time) : new Date(inUtc.getTime() - offsetMs(match[7]));
+}
+
+/** How far a zone is ahead of UTC: `Z`, `UTC`, `GMT-3:30`, `+0530`. */
+function offsetMs(zone: string): number {
+  const [, sign, hours = 0, minutes = 0] = /([+-])(\d\d?):?(\d\d)?$/.exec(zone) ?? [];
+  return (sign === "-" ? -1 : 1) * (+hours * 60 + +minutes) * 60_000;
 }

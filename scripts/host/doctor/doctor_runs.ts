@@ -13,7 +13,7 @@ import { failureIn, withAge } from "../../core/status/run_record.ts";
 import type { Host } from "../host.ts";
 import { LOG_REMEDY, problemsWithLogs } from "../records/log_problems.ts";
 import { readRuns } from "../records/run_log.ts";
-import { isAhead, type SetStatus } from "../status/hub_status.ts";
+import { isAhead, type SetStatus, staleRemedy } from "../status/hub_status.ts";
 import { unitsCommand } from "../systemd/systemd.ts";
 import { readTimers } from "../systemd/timers.ts";
 
@@ -45,7 +45,7 @@ function checkNewest(set: SetStatus): Finding {
       ageSeconds === undefined
         ? "there is none"
         : `${formatDuration(ageSeconds)} old, limit ${maxAgeHours} h`,
-      `run \`hapi-backup backup --set ${set.set}\`, and look at the log of its timer`,
+      staleRemedy(set.set),
     );
   }
   if (isAhead(set)) {

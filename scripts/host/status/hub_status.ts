@@ -56,6 +56,10 @@ export interface SetStatus {
 export const isAhead = ({ ageSeconds = 0 }: Pick<SetStatus, "ageSeconds">): boolean =>
   ageSeconds * 1000 < -AHEAD_MS_MAX;
 
+/** What to do about a set, or `all`, without a good snapshot that is new enough. */
+export const staleRemedy = (set: string): string =>
+  `run \`hapi-backup backup --set ${set}\`, and look at the log of its timer`;
+
 /** The seals in the hub's own store, oldest first: all that is told of a set begins with them. */
 export type SealsBySet = ReadonlyMap<SetName, readonly Seal[]>;
 

@@ -15,7 +15,14 @@ import type { Host } from "../host.ts";
 import { isKnown, LOG_REMEDY, problemsWithLogs, PROOF_TOPIC } from "../records/log_problems.ts";
 import { isProofDue, readProofs } from "../records/proof_log.ts";
 import { readRuns } from "../records/run_log.ts";
-import { isAhead, readSealsBySet, type SealsBySet, type SetStatus, status } from "./hub_status.ts";
+import {
+  isAhead,
+  readSealsBySet,
+  type SealsBySet,
+  type SetStatus,
+  staleRemedy,
+  status,
+} from "./hub_status.ts";
 
 /** How this hub stands now. */
 export function readView(
@@ -87,7 +94,7 @@ function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
         : `The newest good snapshot of set ${set.set} is ${
           formatDuration(set.ageSeconds)
         } old (limit ${set.maxAgeHours} h)`,
-      hint: "look at the log of its timer",
+      hint: staleRemedy(set.set),
     });
   }
   if (set.drill && !set.drill.ok) {

@@ -114,7 +114,11 @@ function contentsOf({ rows, snapshots, bytes, chain }: SetStatus): string[] {
       const counted = formatCounted(rest, named.length > 0 ? "other row" : "row");
       return `${source}: ${[...named, counted].join(", ")}`;
     }),
-    `here: ${formatCounted(snapshots, "snapshot")}, ${formatBytes(bytes)}; the newest builds on ${chain}`,
+    `here: ${
+      snapshots === 0
+        ? "no snapshot"
+        : `${formatCounted(snapshots, "snapshot")}, ${formatBytes(bytes)}; the newest builds on ${chain}`
+    }`,
   ];
 }
 
