@@ -21,7 +21,7 @@ import { cleanText } from "./core/format.ts";
 import { FILES_PART, isSnapshotId, MANIFEST_PART, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
-import type { SavedFile } from "./core/snapshot/manifest.ts";
+import type { SavedDatabase, SavedFile } from "./core/snapshot/manifest.ts";
 import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { sha256OfFile } from "./host/file_bytes.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
@@ -317,24 +317,45 @@ function sayOtherHome({ report }: Host, { home }: Config, { manifest, databases 
 function planMoves(host: Host, config: Config, planned: Restored, moves: Moves, from: string): string[] {
   sayOtherHome(host, config, planned);
   const named = new Set(planned.manifest.sources.map(({ path }) => path));
-  const taken = new Set<string>();
-  for (const { place } of planned.databases) {
+  const taken = new Map<string, SavedDatabase | SavedFile>();
+  for (const database of planned.databases) {
+    const { place } = database;
     const target = realTarget(host.fs, pathOfPlace(place, config.home));
+    const other = taken.get(moves.whereabouts(target));
+    if (other?.sha256 === database.sha256) continue;
+    if (other) throw oneFile(place, other.place, target);
     moves.place(`${from}/${place}`, target, DATABASE_FILES.slice(1));
-    for (const end of DATABASE_FILES) taken.add(target + end);
+    for (const end of DATABASE_FILES) taken.set(moves.whereabouts(target + end), database);
   }
   const kept: string[] = [];
   for (const file of planned.files) {
     const path = pathOfPlace(file.place, config.home);
     // Only a link that the operator named was followed when it was saved.
     const target = named.has(path) && file.type !== "link" ? realTarget(host.fs, path) : path;
+    const where = moves.whereabouts(target);
+    const other = taken.get(where);
     // A folder that held the database under another path may have been saved with a torn copy of it.
-    if (taken.has(target)) continue;
+    if (other && ("chain" in other || isSame(other, file))) continue;
+    if (other) throw oneFile(file.place, other.place, target);
+    taken.set(where, file);
     if (moves.isThere(target) && isAsSaved(host, target, file)) kept.push(target);
     else if (file.type === "folder") moves.makeFolder(target, file.mode);
     else moves.place(`${from}/${file.place}`, target);
   }
   return kept;
+}
+
+/** Whether two places were saved with the same. */
+const isSame = (one: SavedFile, other: SavedFile): boolean =>
+  one.type === other.type && one.sha256 === other.sha256 && one.target === other.target;
+
+function oneFile(place: Place, other: Place, path: string): BackupError {
+  return new BackupError(
+    `Cannot restore ${cleanText(place)} in place: here it is the same file as ${
+      cleanText(other)
+    }, with other content: ${cleanText(path)}`,
+    { kind: "usage", hint: "choose one of them with --only, or restore --to a new folder" },
+  );
 }
 
 /** A source that is a link is restored to where the link points, as it was saved from there. */

@@ -561,6 +561,51 @@ Deno.test("a folder that a link had come to stand for is restored with all that 
   }
 });
 
+Deno.test("what was saved by two paths and is one file in place is restored once, and refused if it differs", async () => {
+  using home = await makeHome();
+  home.write("real/a.txt", "a");
+  Deno.symlinkSync("real", `${home.home}/link`);
+  home.write(`${home.dir}/other/real/a.txt`, "of another home");
+  const folders = ["~/link", "~/notes", "~/real", `${home.dir}/other/real`];
+  const sources = folders.map((path, n) => ({ kind: "folder", name: `${n}`, path }));
+  home.configure({ sets: { state: { sources } } });
+  const { id } = await home.backup();
+  const saved = await filesBelow(`${home.home}/real`);
+  for (const now of [undefined, "changed"]) {
+    Deno.removeSync(`${home.home}/real/a.txt`);
+    if (now) home.write("real/a.txt", now);
+    const before = await liveFiles(home);
+    const done = await inPlace(home, id);
+    assert.equal(done.setAside.length, now ? 1 : 0);
+    assert.equal(Deno.readTextFileSync(`${home.home}/real/a.txt`), "a");
+    assert.equal(Deno.lstatSync(`${home.home}/link`).isSymlink, true);
+    await undo(home, done);
+    assert.deepEqual(await liveFiles(home), before);
+    home.write("real/a.txt", "a");
+  }
+  assert.deepEqual(await filesBelow(`${home.home}/real`), saved);
+
+  // For one whose home is there, home/real and root/.../other/real are the same.
+  const other = { ...home.config(), home: `${home.dir}/other` };
+  const before = await filesBelow(home.dir);
+  await assert.rejects(restoreInPlace(await home.opening(), other, id), {
+    kind: "usage",
+    message:
+      /^Cannot restore root.*a\.txt in place: here it is the same file as home\/real\/a\.txt, with other/,
+  });
+  assert.deepEqual(await filesBelow(home.dir), before);
+
+  // What a link leads to that a folder is to replace is another file.
+  const folder = `${home.home}/notes/folder`;
+  home.write(`${folder}/a.txt`, "a");
+  const apart = await home.backup();
+  Deno.removeSync(folder, { recursive: true });
+  Deno.symlinkSync("../real", folder);
+  await inPlace(home, apart.id);
+  assert.equal(Deno.lstatSync(folder).isDirectory, true);
+  assert.deepEqual(await filesBelow(folder), saved);
+});
+
 Deno.test("restore in place refuses to set aside the folder that its own way back lies in", async () => {
   using home = await makeHome();
   home.configure({ sets: { state: { sources: [{ kind: "file", path: "~/data" }] } } });

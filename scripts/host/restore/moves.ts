@@ -5,11 +5,19 @@
  */
 
 import type { RestoredInPlace } from "../../core/command_line/reports.ts";
-import { BackupError, reasonOf } from "../../core/errors.ts";
-import { isWithin, parentOf } from "../../core/paths.ts";
+import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
+import { isWithin, nameOf, parentOf } from "../../core/paths.ts";
 import { shellQuote as quote } from "../../core/shell.ts";
 import { copyContent } from "../file_bytes.ts";
-import { attempt, exists, makeFolderDurably, placeWhole, removeIfThere, writeFileDurably } from "../fs.ts";
+import {
+  attempt,
+  exists,
+  lstatIfThere,
+  makeFolderDurably,
+  placeWhole,
+  removeIfThere,
+  writeFileDurably,
+} from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { withEnding } from "./long_names.ts";
 
@@ -53,6 +61,8 @@ export class Moves {
   readonly #moves: Move[] = [];
   /** Folders that will be there. */
   readonly #folders = new Set<string>();
+  /** Where folders are, by their paths. */
+  readonly #real = new Map<string, string>();
   /** Names that were found free. */
   readonly #names = new Set<string>();
 
@@ -70,6 +80,22 @@ export class Moves {
   isThere(path: string): boolean {
     for (let at = parentOf(path); at !== "/"; at = parentOf(at)) if (this.#folders.has(at)) return false;
     return exists(this.#host.fs, path);
+  }
+
+  /** `path` without the links on the way to it, but for those that a folder replaces: two that have the same are one file. */
+  whereabouts(path: string): string {
+    const parent = parentOf(path);
+    return `${parent === "/" ? "" : this.#realFolder(parent)}/${nameOf(path)}`;
+  }
+
+  #realFolder(folder: string): string {
+    const known = this.#real.get(folder);
+    if (known !== undefined) return known;
+    const where = this.whereabouts(folder);
+    const isLink = !this.#folders.has(folder) && lstatIfThere(this.#host.fs, where)?.type === "link";
+    const real = isLink ? ifPossible(() => this.#host.fs.realPath(where)) ?? where : where;
+    this.#real.set(folder, real);
+    return real;
   }
 
   /** Plans to set aside what is at `path`, if anything. @throws {BackupError} (usage) If the way back lies in it. */
