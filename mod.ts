@@ -133,6 +133,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
         await locked(context, config, set, async () => {
           const result = await snapshotStep(context, config, set);
           await checkStep(context, config, set);
+          for (const { reason } of result.unreadable) context.terminal.warn(reason);
           return result;
         }),
       );

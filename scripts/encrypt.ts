@@ -11,11 +11,11 @@
  */
 
 import type { EncryptReport } from "./core/command_line/reports.ts";
-import type { Config } from "./core/config/config.ts";
+import type { Config, Source } from "./core/config/config.ts";
 import { setNamed } from "./core/config/set_named.ts";
 import { baseImage, setFolder } from "./core/config/state_paths.ts";
 import { BackupError, ifPossible, isInterruption, reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCount } from "./core/format.ts";
+import { cleanText, formatBytes, formatCount } from "./core/format.ts";
 import { jsonPieces } from "./core/json_pieces.ts";
 import { signSsh } from "./core/keys/sshsig.ts";
 import {
@@ -35,7 +35,7 @@ import {
   type DetailedSuspicion,
   type GateSubject,
   suspicionsOf,
-  suspicionsOfFiles,
+  suspicionsOfUnreadable,
 } from "./core/snapshot/gate.ts";
 import {
   type Manifest,
@@ -99,7 +99,7 @@ export interface EncryptOptions {
  * Encrypts, seals and publishes what is staged.
  *
  * @param checks What SQLite says of the staged images; it may still be finding out.
- * @throws {BackupError} (source) If a required source is absent; (key) for the signing key; (config) for recipients; (disk).
+ * @throws {BackupError} (key) for the signing key; (config) for recipients; (disk).
  * The store and the memory are then as they were.
  */
 export async function encrypt(
@@ -236,7 +236,8 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     });
     clearStaging(host.fs, folder);
     pruneIfPossible(job);
-    for (const note of manifest.notes) host.report.warn(note);
+    // Whoever may write in a source chooses the names in it.
+    for (const note of manifest.notes) host.report.warn(cleanText(note, Infinity));
     return {
       set: options.set,
       id: staged.id,
@@ -364,6 +365,8 @@ async function writeUncopied(
 }
 
 type WrittenFiles = Packed & {
+  /** Sources that must be there, and are not. */
+  readonly missing: readonly Unreadable[];
   /** Undefined if no file has content that is new. */
   readonly part: SealedPart | undefined;
   readonly sources: Manifest["sources"];
@@ -376,6 +379,7 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   const found: Parameters<typeof planFiles>[0]["found"][] = [];
   const foundNotes: string[] = [];
   const unreadable: Unreadable[] = [];
+  const missing: Unreadable[] = [];
   const own = ownFolders(job);
   for (const source of set.sources) {
     if (source.kind === "sqlite") continue;
@@ -383,7 +387,8 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     found.push(result.found);
     foundNotes.push(...result.notes);
     unreadable.push(...result.unreadable);
-    if (result.absent) host.report.info(`${source.name}: there is nothing at ${source.path}`);
+    if (result.absent && source.required) missing.push(missingSource(source));
+    else if (result.absent) host.report.info(`${source.name}: there is nothing at ${source.path}`);
     sources.push({
       name: source.name,
       kind: source.kind,
@@ -396,8 +401,17 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   const { packed, part, torn } = await packUntilWhole(job, found.flatMap((files) => [...files]), parent);
   unreadable.push(...packed.unreadable, ...torn);
   for (const { source } of unreadable) sources.find(({ name }) => name === source)!.outcome = "unreadable";
-  return { ...packed, unreadable, part, sources, foundNotes };
+  return { ...packed, unreadable, missing, part, sources, foundNotes };
 }
+
+/** A required source that is not there keeps the rest from counting as good, and not from being saved. */
+const missingSource = ({ name, path }: Source): Unreadable => ({
+  source: name,
+  path,
+  reason:
+    `Cannot save source ${name}: there is nothing at ${JSON.stringify(path)}; correct its "path", or set ` +
+    '"required" to false',
+});
 
 /** Packs the files; again from the start without one that could not be read to its end: no tar holds a torn member. */
 async function packUntilWhole(
@@ -498,9 +512,10 @@ async function describe(
     if (found.length === 0) good[source] = { snapshot: staged.id, rows: database.saved.rows, checks: result };
     return { ...database.saved, checks: result };
   });
-  suspicions.push(...suspicionsOfFiles(files.unreadable));
+  const unreadable = [...staged.unreadable, ...files.unreadable];
+  suspicions.push(...suspicionsOfUnreadable([...unreadable, ...files.missing]));
   const places = new Set<Place>([...saved, ...files.files].map((entry) => entry.place));
-  const holes = new Set(files.unreadable.map(({ path }) => path));
+  const holes = new Set(unreadable.map(({ path }) => path));
   const isInHole = (path: string): boolean => holes.has(path) || (path !== "/" && isInHole(parentOf(path)));
   const isGone = (place: Place) => !places.has(place) && !isInHole(pathOfPlace(place, config.home));
   const before = parent ? [...parent.manifest.databases, ...parent.manifest.files] : [];

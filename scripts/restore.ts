@@ -399,6 +399,16 @@ async function warnOfUsers(host: Host, config: Config, { databases }: Restored):
   }
 }
 
+/** Who asks for what does not count as good is to know what is wrong with it. */
+function saySuspicions({ report }: Host, { snapshot, manifest }: Restored): void {
+  for (const { code, source, detail } of manifest.suspicions) {
+    const lacks = code === "unreadable"
+      ? `without what could not be read of ${source}`
+      : `suspect: ${source}`;
+    report.warn(`${snapshot} is ${lacks}: ${cleanText(detail, Infinity)}`);
+  }
+}
+
 async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
   const { config, only } = job;
   await using set = await openSetOf(host, job);
@@ -418,5 +428,6 @@ async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
 // Told here: what a snapshot of many files holds is not to be sent from thread to thread.
 serveStep<RestoreJob>(import.meta, async (job, { host }): Promise<string> => {
   const report = await doJob(host, job);
+  saySuspicions(host, report);
   return job.json ? JSON.stringify({ ok: true, ...report }) : describeRestore(report, job);
 });

@@ -9,9 +9,10 @@
 import type { Config, Source } from "./core/config/config.ts";
 import { setNamed } from "./core/config/set_named.ts";
 import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/config/state_paths.ts";
-import { BackupError, reasonOf } from "./core/errors.ts";
+import { BackupError, reasonAndRemedy, reasonOf } from "./core/errors.ts";
 import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
 import { placeOf } from "./core/place.ts";
+import type { Unreadable } from "./core/snapshot/file_index.ts";
 import type { SourceOutcome } from "./core/snapshot/manifest.ts";
 import { sameFingerprint } from "./core/snapshot/sqlite_format.ts";
 import { isMissing, lstatIfThere } from "./host/fs.ts";
@@ -39,7 +40,7 @@ export interface SnapshotOptions {
 /**
  * Stages the databases of a set.
  *
- * @throws {BackupError} (source) If a required source is missing, or any is locked, not a database or over a budget;
+ * @throws {BackupError} (source) If a required database is missing, locked, not a database or over a budget;
  * (disk) if staging cannot be written; (clock) if the clock stands before the newest snapshot. Nothing stays staged.
  */
 export async function snapshot(host: Host, config: Config, options: SnapshotOptions): Promise<Staged> {
@@ -52,16 +53,24 @@ export async function snapshot(host: Host, config: Config, options: SnapshotOpti
   try {
     const databases: StagedDatabase[] = [];
     const sources: SourceOutcome[] = [];
+    const unreadable: Unreadable[] = [];
     for (const source of set.sources) {
       if (source.kind !== "sqlite") continue;
       const known = options.full ? undefined : memory;
-      const staged = await stageDatabase(host, config, source, folder, set.keepBase, known);
-      if (staged) databases.push(staged);
-      else host.report.warn(`${source.name}: there is nothing at ${source.path}`);
-      const outcome = staged ? "saved" : "absent";
-      sources.push({ name: source.name, kind: source.kind, path: source.path, secret: false, outcome });
+      const { name, kind, path } = source;
+      const about = { name, kind, path, secret: false };
+      try {
+        const staged = await stageDatabase(host, config, source, folder, set.keepBase, known);
+        if (staged) databases.push(staged);
+        else host.report.warn(`${name}: there is nothing at ${path}`);
+        sources.push({ ...about, outcome: staged ? "saved" : "absent" });
+      } catch (error) {
+        if (source.required || !(error instanceof BackupError) || error.kind !== "source") throw error;
+        unreadable.push({ source: name, path, reason: reasonAndRemedy(error) });
+        sources.push({ ...about, outcome: "unreadable" });
+      }
     }
-    const staged: Staged = { version: 1, set: options.set, id, databases, sources, notes: [] };
+    const staged: Staged = { version: 2, set: options.set, id, databases, sources, unreadable, notes: [] };
     writeStaged(host.fs, folder, staged);
     return staged;
   } catch (error) {

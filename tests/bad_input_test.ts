@@ -8,11 +8,21 @@ import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_k
 import { knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
-import { type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
+import { fillDatabase, type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 /** Of a test that mounts a disk. */
 const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
+/** Of one that mounts the image of a disk. */
+const CAN_MOUNT = { ignore: Deno.uid() !== 0 || !hasLoopDevice() };
+
+function hasLoopDevice(): boolean {
+  try {
+    return new Deno.Command("losetup", { args: ["--find"] }).outputSync().success;
+  } catch {
+    return false;
+  }
+}
 
 /** The one error that a person is to see: what cannot be done, and the remedy. */
 function assertError(ran: Ran, code: number, error: RegExp, hint: RegExp): void {
@@ -104,6 +114,47 @@ Deno.test("a database that another process holds exclusively is waited for, then
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
 });
 
+Deno.test(
+  "a database on a disk that fails is not taken for a disk that cannot be written to: exit 3",
+  CAN_MOUNT,
+  async () => {
+    using home = await makeHome();
+    const [disk, image] = [`${home.home}/disk`, `${home.dir}/disk.image`];
+    Deno.mkdirSync(disk);
+    Deno.writeFileSync(image, new Uint8Array(0));
+    Deno.truncateSync(image, 64 << 20);
+    await output("mkfs.ext2", ["-q", "-b", "4096", image]);
+    const path = `${disk}/other.db`;
+    const mount = () => output("mount", ["-o", "loop", image, disk]);
+    await mount();
+    fillDatabase(path, 100_000);
+    // One in WAL mode that nobody has open is copied without SQLite, which says of neither disk that it was the one.
+    using db = new DatabaseSync(path);
+    db.exec("PRAGMA journal_mode = DELETE");
+    db.close();
+    await output("umount", [disk]);
+    await mount();
+    try {
+      Deno.statSync(path);
+      // What is cut off can be read no more than a bad sector.
+      Deno.truncateSync(image, 12 << 20);
+      await assert.rejects(output("cat", [path]), /Input\/output error/);
+      const run = async (required: boolean) => {
+        const sources = [{ kind: "sqlite", path, required }, { kind: "sqlite", path: "~/.hapi/hapi.db" }];
+        home.configure({ sets: { state: { sources } } });
+        return await home.cli(["backup", "--no-ship"]);
+      };
+      const error = /back up database .*\/disk\/other\.db: Input\/output error/;
+      assertError(await run(true), 3, error, /system's log for errors of that disk/);
+      const suspect = await run(false);
+      assertError(suspect, 3, /other\.db: Input\/output error/, /all that could be read is stored/);
+      assert.match(suspect.stdout, /hapi\.db: 2 sessions, 300 messages/);
+    } finally {
+      await output("umount", [disk]);
+    }
+  },
+);
+
 Deno.test("a database with damaged pages is stored, called suspect, and does not displace the good one", async () => {
   using home = await makeHome();
   const good = await home.backup();
@@ -135,6 +186,7 @@ Deno.test("a database with damaged pages is stored, called suspect, and does not
     ["restore", "--to", `${home.dir}/asked`, "--snapshot", report.id, "--identity", home.identityFile],
   );
   assert.equal(asked.code, 0, "a suspect one is given to who asks for it");
+  assert.match(asked.stderr, new RegExp(`${report.id} is suspect: hapi\\.db: integrity_check: `));
 });
 
 Deno.test("rows that are gone make a snapshot suspect until --accept; then it is what the next is compared with", async () => {

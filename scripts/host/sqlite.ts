@@ -228,7 +228,7 @@ async function copyLive(
       });
     } catch (error) {
       if (stopped !== undefined) throw stopped;
-      if (!isDamage(error)) throw copyError(path, image, error);
+      if (!isDamage(error)) throw copyError(fs, path, image, error);
       removeIfThere(fs, image);
       return undefined;
     }
@@ -292,6 +292,8 @@ function sourceError(path: string, error: unknown): BackupError {
     ]
     : /readonly|hot journal|unable to open/i.test(reason)
     ? [reason, "start the program it belongs to once, so that it recovers its journal, then run this again"]
+    : /os error 5\b/.test(reason)
+    ? [reason, "look at the system's log for errors of that disk"]
     : [reason, "open it with sqlite3 to see more"];
   return new BackupError(`Cannot back up database ${path}: ${state}`, { kind: "source", hint, cause: error });
 }
@@ -301,12 +303,29 @@ function isDamage(error: unknown): boolean {
   return /malformed|corrupt/i.test(reasonOf(error));
 }
 
-function copyError(path: string, image: string, error: unknown): BackupError {
+/** SQLite does not say on which of the two disks an I/O error was. */
+function copyError(fs: Fs, path: string, image: string, error: unknown): BackupError {
   const reason = reasonOf(error);
+  const unread = /disk I\/O/i.test(reason) ? whyUnreadable(fs, path) : undefined;
+  if (unread !== undefined) return sourceError(path, unread);
   if (/full|disk I\/O|readonly|unable to open/i.test(reason)) {
     return diskError(`write ${image}`, /full/i.test(reason) ? new Error("No space left on device") : error);
   }
   return sourceError(path, error);
+}
+
+/** What the system says to reading all of a database. Drops our locks on it: only for one that is given up. */
+function whyUnreadable(fs: Fs, path: string): unknown {
+  try {
+    for (const file of [path, `${path}-wal`]) {
+      if (!lstatIfThere(fs, file)) continue;
+      using opened = fs.open(file, { read: true });
+      for (const _ of piecesOf(opened)) { /* Whether it can be read is all. */ }
+    }
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** Reads counts, schema and versions of an image that only we use. Leaves nothing beside it. */

@@ -9,14 +9,14 @@ import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
-import { gateHint, suspicionsOfFiles } from "../../scripts/core/snapshot/gate.ts";
+import { gateHint, suspicionsOfUnreadable } from "../../scripts/core/snapshot/gate.ts";
 import type { SuspicionCode } from "../../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/snapshot/select.ts";
 import { readMemory } from "../../scripts/host/records/memory.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { generateHubDatabase } from "../bench/generate.ts";
-import { type Home, makeHome } from "../real/home.ts";
+import { fillDatabase, type Home, makeHome, output } from "../real/home.ts";
 import { pageBytesOf, treesOf } from "./pages.ts";
 
 /** A home whose database is a hub's, and what it was when it was sound. */
@@ -211,8 +211,103 @@ Deno.test("the command line stores what is suspect, exits 3, and says what to do
 Deno.test("a file whose name would drive a terminal is told without that", () => {
   const source = "notes" as SourceName;
   const reason = `Cannot read "/n/a": Permission denied (os error 13): open '/n/\x1b[31mred\nok\u202e'`;
-  const [told] = suspicionsOfFiles([{ source, path: "/n/a", reason }]);
+  const [told] = suspicionsOfUnreadable([{ source, path: "/n/a", reason }]);
   assert.equal(told!.detail, `Cannot read "/n/a": Permission denied (os error 13): open '/n/ [31mred ok'`);
+});
+
+Deno.test("a pipe whose name would be lines of its own in a log is told on one", async () => {
+  using home = await makeHubHome();
+  home.write(".hapi/scratchlist-attachments/a", "a");
+  await output("mkfifo", [`${home.home}/.hapi/scratchlist-attachments/p\nerror: all is lost\x1b[31m`]);
+  await home.backup();
+  const told = home.told.filter((text) => text.includes("all is lost"));
+  assert.equal(told.length, 1);
+  assert.match(
+    told[0]!,
+    /^! \S.*\/p error: all is lost \[31m is a socket, pipe or device and was not saved$/,
+  );
+});
+
+Deno.test("a database that need not be there and cannot be copied costs no other one", async () => {
+  using home = await makeHubHome();
+  const other = `${home.home}/other.db`;
+  const database = { kind: "sqlite", path: "~/.hapi/hapi.db" };
+  const files = { kind: "folder", path: "~/.hapi" };
+  home.configure({
+    sets: { state: { sources: [{ ...database, path: other, required: false }, database, files] } },
+  });
+  fillDatabase(other, 10);
+  const ran = async (code: number) => {
+    const { stdout, stderr, ...ended } = await home.cli(["backup", "--no-ship", "--json"]);
+    assert.equal(ended.code, code, stderr);
+    return JSON.parse(stdout).snapshots[0] as EncryptReport;
+  };
+  await ran(0);
+  const bad: readonly [RegExp, () => void][] = [
+    [
+      /it does not start like an SQLite database; it may be encrypted/,
+      () => home.write(other, "hello".repeat(99)),
+    ],
+    [/it is not a file; point the source at the database itself/, () => Deno.mkdirSync(other)],
+    [/Too many levels of symbolic links/, () => Deno.symlinkSync(other, other)],
+  ];
+  for (const [reason, make] of bad) {
+    Deno.removeSync(other, { recursive: true });
+    make();
+    home.sql("DELETE FROM messages WHERE rowid = (SELECT min(rowid) FROM messages)");
+    const { id, rows, suspicions } = await ran(3);
+    assert.deepEqual(Object.keys(rows), ["hapi.db"]);
+    assert.deepEqual(suspicions.map(({ code, source }) => [code, source]), [["unreadable", "other.db"]]);
+    assert.match(suspicions[0]!.detail, reason);
+    const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+    assert.deepEqual([manifest.id, manifest.removed], [id, []], "what cannot be read is not gone");
+    assert.equal(manifest.sources.find(({ name }) => name === "other.db")?.outcome, "unreadable");
+    assert.notEqual(latestGood(home), id);
+  }
+  // In its single steps, too.
+  const staged = await home.cli(["snapshot"]);
+  assert.equal(staged.code, 0, staged.stderr);
+  assert.match(staged.stderr, /^warning: Cannot back up database .*other\.db: Too many levels/m);
+  const sealed = await home.cli(["encrypt"]);
+  assert.equal(sealed.code, 3, sealed.stderr);
+  Deno.removeSync(other);
+  fillDatabase(other, 10);
+  const mended = await ran(0);
+  assert.equal(mended.rows["other.db"]?.messages, 10);
+  assert.equal(latestGood(home), mended.id);
+});
+
+Deno.test("a required file that is not there costs no database, and what is restored of that snapshot says so", async () => {
+  using home = await makeHubHome();
+  home.write(".hapi/hub.env", "KEY=1");
+  const database = { kind: "sqlite", path: "~/.hapi/hapi.db" };
+  home.configure({
+    sets: { state: { sources: [database, { kind: "file", path: "~/.hapi/hub.env", required: true }] } },
+  });
+  const first = await home.cli(["backup", "--no-ship", "--json"]);
+  const { id: good } = JSON.parse(first.stdout).snapshots[0];
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
+  Deno.removeSync(`${home.home}/.hapi/hub.env`);
+  const suspect = await home.cli(["backup", "--no-ship"]);
+  assert.equal(suspect.code, 3, suspect.stderr);
+  const why =
+    /Cannot save source hub\.env: there is nothing at ".*hub\.env"; correct its "path", or set "required" to f/;
+  assert.match(suspect.stdout, why);
+  assert.ok(suspect.stderr.includes(gateHint([{ code: "unreadable" }])), suspect.stderr);
+  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+  assert.deepEqual(manifest.removed, ["home/.hapi/hub.env"]);
+  const args = ["--identity", home.identityFile];
+  const compared = await home.cli(["compare", good, manifest.id, "--json", ...args]);
+  assert.deepEqual(JSON.parse(compared.stdout).files.removed, ["home/.hapi/hub.env"]);
+  const restored = await home.cli(["restore", "--to", `${home.dir}/out`, "--snapshot", manifest.id, ...args]);
+  assert.equal(restored.code, 0, restored.stderr);
+  assert.match(
+    restored.stderr,
+    /^warning: \d{8}T\d{6}Z is without what could not be read of hub\.env: Cannot save s/m,
+  );
+  assert.ok(Deno.statSync(`${home.dir}/out/home/.hapi/hapi.db`).isFile);
+  home.write(".hapi/hub.env", "KEY=2");
+  assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
 });
 
 Deno.test("a file that cannot be saved costs neither the database nor the other files", async () => {

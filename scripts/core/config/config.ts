@@ -23,7 +23,10 @@ export interface Surroundings {
 const path = z.string().min(1).max(4096).regex(/^[^\0\n]*$/, "holds a line break or a NUL").describe(
   "absolute, or starting with ~/ or $HAPI_HOME/",
 );
-const required = z.boolean().default(false).describe("a run fails when it is missing");
+const required = z.boolean().default(false).describe("a snapshot without it does not count as good");
+const requiredDatabase = z.boolean().default(true).describe(
+  "nothing is stored when it is missing or cannot be copied; if false, the rest is, and does not count as good",
+);
 const secret = z.boolean().default(false).describe(
   "never written to disk in plaintext; verify looks for its bytes in the store",
 );
@@ -36,7 +39,7 @@ const globs = z.array(z.string().min(1)).default([]).describe(
 
 const source = z.discriminatedUnion("kind", [
   // A database that is gone is what a backup is for: its absence passes only where that is said.
-  z.strictObject({ kind: z.literal("sqlite"), path, name, required: required.default(true) }),
+  z.strictObject({ kind: z.literal("sqlite"), path, name, required: requiredDatabase }),
   z.strictObject({ kind: z.literal("file"), path, name, required, secret }),
   z.strictObject({ kind: z.literal("glob"), path, name, required, secret }),
   z.strictObject({ kind: z.literal("folder"), path, name, required, secret, exclude: globs }),

@@ -109,6 +109,7 @@ function sortOut(
   const removed = new Set(lacking.removed);
   const isUnread = ({ place, source }: SavedFile): boolean | undefined => {
     if (lacking.parent === other.id) return !removed.has(place);
+    if (lacking.sources.find(({ name }) => name === source)?.outcome === "absent") return false;
     const told = lacking.suspicions.find((found) => found.code === "unreadable" && found.source === source);
     return told ? isNamedUnreadable(place, told.detail) : false;
   };

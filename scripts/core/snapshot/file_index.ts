@@ -45,7 +45,7 @@ export interface FoundFile {
   readonly named: boolean;
 }
 
-/** Something that a source names, that exists and cannot be saved. */
+/** Something that a source names, that exists and cannot be saved, or must exist and does not. */
 export interface Unreadable {
   readonly source: SourceName;
   /** Absolute path. */

@@ -89,8 +89,8 @@ export function suspicionsOf(
   return found;
 }
 
-/** A snapshot with holes in its files is stored for what it has; of each source they count as one suspicion. */
-export function suspicionsOfFiles(unreadable: readonly Unreadable[]): DetailedSuspicion[] {
+/** A snapshot with holes is stored for what it has; of each source they count as one suspicion. */
+export function suspicionsOfUnreadable(unreadable: readonly Unreadable[]): DetailedSuspicion[] {
   return [...Map.groupBy(unreadable, ({ source }) => source)].map(([source, holes]) => {
     // Whoever may write in a source chooses the names in it.
     const told = holes.slice(0, 3).map(({ reason }) => cleanText(reason, REASON_LENGTH_MAX)).join("; ");
@@ -100,7 +100,7 @@ export function suspicionsOfFiles(unreadable: readonly Unreadable[]): DetailedSu
 }
 
 /**
- * Whether a suspicion of {@linkcode suspicionsOfFiles} names what lies at `place`, or a folder above it; undefined where it
+ * Whether a suspicion of {@linkcode suspicionsOfUnreadable} names what lies at `place`, or a folder above it; undefined where it
  * does not, and does not name all. It has absolute paths, and where the home was is not known any more.
  */
 export function isNamedUnreadable(place: Place, detail: string): boolean | undefined {
@@ -116,16 +116,17 @@ export function isNamedUnreadable(place: Place, detail: string): boolean | undef
 /** What a person can do about suspicions. */
 export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[]): string {
   const codes = new Set(suspicions.map(({ code }) => code));
-  const ofFiles = codes.delete("unreadable")
+  const ofUnread = codes.delete("unreadable")
     ? [
-      'all that could be read is stored; let the user that this runs as read the rest, rename it, or leave it out ("exclude")',
+      "all that could be read is stored; let the user that this runs as read the rest, mend or rename it, or leave it " +
+      'out ("exclude" of a folder, or without that source)',
     ]
     : [];
-  if (codes.size === 0) return ofFiles.join();
+  if (codes.size === 0) return ofUnread.join();
   const ofDatabases = codes.has("integrity")
     ? "the database is damaged: stop the hub, look at the disk, then get the last good snapshot back " +
       "(`hapi-backup list`, `hapi-backup restore --in-place`); nothing good is displaced until one is good again"
     : "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
       "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";
-  return [ofDatabases, ...ofFiles].join("; of files: ");
+  return [ofDatabases, ...ofUnread].join("; of what could not be read: ");
 }

@@ -33,7 +33,10 @@ export interface SealedPart {
 
 /** Why a snapshot does not count as good. The detail, which could name tables, is in the manifest. */
 export interface Suspicion {
-  /** `integrity`, `foreign-keys`, `empty`, `rows-lost`, `swapped` or, of files, `unreadable`. */
+  /**
+   * `integrity`, `foreign-keys`, `empty`, `rows-lost` or `swapped` of a database that is stored; `unreadable` of what is
+   * not, though it should be: files, a database that need not be there, a file that must.
+   */
   readonly code: SuspicionCode;
   /** The configured source that it is about, by its name. */
   readonly source: string;

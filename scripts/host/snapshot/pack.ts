@@ -147,6 +147,11 @@ async function packFile(
     using file = openFound(packing, found);
     if (!file) return undefined;
     const before = file.stat();
+    if (!Number.isSafeInteger(before.bytes)) {
+      throw new ReadError(
+        `Cannot save ${JSON.stringify(found.path)}: it says that it has ${before.bytes} bytes`,
+      );
+    }
     read = before.bytes <= WHOLE_BYTES_MAX
       ? await packWhole(packing, found, file, before)
       : await packStreamed(packing, found, file, before);

@@ -57,7 +57,7 @@ interface Search {
  * inside the folder. There a leading dot is a character like any other.
  *
  * @param own Folders that are left out with a note: a store that saved itself would double with every full.
- * @throws {BackupError} (source) If a required source is absent. (config) If a pattern is not one.
+ * @throws {BackupError} (config) If a pattern is not one.
  */
 export function findFiles(fs: Fs, source: FileSource, home: string, own: readonly Stat[] = []): Found {
   const found = new Map<Place, FoundFile>();
@@ -70,12 +70,6 @@ export function findFiles(fs: Fs, source: FileSource, home: string, own: readonl
   else attempt(search, source.path, () => findNamed(search));
 
   const absent = found.size === 0 && unreadable.size === 0;
-  if (absent && source.required) {
-    throw new BackupError(
-      `Cannot save source ${source.name}: there is nothing at ${quote(source.path)}`,
-      { kind: "source", hint: `correct its "path", or set "required" to false` },
-    );
-  }
   return { found: [...found.values()], notes, unreadable: [...unreadable.values()], absent };
 }
 

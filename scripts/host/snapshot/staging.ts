@@ -11,6 +11,7 @@ import { stagingFolder } from "../../core/config/state_paths.ts";
 import { BackupError } from "../../core/errors.ts";
 import { isSnapshotId, type SetName, type SnapshotId, type SourceName } from "../../core/names.ts";
 import type { Place } from "../../core/place.ts";
+import type { Unreadable } from "../../core/snapshot/file_index.ts";
 import type { DatabaseChecks, SourceOutcome } from "../../core/snapshot/manifest.ts";
 import type { Fingerprint } from "../../core/snapshot/sqlite_format.ts";
 import { attempt, makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
@@ -35,12 +36,14 @@ export interface StagedDatabase {
 
 /** What is staged. */
 export interface Staged {
-  readonly version: 1;
+  readonly version: 2;
   readonly set: SetName;
   readonly id: SnapshotId;
   readonly databases: readonly StagedDatabase[];
   /** What became of the set's databases. */
   readonly sources: readonly SourceOutcome[];
+  /** Databases that exist and could not be copied, and need not be there. */
+  readonly unreadable: readonly Unreadable[];
   readonly notes: readonly string[];
 }
 
@@ -83,7 +86,7 @@ export function writeStagedChecks(fs: Fs, folder: string, checks: StagedChecks):
 /** @throws {BackupError} (usage) If nothing is staged. */
 export function readStaged(fs: Fs, folder: string, set: SetName): Staged {
   const staged = readOwn(fs, stagedFile(folder)) as Staged | undefined;
-  if (staged?.version === 1 && staged.set === set && isSnapshotId(staged.id)) return staged;
+  if (staged?.version === 2 && staged.set === set && isSnapshotId(staged.id)) return staged;
   throw notStaged(set);
 }
 
