@@ -523,14 +523,17 @@ Deno.test("a folder on the same disk gets a copy, and does not count as off the 
   await withHub(async (hub) => {
     await hub.make(ID[0]);
     await Deno.mkdir(`${hub.dir}/a disk`);
-    const report = await hub.ship([{ kind: "folder", name: "disk", path: `${hub.dir}/a disk` }]);
+    const disk = [{ kind: "folder", name: "disk", path: `${hub.dir}/a disk` }] as const;
+    const report = await hub.ship(disk);
     assert.deepEqual(await filesBelow(`${hub.dir}/a disk`), await filesBelow(hub.store));
     assert.equal(report.destinations[0]!.offBox, false);
     assert.equal(unshippedError(report)!.kind, "unshipped");
     assert.match(unshippedError(report)!.message, /disk is on this machine's own disk/);
     await Deno.rename(`${hub.dir}/a disk`, `${hub.dir}/taken away`);
+    const unasked = unshippedError(await hub.ship(disk))!;
+    assert.match(unasked.message, /: disk: cannot be asked whether it holds all \(.*there is no folder/);
     await hub.make(ID[1]);
-    const gone = await hub.ship([{ kind: "folder", name: "disk", path: `${hub.dir}/a disk` }]);
+    const gone = await hub.ship(disk);
     assert.deepEqual(keysOf(gone.destinations[0]!.waiting), [`state/${ID[1]}`], "what it confirmed is there");
     const { message, hint } = unshippedError(gone)!;
     assert.doesNotMatch(message, /own disk/, "nobody knows where it will be mounted");

@@ -297,7 +297,9 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
   for (const destination of destinations) {
     const { waiting, errors, name } = destination;
     if (waiting.length === 0 && errors.length === 0) continue;
-    const what = waiting.length === 0 ? "nothing waits" : `${listKeys(waiting)} not there`;
+    const what = waiting.length === 0
+      ? "cannot be asked whether it holds all"
+      : `${listKeys(waiting)} not there`;
     states.push(`${name}: ${what}${errors[0] ? ` (${errors[0].message})` : ""}`);
     if (errors[0]?.hint) hints.push(errors[0].hint);
   }
