@@ -404,7 +404,7 @@ function describeKeys(keys: readonly KeyReach[], now: Date): string {
       ...reach.filter(({ of }) => of > 0).map(({ set, snapshots, of, oldest, newest }) =>
         `  ${set}: opens ${snapshots === of && of > 1 ? "all " : snapshots < of ? `${snapshots} of ` : ""}${
           formatCounted(of, "snapshot")
-        }${oldest ? `, ${day(oldest)} to ${day(newest!)}` : ""}`
+        }${oldest ? `, ${[...new Set([oldest, newest!])].map(day).join(" to ")}` : ""}`
       ),
       `  last proven: ${provenAt ? formatAgo(new Date(provenAt), now) : "NEVER (keys prove)"}`,
     ].join("\n")

@@ -66,10 +66,11 @@ export async function checkIdentities(
   }
   const { ok, fail } = about("Keys", "no identity on the hub");
   if (found.size === 0) return [ok(`${paths.length} places looked at`)];
+  const [opens, it] = found.size === 1 ? ["opens", "it"] : ["open", "each"];
   return [fail(
     "key",
-    `${[...found].join(", ")} opens the backups: whoever takes this machine can read them`,
-    "move it to two safe places off this machine (shred -u), and remove identityFile from the configuration",
+    `${[...found].join(", ")} ${opens} the backups: whoever takes this machine can read them`,
+    `move ${it} to two safe places off this machine (shred -u), and remove identityFile from the configuration`,
   )];
 }
 
