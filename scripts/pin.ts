@@ -81,6 +81,8 @@ serveStep<StorageJob>(import.meta, ({ config, options }, { host, print }) => {
   print(
     options.json === true
       ? JSON.stringify({ ok: true, pins })
+      : rows.length === 0
+      ? "nothing is pinned"
       : formatTable([["SET", "PINNED", "WHY"], ...rows]),
   );
 });

@@ -6,7 +6,14 @@
 
 import { textOf } from "./core/command_line/option_flags.ts";
 import { BackupError } from "./core/errors.ts";
-import { formatBytes, formatCount, formatCounted, formatDuration, formatTable } from "./core/format.ts";
+import {
+  formatBytes,
+  formatCount,
+  formatCounted,
+  formatDuration,
+  formatTable,
+  formatTime,
+} from "./core/format.ts";
 import { parsePublicKeyLine } from "./core/keys/openssh_key.ts";
 import type { HubName, SetName } from "./core/names.ts";
 import { authorizeText } from "./core/storage_host/authorize.ts";
@@ -277,9 +284,9 @@ function describe(status: StorageStatus): string {
   return [
     formatTable([head, ...rows]),
     `${formatBytes(status.bytes)} stored${free}${full}`,
-    `last scrub: ${status.lastScrubAt ?? "never"}`,
+    `last scrub: ${status.lastScrubAt === null ? "never" : formatTime(new Date(status.lastScrubAt))}`,
     ...status.lastGoodDrills.map(({ hub, snapshot, at }) =>
-      `last good drill of ${hub}: ${snapshot} at ${at}`
+      `last good drill of ${hub}: ${snapshot}, on ${formatTime(new Date(at))}`
     ),
     ...status.foreign > 0
       ? [
@@ -315,7 +322,9 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
           return { ok: true };
         });
       }
-      for (const entries of sets) if (entries.length > 0) print(describeEntries(entries));
+      let count = 0;
+      for (const entries of sets) if (entries.length > 0) print(describeEntries(entries)), count++;
+      if (count === 0) print(`no snapshots yet in ${config.store}`);
       return;
     }
     case "authorize": {

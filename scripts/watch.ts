@@ -101,7 +101,13 @@ function stalenessOf(
   hours: number,
   nowMs: number,
 ): string | undefined {
-  if (!set?.newestGood) return "no good snapshot has ever come";
+  if (!set?.newestGood) {
+    if (!set || set.faults.length === 0) return "no good snapshot has ever come";
+    const isAnyHere = Object.values(set.counts).some((count) => count > 0);
+    return isAnyHere
+      ? "no good snapshot is here"
+      : "all its snapshots are gone, as if the store's disk were not mounted";
+  }
   const ageMs = nowMs - set.newestGood.timeMs;
   if (ageMs <= hours * HOUR_MS) return undefined;
   return `the newest good snapshot, ${set.newestGood.id}, is ${

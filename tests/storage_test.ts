@@ -873,6 +873,9 @@ Deno.test("watch() is silent within the limits, and says what is too old beyond 
   assert.match(watch(host, config).alarms[0]!.problem, /no good snapshot has ever come/);
   const [only] = writeHistory(store, signer, [storage.now]);
   await scrub(host, config);
+  Deno.renameSync(`${store}/home`, `${storage.root}/elsewhere`);
+  assert.match(watch(host, config).alarms[0]!.problem, /^all its snapshots are gone, as if .* not mounted$/);
+  Deno.renameSync(`${storage.root}/elsewhere`, `${store}/home`);
   storage.now = new Date(storage.now.getTime() + 25 * HOUR_MS);
   assert.deepEqual(watch(host, config).alarms, []);
   storage.now = new Date(storage.now.getTime() + 2 * HOUR_MS);

@@ -35,7 +35,7 @@ export function scopeOf(options: StorageJob["options"]): Scope {
 export function requiredText(verb: "pin" | "storage", options: StorageJob["options"], name: string): string {
   const text = textOf(options[name]);
   if (text !== undefined && text.trim() !== "") return text;
-  throw new BackupError(`Cannot go on: ${flagNamed(name)} is missing`, {
+  throw new BackupError(`Cannot run ${verb}: ${flagNamed(name)} is missing`, {
     kind: "usage",
     hint: `\`hapi-backup ${verb} --help\` says what it is, and shows an example`,
   });
