@@ -292,6 +292,95 @@ for (const served of ["store", "hub"] as const) {
   });
 }
 
+/** Serves a store, and has its second file grow as soon as the first is being sent: by then its size is told. */
+const growing = (store: string, first: string, second: string) =>
+  `#!/bin/bash
+cd ${store}
+set -- $SSH_ORIGINAL_COMMAND
+rsync --bwlimit=2000 "\${@:2}" <&0 &
+while kill -0 $!; do
+  for open in /proc/$!/fd/*; do
+    if [ "$(readlink $open)" = ${first} ]; then
+      truncate -s 40M ${second}
+      wait $!
+      exit
+    fi
+  done
+done 2>/dev/null
+`;
+
+Deno.test("what a storage host sends beyond what it said is not waited for to its end", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "far-" });
+  try {
+    const parts = { "files.tar.zst.age": 1_000_000, "manifest.json.zst.age": 500 };
+    const folder = await makeSealedFolder({ store: dir, id: ID[0], parts });
+    const [first, second] = Object.keys(parts).map((name) => `${folder}/${name}`);
+    Deno.writeTextFileSync(`${dir}/serve`, growing(dir, first!, second!), { mode: 0o700 });
+    await newKey(`${dir}/key`);
+    const line = `restrict,command="${dir}/serve" ${Deno.readTextFileSync(`${dir}/key.pub`)}`;
+    await using sshd = await startSshd({ dir: `${dir}/unused`, authorizedKeys: [line] });
+    await using opened = await openStore(makeHost([]), `${sshd.user}@${sshd.host}:`, {
+      scratch: `${dir}/scratch`,
+      identityFile: `${dir}/key`,
+      knownHostsFile: sshd.knownHostsFile,
+      port: sshd.port,
+    });
+    await assert.rejects(opened.fetch([wanted(ID[0])]), {
+      kind: "integrity",
+      message: `Cannot read store ${sshd.user}@${sshd.host}:: it sends more than it said that it would`,
+    });
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("what an rclone remote sends beyond what it listed is not waited for to its end", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
+  const parts = { "files.tar.zst.age": 200_000, "manifest.json.zst.age": 500 };
+  await makeSealedFolder({ store: `${dir}/store`, id: ID[0], parts });
+  let sent = 0;
+  const endless = () =>
+    new ReadableStream({
+      pull(controller) {
+        sent += 65_536;
+        // Else it would not end.
+        if (sent > 100_000_000) controller.close();
+        else controller.enqueue(new Uint8Array(65_536));
+      },
+    });
+  await using server = Deno.serve({ port: 0, hostname: "127.0.0.1", onListen: () => {} }, (request) => {
+    const path = new URL(request.url).pathname;
+    const headers = { "last-modified": "Sun, 01 Mar 2026 00:00:00 GMT" };
+    if (path.endsWith("/")) {
+      const links = [...Deno.readDirSync(`${dir}/store${path}`)].map(({ name, isDirectory }) => {
+        const href = isDirectory ? `${name}/` : name;
+        return `<a href="${href}">${href}</a>`;
+      });
+      return new Response(links.join("\n"), { headers: { "content-type": "text/html" } });
+    }
+    const content = Deno.readFileSync(`${dir}/store${path}`);
+    if (request.method === "HEAD") {
+      return new Response(null, { headers: { ...headers, "content-length": `${content.length}` } });
+    }
+    return new Response(path.endsWith("/manifest.json.zst.age") ? endless() : content, { headers });
+  });
+  try {
+    Deno.writeTextFileSync(
+      `${dir}/conf`,
+      `[far]\ntype = http\nurl = http://127.0.0.1:${server.addr.port}/\n`,
+    );
+    const options = { scratch: `${dir}/scratch`, rcloneConfigFile: `${dir}/conf` };
+    await using opened = await openStore(makeHost([]), "rclone:far:", options);
+    await assert.rejects(opened.fetch([wanted(ID[0])]), {
+      kind: "integrity",
+      message: /^Cannot read store rclone:far:: the remote sends more than it said that it would/,
+    });
+    assert.ok(sent < 20_000_000, `${sent}`);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
 Deno.test("list tells of a far store what it tells of one that is here: parts that are missing or cut, too", async () => {
   using home = await makeHome();
   // sshd's forced command splits at spaces.

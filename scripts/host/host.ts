@@ -104,7 +104,7 @@ export type Run = (
     readonly stdin?: string | undefined;
     /** Seconds after which it is ended and the run fails. */
     readonly secondsMax?: number | undefined;
-    /** Called with each line of standard output as it comes. */
+    /** Called with each line of standard output as it comes. What it throws ends the program, and the run throws it. */
     readonly onLine?: ((line: string) => void) | undefined;
   },
 ) => Promise<RunResult>;

@@ -1,7 +1,8 @@
 /**
  * Programs of this machine, behind the seam of host.ts.
  *
- * A program started here is ended with us: on cancellation and on a timeout it gets SIGTERM, then SIGKILL.
+ * A program started here is ended with us: on cancellation, on a timeout and by who hears its lines it gets SIGTERM, then
+ * SIGKILL.
  *
  * @module
  */
@@ -30,13 +31,16 @@ export function makeRun(checkpoint: () => void): Run {
       kill(child, "SIGTERM");
       killTimer = setTimeout(() => kill(child, "SIGKILL"), KILL_AFTER_MS);
     };
-    const started = performance.now();
-    const poll = setInterval(() => {
+    const stopIfThrown = (work: () => void) => {
       try {
-        checkpoint();
+        work();
       } catch (error) {
         stop(error);
       }
+    };
+    const started = performance.now();
+    const poll = setInterval(() => {
+      stopIfThrown(checkpoint);
       if (options.secondsMax !== undefined && performance.now() - started > options.secondsMax * 1000) {
         stop(
           new BackupError(`Cannot finish ${program}: it took longer than ${options.secondsMax} s`, {
@@ -47,7 +51,8 @@ export function makeRun(checkpoint: () => void): Run {
       }
     }, POLL_MS);
 
-    const stdout = collect(child.stdout, options.onLine);
+    const { onLine } = options;
+    const stdout = collect(child.stdout, onLine && ((line) => stopIfThrown(() => onLine(line))));
     const stderr = collect(child.stderr);
     let graceTimer: ReturnType<typeof setTimeout> | undefined;
     try {

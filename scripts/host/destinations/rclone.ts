@@ -398,6 +398,13 @@ const REASONS: readonly {
     hint: "find out who wrote it, move that snapshot's folder on the remote aside, then ship again",
   },
   {
+    pattern: /max transfer limit reached/,
+    kind: "integrity",
+    retry: false,
+    state: "the remote sends more than it said that it would",
+    hint: "look at what serves it; another copy of the store may be well: name it with --store",
+  },
+  {
     pattern: /NoSuchBucket|ListJSON: directory not found/,
     kind: "config",
     retry: false,

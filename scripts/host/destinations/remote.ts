@@ -163,6 +163,8 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
         secondsMax,
         onLine: (line) => {
           const { bytes = 0, percent = 0 } = parseProgress(line) ?? {};
+          // What a file is said to be at first, by which rsync limits it, need not be what comes.
+          if (bytes > bytesMax * names.length) throw sendsMore(spec);
           if (percent > 0) {
             host.report.progress(`fetch from ${spec}`, bytes, Math.ceil(100 * bytes / percent));
           }
@@ -170,6 +172,13 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
       });
     },
   };
+}
+
+function sendsMore(name: string): BackupError {
+  return new BackupError(`Cannot read store ${name}: it sends more than it said that it would`, {
+    kind: "integrity",
+    hint: "look at that host: is it yours still? Another copy of the store may be well: name it with --store",
+  });
 }
 
 function rcloneSource(host: Host, remote: string, options: RemoteOptions): Source {
@@ -225,6 +234,9 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
           "--ignore-checksum",
           "--no-traverse",
           `--files-from-raw=${list}`,
+          // What is sent need not be what was listed. Something may be sent twice.
+          `--max-transfer=${2 * wanted.reduce((sum, name) => sum + sizes.get(name)!, 0)}B`,
+          "--cutoff-mode=hard",
           remote,
           folder,
         ]);
