@@ -66,10 +66,18 @@ import {
   removeIfThere,
   writeFileDurably,
 } from "./host/fs.ts";
-import type { Host } from "./host/host.ts";
+import type { Fs, Host } from "./host/host.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
 import { serveStep } from "./host/steps/step.ts";
-import { findSets, isSealed, problemWithPart, readSet, type SealedSnapshot } from "./host/store/store.ts";
+import {
+  isSealed,
+  problemWithPart,
+  readSet,
+  readSignature,
+  type SealedSnapshot,
+  setsOf,
+  type StoredSnapshot,
+} from "./host/store/store.ts";
 
 /** What to ship, and where to. A {@linkcode Config} is one. */
 export interface ShipOptions {
@@ -108,6 +116,7 @@ export async function ship(
     snapshots: run.local.length,
     destinations,
     damaged: run.damaged(),
+    unread: run.unread,
     fullWanted: run.markFullWanted(),
   };
 }
@@ -128,6 +137,7 @@ interface Driver {
 
 class ShipRun {
   readonly local: readonly Local[];
+  readonly unread: ShipReport["unread"];
   readonly #unusable: ShipReport["damaged"];
   readonly #folder: string;
   readonly #problems = new Map<string, string | undefined>();
@@ -141,9 +151,10 @@ class ShipRun {
     private readonly settings: ShipSettings,
   ) {
     this.#folder = shipFolder(options.stateFolder);
-    const { local, unusable } = readLocal(host, options, settings.sets);
+    const { local, damaged, unread } = readLocal(host, options, settings.sets);
     this.local = local;
-    this.#unusable = unusable;
+    this.unread = unread;
+    this.#unusable = damaged;
     makeFolderDurably(host.fs, this.#folder, 0o700);
   }
 
@@ -312,7 +323,7 @@ class ShipRun {
         const problem = problemWithPart(this.host.fs, snapshot.folder, part, () => this.host.checkpoint());
         return problem === undefined ? [] : [`${part.name}: ${problem}`];
       });
-      this.#problems.set(key, problems[0]);
+      this.#problems.set(key, problems[0] ?? problemWithSignature(this.host.fs, snapshot));
     }
     const problem = this.#problems.get(key);
     if (problem === undefined) return;
@@ -380,6 +391,15 @@ class ShipRun {
   }
 }
 
+function problemWithSignature(fs: Fs, snapshot: SealedSnapshot): string | undefined {
+  try {
+    readSignature(fs, snapshot);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
 /** A record on the disk: every change is durable before the next step. */
 class Book {
   #record: DestinationRecord;
@@ -428,18 +448,32 @@ class Book {
   }
 }
 
+/** What the local store holds of this hub. */
+interface LocalStore extends Pick<ShipReport, "damaged" | "unread"> {
+  readonly local: readonly Local[];
+}
+
 /** The sealed snapshots of this hub, and those whose seal cannot be used. A folder without a seal is left alone. */
 function readLocal(
   host: Host,
   { store, hub }: ShipOptions,
   sets: readonly SetName[] | undefined,
-): { local: Local[]; unusable: ShipReport["damaged"][number][] } {
+): LocalStore {
   const local: Local[] = [];
-  const unusable: ShipReport["damaged"][number][] = [];
-  if (!exists(host.fs, store)) return { local, unusable };
-  for (const set of findSets(host.fs, store)) {
-    if (set.hub !== hub || (sets && !sets.includes(set.set))) continue;
-    for (const snapshot of readSet(host.fs, set)) {
+  const damaged: ShipReport["damaged"][number][] = [];
+  const unread: ShipReport["unread"][number][] = [];
+  for (const set of setsOf(host.fs, store, hub)) {
+    if (sets && !sets.includes(set.set)) continue;
+    let snapshots: StoredSnapshot[];
+    try {
+      snapshots = readSet(host.fs, set);
+    } catch (error) {
+      // That one set cannot be read keeps no other from being shipped.
+      if (!knownError(error)) throw error;
+      unread.push({ set: set.set, problem: reasonOf(error) });
+      continue;
+    }
+    for (const snapshot of snapshots) {
       host.checkpoint();
       if (isSealed(snapshot)) {
         const { seal, checksum } = snapshot.sealed;
@@ -447,11 +481,11 @@ function readLocal(
       } else {
         const { state, problem } = snapshot.sealed;
         host.report.warn(`${keyOf(snapshot)} is not shipped: ${problem}`);
-        if (state === "unreadable") unusable.push({ set: set.set, id: snapshot.id, problem });
+        if (state === "unreadable") damaged.push({ set: set.set, id: snapshot.id, problem });
       }
     }
   }
-  return { local, unusable };
+  return { local, damaged, unread };
 }
 
 function describeReceipt({ time, sets }: Receipt): NonNullable<DestinationReport["receipt"]> {

@@ -404,6 +404,56 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "what cannot be read of the local store keeps nothing else from being shipped, or told of",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    const disk = `${home.dir}/disk`;
+    Deno.mkdirSync(disk);
+    home.write("voice/a.wav", "a");
+    home.configure({
+      sets: {
+        state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] },
+        voice: { sources: [{ kind: "folder", path: "~/voice" }] },
+      },
+      destinations: [{ name: "disk", kind: "folder", path: disk }],
+    });
+    await output("chown", ["-R", "65534:65534", home.dir]);
+    Deno.chmodSync(home.dir, 0o755);
+    const under = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    const run = async (args: string[], code: number) => {
+      const ran = await home.cli([...args, "--json"], { under });
+      assert.equal(ran.code, code, ran.stderr);
+      return { ...JSON.parse(ran.stdout), stderr: ran.stderr };
+    };
+    const { snapshots: [old] } = await run(["backup", "--set", "all", "--no-ship"], 0);
+    Deno.mkdirSync(`${home.store}/another`);
+    for (const path of ["another", "home/voice", `home/state/${old.id}/seal.json.sig`]) {
+      Deno.chownSync(`${home.store}/${path}`, 0, 0);
+      Deno.chmodSync(`${home.store}/${path}`, 0o700);
+    }
+    const { snapshots: [next], ship, error } = await run(["backup"], 4);
+    assert.deepEqual(ship.destinations[0].shipped.map(({ id }: { id: string }) => id), [next.id]);
+    assert.match(
+      error.message,
+      new RegExp(`; set voice cannot be read .*; state/${old.id} is damaged .*seal.json.sig`),
+    );
+    assert.match(error.hint, /give the local store back to the user that ships \(chown -R\)/);
+    const told = await run(["status"], 8);
+    assert.equal(told.sets[0].newest, next.id);
+    assert.match(
+      told.stderr,
+      /home\/voice cannot be read: Permission denied .*: what it holds counts as not there/,
+    );
+    const page = await home.cli(["doctor", "--offline"], { under });
+    assert.match(
+      page.stdout,
+      /state: newest good snapshot: \d+ s old[^]* voice: newest good snapshot: there is none/,
+    );
+  },
+);
+
 Deno.test("that another run is shipping does not hide that a snapshot is suspect", async () => {
   using home = await makeHome();
   home.write("voice/a.wav", "a");

@@ -258,6 +258,8 @@ export interface ShipReport {
   readonly destinations: readonly DestinationReport[];
   /** Snapshots of the local store that are damaged here, and therefore sent nowhere. */
   readonly damaged: readonly (SnapshotKey & { readonly problem: string })[];
+  /** Sets whose folder in the local store cannot be read. */
+  readonly unread: readonly { readonly set: SetName; readonly problem: string }[];
   /** Sets whose newest chain cannot be completed at a destination: the next snapshot must be a full one. */
   readonly fullWanted: readonly SetName[];
 }
@@ -286,13 +288,20 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
     );
     hints.push("add a destination on another machine or another disk");
   }
-  for (const { problem, ...key } of report.damaged) {
-    states.push(`${keyOf(key)} is damaged in the local store (${problem})`);
+  const noteHere = (state: string, problem: string, remedy: string) => {
+    states.push(`${state} (${problem})`);
     hints.push(
       /Permission denied/.test(problem)
         ? "give the local store back to the user that ships (chown -R): a run as another one, such as root, made that"
-        : "take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk",
+        : remedy,
     );
+  };
+  for (const { set, problem } of report.unread) {
+    noteHere(`set ${set} cannot be read in the local store`, problem, "check this machine's disk");
+  }
+  for (const { problem, ...key } of report.damaged) {
+    const remedy = "take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk";
+    noteHere(`${keyOf(key)} is damaged in the local store`, problem, remedy);
   }
   for (const destination of destinations) {
     const { waiting, errors, name } = destination;

@@ -8,11 +8,13 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { setFolder, shipFolder } from "../../core/config/state_paths.ts";
+import { reasonOf } from "../../core/errors.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../../core/names.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import { isGood, type Seal, sealedBytes, type Suspicion } from "../../core/snapshot/seal.ts";
 import { AHEAD_MS_MAX } from "../../core/time.ts";
 import { readKeptReceipt } from "../destinations/far_receipt.ts";
+import { knownError } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { type Drill, isDrillOf, readDrills } from "../records/drill_log.ts";
 import { readMemory } from "../records/memory.ts";
@@ -63,9 +65,19 @@ export const staleRemedy = (set: string): string =>
 /** The seals in the hub's own store, oldest first: all that is told of a set begins with them. */
 export type SealsBySet = ReadonlyMap<SetName, readonly Seal[]>;
 
-/** Reads the seals of every set. */
-export function readSealsBySet({ fs }: Host, { sets, store, hub }: Config): SealsBySet {
-  return new Map([...sets.keys()].map((set) => [set, readSeals(fs, setIn(store, hub, set))]));
+/** Reads the seals of every set. One whose folder cannot be read is as good as empty: of the others all is told. */
+export function readSealsBySet({ fs, report }: Host, { sets, store, hub }: Config): SealsBySet {
+  const sealsOf = (set: SetName): Seal[] => {
+    const stored = setIn(store, hub, set);
+    try {
+      return readSeals(fs, stored);
+    } catch (error) {
+      if (!knownError(error)) throw error;
+      report.warn(`${stored.folder} cannot be read: ${reasonOf(error)}: what it holds counts as not there`);
+      return [];
+    }
+  };
+  return new Map([...sets.keys()].map((set) => [set, sealsOf(set)]));
 }
 
 /** Looks at every set. */

@@ -98,6 +98,13 @@ export function findSets(fs: Fs, root: string): StoredSet[] {
   return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
 }
 
+/** The sets of one hub in a store that holds hubs, sorted; none if it is not there. What other hubs have is not looked at. */
+export function setsOf(fs: Fs, store: string, hub: HubName): StoredSet[] {
+  const folder = `${store}/${hub}`;
+  if (!exists(fs, folder)) return [];
+  return foldersIn(fs, folder).filter(isSetName).sort().map((set) => setIn(store, hub, set));
+}
+
 /** Names of the folders in `path`, without those being written. */
 function foldersIn(fs: Fs, path: string): string[] {
   return fs.readDir(path).filter(({ name, type }) => type === "folder" && !name.startsWith("."))
