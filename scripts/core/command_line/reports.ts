@@ -73,13 +73,17 @@ export type RestoreReport = Restored & Partial<RestoredInPlace>;
 
 /** A snapshot that is stored but suspect ends the run with an error, after all else was done. */
 export function suspectError(reports: readonly EncryptReport[]): BackupError | undefined {
-  const why = reports.flatMap(({ id, suspicions }) =>
+  const suspect = reports.filter(({ suspicions }) => suspicions.length > 0);
+  if (suspect.length === 0) return undefined;
+  const why = suspect.flatMap(({ id, suspicions }) =>
     suspicions.map(({ source, detail }) => `${id}: ${source}: ${detail}`)
   );
-  if (why.length === 0) return undefined;
   return new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
     kind: "source",
-    hint: gateHint(reports.flatMap(({ suspicions }) => suspicions)),
+    hint: gateHint(
+      suspect.flatMap(({ suspicions }) => suspicions),
+      suspect.length === 1 ? suspect[0]!.set : "all",
+    ),
   });
 }
 

@@ -82,7 +82,7 @@ export function suspicionsOf(
     if (lost > cleanUp) {
       add(
         "rows-lost",
-        `${table} has ${left} rows where the last good snapshot had ${count}: ${cleanUp} fewer pass for a clean-up`,
+        `${table} has ${left} rows where the last good snapshot had ${count}: up to ${cleanUp} fewer pass for a clean-up`,
       );
     }
   }
@@ -113,8 +113,8 @@ export function isNamedUnreadable(place: Place, detail: string): boolean | undef
   return /; and [\d,]+ more$|…/.test(detail) ? undefined : false;
 }
 
-/** What a person can do about suspicions. */
-export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[]): string {
+/** What a person can do about the suspicions of a set, or of `all`. */
+export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[], set: string): string {
   const codes = new Set(suspicions.map(({ code }) => code));
   const ofUnread = codes.delete("unreadable")
     ? [
@@ -126,7 +126,10 @@ export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[])
   const ofDatabases = codes.has("integrity")
     ? "the database is damaged: stop the hub, look at the disk, then get the last good snapshot back " +
       "(`hapi-backup list`, `hapi-backup restore --in-place`); nothing good is displaced until one is good again"
-    : "if you removed these rows yourself, run `hapi-backup backup --accept` once; to allow more of it, set " +
-      "sets.<name>.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept";
+    : `if you removed these rows yourself, run \`hapi-backup backup --set ${set} --accept\` once; to allow more of ` +
+      `it, set sets.${
+        set === "all" ? "<name>" : set
+      }.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, ` +
+      "restore: the last good snapshot is kept";
   return [ofDatabases, ...ofUnread].join("; of what could not be read: ");
 }

@@ -26,7 +26,7 @@ export function checkRuns(host: Host, config: Config, set: SetStatus): Finding[]
   if (set.suspect) {
     const why = last?.suspicions ? `: ${last.suspicions.join("; ")}` : "";
     const { fail } = about("Runs", `${set.set}: newest snapshot`);
-    findings.push(fail("source", `${set.suspect} is suspect${why}`, gateHint(set.suspicions)));
+    findings.push(fail("source", `${set.suspect} is suspect${why}`, gateHint(set.suspicions, set.set)));
   }
   const failure = failureIn(runs, host.now(), config.changedAt);
   if (failure) {

@@ -82,7 +82,7 @@ function problemsOf(host: Host, config: Config, set: SetStatus): Problem[] {
       topic: `suspect ${set.set}`,
       kind: "suspect",
       text: `Snapshot ${set.suspect} of set ${set.set} does not count as good${why}`,
-      hint: gateHint(set.suspicions),
+      hint: gateHint(set.suspicions, set.set),
     });
   }
   if (set.stale) {
