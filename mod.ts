@@ -65,6 +65,7 @@ import {
   chosenSets,
   configOrDefaults,
   hubProgram,
+  inScratch,
   keyOptions,
   realPath,
   requireConfig,
@@ -464,8 +465,10 @@ function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<
 async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
   const { config } = job;
   makeStateFolder(context, config);
-  const permissions = verifyPermissions(config, job, realPath(context));
-  const report = await runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
+  const report = await inScratch(context, job, (job) => {
+    const permissions = verifyPermissions(config, job, realPath(context));
+    return runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
+  });
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
   const error = report.ok
     ? undefined

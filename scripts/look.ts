@@ -27,7 +27,7 @@ export async function look(opening: Opening, id: SnapshotId, scratch: string): P
   using folder = makeScratch(host, scratch);
   const { image } = await rebuildSessions(opening, manifest, folder.path);
   using opened = openDatabase(host.fs, image);
-  return { manifest, sessions: listSessions(opened.db, readSchema(opened.db)) };
+  return { manifest, sessions: host.deaf(() => listSessions(opened.db, readSchema(opened.db))) };
 }
 
 serveStep<LookJob>(import.meta, async (job, { host }): Promise<LookReport> => {

@@ -21,7 +21,6 @@ import type { Fs, Host } from "./host/host.ts";
 import { refuseWhileOpen } from "./host/open_files.ts";
 import { openSetOf, rebuildSessions, type SessionDatabase } from "./host/restore/chosen_snapshot.ts";
 import { openManifest, openSeal } from "./host/restore/open_snapshot.ts";
-import { makeScratch } from "./host/scratch.ts";
 import { readSchema } from "./host/sessions/schema.ts";
 import type { SessionJob, SessionReport, SessionRestored } from "./host/sessions/session_jobs.ts";
 import { findSession } from "./host/sessions/session_list.ts";
@@ -205,13 +204,12 @@ serveStep<SessionJob>(import.meta, async (job, { host, print, ask }): Promise<Se
   const { config, target } = job;
   await using set = await openSetOf(host, job);
   const snapshot = await set.choose(job.which);
-  using scratch = makeScratch(host, job.store.scratch);
   const manifest = await openManifest(set.opening, openSeal(set.opening, snapshot));
-  const database = await rebuildSessions(set.opening, manifest, scratch.path);
+  const database = await rebuildSessions(set.opening, manifest, job.store.scratch);
   using image = openDatabase(host.fs, database.image);
   const schema = readSchema(image.db);
-  const session = findSession(image.db, schema, job.session, snapshot);
-  const rows = sessionRows(image.db, schema, session);
+  const session = host.deaf(() => findSession(image.db, schema, job.session, snapshot));
+  const rows = host.deaf(() => sessionRows(image.db, schema, session));
   const found = {
     session,
     snapshot,

@@ -1,7 +1,7 @@
 /**
  * Proves that a snapshot can be restored: restores it into scratch and compares everything with what was saved.
  *
- * Needs the identity. The scratch is readable by its owner only and removed at the end, however that comes.
+ * Needs the identity, and a scratch folder of its own: who runs it removes that, however it ends.
  *
  * @module
  */
@@ -29,7 +29,6 @@ import {
   partOf,
   type TrustedSnapshot,
 } from "./host/restore/open_snapshot.ts";
-import { makeScratch } from "./host/scratch.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { problemWithPart, type SealedSnapshot } from "./host/store/store.ts";
@@ -168,7 +167,7 @@ async function checkDatabase(
   const { source } = saved;
   const facts = await check(
     `${source}: opens in SQLite`,
-    () => readFacts(host, image),
+    () => host.deaf(() => readFacts(host, image)),
     () => formatBytes(saved.bytes),
   );
   if (!facts) return;
@@ -369,9 +368,9 @@ serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> =
   const { opening, snapshots, store } = chosen;
   const { set } = opening;
   const id = await chosen.choose(job.which);
-  using scratch = makeScratch(host, job.store.scratch);
+  const { scratch } = job.store;
   const isOwn = set.hub === config.hub;
-  const checks = await verify(opening, snapshots, id, scratch.path, {
+  const checks = await verify(opening, snapshots, id, scratch, {
     home: isOwn ? config.home : undefined,
     hubProgram: job.hubProgram,
   });

@@ -2,10 +2,13 @@
 
 import assert from "node:assert/strict";
 import { BackupError } from "../scripts/core/errors.ts";
+import type { SetName } from "../scripts/core/names.ts";
+import { encrypt } from "../scripts/encrypt.ts";
 import { openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../scripts/restore.ts";
 import { ship } from "../scripts/ship.ts";
+import { snapshot } from "../scripts/snapshot.ts";
 import { verify } from "../scripts/verify.ts";
 import { countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { makeRandom } from "./real/random.ts";
@@ -177,6 +180,60 @@ Deno.test("killed at random moments, verify and restore leave all or nothing, an
     }
   }
   console.log(`seed ${seed}: ${ended.join(", ")}`);
+});
+
+/** Gives the home's database a table whose rows SQLite checks for some ten minutes, in one go. */
+function makeSlowToCheck(home: Home): void {
+  const [quick, slow] = ["0000000", "2000000"];
+  home.sql(`CREATE TABLE slow (x, y AS (hex(zeroblob(${quick} * x))) NOT NULL);
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) INSERT INTO slow SELECT 1 FROM n`);
+  const bytes = Buffer.from(Deno.readFileSync(home.database));
+  bytes.write(slow, bytes.indexOf(quick));
+  Deno.writeFileSync(home.database, bytes);
+}
+
+/** Until SQLite has had an image below a folder open for a second on end: only its checks take so long. */
+async function checkedBelow(folder: string): Promise<void> {
+  for (let looks = 0; looks < 20; looks++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const files = await filesBelow(folder).catch(() => []);
+    if (!files.some(([path]) => path.endsWith("-shm"))) looks = 0;
+  }
+}
+
+Deno.test("an interruption is heard while SQLite checks a database, however long, and leaves nothing", async () => {
+  using home = await makeHome();
+  await home.backup();
+  makeSlowToCheck(home);
+  const config = home.config();
+  const set = "state" as SetName;
+  const [staging, scratch] = [`${home.stateFolder}/state/staging`, `${home.stateFolder}/scratch`];
+  const everything = async () => (await filesBelow(home.dir)).filter(([path]) => !path.endsWith("/lock"));
+  const interrupt = async (args: string[], folder: string, signal: Deno.Signal) => {
+    const before = await everything();
+    const child = home.spawn(args);
+    await child.stdin.close();
+    await checkedBelow(folder);
+    child.kill(signal);
+    const deaf = setTimeout(() => child.kill("SIGKILL"), 60_000);
+    const { code, stderr } = await child.output();
+    clearTimeout(deaf);
+    const said = new TextDecoder().decode(stderr);
+    assert.deepEqual([code, /^error: .*/m.exec(said)?.[0]], [1, "error: Cannot go on: interrupted"], said);
+    assert.deepEqual([...Deno.readDirSync(folder)], []);
+    return { before, after: await everything() };
+  };
+
+  const backup = await interrupt(["backup", "--no-ship"], staging, "SIGINT");
+  const isNoLog = ([path]: [string, ...unknown[]]) => !/\/runs\.jsonl$|\/\.runs\//.test(path);
+  assert.deepEqual(backup.after.filter(isNoLog), backup.before.filter(isNoLog));
+
+  home.now = new Date(home.now.getTime() + 3_600_000);
+  await snapshot(home.host, config, { set });
+  const sound = { "hapi.db": { integrity: ["ok"], foreignKeys: [] } };
+  await encrypt(home.host, config, { set }, Promise.resolve(sound));
+  const verified = await interrupt(["verify", "--identity", home.identityFile], scratch, "SIGTERM");
+  assert.deepEqual(verified.after, verified.before);
 });
 
 Deno.test("interrupted wherever they look whether they are, all steps say so, call nothing damaged, and leave nothing", async () => {

@@ -65,6 +65,7 @@ function makeHost(told: string[]): Host {
     run: makeRun(() => {}),
     now: () => new Date(),
     checkpoint: () => {},
+    deaf: (work) => work(),
     report: { progress: () => {}, info: () => {}, warn: (text) => told.push(text) },
   };
 }

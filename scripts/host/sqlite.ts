@@ -354,34 +354,40 @@ export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, numb
   }
 }
 
-/** Asks SQLite whether an image is sound. Slow: reads all of it. @param what What a person watching is told. */
+/**
+ * Asks SQLite whether an image is sound. Slow: reads all of it, deaf to an interruption (see {@linkcode Host.deaf}).
+ *
+ * @param what What a person watching is told.
+ */
 export function checkImage(
-  { fs, report }: Pick<Host, "fs" | "report">,
+  { fs, report, deaf }: Pick<Host, "fs" | "report" | "deaf">,
   image: string,
   what: string,
 ): DatabaseChecks {
   const { bytes } = fs.stat(image);
   report.progress(what, 0, bytes);
-  const checks = withImage(fs, image, (db) => {
-    const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
-      try {
-        const found: string[] = [];
-        for (const row of db.prepare(sql).iterate()) {
-          if (found.push(text(row as Record<string, unknown>).slice(0, 500)) >= REPORT_LINES_MAX) break;
+  const checks = deaf(() =>
+    withImage(fs, image, (db) => {
+      const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
+        try {
+          const found: string[] = [];
+          for (const row of db.prepare(sql).iterate()) {
+            if (found.push(text(row as Record<string, unknown>).slice(0, 500)) >= REPORT_LINES_MAX) break;
+          }
+          return found;
+        } catch (error) {
+          return [reasonOf(error)];
         }
-        return found;
-      } catch (error) {
-        return [reasonOf(error)];
-      }
-    };
-    return {
-      integrity: lines(`PRAGMA integrity_check(${REPORT_LINES_MAX})`, (row) => String(row.integrity_check)),
-      foreignKeys: lines(
-        "PRAGMA foreign_key_check",
-        (row) => `${row.table} row ${row.rowid} refers to a missing row of ${row.parent}`,
-      ),
-    };
-  });
+      };
+      return {
+        integrity: lines(`PRAGMA integrity_check(${REPORT_LINES_MAX})`, (row) => String(row.integrity_check)),
+        foreignKeys: lines(
+          "PRAGMA foreign_key_check",
+          (row) => `${row.table} row ${row.rowid} refers to a missing row of ${row.parent}`,
+        ),
+      };
+    })
+  );
   report.progress(what, bytes, bytes);
   return checks;
 }

@@ -16,11 +16,11 @@ import { describeComparison, describeSessions } from "../../core/sessions/sessio
 import { shellQuote } from "../../core/shell.ts";
 import { makingDurably } from "../fs.ts";
 import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
-import type { LookJob, LookReport, SessionJob, SessionReport } from "../sessions/session_jobs.ts";
+import type { LookReport, SessionJob, SessionReport } from "../sessions/session_jobs.ts";
 import { runStep } from "../steps/step.ts";
 import { browse } from "./browsing.ts";
 import { absolutePath, errorText, type Verb, type VerbContext } from "./cli.ts";
-import { choiceOf, configOrDefaults, realPath, requireConfig } from "./verb_options.ts";
+import { choiceOf, configOrDefaults, inScratch, realPath, requireConfig } from "./verb_options.ts";
 
 /** What these verbs share with the others. */
 export interface SharedVerbParts {
@@ -40,9 +40,13 @@ export interface SharedVerbParts {
 export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
   const { script } = shared;
 
-  const look = async ({ terminal }: VerbContext, choice: ChoiceJob, which: readonly string[]) => {
-    const job: LookJob = { ...choice, which };
-    return await runStep<LookReport>(script("look"), job, lookPermissions(choice.config, job), terminal);
+  const look = async (context: VerbContext, choice: ChoiceJob, which: readonly string[]) => {
+    return await inScratch(
+      context,
+      { ...choice, which },
+      (job) =>
+        runStep<LookReport>(script("look"), job, lookPermissions(choice.config, job), context.terminal),
+    );
   };
 
   return {
@@ -137,13 +141,14 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
   };
   const live = [...new Set(databases.flatMap((path) => [path, realPath(context)(path)]))];
   const run = () =>
-    runStep<SessionReport>(
-      shared.script("session"),
-      job,
-      sessionPermissions(config, job, live),
-      terminal,
-      () => shared.takeSnapshot(context, config, choice.set as SetName),
-    );
+    inScratch(context, job, (job) =>
+      runStep<SessionReport>(
+        shared.script("session"),
+        job,
+        sessionPermissions(config, job, live),
+        terminal,
+        () => shared.takeSnapshot(context, config, choice.set as SetName),
+      ));
   // The step sees the file and not its folder.
   const report = job.target.kind === "file"
     ? await makingDurably(host.fs, job.target.path, run)

@@ -16,6 +16,7 @@ import { readIdentityFile } from "../keys/identity_bytes.ts";
 import type { KeyOptions } from "../keys/keys.ts";
 import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
 import type { StoreOptions } from "../restore/store_option.ts";
+import { makeScratch } from "../scratch.ts";
 import { absolutePath, fileOf, numberOption, readConfig, type VerbContext } from "./cli.ts";
 import { askSecret } from "./questions.ts";
 
@@ -68,6 +69,16 @@ export async function choiceOf(context: VerbContext, config: Config): Promise<Ch
     store: storeOptions(context, config),
     set: String(context.options.set),
   };
+}
+
+/** Runs a step with a scratch folder of its own, which is removed however it ends: it may be ended amid its work. */
+export async function inScratch<Job extends ChoiceJob, Result>(
+  { host }: VerbContext,
+  job: Job,
+  run: (job: Job) => Promise<Result>,
+): Promise<Result> {
+  using scratch = makeScratch(host, job.store.scratch);
+  return await run({ ...job, store: { ...job.store, scratch: scratch.path } });
 }
 
 /** Where the identity comes from: a file, or standard input; a passphrase is asked for on the terminal. */

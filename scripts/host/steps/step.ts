@@ -37,7 +37,7 @@ export interface StepTools {
 }
 
 type ToWorker =
-  | { readonly type: "job"; readonly job: unknown; readonly cancelled: SharedArrayBuffer }
+  | { readonly type: "job"; readonly job: unknown; readonly flags: StepFlags }
   | { readonly type: "later"; readonly value: unknown }
   | { readonly type: "later failed"; readonly error: SentError };
 type FromWorker =
@@ -48,6 +48,13 @@ type FromWorker =
   | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "failed"; readonly error: SentError };
+
+/** What the program and a step tell each other while the step reads no messages: each is 1 or 0. */
+interface StepFlags {
+  readonly cancelled: SharedArrayBuffer;
+  /** Whether the step is at work that passes no checkpoint. */
+  readonly deaf: SharedArrayBuffer;
+}
 
 /** The program's own thread only waits while a step runs: it does this for it. */
 const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => void>> = {
@@ -71,22 +78,37 @@ export function cancelSteps(): void {
   cancelling.abort();
 }
 
+const interrupted = () =>
+  new BackupError("Cannot go on: interrupted", {
+    kind: "cancelled",
+    hint: "nothing half-made was kept; run it again whenever you like",
+  });
+
 /** A host made of this machine, for use outside a worker. */
 export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFlag): Host {
   const flag = new Int32Array(cancelled);
   const checkpoint = () => {
-    if (Atomics.load(flag, 0) === 0) return;
-    throw new BackupError("Cannot go on: interrupted", {
-      kind: "cancelled",
-      hint: "nothing half-made was kept; run it again whenever you like",
-    });
+    if (Atomics.load(flag, 0) !== 0) throw interrupted();
   };
   const programs = makeRun(checkpoint);
   const run: Run = (program, args, options) => {
     report.detail?.(`runs: ${[program, ...args].map(shown).join(" ")}`);
     return programs(program, args, options);
   };
-  return { fs: realFs, run, now: () => new Date(), report, checkpoint };
+  return { fs: realFs, run, now: () => new Date(), report, checkpoint, deaf: (work) => work() };
+}
+
+/** Does work of which {@linkcode runStep} does not wait for the end once all is cancelled. */
+function workDeaf<Result>(checkpoint: () => void, flag: Int32Array, work: () => Result): Result {
+  Atomics.store(flag, 0, 1);
+  try {
+    checkpoint();
+    return work();
+  } finally {
+    Atomics.store(flag, 0, 0);
+    // Whoever saw that flag set after all was cancelled counts on this step to go no further.
+    checkpoint();
+  }
 }
 
 /** A word of a command line, as a person may copy it. */
@@ -135,11 +157,17 @@ export function runStep<Result>(
   if (later instanceof Promise) give(later);
   const began = performance.now();
   const underWay = new Set<string>();
+  const flags: StepFlags = { cancelled: cancelFlag, deaf: new SharedArrayBuffer(4) };
+  const over = new AbortController();
   return new Promise<Result>((resolve, reject) => {
+    const endIfDeaf = () => {
+      if (Atomics.load(new Int32Array(flags.deaf), 0) !== 0) reject(interrupted());
+    };
+    cancelled.addEventListener("abort", endIfDeaf, { signal: over.signal });
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
         case "ready":
-          return say({ type: "job", job, cancelled: cancelFlag });
+          return say({ type: "job", job, flags });
         case "asked":
           if (typeof later === "function") give(later());
           return;
@@ -168,6 +196,7 @@ export function runStep<Result>(
       reject(new BackupError(`Cannot run ${script}: ${event.message}`, { kind: "internal" }));
     };
   }).finally(() => {
+    over.abort();
     worker.terminate();
     // However it ended, nothing of it is under way any more.
     for (const what of underWay) terminal.progress(what, 0, 0);
@@ -230,9 +259,11 @@ export function serveStep<Job>(
       scope.postMessage({ type: "thread", work, port: port2 }, [port2]);
       return port1;
     };
-    const made = makeHost(report, data.cancelled);
+    const made = makeHost(report, data.flags.cancelled);
+    const flag = new Int32Array(data.flags.deaf);
+    const deaf = <Result>(work: () => Result) => workDeaf(made.checkpoint, flag, work);
     const fs = askingForLinks(made.fs, (request) => say({ type: "link", request }));
-    const host = { ...made, fs, startThread };
+    const host = { ...made, fs, deaf, startThread };
     const ask = () => {
       say({ type: "asked" });
       return later;
