@@ -24,6 +24,7 @@ import {
   type Confirmation,
   confirmedOfNewestChains,
   confirmedOfOlderChains,
+  damageRemedy,
   type DestinationRecord,
   type DestinationReport,
   type Expected,
@@ -329,7 +330,7 @@ class ShipRun {
     if (problem === undefined) return;
     throw new BackupError(`Cannot ship ${key}: it is damaged in the local store: ${problem}`, {
       kind: "integrity",
-      hint: "take a new full snapshot (`hapi-backup backup --full`) and check this machine's disk",
+      hint: damageRemedy(snapshot.set),
     });
   }
 

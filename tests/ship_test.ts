@@ -490,7 +490,9 @@ Deno.test("a snapshot that rotted in the local store is sent nowhere", async () 
     await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(2_000));
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.damaged), [`state/${ID[0]}`]);
-    assert.match(unshippedError(report)!.message, /is damaged in the local store/);
+    const { message, hint } = unshippedError(report)!;
+    assert.match(message, /is damaged in the local store/);
+    assert.match(hint!, /^take a new full snapshot: `hapi-backup backup --set state --full`[^;]*$/);
     assert.deepEqual(await filesBelow(far), []);
   });
 });

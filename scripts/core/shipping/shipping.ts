@@ -264,6 +264,10 @@ export interface ShipReport {
   readonly fullWanted: readonly SetName[];
 }
 
+/** What to do about a snapshot of a set that is damaged in the local store. */
+export const damageRemedy = (set: SetName): string =>
+  `take a new full snapshot: \`hapi-backup backup --set ${set} --full\`, and check this machine's disk`;
+
 /**
  * Why a run of `ship` is no success, naming exactly what is not off this machine; undefined if it is one: every
  * snapshot is confirmed on every destination, and at least one of them is off this machine.
@@ -300,8 +304,7 @@ export function unshippedError(report: ShipReport): BackupError | undefined {
     noteHere(`set ${set} cannot be read in the local store`, problem, "check this machine's disk");
   }
   for (const { problem, ...key } of report.damaged) {
-    const remedy = "take a new full snapshot: `hapi-backup backup --full`, and check this machine's disk";
-    noteHere(`${keyOf(key)} is damaged in the local store`, problem, remedy);
+    noteHere(`${keyOf(key)} is damaged in the local store`, problem, damageRemedy(key.set));
   }
   for (const destination of destinations) {
     const { waiting, errors, name } = destination;
