@@ -122,6 +122,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
   })),
 
   async backup(context) {
+    // Before anything is done, which would be told as failed once for each.
+    numberOption(context.options, "wait");
     const config = await configOrSetup(context);
     await backUp(context, config, chosenSets(config, context));
   },
