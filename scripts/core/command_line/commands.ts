@@ -477,8 +477,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "keep a snapshot whatever the policy says; without an id, list the pins",
     arguments: [{ name: "[id]", text: "the snapshot" }],
     options: [
-      STORED_HUB,
-      STORED_SET,
+      { ...STORED_HUB, text: "whose; needed with an id" },
+      { ...STORED_SET, text: "of which set; needed with an id" },
       { flags: "--why <text>", text: "why it is kept" },
       { flags: "--remove", text: "take the pin back" },
     ],
@@ -500,8 +500,8 @@ export const COMMANDS: readonly CommandSpec[] = [
       choices: ["status", "list", "authorize", "forget", "schema"],
     }],
     options: [
-      STORED_HUB,
-      STORED_SET,
+      { ...STORED_HUB, text: "only this hub; needed for authorize and forget" },
+      { ...STORED_SET, text: "only this set; needed for forget" },
       { flags: "--key <file>", text: "authorize: public key that may only add files" },
       { flags: "--read-key <file>", text: "authorize: public key that may only read" },
       {
