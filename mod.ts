@@ -21,7 +21,7 @@ import {
 } from "./scripts/core/command_line/reports.ts";
 import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
 import { setFolder, shipFolder } from "./scripts/core/config/state_paths.ts";
-import { BackupError, ifPossible, outcome, reasonOf } from "./scripts/core/errors.ts";
+import { BackupError, ifPossible, isInterruption, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { localTime } from "./scripts/core/format.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
@@ -130,36 +130,30 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async snapshot(context) {
     const config = requireConfig(context);
-    const staged: Staged[] = [];
-    for (const set of chosenSets(config, context)) {
-      staged.push(
-        await locked(context, config, set, async () => {
-          const result = await snapshotStep(context, config, set);
-          await checkStep(context, config, set);
-          for (const { reason } of result.unreadable) context.terminal.warn(reason);
-          return result;
-        }),
-      );
-      if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(staged.at(-1)!.id)}`);
-    }
-    if (context.json) context.terminal.result(JSON.stringify({ ok: true, staged }));
+    const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
+      const result = await locked(context, config, set, async () => {
+        const staged = await snapshotStep(context, config, set);
+        await checkStep(context, config, set);
+        return staged;
+      });
+      for (const { reason } of result.unreadable) context.terminal.warn(reason);
+      if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(result.id)}`);
+      return result;
+    });
+    endWith(context, failures, { staged });
   },
 
   async encrypt(context) {
     const config = requireConfig(context);
-    const reports: EncryptReport[] = [];
-    for (const set of chosenSets(config, context)) {
+    const { done: snapshots, failures } = await withEach(chosenSets(config, context), async (set) => {
       const job = { config, options: encryptOptions(context, set), checksComeLater: false };
       const permissions = encryptPermissions(config, set, realPath(context));
       const run = () => runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal);
-      reports.push(await locked(context, config, set, run));
-      if (!context.json) context.terminal.result(describeSnapshot(reports.at(-1)!));
-    }
-    const error = suspectError(reports);
-    if (context.json) {
-      context.terminal.result(JSON.stringify({ ...outcome(error), snapshots: reports }));
-    }
-    if (error) throw error;
+      const report = await locked(context, config, set, run);
+      if (!context.json) context.terminal.result(describeSnapshot(report));
+      return report;
+    });
+    endWith(context, [...failures, suspectError(snapshots)], { snapshots });
   },
 
   async ship(context) {
@@ -414,43 +408,62 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
   const ships = context.options.ship !== false;
   // Where there is no network, `ship` tells what is logged here.
   await using _telling = ships ? telling(context, config) : undefined;
-  const reports: EncryptReport[] = [];
-  const failures: BackupError[] = [];
-  const unlessItFails = async <Result>(work: () => Promise<Result>): Promise<Result | undefined> => {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
-      failures.push(error);
-      return undefined;
-    }
-  };
-  for (const set of sets) {
-    const report = await unlessItFails(() => loggedSnapshot(context, config, set));
-    if (!report) continue;
-    reports.push(report);
+  const { done: snapshots, failures } = await withEach(sets, async (set) => {
+    const report = await loggedSnapshot(context, config, set);
     if (!context.json) context.terminal.result(describeSnapshot(report));
-  }
+    return report;
+  });
   const isBusy = ({ kind }: BackupError) => kind === "busy";
   // Where another run takes the snapshot it also ships, and is not to find that locked.
-  const leavesShipping = reports.length === 0 && failures.some(isBusy);
-  const shipped = ships && !leavesShipping ? await unlessItFails(() => shipAll(context, config)) : undefined;
-  if (shipped && !context.json) context.terminal.result(describeShip(shipped));
+  const leavesShipping = snapshots.length === 0 && failures.some(isBusy);
+  const shipping = await withEach(
+    ships && !leavesShipping ? ["all"] : [],
+    () => shipAll(context, config),
+  );
+  const [ship] = shipping.done;
+  if (ship && !context.json) context.terminal.result(describeShip(ship));
+  const failed = [...failures, ...shipping.failures];
   // That another run holds a lock mends itself, and must not hide what does not.
-  const [error, ...others] = [
-    ...failures.filter((failure) => !isBusy(failure)),
-    suspectError(reports),
-    ...failures.filter(isBusy),
-    shipped && unshippedError(shipped),
-  ].filter((error) => error !== undefined);
-  for (const { message, hint } of others) {
-    context.terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
+  const errors = [
+    ...failed.filter((failure) => !isBusy(failure)),
+    suspectError(snapshots),
+    ...failed.filter(isBusy),
+    ship && unshippedError(ship),
+  ];
+  endWith(context, errors, { snapshots, ship });
+}
+
+/** Does something with each of them: one that fails costs the others nothing. @throws If it is interrupted. */
+async function withEach<Item, Result>(
+  items: readonly Item[],
+  work: (item: Item) => Promise<Result>,
+): Promise<{ readonly done: Result[]; readonly failures: BackupError[] }> {
+  const done: Result[] = [];
+  const failures: BackupError[] = [];
+  for (const item of items) {
+    try {
+      done.push(await work(item));
+    } catch (error) {
+      if (!(error instanceof BackupError) || isInterruption(error)) throw error;
+      failures.push(error);
+    }
   }
-  if (context.json) {
-    const further = others.map(({ message, kind, hint }) => ({ message, kind, hint }));
-    context.terminal.result(
-      JSON.stringify({ ...outcome(error), furtherErrors: further, snapshots: reports, ship: shipped }),
-    );
+  return { done, failures };
+}
+
+/** Tells what came of it, and of every error. @throws {BackupError} The first, which says how it ended. */
+function endWith(
+  { terminal, json }: VerbContext,
+  errors: readonly (BackupError | undefined)[],
+  result: Readonly<Record<string, unknown>>,
+): void {
+  const [error, ...others] = errors.filter((error) => error !== undefined);
+  for (const { message, hint } of others) {
+    terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
+  }
+  if (json) {
+    const furtherErrors = others.map(({ message, kind, hint }) => ({ message, kind, hint }));
+    terminal.result(JSON.stringify({ ...outcome(error), furtherErrors, ...result }));
   }
   if (error) throw error;
 }

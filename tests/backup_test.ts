@@ -357,6 +357,16 @@ Deno.test("a set that fails costs neither the others nor the shipping, and every
   assert.equal(told.ship.destinations[0].shipped.length, 2);
   for (const set of ["state", "voice"]) assert.equal([...Deno.readDirSync(`${disk}/home/${set}`)].length, 1);
   assert.match(ran.stderr, /"Cannot call it off this machine: disk is on this machine's own disk/);
+
+  // In single steps, too.
+  const staged = await home.cli(["snapshot", "--set", "all", "--json"]);
+  assert.equal(staged.code, 3, staged.stderr);
+  assert.deepEqual(JSON.parse(staged.stdout).staged.map(({ set }: { set: string }) => set), ["voice"]);
+  const sealed = await home.cli(["encrypt", "--set", "all", "--json"]);
+  assert.equal(sealed.code, 2, sealed.stderr);
+  const { error, snapshots } = JSON.parse(sealed.stdout);
+  assert.match(error.message, /^Cannot encrypt set state: nothing is staged$/);
+  assert.deepEqual(snapshots.map(({ set }: { set: string }) => set), ["voice"]);
 });
 
 Deno.test("a source that cannot be looked at keeps nothing from being shipped, nor the doctor from its page", async () => {

@@ -297,6 +297,8 @@ Deno.test("a required file that is not there costs no database, and what is rest
   assert.ok(suspect.stderr.includes(gateHint([{ code: "unreadable" }], "state")), suspect.stderr);
   const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
   assert.deepEqual(manifest.removed, ["home/.hapi/hub.env"]);
+  const status = await home.cli(["status"]);
+  assert.match(status.stdout, /SUSPECT: \S+ is newer, and does not count as good: hub\.env unreadable$/m);
   const args = ["--identity", home.identityFile];
   const compared = await home.cli(["compare", good, manifest.id, "--json", ...args]);
   assert.deepEqual(JSON.parse(compared.stdout).files.removed, ["home/.hapi/hub.env"]);

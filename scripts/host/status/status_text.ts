@@ -92,11 +92,12 @@ function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, pain
 
 function lastAndNext(set: SetStatus & SetPast, now: Date, paint: Paint): string[] {
   const { lastRun, failure, nextRun, suspect } = set;
+  const why = set.suspicions.map(({ source, code }) => `${source} ${code}`).join(", ");
   const last = failure ? `last run ${paint.bad(`FAILED: ${withAge(failure)}`)}` : lastRun &&
     `last run ${formatAgo(new Date(lastRun.at), now)}, took ${formatDuration(lastRun.seconds)}: done`;
   const next = nextRun && `next in ${formatDuration(Math.max(0, nextRun.getTime() - now.getTime()) / 1000)}`;
   return [
-    ...suspect ? [paint.bad(`SUSPECT: ${suspect} is newer, and does not count as good`)] : [],
+    ...suspect ? [paint.bad(`SUSPECT: ${suspect} is newer, and does not count as good: ${why}`)] : [],
     ...last || next
       ? [[last ?? "no run is known", next ?? paint.doubtful("no timer is known")].join("; ")]
       : [],
