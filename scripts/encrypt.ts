@@ -423,13 +423,16 @@ async function packUntilWhole(
   const torn: Unreadable[] = [];
   for (;;) {
     const all = found.filter(({ path }) => !torn.some((file) => file.path === path));
-    const plan: FilePlan = planFiles({
-      id: staged.id,
-      found: all,
-      except: databasePlaces(job, all),
-      databases: staged.databases.map(({ place }) => place),
-      ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
-    });
+    const plan: FilePlan = {
+      isCareful: torn.length > 0,
+      ...planFiles({
+        id: staged.id,
+        found: all,
+        except: databasePlaces(job, all),
+        databases: staged.databases.map(({ place }) => place),
+        ...(parent ? { previous: { manifest: parent.manifest, remembered: parent.files } } : {}),
+      }),
+    };
     using started = new DisposableStack();
     let writer: PartWriter | undefined;
     try {

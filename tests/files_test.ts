@@ -382,6 +382,10 @@ Deno.test("findFiles() tells names and link targets that are not UTF-8, and take
   assert.match(told(folder, ["home/f", "home/f/\uFFFD"]), /bad\uFFFD": its name is not UTF-8 \(`ls -b /);
   const glob = source("glob", `${scratch.home}/f/*`);
   assert.match(told(glob, ["home/f/\uFFFD"]), /bad\uFFFD": its name is not UTF-8/);
+  // What no pattern could match is nothing that is missing.
+  for (const pattern of ["*.md", "**/*.md"]) {
+    assert.equal(told(source("glob", `${scratch.home}/f/${pattern}`), []), "", pattern);
+  }
   run("bash", ["-c", `rm "$0"/f/bad*; ln -s $'to\\xff' "$0"/f/link`, scratch.home]);
   assert.match(told(folder, ["home/f", "home/f/\uFFFD"]), /f\/link"/);
 });
@@ -746,6 +750,8 @@ Deno.test("packFiles() stores a big file that grows, shrinks or changes at its f
     const { found } = findFiles(realFs, source("file", path), scratch.home);
     const { packed, tar } = await pack(found, { host: hostWith(fs) });
     assert.equal(packed.notes.length, 1, name);
+    const isShort = packed.notes[0]!.endsWith("changed while it was read; zeros stand for what was cut off");
+    assert.equal(isShort, name === "shrinks", packed.notes[0]);
     assert.deepEqual(packed.remembered.files, {});
     assert.equal(packed.files[0]!.bytes, 9 * MIB);
     await restore(packed.files, tar, scratch.root);

@@ -67,6 +67,8 @@ export interface FilePlan {
   readonly files: readonly PlannedFile[];
   /** The files of the snapshot that this one continues; empty for a full. */
   readonly previous: readonly SavedFile[];
+  /** Whether big files are read to their end before they go into the tar: for where one could not be. */
+  readonly isCareful?: boolean;
   /** Size of all files that must be read, in bytes. */
   readonly bytesToRead: number;
   readonly notes: readonly string[];

@@ -160,7 +160,8 @@ async function packFile(
     return { source, path: found.path, reason: error.message };
   }
   if (read.changed) {
-    packing.notes.push(`${place} changed while it was read; what was read is saved`);
+    const saved = read.isShort ? "zeros stand for what was cut off" : "what was read is saved";
+    packing.notes.push(`${place} changed while it was read; ${saved}`);
     return { saved: read.saved };
   }
   return { saved: read.saved, remembered: { ...markOf(read.stat), readMs } };
@@ -220,6 +221,8 @@ interface ReadFile {
   readonly saved: SavedFile;
   readonly stat: Stat;
   readonly changed: boolean;
+  /** Whether it ended too early, and zeros stand for the rest. */
+  readonly isShort?: boolean;
 }
 
 /** Reads a small file whole, again if it changes meanwhile, and stores its content if that is new. */
@@ -251,7 +254,7 @@ async function packWhole(
   return { saved: savedFile(found, after, bytes.length, sha256, stored), stat: after, changed };
 }
 
-/** Streams a big file into the tar, unless hashing it first shows that its content is stored already. */
+/** Streams a big file into the tar, unless hashing it first shows that it cannot be read, or is stored already. */
 async function packStreamed(
   packing: Packing,
   found: FoundFile,
@@ -259,7 +262,7 @@ async function packStreamed(
   before: Stat,
 ): Promise<ReadFile> {
   const { known, plan, tar, advance } = packing;
-  if (known.hasSize(before.bytes)) {
+  if (plan.isCareful || known.hasSize(before.bytes)) {
     const read = new ExactReader(file, before.bytes, packing.host.checkpoint);
     for (const _ of read.chunks()) { /* Only hashed. */ }
     const sha256 = read.digest();
@@ -268,7 +271,8 @@ async function packStreamed(
     if (stored) {
       advance(before.bytes);
       const changed = read.short || !isSameMark(before, after);
-      return { saved: savedFile(found, after, before.bytes, sha256, stored), stat: after, changed };
+      const saved = savedFile(found, after, before.bytes, sha256, stored);
+      return { saved, stat: after, changed, isShort: read.short };
     }
     before = after;
   }
@@ -284,7 +288,8 @@ async function packStreamed(
   known.add(sha256, before.bytes, stored);
   const after = file.stat();
   const changed = read.short || !isSameMark(before, after);
-  return { saved: savedFile(found, after, before.bytes, sha256, stored), stat: after, changed };
+  const saved = savedFile(found, after, before.bytes, sha256, stored);
+  return { saved, stat: after, changed, isShort: read.short };
 }
 
 function savedFile(

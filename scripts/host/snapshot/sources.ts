@@ -187,10 +187,12 @@ function match(
   done.add(key);
 
   if (step.kind === "folders" && rest.length > 0) match(search, folder, rest, deep, done);
-  const names = step.kind === "name" ? [{ name: step.name }] : namesIn(search, folder);
-  for (const { name } of names) {
+  const names = step.kind === "name" ? [{ name: step.name, type: undefined }] : namesIn(search, folder);
+  for (const { name, type } of names) {
     if (step.kind === "pattern" && !step.matches(name)) continue;
     if (step.kind === "folders" && name.startsWith(".")) continue;
+    // Nothing in it can match, so whatever is wrong with it does not matter.
+    if (step.kind === "folders" && rest.length > 0 && type !== "folder") continue;
     const path = join(folder, name);
     attempt(search, path, () => {
       const stat = step.kind === "name"
@@ -264,7 +266,7 @@ function notAPattern(pattern: string, reason: string): BackupError {
 }
 
 /** Names in a folder, sorted; none if it vanished. */
-function namesIn(search: Search, path: string): { name: string }[] {
+function namesIn(search: Search, path: string): ReturnType<Fs["readDir"]> {
   const names = look(() => search.fs.readDir(path), path, search) ?? [];
   names.sort((one, other) => one.name < other.name ? -1 : 1);
   names.forEach(({ name }, at) => {
