@@ -227,7 +227,7 @@ export async function prove(host: Host, store: OpenedStore, sets: readonly Store
       // The last one: of its recipients and the full's, the worst that a change in between could do is here.
       const tried = seals.at(-1)!.id;
       const ids = tried === full ? [full] : [full, tried];
-      await store.fetch(set, ids, MANIFEST_PART);
+      await store.fetch(set, new Map(ids.map((id) => [id, new Set([MANIFEST_PART])])));
       const error = await problemWithHeaders(host, set, ids, keys);
       const recipients: string[] = [];
       for (const identity of keys.identities) {

@@ -18,15 +18,16 @@ import {
 import type { Config } from "./core/config/config.ts";
 import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
 import { cleanText } from "./core/format.ts";
-import { FILES_PART, isSnapshotId, MANIFEST_PART, type SnapshotId } from "./core/names.ts";
+import { FILES_PART, isSnapshotId, type SnapshotId } from "./core/names.ts";
 import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
-import type { SavedDatabase, SavedFile } from "./core/snapshot/manifest.ts";
+import { partsRead, type SavedDatabase, type SavedFile } from "./core/snapshot/manifest.ts";
 import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
 import { sha256OfFile } from "./host/file_bytes.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
+import { bring } from "./host/restore/bring.ts";
 import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { refuseLong } from "./host/restore/long_names.ts";
 import { asideStamp, Moves } from "./host/restore/moves.ts";
@@ -39,7 +40,6 @@ import {
 } from "./host/restore/open_snapshot.ts";
 import { imageBytesMax, rebuildDatabase } from "./host/restore/rebuild.ts";
 import { finishTree, unpackFiles } from "./host/restore/unpack.ts";
-import { requireRoom } from "./host/space.ts";
 import { serveStep } from "./host/steps/step.ts";
 
 /** Holds what is being restored until it is whole. */
@@ -62,7 +62,6 @@ export async function restore(
 ): Promise<Restored> {
   const { fs } = opening.host;
   refuseFilled(fs, folder);
-  const planned = await planRestore(opening, id, only);
   const wasThere = exists(fs, folder);
   const partial = `${folder}/${PARTIAL}`;
   const placed: string[] = [];
@@ -74,8 +73,9 @@ export async function restore(
       removeRestored(fs, partial);
       fs.mkdir(partial, { mode: 0o700 });
     });
+    const planned = await planRestore(opening, id, only);
     refuseLong(fs, folder, partial, entriesOf(planned));
-    await bring(opening, planned, folder);
+    await bringParts(opening, planned, folder);
     await restoreInto(opening, planned, partial, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
     for (const name of fs.readDir(partial).map(({ name }) => name).sort().reverse()) {
@@ -168,17 +168,12 @@ async function planRestore(
   return { snapshot: id, manifest, databases, files };
 }
 
-/** Fetches what is not here, once it is known to fit with what is restored into `folder`: a fetch may take hours. */
-async function bring(opening: Opening, planned: Restored, folder: string): Promise<void> {
-  const { host, far } = opening;
-  const ids = [...openSeal(opening, planned.snapshot).seal.needs, planned.snapshot];
-  const fetched = far?.needFor(ids);
-  requireRoom(host.fs, `restore ${planned.snapshot}`, [
-    { folder, bytes: bytesOf(opening, planned) },
-    ...fetched ? [fetched] : [],
-  ]);
-  await far?.fetch(ids);
-}
+/** Brings here what is read of a restore that is made in `folder`. */
+const bringParts = (opening: Opening, planned: Restored, folder: string): Promise<void> =>
+  bring(opening, `restore ${planned.snapshot}`, partsRead(planned), {
+    folder,
+    bytes: bytesOf(opening, planned),
+  });
 
 /** How many bytes a restore writes: rather fewer than more. */
 function bytesOf(opening: Opening, { databases, files }: Restored): number {
@@ -251,7 +246,7 @@ export async function restoreInPlace(
 
   removeAbandoned(fs, near);
   const moves = movesFor(host, config);
-  await bring(opening, planned, near);
+  await bringParts(opening, planned, near);
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
   using _lock = lockFolder(fs, beside);
   try {
@@ -413,7 +408,7 @@ async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
   const { config, only } = job;
   await using set = await openSetOf(host, job);
   const { opening } = set;
-  const id = await set.choose(job.which, MANIFEST_PART);
+  const id = await set.choose(job.which);
   if (job.dryRun) {
     if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);

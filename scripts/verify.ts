@@ -12,7 +12,7 @@ import { BackupError, reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCount, formatCounted } from "./core/format.ts";
 import { MANIFEST_PART, type PartName, SEAL_FILE, SIGNATURE_FILE, type SnapshotId } from "./core/names.ts";
 import { pathOfPlace } from "./core/place.ts";
-import { partsRead, type SavedDatabase } from "./core/snapshot/manifest.ts";
+import { type PartsBySnapshot, partsRead, type SavedDatabase } from "./core/snapshot/manifest.ts";
 import { knownError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
 import { type Identity, recipientOf } from "./host/keys/identity.ts";
@@ -89,8 +89,10 @@ export async function verify(
     contentOf,
   );
   if (!manifest) return checks;
-  const involved = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
+  const involved: PartsBySnapshot = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
     .set(id, new Set(seal.parts.map(({ name }) => name)));
+  // Which can fail for other reasons than the snapshot's.
+  await opening.far?.fetch(involved);
   await check(
     "parts",
     () => requireParts(host, opening, involved),
@@ -252,13 +254,10 @@ function requireLinks(seals: readonly SealedSnapshot[]): number {
   return count;
 }
 
-/** The parts that a restore reads, by snapshot. */
-type Involved = ReadonlyMap<SnapshotId, ReadonlySet<PartName>>;
-
 function requireParts(
   host: Host,
   opening: Opening,
-  involved: Involved,
+  involved: PartsBySnapshot,
 ): { count: number; bytes: number } {
   const problems: string[] = [];
   let count = 0;
@@ -280,7 +279,7 @@ function requireParts(
 function requireHidden(
   opening: Opening,
   restored: Restored,
-  involved: Involved,
+  involved: PartsBySnapshot,
   root: string,
 ): number {
   const { host } = opening;

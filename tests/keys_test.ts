@@ -173,7 +173,7 @@ Deno.test("proving against a storage host fetches one small part of each chain, 
   const id = [...Deno.readDirSync(`${place.store}/${hub}/state`)][0]!.name as SnapshotId;
   const wanted = [{ set: "state" as never, id }];
   const names = async () => (await filesBelow(`${store.root}/${hub}/state/${id}`)).map(([name]) => name);
-  await store.fetch(wanted, MANIFEST_PART);
+  await store.fetch([{ ...wanted[0]!, parts: new Set([MANIFEST_PART]) }]);
   assert.deepEqual(await names(), [MANIFEST_PART, "seal.json", "seal.json.sig"]);
   await store.fetch(wanted);
   assert.equal((await names()).length, 4, "all of it when all of it is wanted later");

@@ -1,14 +1,17 @@
 import assert from "node:assert/strict";
 import type { Config } from "../scripts/core/config/config.ts";
-import { FILES_PART, type SetName, type SnapshotId } from "../scripts/core/names.ts";
+import { FILES_PART, MANIFEST_PART, type SetName, type SnapshotId } from "../scripts/core/names.ts";
 import { openStore, type RemoteOptions } from "../scripts/host/destinations/remote.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { openPartSaying } from "../scripts/host/restore/open_snapshot.ts";
+import { openSetOf } from "../scripts/host/restore/chosen_snapshot.ts";
+import { type Opening, openPartSaying } from "../scripts/host/restore/open_snapshot.ts";
 import { openStoreOf } from "../scripts/host/restore/store_option.ts";
 import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store/store.ts";
-import { makeHome } from "./real/home.ts";
+import { look } from "../scripts/look.ts";
+import { restore } from "../scripts/restore.ts";
+import { insertMessages, makeHome } from "./real/home.ts";
 import { newKey, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
@@ -203,7 +206,7 @@ for (const served of ["store", "hub"] as const) {
       assert(problem.includes(`${there}/${ID[0]}/seal.json`) && !problem.includes(scratch), problem);
 
       assert(isSealed(second!));
-      await far.fetch(set!, [second.id]);
+      await far.fetch(set!, new Map([[second.id, new Set([FILES_PART])]]));
       const opening = { host, set: set!, identities: [], trust: new Map() as never };
       const { seal } = second.sealed;
       await assert.rejects(
@@ -380,6 +383,44 @@ Deno.test("what an rclone remote sends beyond what it listed is not waited for t
   } finally {
     await Deno.remove(dir, { recursive: true });
   }
+});
+
+Deno.test("of a far store only what is read is fetched: for one file no database, for sessions no file", async () => {
+  using home = await makeHome();
+  const ids: SnapshotId[] = [];
+  for (const name of ["a", "b"]) {
+    home.write(`.hapi/scratchlist-attachments/${name}`, name);
+    home.sql(insertMessages(10));
+    ids.push((await home.backup()).id);
+  }
+  const configFile = `${home.dir}/rclone.conf`;
+  Deno.writeTextFileSync(configFile, `[far]\ntype = alias\nremote = ${home.store}\n`);
+  home.configure({ destinations: [{ kind: "rclone", name: "far", remote: "far:", configFile }] });
+  const scratch = `${home.dir}/scratch`;
+  const job = {
+    config: home.config(),
+    keys: { identity: home.identityFile },
+    store: { store: "far", scratch },
+    set: "state",
+  };
+  const fetched = async (read: (opening: Opening, id: SnapshotId) => Promise<unknown>) => {
+    await using set = await openSetOf(home.host, job);
+    const id = await set.choose("latest");
+    const parts = async () =>
+      (await filesBelow(set.opening.set.folder)).flatMap(([path]) => path.endsWith(".age") ? [path] : []);
+    assert.deepEqual(await parts(), [`${ids[1]}/${MANIFEST_PART}`]);
+    await read(set.opening, id);
+    return (await parts()).filter((path) => !path.endsWith(MANIFEST_PART));
+  };
+  const only = (...patterns: string[]) => (opening: Opening, id: SnapshotId) =>
+    restore(opening, id, `${home.dir}/${crypto.randomUUID()}`, patterns);
+  const [full, delta] = ["full", "delta"].map((form, n) => `${ids[n]}/hapi.db.${form}.zst.age`);
+  const [first, second] = ids.map((id) => `${id}/${FILES_PART}`);
+  assert.deepEqual(await fetched(only("home/.hapi/hub.env")), [first]);
+  assert.deepEqual(await fetched(only("home/.hapi/scratchlist-attachments/b")), [second]);
+  assert.deepEqual(await fetched(only("home/.hapi/hapi.db")), [full, delta]);
+  assert.deepEqual(await fetched((opening, id) => look(opening, id, scratch)), [full, delta]);
+  assert.deepEqual(await fetched(only("**")), [first, full, second, delta]);
 });
 
 Deno.test("list tells of a far store what it tells of one that is here: parts that are missing or cut, too", async () => {

@@ -217,14 +217,19 @@ function wrongPlace({ databases, files }: Pick<Manifest, "databases" | "files">)
   return undefined;
 }
 
-/** The parts of other snapshots that a restore of this one reads, by snapshot. Of its own it reads all. */
+/** Parts of snapshots. */
+export type PartsBySnapshot = ReadonlyMap<SnapshotId, ReadonlySet<PartName>>;
+
+/** The parts that hold the bytes of these databases and files, by snapshot. */
 export function partsRead(
-  { id, databases, files }: Pick<Manifest, "id" | "databases" | "files">,
+  { databases, files }: {
+    readonly databases: readonly SavedDatabase[];
+    readonly files: readonly SavedFile[];
+  },
 ): Map<SnapshotId, Set<PartName>> {
   const read = new Map<SnapshotId, Set<PartName>>();
-  const add = (snapshot: SnapshotId, part: PartName) => {
-    if (snapshot !== id) read.set(snapshot, (read.get(snapshot) ?? new Set()).add(part));
-  };
+  const add = (snapshot: SnapshotId, part: PartName) =>
+    read.set(snapshot, (read.get(snapshot) ?? new Set()).add(part));
   for (const { chain } of databases) for (const { snapshot, part } of chain) add(snapshot, part);
   for (const { stored } of files) if (stored) add(stored.snapshot, FILES_PART);
   return read;
@@ -232,5 +237,5 @@ export function partsRead(
 
 /** All other snapshots whose parts a restore of this one reads, oldest first. */
 export function neededBy(manifest: Pick<Manifest, "id" | "databases" | "files">): SnapshotId[] {
-  return [...partsRead(manifest).keys()].sort();
+  return [...partsRead(manifest).keys()].filter((id) => id !== manifest.id).sort();
 }

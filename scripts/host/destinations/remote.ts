@@ -61,14 +61,16 @@ export interface OpenStore extends AsyncDisposable {
   /** What the folder of a set is called where it was fetched from; left out of one that is here. */
   readonly called?: (set: { readonly hub: string; readonly set: SetName }) => string;
   /** Size of a part where it lies, in bytes, as far as it was asked for; left out of a store that is here. */
-  readonly bytesOf?: (snapshot: Required<WantedSnapshot>, part: PartName) => number | undefined;
+  readonly bytesOf?: (
+    snapshot: Required<Omit<WantedSnapshot, "parts">>,
+    part: PartName,
+  ) => number | undefined;
   /**
-   * Makes the parts of these snapshots, or only the one named, readable under `root`. Snapshots without a readable seal
-   * are passed over.
+   * Makes parts of these snapshots readable under `root`. Snapshots without a readable seal are passed over.
    */
-  fetch(snapshots: readonly WantedSnapshot[], only?: PartName): Promise<void>;
+  fetch(snapshots: readonly WantedSnapshot[]): Promise<void>;
   /** How many bytes `fetch` would bring here: those that the seals tell of. */
-  bytesLacking(snapshots: readonly WantedSnapshot[], only?: PartName): number;
+  bytesLacking(snapshots: readonly WantedSnapshot[]): number;
   /** Removes what was fetched. */
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -79,6 +81,8 @@ export interface WantedSnapshot {
   readonly hub?: string;
   readonly set: SetName;
   readonly id: SnapshotId;
+  /** All where left out. */
+  readonly parts?: ReadonlySet<PartName>;
 }
 
 /** Snapshots of one store that are looked at; more than that is not a store. */
@@ -274,12 +278,12 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     await pullSeals(host, source, pulled, found, retry);
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const fetched = new Set<string>();
-    const lacking = (snapshots: readonly WantedSnapshot[], only?: PartName) =>
+    const lacking = (snapshots: readonly WantedSnapshot[]) =>
       snapshots.flatMap((wanted) => {
         const path = pathIn(found, wanted);
         const sealed = path === undefined ? undefined : sealIn(host, `${hubFolder}/${path}`);
         const parts = sealed?.parts.filter(({ name }) =>
-          (only === undefined || name === only) && !fetched.has(`${path}/${name}`)
+          wanted.parts?.has(name) !== false && !fetched.has(`${path}/${name}`)
         ) ?? [];
         return parts.length === 0 ? [] : [{ path: path!, parts, bytes: bytesOfAll(parts) }];
       });
@@ -291,9 +295,9 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
       called: (set) => below(source.name, pathOf(set)),
       bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),
       [Symbol.asyncDispose]: close,
-      bytesLacking: (snapshots, only) => bytesOfAll(lacking(snapshots, only)),
-      fetch: async (snapshots, only) => {
-        for (const { path, parts, bytes } of lacking(snapshots, only)) {
+      bytesLacking: (snapshots) => bytesOfAll(lacking(snapshots)),
+      fetch: async (snapshots) => {
+        for (const { path, parts, bytes } of lacking(snapshots)) {
           await withRetries(host, retry, () => pullParts(host, source, hubFolder, path, parts, bytes));
           for (const { name } of parts) fetched.add(`${path}/${name}`);
         }

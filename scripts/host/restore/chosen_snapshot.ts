@@ -6,13 +6,13 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
-import type { PartName, SnapshotId } from "../../core/names.ts";
-import type { Manifest, SavedDatabase } from "../../core/snapshot/manifest.ts";
+import { MANIFEST_PART, type SnapshotId } from "../../core/names.ts";
+import { type Manifest, partsRead, type SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { newestSuspect } from "../../core/snapshot/select.ts";
 import type { Host } from "../host.ts";
 import { type KeyOptions, readKeys } from "../keys/keys.ts";
-import { requireRoom } from "../space.ts";
 import { isSealed, readSetIfThere, type SealedSnapshot, type StoredSnapshot } from "../store/store.ts";
+import { bring } from "./bring.ts";
 import { chooseStored, type Opening } from "./open_snapshot.ts";
 import { imageBytesMax, rebuildDatabase } from "./rebuild.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
@@ -32,11 +32,8 @@ export interface OpenedSet extends AsyncDisposable {
   readonly store: string;
   /** All that are sealed, oldest first. */
   readonly snapshots: readonly SealedSnapshot[];
-  /**
-   * The snapshot that `which` means (see {@linkcode chooseStored}), with everything that it needs, or of its own parts
-   * only this one.
-   */
-  choose(which: string, only?: PartName): Promise<SnapshotId>;
+  /** The snapshot that `which` means (see {@linkcode chooseStored}). Its manifest is here then. */
+  choose(which: string): Promise<SnapshotId>;
 }
 
 /** Opens the set that the job names. @throws {BackupError} (key), (usage), (network). */
@@ -52,14 +49,14 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
         host,
         set,
         ...keys,
-        far: { needFor: (ids) => store.needFor(set, ids), fetch: (ids) => store.fetch(set, ids) },
+        far: { needFor: (parts) => store.needFor(set, parts), fetch: (parts) => store.fetch(set, parts) },
       },
       store: store.name,
       snapshots,
-      async choose(which, only) {
-        const { id, sealed: { seal } } = chooseStored(which, stored, Math.random());
+      async choose(which) {
+        const { id } = chooseStored(which, stored, Math.random());
         if (which === "latest") warnOfNewer(host, id, stored, snapshots);
-        await store.fetch(set, only === undefined ? [...seal.needs, id] : [id], only);
+        await store.fetch(set, new Map([[id, new Set([MANIFEST_PART])]]));
         return id;
       },
       [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
@@ -99,7 +96,7 @@ export interface SessionDatabase {
   readonly image: string;
 }
 
-/** Rebuilds the database with the sessions inside `scratch`. @throws {BackupError} (usage) If there is not exactly one. */
+/** Rebuilds the database with the sessions inside `scratch`, after its parts were brought here. @throws {BackupError} (usage) If there is not exactly one. */
 export async function rebuildSessions(
   opening: Opening,
   manifest: Manifest,
@@ -114,9 +111,15 @@ export async function rebuildSessions(
       { kind: "usage", hint: "choose another snapshot with --snapshot, or another set with --set" },
     );
   }
-  requireRoom(opening.host.fs, `rebuild the database of ${manifest.id}`, [
-    { folder: scratch, bytes: imageBytesMax(saved) },
-  ]);
+  await bring(
+    opening,
+    `rebuild the database of ${manifest.id}`,
+    partsRead({ databases: [saved], files: [] }),
+    {
+      folder: scratch,
+      bytes: imageBytesMax(saved),
+    },
+  );
   const image = `${scratch}/${manifest.id}.db`;
   await rebuildDatabase(opening, saved, image);
   return { manifest, saved, image };

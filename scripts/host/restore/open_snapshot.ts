@@ -15,6 +15,7 @@ import {
   MANIFEST_BYTES_MAX,
   neededBy,
   parseManifest,
+  type PartsBySnapshot,
 } from "../../core/snapshot/manifest.ts";
 import { type Seal, SEAL_NAMESPACE, type SealedPart } from "../../core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../core/snapshot/select.ts";
@@ -40,9 +41,9 @@ export interface Opening {
   readonly trust: Trust;
   /** What is not here yet; left out where all is. */
   readonly far?: {
-    /** What fetching these snapshots would write, and where; undefined if nothing. */
-    needFor(ids: readonly SnapshotId[]): Need | undefined;
-    fetch(ids: readonly SnapshotId[]): Promise<void>;
+    /** What fetching these parts would write, and where; undefined if nothing. */
+    needFor(parts: PartsBySnapshot): Need | undefined;
+    fetch(parts: PartsBySnapshot): Promise<void>;
   };
 }
 

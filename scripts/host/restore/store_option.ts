@@ -8,6 +8,7 @@ import type { Config, Destination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { isFolderThere } from "../destinations/folder_destination.ts";
+import type { PartsBySnapshot } from "../../core/snapshot/manifest.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
@@ -33,10 +34,10 @@ export interface OpenedStore extends AsyncDisposable {
   readonly sets: readonly StoredSet[];
   /** Size of a part where it lies, in bytes; undefined if it is not there. Of a far store only where asked for. */
   bytesOf(set: StoredSet, id: SnapshotId, part: PartName): number | undefined;
-  /** Brings the parts of these snapshots here, or only the one with this name. */
-  fetch(set: StoredSet, ids: readonly SnapshotId[], only?: PartName): Promise<void>;
-  /** What fetching these snapshots would write, and where; undefined of a store that is here. */
-  needFor(set: StoredSet, ids: readonly SnapshotId[]): Need | undefined;
+  /** Brings parts here. @throws {BackupError} (disk) If they do not fit; (network), (key), (integrity). */
+  fetch(set: StoredSet, parts: PartsBySnapshot): Promise<void>;
+  /** What fetching them would write, and where; undefined of a store that is here. */
+  needFor(set: StoredSet, parts: PartsBySnapshot): Need | undefined;
 }
 
 /** Tells the sizes of parts that are here. */
@@ -78,19 +79,19 @@ export async function openStoreOf(
     if (destination?.kind === "folder" && sets.length === 0) {
       host.report.warn(`${destination.name} holds no snapshot: is its disk mounted at ${spec}?`);
     }
-    const wanted = ({ hub, set }: StoredSet, ids: readonly SnapshotId[]) =>
-      ids.map((id) => ({ hub, set, id }));
-    const needFor = (set: StoredSet, ids: readonly SnapshotId[], only?: PartName) => ({
+    const wanted = ({ hub, set }: StoredSet, all: PartsBySnapshot) =>
+      [...all].map(([id, parts]) => ({ hub, set, id, parts }));
+    const needFor = (set: StoredSet, parts: PartsBySnapshot) => ({
       folder: options.scratch,
-      bytes: store.bytesLacking(wanted(set, ids), only),
+      bytes: store.bytesLacking(wanted(set, parts)),
     });
     return {
       name: spec,
       sets: sets.map((set) => store.called ? { ...set, called: store.called(set) } : set),
       bytesOf: bytesOf ? ({ hub, set }, id, part) => bytesOf({ hub, set, id }, part) : bytesIn(host.fs),
-      fetch: async (set, ids, only) => {
-        requireRoom(host.fs, `fetch snapshots of ${set.set}`, [needFor(set, ids, only)]);
-        await store.fetch(wanted(set, ids), only);
+      fetch: async (set, parts) => {
+        requireRoom(host.fs, `fetch snapshots of ${set.set}`, [needFor(set, parts)]);
+        await store.fetch(wanted(set, parts));
       },
       needFor,
       async [Symbol.asyncDispose]() {
