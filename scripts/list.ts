@@ -8,7 +8,7 @@
 
 import type { Config } from "./core/config/config.ts";
 import { reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCounted, formatTable, localTime } from "./core/format.ts";
+import { formatBytes, formatCounted, formatDate, formatTable, localTime } from "./core/format.ts";
 import { verifySsh } from "./core/keys/sshsig.ts";
 import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
 import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/snapshot/seal.ts";
@@ -143,7 +143,9 @@ function describeSet(listed: readonly Listed[]): string {
     snapshot.kind ?? "-",
     formatBytes(snapshot.bytes),
     chainOf(snapshot),
-    snapshot.drill ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${snapshot.drill.at.slice(0, 10)}` : "",
+    snapshot.drill
+      ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${formatDate(new Date(snapshot.drill.at))}`
+      : "",
     describeState(snapshot),
   ]);
   const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];

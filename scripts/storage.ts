@@ -10,6 +10,7 @@ import {
   formatBytes,
   formatCount,
   formatCounted,
+  formatDate,
   formatDuration,
   formatTable,
   formatTime,
@@ -262,7 +263,7 @@ function describe(status: StorageStatus): string {
     formatCount(set.suspect),
     formatCount(set.damaged),
     formatBytes(set.bytes),
-    set.oldestReadAt?.slice(0, 10) ?? "not all read",
+    set.oldestReadAt === null ? "not all read" : formatDate(new Date(set.oldestReadAt)),
   ]);
   const head = [
     "SET",

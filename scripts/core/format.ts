@@ -67,6 +67,9 @@ export function formatTime(time: Date): string {
   }`;
 }
 
+/** A day in the zone of this machine: `2026-11-22`. */
+export const formatDate = (time: Date): string => formatTime(time).slice(0, 10);
+
 /** When a snapshot was taken, as {@linkcode formatTime} writes it. */
 export const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
 
