@@ -149,7 +149,14 @@ Deno.test("compare() tells both ways alike, and of a snapshot and itself nothing
   });
   const look = (id: string, rows: object, files: unknown[], sessions: unknown[]) =>
     ({
-      manifest: { id, databases: [{ source: "hapi.db", rows }], files, removed: [], suspicions: [] },
+      manifest: {
+        id,
+        databases: [{ source: "hapi.db", rows }],
+        files,
+        sources: [],
+        removed: [],
+        suspicions: [],
+      },
       sessions,
     }) as unknown as Look;
   const a = look("A", { t: 1, gone: 2 }, [file("f", "1"), file("m", "1"), file("x", "1")], [
