@@ -34,7 +34,7 @@ export const realFs: Fs = {
   },
   freeBytes: (path) => {
     const disk = ifPossible(() => statfsSync(path));
-    return disk && disk.bavail * disk.bsize;
+    return disk && disk.blocks > 0 ? disk.bavail * disk.bsize : undefined;
   },
   roomBytes: (path) => {
     const disk = ifPossible(() => statfsSync(path));
