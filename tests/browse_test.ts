@@ -7,7 +7,7 @@ import type { Place } from "../scripts/core/place.ts";
 import { denoArguments } from "../scripts/core/sandbox/deno_flags.ts";
 import { compare, type Look } from "../scripts/core/sessions/comparison.ts";
 import { titleOf } from "../scripts/core/sessions/session_summary.ts";
-import { type Home, makeHome } from "./real/home.ts";
+import { type Home, insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -83,11 +83,16 @@ Deno.test("browse: on a terminal, through sessions and files to one file restore
   assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], [], "no rebuilt database is left");
 });
 
-Deno.test("browse: Ctrl-C ends it from any question, just after Esc too", async () => {
+Deno.test("browse: suspect snapshots are marked; Ctrl-C ends it from any question, just after Esc too", async () => {
   using home = await makeTwo();
+  home.sql(insertMessages(300).replace("'a'", "'b'"));
+  await home.backup();
+  home.sql("DELETE FROM messages");
+  const suspect = await home.backup();
+  await home.backup({ accept: true });
   for (const keys of ["\x03", "\x1b\x03"]) {
     await using pty = startBrowse(home);
-    await pty.until(/Which snapshot\?[^]*to search/);
+    await pty.until(new RegExp(`Which snapshot\\?[^]*○ .*${suspect.id} {2}suspect[^]*to search`));
     await pty.type(`${home.ids[0]}\r`);
     await pty.until(/Sessions \(2\)[^]*Compare/);
     await pty.type(keys);

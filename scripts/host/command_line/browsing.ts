@@ -102,8 +102,8 @@ class Dialogue {
           value,
           label: cleanText(value.title, 48),
           hint: `${value.updatedAt === null ? "" : `${formatTime(new Date(value.updatedAt))}, `}${
-            formatCount(value.messages)
-          } messages`,
+            formatCounted(value.messages, "message")
+          }`,
         })),
       );
       if (session === BACK) return;
@@ -152,8 +152,8 @@ class Dialogue {
       message,
       snapshots.map(({ id, isSuspect }) => ({
         value: id,
-        label: `${localTime(id)}  ${id}`,
-        ...(isSuspect ? { hint: "suspect" } : {}),
+        // A hint would be seen of the chosen one only.
+        label: `${localTime(id)}  ${id}${isSuspect ? "  suspect" : ""}`,
       })),
     );
   }
