@@ -30,7 +30,7 @@ export function filesOf(fs: Fs, snapshot: SealedSnapshot): ExpectedFile[] {
 
 /** Makes sure that the destination's folder is there. @throws {BackupError} (disk) If not. */
 export function requireMounted(fs: Fs, destination: FolderDestination): void {
-  if (isFolderThere(fs, destination)) return;
+  if (isMounted(fs, destination)) return;
   throw new BackupError(`Cannot ship to ${destination.name}: there is no folder ${destination.path}`, {
     kind: "disk",
     hint: `mount it, or make that folder once by hand if it is to be on this disk`,
@@ -38,7 +38,7 @@ export function requireMounted(fs: Fs, destination: FolderDestination): void {
 }
 
 /** Whether the destination's folder is there. */
-export const isFolderThere = (fs: Fs, { path }: FolderDestination): boolean =>
+export const isMounted = (fs: Fs, { path }: FolderDestination): boolean =>
   lstatIfThere(fs, path) !== undefined && fs.stat(path).type === "folder";
 
 /**

@@ -7,7 +7,7 @@
 import type { Config, Destination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
-import { isFolderThere } from "../destinations/folder_destination.ts";
+import { isMounted } from "../destinations/folder_destination.ts";
 import type { PartsBySnapshot } from "../../core/snapshot/manifest.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
@@ -52,7 +52,7 @@ export async function openStoreOf(
   withSizes = false,
 ): Promise<OpenedStore> {
   const destination = config.destinations.find(({ name }) => name === options.store);
-  if (destination?.kind === "folder" && !isFolderThere(host.fs, destination)) {
+  if (destination?.kind === "folder" && !isMounted(host.fs, destination)) {
     throw new BackupError(`Cannot open store ${destination.name}: there is no folder ${destination.path}`, {
       kind: "disk",
       hint: "mount it, or look into another copy with --store",
