@@ -27,7 +27,7 @@ import { sha256OfFile } from "./host/file_bytes.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
-import { bring } from "./host/restore/bring.ts";
+import { bring, type Bringing, requireRoomFor } from "./host/restore/bring.ts";
 import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { refuseLong } from "./host/restore/long_names.ts";
 import { asideStamp, Moves } from "./host/restore/moves.ts";
@@ -75,7 +75,7 @@ export async function restore(
     });
     const planned = await planRestore(opening, id, only);
     refuseLong(fs, folder, partial, entriesOf(planned));
-    await bringParts(opening, planned, folder);
+    await bring(opening, bringingOf(opening, planned, folder));
     await restoreInto(opening, planned, partial, true);
     attempt(`sync ${partial}`, () => syncTree(fs, partial));
     for (const name of fs.readDir(partial).map(({ name }) => name).sort().reverse()) {
@@ -168,12 +168,12 @@ async function planRestore(
   return { snapshot: id, manifest, databases, files };
 }
 
-/** Brings here what is read of a restore that is made in `folder`. */
-const bringParts = (opening: Opening, planned: Restored, folder: string): Promise<void> =>
-  bring(opening, `restore ${planned.snapshot}`, partsRead(planned), {
-    folder,
-    bytes: bytesOf(opening, planned),
-  });
+/** What a restore that is made in `folder` reads and writes. */
+const bringingOf = (opening: Opening, planned: Restored, folder: string): Bringing => ({
+  action: `restore ${planned.snapshot}`,
+  parts: partsRead(planned),
+  made: { folder, bytes: bytesOf(opening, planned) },
+});
 
 /** How many bytes a restore writes: rather fewer than more. */
 function bytesOf(opening: Opening, { databases, files }: Restored): number {
@@ -246,7 +246,7 @@ export async function restoreInPlace(
 
   removeAbandoned(fs, near);
   const moves = movesFor(host, config);
-  await bringParts(opening, planned, near);
+  await bring(opening, bringingOf(opening, planned, near));
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
   using _lock = lockFolder(fs, beside);
   try {
@@ -284,8 +284,10 @@ function siteOf(fs: Fs, { home }: Config, planned: Restored): { near: string; be
 const entriesOf = ({ databases, files }: Restored) => [...databases, ...files];
 
 /** Says of each path what a restore in place would do to it, as things stand. */
-function planInPlace(host: Host, config: Config, planned: Restored): RestoreReport {
-  const { beside } = siteOf(host.fs, config, planned);
+function planInPlace(opening: Opening, config: Config, planned: Restored): RestoreReport {
+  const { host } = opening;
+  const { near, beside } = siteOf(host.fs, config, planned);
+  warnOfRoom(opening, planned, near);
   const moves = movesFor(host, config);
   const kept = planMoves(host, config, planned, moves, beside);
   return { ...planned, kept, ...moves.planned() };
@@ -387,6 +389,15 @@ export interface RestoreJob extends ChoiceJob {
 }
 
 /** What would be refused in earnest is said of a dry run. */
+function warnOfRoom(opening: Opening, planned: Restored, folder: string): void {
+  try {
+    requireRoomFor(opening, bringingOf(opening, planned, folder));
+  } catch (error) {
+    opening.host.report.warn(reasonOf(error));
+  }
+}
+
+/** As {@linkcode warnOfRoom}. */
 async function warnOfUsers(host: Host, config: Config, { databases }: Restored): Promise<void> {
   const paths = databases.map(({ place }) => realTarget(host.fs, pathOfPlace(place, config.home)));
   for (const { path, users } of await openDatabases(host, paths)) {
@@ -412,9 +423,13 @@ async function doJob(host: Host, job: RestoreJob): Promise<RestoreReport> {
   if (job.dryRun) {
     if (job.to !== undefined) refuseFilled(host.fs, job.to);
     const planned = await planRestore(opening, id, only);
-    if (!job.inPlace) return planned;
+    if (!job.inPlace) {
+      // Of the disk of a folder that is to be made, this step may not ask.
+      if (exists(host.fs, job.to!)) warnOfRoom(opening, planned, job.to!);
+      return planned;
+    }
     await warnOfUsers(host, config, planned);
-    return planInPlace(host, config, planned);
+    return planInPlace(opening, config, planned);
   }
   if (job.inPlace) return await restoreInPlace(opening, config, id, only);
   return await restore(opening, id, job.to!, only);

@@ -448,8 +448,13 @@ Deno.test(
       Deno.removeSync(`${disk}/out`, { recursive: true });
       const other = await home.cli([...args.with(2, `${home.dir}/out`), "--scratch", `${disk}/scratch`]);
       assert.equal(other.code, 0, other.stderr);
-      const dry = await home.cli([...args, "--dry-run"]);
+      Deno.mkdirSync(`${disk}/out`);
+      const dry = await home.cli([...args, "--dry-run", "--scratch", `${disk}/scratch`]);
       assert.equal(dry.code, 0, dry.stderr);
+      assert.match(
+        dry.stderr,
+        /^warning: Cannot restore .* on the disk of .*\/out and .*\/scratch: \S+ MB are/m,
+      );
       assert.equal(fetches(dry.stderr), 2);
     } finally {
       await output("umount", [disk]);

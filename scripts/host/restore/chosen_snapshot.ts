@@ -111,15 +111,11 @@ export async function rebuildSessions(
       { kind: "usage", hint: "choose another snapshot with --snapshot, or another set with --set" },
     );
   }
-  await bring(
-    opening,
-    `rebuild the database of ${manifest.id}`,
-    partsRead({ databases: [saved], files: [] }),
-    {
-      folder: scratch,
-      bytes: imageBytesMax(saved),
-    },
-  );
+  await bring(opening, {
+    action: `rebuild the database of ${manifest.id}`,
+    parts: partsRead({ databases: [saved], files: [] }),
+    made: { folder: scratch, bytes: imageBytesMax(saved) },
+  });
   const image = `${scratch}/${manifest.id}.db`;
   await rebuildDatabase(opening, saved, image);
   return { manifest, saved, image };
