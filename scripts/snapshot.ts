@@ -9,13 +9,13 @@
 import type { Config, Source } from "./core/config/config.ts";
 import { setNamed } from "./core/config/set_named.ts";
 import { baseImage, memoryFile, setFolder, stagingFolder } from "./core/config/state_paths.ts";
-import { BackupError, reasonAndRemedy, reasonOf } from "./core/errors.ts";
+import { BackupError, reasonAndRemedy } from "./core/errors.ts";
 import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
 import { placeOf } from "./core/place.ts";
 import type { Unreadable } from "./core/snapshot/file_index.ts";
 import type { SourceOutcome } from "./core/snapshot/manifest.ts";
 import { sameFingerprint } from "./core/snapshot/sqlite_format.ts";
-import { isMissing, lstatIfThere } from "./host/fs.ts";
+import { isMissing, lstatIfThere, systemReason } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/records/memory.ts";
 import {
@@ -98,7 +98,7 @@ async function stageDatabase(
     if (isMissing(error) && !source.required) return undefined;
     const missing = isMissing(error);
     throw new BackupError(
-      `Cannot back up database ${source.path}: ${missing ? "there is no such file" : reasonOf(error)}`,
+      `Cannot back up database ${source.path}: ${missing ? "there is no such file" : systemReason(error)}`,
       {
         kind: "source",
         hint: missing

@@ -130,6 +130,10 @@ export function isMissing(error: unknown): boolean {
   return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
 }
 
+/** What the system says, without the path that Deno tells with it: for messages that name it themselves. */
+export const systemReason = (error: unknown): string =>
+  reasonOf(error).replace(/(\(os error \d+\)): \w+ '[^]*'$/, "$1");
+
 /** The text of a file, or undefined if there is none. */
 export function readTextIfThere(fs: Fs, path: string): string | undefined {
   try {

@@ -27,7 +27,7 @@ import {
   walIndexState,
 } from "../core/snapshot/sqlite_format.ts";
 import { piecesOf } from "./file_bytes.ts";
-import { diskError, isMissing, knownError, lstatIfThere, removeIfThere } from "./fs.ts";
+import { diskError, isMissing, knownError, lstatIfThere, removeIfThere, systemReason } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { requireFree } from "./space.ts";
 
@@ -99,7 +99,7 @@ export function requireDatabase(
   } catch (error) {
     if (error instanceof BackupError) throw error;
     if (isMissing(error)) return fail("there is no such file", "check the path, and HAPI_HOME or DB_PATH");
-    return fail(reasonOf(error), "check its owner and mode, and the user that this runs as");
+    return fail(systemReason(error), "check its owner and mode, and the user that this runs as");
   }
   const kind = readHeader(header);
   if (kind.kind === "empty") {

@@ -10,7 +10,6 @@
 
 import { createHash } from "node:crypto";
 import { createTarPacker, type TarPackController } from "modern-tar";
-import { reasonOf } from "../../core/errors.ts";
 import type { Place } from "../../core/place.ts";
 import {
   ContentIndex,
@@ -23,7 +22,7 @@ import {
 } from "../../core/snapshot/file_index.ts";
 import { isSameMark, markOf } from "../../core/snapshot/file_mark.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
-import { isMissing } from "../fs.ts";
+import { isMissing, systemReason } from "../fs.ts";
 import { noteMember } from "../garbage.ts";
 import type { Host, Stat } from "../host.ts";
 
@@ -195,7 +194,7 @@ function openFound({ host: { fs }, notes }: Packing, found: FoundFile): SourceFi
       return read();
     } catch (error) {
       if (isMissing(error)) throw error;
-      throw new ReadError(`Cannot read ${JSON.stringify(path)}: ${reasonOf(error)}`);
+      throw new ReadError(`Cannot read ${JSON.stringify(path)}: ${systemReason(error)}`);
     }
   };
   try {

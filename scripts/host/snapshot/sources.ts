@@ -14,7 +14,7 @@ import { isWild, literalName, parentOf } from "../../core/paths.ts";
 import { type Place, placeOf } from "../../core/place.ts";
 import { shellQuote } from "../../core/shell.ts";
 import type { FoundFile, Unreadable } from "../../core/snapshot/file_index.ts";
-import { isMissing, lstatIfThere } from "../fs.ts";
+import { isMissing, lstatIfThere, systemReason } from "../fs.ts";
 import type { Fs, Stat } from "../host.ts";
 
 /** A source of files. */
@@ -325,7 +325,7 @@ function look<Result>(read: () => Result, path: string, search?: Search): Result
 /** An error for what exists and cannot be read: skipping it would be a backup with a hole. */
 function unreadable(path: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;
-  return new BackupError(`Cannot read ${quote(path)}: ${reasonOf(error)}`, {
+  return new BackupError(`Cannot read ${quote(path)}: ${systemReason(error)}`, {
     kind: "source",
     hint: "let the user that this runs as read it, or leave it out of the sources",
     cause: error,
