@@ -40,6 +40,8 @@ import {
 import {
   type Manifest,
   MANIFEST_BYTES_MAX,
+  MANIFEST_VALUES_MAX,
+  ManifestSize,
   neededBy,
   type SavedDatabase,
   whyUnreadable,
@@ -192,10 +194,9 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     const { manifest, suspicions, good } = await describe(job, parent, databases, files);
     requireReadable(manifest, parent);
     const manifestPart = await writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
-      let bytes = 0;
+      const size = new ManifestSize();
       for (const piece of jsonPieces(manifest)) {
-        bytes += piece.length;
-        if (bytes > MANIFEST_BYTES_MAX) throw tooManyFiles(manifest);
+        if (size.add(piece)) throw tooManyFiles(manifest);
         part.write(piece);
       }
     });
@@ -549,7 +550,7 @@ function requireReadable(manifest: Manifest, parent: Memory | undefined): void {
 }
 
 function tooManyFiles({ set, files }: Manifest): BackupError {
-  const most = formatBytes(MANIFEST_BYTES_MAX);
+  const most = `${formatBytes(MANIFEST_BYTES_MAX)} or ${formatCount(MANIFEST_VALUES_MAX)} values`;
   return new BackupError(
     `Cannot save set ${set}: the list of its ${formatCount(files.length)} files takes more than ${most}`,
     {

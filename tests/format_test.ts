@@ -12,7 +12,7 @@ import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { jsonPieces } from "../scripts/core/json_pieces.ts";
 import { DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
-import { type Manifest, neededBy, parseManifest } from "../scripts/core/snapshot/manifest.ts";
+import { type Manifest, ManifestSize, neededBy, parseManifest } from "../scripts/core/snapshot/manifest.ts";
 import {
   databasePart,
   isSnapshotId,
@@ -42,7 +42,7 @@ import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, type Home, insertMessages, makeHome } from "./real/home.ts";
+import { copySync, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 import { inTempDir } from "./real/temp_dir.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
@@ -786,6 +786,40 @@ Deno.test("what is wrong with one of a manifest's files is told with its place i
       told,
     );
   }
+});
+
+Deno.test("a manifest may list a million files; one that lists as many wrong things takes little memory", async () => {
+  const [manifest] = fc.sample(manifests, { numRuns: 1, seed: 1 });
+  const stored = { snapshot: manifest!.id, member: "home/notes/0001" };
+  const file = {
+    source: "notes",
+    place: stored.member,
+    type: "file",
+    mode: 0o644,
+    mtimeMs: 1e12,
+    bytes: 600,
+  };
+  const thousand = new TextEncoder().encode(
+    `${JSON.stringify({ ...file, sha256: "0".repeat(64), stored })},`.repeat(1_000),
+  );
+  const size = new ManifestSize();
+  for (let at = 0; at < 1_000; at++) assert.equal(size.add(thousand), false, `${at} thousand`);
+
+  const lists = ["sources", "databases", "files", "removed", "notes", "suspicions"];
+  const module = import.meta.resolve("../scripts/core/snapshot/manifest.ts");
+  const code = `import { parseManifest } from ${JSON.stringify(module)};
+    const manifest = ${JSON.stringify(manifest)};
+    for (const list of ${JSON.stringify(lists)}) {
+      const forged = JSON.stringify({ ...manifest, [list]: Array(1_000_000).fill(1) });
+      try { parseManifest(forged, manifest); } catch ({ message }) { console.log(message); }
+    }`;
+  const told = await output(Deno.execPath(), [
+    "eval",
+    `--config=${new URL("../deno.json", import.meta.url).pathname}`,
+    "--v8-flags=--max-old-space-size=200",
+    code,
+  ]);
+  assert.deepEqual(told.match(/(?<=: )\w+\.0(?=: )/g), lists.map((list) => `${list}.0`));
 });
 
 Deno.test("JSON in pieces is what JSON.stringify gives, long lists in more than one", () => {

@@ -20,7 +20,8 @@ interface Attack {
   readonly listed?: RegExp;
 }
 
-const EVIL = new TextEncoder().encode("evil");
+const encode = (text: string) => new TextEncoder().encode(text);
+const EVIL = encode("evil");
 const SHA256 = createHash("sha256").update(EVIL).digest("hex");
 
 /** A tar as the tar program makes it of a folder's `names`. */
@@ -114,6 +115,14 @@ async function attacksOn(
     "files of other sizes than the manifest says": {
       make: (id) => forge(home, id, { [FILES_PART]: bomb }, lie(id, { files: [file(id)] })),
       error: /Cannot unpack the files of a snapshot/,
+    },
+    "a manifest of nothing but empty files": {
+      make: (id) => {
+        const [start, end] = JSON.stringify(lie(id, { files: [{}] })).split("{}").map(encode);
+        const million = encode("{},".repeat(1_000_000));
+        return forge(home, id, {}, [start!, ...Array.from({ length: 9 }, () => million), encode("{}"), end!]);
+      },
+      error: /Cannot read the manifest of \w+: it is larger than any that is written/,
     },
     "a manifest of another snapshot": {
       make: (id) => forge(home, id, {}, manifest),

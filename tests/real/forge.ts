@@ -20,6 +20,7 @@ import type { Home } from "./home.ts";
  * Writes a snapshot into the home's store.
  *
  * @param parts Plaintext by part; the manifest comes to it.
+ * @param manifest What its JSON says, or that in pieces.
  * @param changes Of its seal, which otherwise is that of a full.
  * @param seed Of the key that signs it.
  */
@@ -34,7 +35,8 @@ export async function forge(
   const folder = `${home.stored}/${id}`;
   Deno.mkdirSync(folder, { recursive: true });
   const recipients = changes.recipients ?? [home.recipient];
-  const all = { ...parts, [MANIFEST_PART]: [new TextEncoder().encode(JSON.stringify(manifest))] };
+  const json = isPieces(manifest) ? manifest : [new TextEncoder().encode(JSON.stringify(manifest))];
+  const all = { ...parts, [MANIFEST_PART]: json };
   const sealed = [];
   for (const [name, chunks] of Object.entries(all)) {
     const compression = { level: 1, frameBytes: 1 << 20 };
@@ -62,3 +64,6 @@ export async function forge(
   Deno.writeTextFileSync(`${folder}/${SIGNATURE_FILE}`, signSsh(seed, SEAL_NAMESPACE, bytes));
   Deno.writeFileSync(`${folder}/${SEAL_FILE}`, bytes);
 }
+
+const isPieces = (manifest: unknown): manifest is readonly Uint8Array[] =>
+  Array.isArray(manifest) && manifest[0] instanceof Uint8Array;

@@ -12,7 +12,7 @@ import { MANIFEST_PART, type PartName, type SnapshotId } from "../../core/names.
 import {
   ANOTHER_COPY,
   type Manifest,
-  MANIFEST_BYTES_MAX,
+  ManifestSize,
   neededBy,
   parseManifest,
   type PartsBySnapshot,
@@ -125,14 +125,13 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
   const { seal } = snapshot;
   const decoder = new TextDecoder();
   let text = "";
-  let bytes = 0;
+  const size = new ManifestSize();
   for await (const chunk of readPartSaying(opening, snapshot, MANIFEST_PART)) {
-    bytes += chunk.length;
-    if (bytes > MANIFEST_BYTES_MAX) {
-      throw new BackupError(
-        `Cannot read the manifest of ${seal.id}: it is larger than ${MANIFEST_BYTES_MAX} bytes`,
-        { kind: "integrity", hint: ANOTHER_COPY },
-      );
+    if (size.add(chunk)) {
+      throw new BackupError(`Cannot read the manifest of ${seal.id}: it is larger than any that is written`, {
+        kind: "integrity",
+        hint: ANOTHER_COPY,
+      });
     }
     text += decoder.decode(chunk, { stream: true });
     releaseBytes(chunk);
