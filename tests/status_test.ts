@@ -88,7 +88,9 @@ Deno.test("status says that the newest snapshot is ahead of the clock, and gives
   assert.equal(code, 0);
   assert.match(stdout, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/m);
   assert.doesNotMatch(stdout, /-\d+ s/);
-  // So do what is told to people, and the doctor.
+  // So do the report, what is told to people, and the doctor.
+  const page = (await home.cli(["report", "--html", "-"])).stdout;
+  assert.match(page, /<li>The newest good snapshot of set state is 40[01] days ahead of this clock<br>/);
   const host = { ...home.host, now: () => new Date() };
   const { digest } = readView(host, home.config());
   assert.match(digest[0]!, /^state: newest good snapshot .*, 40[01] days AHEAD OF THIS CLOCK$/);

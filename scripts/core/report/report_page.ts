@@ -11,7 +11,7 @@ import { type Html, markup, raw } from "../html.ts";
 import { timeOfSnapshotId } from "../names.ts";
 import type { Problem } from "../status/notices.ts";
 import { withAge } from "../status/run_record.ts";
-import { DAY_MS } from "../time.ts";
+import { AHEAD_MS_MAX, DAY_MS } from "../time.ts";
 import { formatDay } from "../zone.ts";
 import { calendar, SNAPSHOT_DAYS } from "./report_calendar.ts";
 import type { ReportData, ReportSet } from "./report_data.ts";
@@ -94,11 +94,15 @@ ${
 
 /** What no run complains of, and yet is not safe: nothing may be called well while it lasts. */
 function stillToDo(data: ReportData): Pick<Problem, "text" | "age" | "hint">[] {
-  const { sets, destinations, drills, proofs, problems } = data;
+  const { sets, destinations, drills, proofs, problems, at } = data;
   if (sets.every(({ newest }) => newest === undefined)) return [];
   const isTold = (topic: string) => problems.some((problem) => problem.topic === topic);
   const waiting = mostWaiting(data);
   return [
+    ...sets.filter((set) => isAhead(set, at)).map(({ name, newest }) => ({
+      text: `The newest good snapshot of set ${name} is ${formatAgo(timeOfSnapshotId(newest!), at)}`,
+      hint: "check this machine's clock (timedatectl)",
+    })),
     ...destinations.some(({ offBox }) => offBox) || isTold("ship") ? [] : [{
       text: `Nothing is off this machine: ${whyNoneIsOff(data)}`,
       hint: 'name one elsewhere under "destinations" in the configuration',
@@ -119,6 +123,9 @@ function stillToDo(data: ReportData): Pick<Problem, "text" | "age" | "hint">[] {
     }],
   ];
 }
+
+const isAhead = ({ newest }: Pick<ReportSet, "newest">, at: Date): boolean =>
+  newest !== undefined && timeOfSnapshotId(newest).getTime() - at.getTime() > AHEAD_MS_MAX;
 
 const whyNoneIsOff = ({ destinations }: ReportData): string =>
   destinations.length === 0
@@ -151,7 +158,7 @@ ${
         "Newest good snapshot",
         formatAgo(newest, at),
         `${main!.name}, ${zone.minute(newest)}`,
-        !main!.stale,
+        !main!.stale && !isAhead(main!, at),
       )
       : tile("Newest good snapshot", "none", "there is nothing to restore", false)
   }
