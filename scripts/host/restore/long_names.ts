@@ -15,7 +15,10 @@ const NAME_BYTES_MAX = 255;
 /** What Linux takes, in bytes. */
 const PATH_BYTES_MAX = 4095;
 
-const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
+const encoder = new TextEncoder();
+const bytesOf = (text: string): number => encoder.encode(text).length;
+/** Of a text's units each has three bytes at most: few texts need to be encoded. */
+const isLonger = (text: string, bytes: number): boolean => 3 * text.length > bytes && bytesOf(text) > bytes;
 
 /**
  * Requires that everything fits below `root`.
@@ -31,15 +34,13 @@ export function refuseLong(
 ): void {
   for (const { place } of entries) {
     const path = `${root}/${place}`;
-    // Three bytes at most for each of a text's units: few need to be encoded.
-    if (3 * path.length <= NAME_BYTES_MAX) continue;
-    const pathBytes = bytesOf(path);
-    if (pathBytes > PATH_BYTES_MAX) {
+    if (isLonger(path, PATH_BYTES_MAX)) {
       throw tooLong(
         place,
-        `its path below ${root} has ${pathBytes} bytes, and Linux takes ${PATH_BYTES_MAX}`,
+        `its path below ${root} has ${bytesOf(path)} bytes, and Linux takes ${PATH_BYTES_MAX}`,
       );
     }
+    if (3 * place.length <= NAME_BYTES_MAX) continue;
     const name = place.split("/").find((name) => isTooLong(fs, folder, name));
     if (name !== undefined) {
       const inIt = name === nameOf(place) ? "its name has" : "a name in it has";
@@ -49,7 +50,7 @@ export function refuseLong(
 }
 
 function isTooLong(fs: Fs, folder: string, name: string): boolean {
-  if (bytesOf(name) <= NAME_BYTES_MAX) return false;
+  if (!isLonger(name, NAME_BYTES_MAX)) return false;
   try {
     fs.lstat(`${folder}/${name}`);
     return false;
@@ -71,7 +72,7 @@ const START_BYTES_MAX = 200;
 /** A path with an ending after its name, of which the start must do where the whole would be too long. */
 export function withEnding(path: string, ending: string): string {
   const name = nameOf(path);
-  const start = new TextEncoder().encode(name).subarray(0, START_BYTES_MAX);
+  const start = encoder.encode(name).subarray(0, START_BYTES_MAX);
   // A character that is cut is left out.
   const kept = new TextDecoder().decode(start, { stream: true });
   return path.slice(0, path.length - name.length) + kept + ending;
