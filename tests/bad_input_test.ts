@@ -180,7 +180,12 @@ Deno.test("a database with damaged pages is stored, called suspect, and does not
   const verified = await home.cli(["verify", "--identity", home.identityFile, "--json"]);
   assert.equal(JSON.parse(verified.stdout).snapshot, good.id);
   for (const { stderr } of [restored, verified]) {
-    assert.match(stderr, new RegExp(`newest snapshot, ${report.id}, is suspect`));
+    assert.match(
+      stderr,
+      new RegExp(
+        `newest snapshot, ${report.id}, is suspect \\(hapi.db integrity\\); \\S+ is the newest good one"`,
+      ),
+    );
   }
   const asked = await home.cli(
     ["restore", "--to", `${home.dir}/asked`, "--snapshot", report.id, "--identity", home.identityFile],

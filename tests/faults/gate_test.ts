@@ -303,6 +303,14 @@ Deno.test("a required file that is not there costs no database, and what is rest
   const args = ["--identity", home.identityFile];
   const compared = await home.cli(["compare", good, manifest.id, "--json", ...args]);
   assert.deepEqual(JSON.parse(compared.stdout).files.removed, ["home/.hapi/hub.env"]);
+  const latest = await home.cli(["restore", "--to", `${home.dir}/latest`, ...args]);
+  assert.match(
+    latest.stderr,
+    new RegExp(
+      `${manifest.id}, is suspect \\(hub\\.env unreadable\\); \\S+ is the newest good one; but for what could not be ` +
+        `read \\S+ is good, too: --snapshot ${manifest.id} takes it\n`,
+    ),
+  );
   const restored = await home.cli(["restore", "--to", `${home.dir}/out`, "--snapshot", manifest.id, ...args]);
   assert.equal(restored.code, 0, restored.stderr);
   assert.match(

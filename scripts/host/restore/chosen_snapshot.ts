@@ -6,6 +6,7 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
+import { cleanText } from "../../core/format.ts";
 import { MANIFEST_PART, type SnapshotId } from "../../core/names.ts";
 import { type Manifest, partsRead, type SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { newestSuspect } from "../../core/snapshot/select.ts";
@@ -80,9 +81,14 @@ function warnOfNewer(
     }
   }
   const suspect = newestSuspect(snapshots.map(({ sealed }) => sealed.seal));
-  if (suspect) {
-    report.warn(`the newest snapshot, ${suspect.id}, is suspect; ${chosen} is the newest good one`);
-  }
+  if (!suspect) return;
+  const { id, suspicions } = suspect;
+  const why = suspicions.map(({ source, code }) => `${cleanText(source)} ${code}`).join(", ");
+  // A database may be weeks newer in it.
+  const use = suspicions.every(({ code }) => code === "unreadable")
+    ? `; but for what could not be read ${id} is good, too: --snapshot ${id} takes it`
+    : "";
+  report.warn(`the newest snapshot, ${id}, is suspect (${why}); ${chosen} is the newest good one${use}`);
 }
 
 /** Whether a database is the one that the hub keeps its sessions in. */
