@@ -49,6 +49,7 @@ import {
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
+  parseSeal,
   type Seal,
   SEAL_NAMESPACE,
   sealChecksum,
@@ -192,7 +193,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     collectIfMany();
     const content = [...databases, files].flatMap(({ part }) => part ?? []);
     const { manifest, suspicions, good } = await describe(job, parent, databases, files);
-    requireReadable(manifest, parent);
+    requireReadable(staged.id, "manifest", whyUnreadable(manifest, new Set(parent?.manifest.files)));
     const manifestPart = await writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
       const size = new ManifestSize();
       for (const piece of jsonPieces(manifest)) {
@@ -217,7 +218,9 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       suspicions: suspicions.map(({ code, source }) => ({ code, source })),
       writer: PROGRAM,
     };
-    const sealBytes = new TextEncoder().encode(serializeSeal(seal));
+    const sealText = serializeSeal(seal);
+    requireReadable(staged.id, "seal", whyUnparsable(sealText));
+    const sealBytes = new TextEncoder().encode(sealText);
     const signatureBytes = writeSeal(job, sealBytes);
     host.checkpoint();
     publish(host.fs, incoming, `${stored.folder}/${staged.id}`);
@@ -539,14 +542,23 @@ async function describe(
   return { manifest, suspicions, good };
 }
 
-/** @throws {BackupError} (internal) Rather than seal what looks good and nobody can restore. */
-function requireReadable(manifest: Manifest, parent: Memory | undefined): void {
-  const why = whyUnreadable(manifest, new Set(parent?.manifest.files));
+/** @throws {BackupError} (internal) Rather than publish what looks good and nobody can restore. */
+function requireReadable(id: SnapshotId, what: "manifest" | "seal", why: string | undefined): void {
   if (why === undefined) return;
-  throw new BackupError(`Cannot seal snapshot ${manifest.id}: its manifest could not be read again: ${why}`, {
+  throw new BackupError(`Cannot seal snapshot ${id}: its ${what} could not be read again: ${why}`, {
     kind: "internal",
     hint: "this is a fault of hapi-backup; until it is mended, leave out of the sources what it names",
   });
+}
+
+/** Why no reader would take a seal, if so. */
+function whyUnparsable(text: string): string | undefined {
+  try {
+    parseSeal(text, SEAL_FILE);
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
 }
 
 function tooManyFiles({ set, files }: Manifest): BackupError {

@@ -317,6 +317,23 @@ Deno.test("a snapshot that has a database's file a second time, as older ones ma
   assert.equal(countMessages(home.database), 300);
 });
 
+Deno.test("a database of the longest name that a source may have is saved and comes back", async () => {
+  using home = await makeHome();
+  const path = `${home.home}/${"n".repeat(80)}`;
+  fillDatabase(path, 10);
+  home.configure({ sets: { state: { sources: [{ kind: "sqlite", path }] } } });
+  for (const more of [0, 5]) {
+    if (more > 0) {
+      using db = new DatabaseSync(path);
+      db.exec(insertMessages(more));
+    }
+    const ran = await home.cli(["backup", "--no-ship"]);
+    assert.equal(ran.code, 0, ran.stderr);
+  }
+  const proven = await home.cli(["verify", "--identity", home.identityFile, "--json"]);
+  assert.equal(proven.code, 0, proven.stderr);
+});
+
 Deno.test("a -wal that may not be read is a source that cannot be read", async () => {
   using home = await makeHome();
   using hub = new DatabaseSync(home.database);

@@ -58,7 +58,8 @@ export function timeOfSnapshotId(id: SnapshotId): Date {
 /** Lower case, digits and dashes, at most 63 characters: usable as a host name, a user name and a unit name. */
 const SLUG = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const FILE_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$/;
-const PART_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}\.zst\.age$/;
+/** That of a database is as long as its source's name, and `.delta` more. */
+const PART_NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,85}\.zst\.age$/;
 
 /** Whether `text` is a {@linkcode HubName}. */
 export const isHubName = (text: string): text is HubName => SLUG.test(text);

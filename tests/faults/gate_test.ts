@@ -7,15 +7,19 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
+import { check } from "../../scripts/check.ts";
 import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
 import { gateHint, suspicionsOfUnreadable } from "../../scripts/core/snapshot/gate.ts";
 import type { SuspicionCode } from "../../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/snapshot/select.ts";
+import { encrypt } from "../../scripts/encrypt.ts";
+import { generateIdentity } from "../../scripts/host/keys/identity.ts";
 import { readMemory } from "../../scripts/host/records/memory.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
+import { snapshot } from "../../scripts/snapshot.ts";
 import { generateHubDatabase } from "../bench/generate.ts";
 import { fillDatabase, type Home, makeHome, output } from "../real/home.ts";
 import { pageBytesOf, treesOf } from "./pages.ts";
@@ -434,6 +438,19 @@ Deno.test("what could not be restored is not sealed: a manifest that contradicts
       message:
         /^Cannot save set state: the list of its 66,\d+ files takes more than 268 MB or 16,000,000 values$/,
     },
+  );
+  // More than a seal may name.
+  const recipients = await Promise.all(
+    Array.from({ length: 101 }, async () => (await generateIdentity()).recipient),
+  );
+  const config = { ...home.config(), recipients };
+  const options = { set: "state" as SetName, full: false, accept: false };
+  home.now = new Date(home.now.getTime() + 3_600_000);
+  await snapshot(home.host, config, options);
+  const checks = check(home.host, config, options.set);
+  await assert.rejects(
+    encrypt(home.host, config, options, Promise.resolve(checks)),
+    { kind: "internal", message: /its seal could not be read again: .*recipients/ },
   );
   assert.deepEqual([...Deno.readDirSync(home.stored)], before);
 });
