@@ -11,7 +11,14 @@ import { reasonOf } from "./core/errors.ts";
 import { formatBytes, formatCounted, formatDate, formatTable, localTime } from "./core/format.ts";
 import { verifySsh } from "./core/keys/sshsig.ts";
 import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
-import { isGood, type Seal, SEAL_NAMESPACE, sealedBytes, type Suspicion } from "./core/snapshot/seal.ts";
+import {
+  describeSuspicions,
+  isGood,
+  type Seal,
+  SEAL_NAMESPACE,
+  sealedBytes,
+  type Suspicion,
+} from "./core/snapshot/seal.ts";
 import { parseTrust, requireTrusted, type Trust } from "./core/snapshot/trust.ts";
 import { printJsonList } from "./host/command_line/json_list.ts";
 import type { Host } from "./host/host.ts";
@@ -165,7 +172,7 @@ function describeState({ state, problem, suspicions }: Listed): string {
     return `${state === "good" ? "CANNOT BE RESTORED" : state.toUpperCase()}: ${problem}`;
   }
   if (state !== "suspect") return state;
-  return `SUSPECT: ${suspicions.map(({ code, source }) => `${source} ${code}`).join(", ")}`;
+  return `SUSPECT: ${describeSuspicions(suspicions)}`;
 }
 
 /** The list step's job. */

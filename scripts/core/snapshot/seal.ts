@@ -10,6 +10,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { BackupError } from "../errors.ts";
+import { cleanText } from "../format.ts";
 import type { HubName, PartName, SetName, SnapshotId } from "../names.ts";
 import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
 
@@ -97,6 +98,10 @@ const sealSchema = z.strictObject({
   ),
   writer: z.string().max(100),
 });
+
+/** Suspicions in a line: `hapi-db rows-lost, plans unreadable`. */
+export const describeSuspicions = (suspicions: readonly Suspicion[]): string =>
+  suspicions.map(({ source, code }) => `${cleanText(source)} ${code}`).join(", ");
 
 /** The seal as text, one key a line; its bytes are what is signed. Inverse of {@linkcode parseSeal}. */
 export function serializeSeal(seal: Seal): string {

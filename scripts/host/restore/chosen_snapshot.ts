@@ -6,9 +6,9 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
-import { cleanText } from "../../core/format.ts";
 import { MANIFEST_PART, type SnapshotId } from "../../core/names.ts";
 import { type Manifest, partsRead, type SavedDatabase } from "../../core/snapshot/manifest.ts";
+import { describeSuspicions } from "../../core/snapshot/seal.ts";
 import { newestSuspect } from "../../core/snapshot/select.ts";
 import type { Host } from "../host.ts";
 import { type KeyOptions, readKeys } from "../keys/keys.ts";
@@ -83,11 +83,11 @@ function warnOfNewer(
   const suspect = newestSuspect(snapshots.map(({ sealed }) => sealed.seal));
   if (!suspect) return;
   const { id, suspicions } = suspect;
-  const why = suspicions.map(({ source, code }) => `${cleanText(source)} ${code}`).join(", ");
   // A database may be weeks newer in it.
   const use = suspicions.every(({ code }) => code === "unreadable")
     ? `; but for what could not be read ${id} is good, too: --snapshot ${id} takes it`
     : "";
+  const why = describeSuspicions(suspicions);
   report.warn(`the newest snapshot, ${id}, is suspect (${why}); ${chosen} is the newest good one${use}`);
 }
 
@@ -102,7 +102,11 @@ export interface SessionDatabase {
   readonly image: string;
 }
 
-/** Rebuilds the database with the sessions inside `scratch`, after its parts were brought here. @throws {BackupError} (usage) If there is not exactly one. */
+/**
+ * Rebuilds the database with the sessions inside `scratch`, after its parts were brought here.
+ *
+ * @throws {BackupError} (usage) If there is not exactly one; (disk) if it does not fit; what fetching and reading throw.
+ */
 export async function rebuildSessions(
   opening: Opening,
   manifest: Manifest,

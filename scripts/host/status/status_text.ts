@@ -18,6 +18,7 @@ import type { Paint } from "../../core/paint.ts";
 import type { Moment } from "../../core/report/history.ts";
 import { type Sample, sparkline } from "../../core/report/sparkline.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
+import { describeSuspicions } from "../../core/snapshot/seal.ts";
 import { type Failure, type RunRecord, withAge } from "../../core/status/run_record.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { DRILL_DAYS_MAX } from "../records/drill_log.ts";
@@ -92,7 +93,7 @@ function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, pain
 
 function lastAndNext(set: SetStatus & SetPast, now: Date, paint: Paint): string[] {
   const { lastRun, failure, nextRun, suspect } = set;
-  const why = set.suspicions.map(({ source, code }) => `${source} ${code}`).join(", ");
+  const why = describeSuspicions(set.suspicions);
   const last = failure ? `last run ${paint.bad(`FAILED: ${withAge(failure)}`)}` : lastRun &&
     `last run ${formatAgo(new Date(lastRun.at), now)}, took ${formatDuration(lastRun.seconds)}: done`;
   const next = nextRun && `next in ${formatDuration(Math.max(0, nextRun.getTime() - now.getTime()) / 1000)}`;
