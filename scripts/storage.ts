@@ -323,9 +323,13 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
           return { ok: true };
         });
       }
-      let count = 0;
-      for (const entries of sets) if (entries.length > 0) print(describeEntries(entries)), count++;
-      if (count === 0) print(`no snapshots yet in ${config.store}`);
+      let isEmpty = true;
+      for (const entries of sets) {
+        if (entries.length === 0) continue;
+        print(describeEntries(entries));
+        isEmpty = false;
+      }
+      if (isEmpty) print(`no snapshots yet in ${config.store}`);
       return;
     }
     case "authorize": {

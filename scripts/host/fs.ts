@@ -9,7 +9,10 @@ import { BackupError, ifPossible, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import { statfsSync } from "node:fs";
 
-/** File systems that store every byte they are given, by the numbers of linux/magic.h: ext2 to ext4, XFS, tmpfs, FAT, exFAT. */
+/**
+ * File systems that store every byte they are given, by the numbers of linux/magic.h: ext2 to ext4, XFS, tmpfs, FAT,
+ * exFAT.
+ */
 const STORING_ALL: readonly number[] = [0xef53, 0x58465342, 0x01021994, 0x4d44, 0x2011bab0];
 
 /** The real file system. */

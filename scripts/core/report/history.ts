@@ -6,10 +6,10 @@
  * @module
  */
 
-import { isSnapshotId, type SnapshotId, snapshotIdAt } from "../names.ts";
+import { isSnapshotId, type SnapshotId, timeOfSnapshotId } from "../names.ts";
 import { isGood, type Seal, sealedBytes } from "../snapshot/seal.ts";
 import type { RunContent, RunRecord } from "../status/run_record.ts";
-import { AHEAD_MS_MAX } from "../time.ts";
+import { isAhead } from "../time.ts";
 
 /** A snapshot that was taken, whether it is still here or not. */
 export interface Moment {
@@ -45,14 +45,13 @@ export function historyOf(seals: readonly Seal[], runs: readonly RunRecord[], no
     known.set(snapshot, { id: snapshot, kind, bytes, suspicions, content });
   }
   let full: Omit<Moment, "fullBytes"> | undefined;
-  const last = snapshotIdAt(new Date(now.getTime() + AHEAD_MS_MAX));
-  return [...known.values()].filter(({ id }) => id <= last).sort((a, b) => a.id < b.id ? -1 : 1).map(
-    (moment) => {
-      if (moment.kind === "full") full = moment;
-      const grown = full?.content && moment.content
-        ? moment.content.databaseBytes / Math.max(1, full.content.databaseBytes)
-        : 1;
-      return { ...moment, fullBytes: full && Math.round(full.bytes * grown) };
-    },
-  );
+  const ageSeconds = ({ id }: Pick<Moment, "id">) => (now.getTime() - timeOfSnapshotId(id).getTime()) / 1000;
+  const moments = [...known.values()].filter((moment) => !isAhead(ageSeconds(moment)));
+  return moments.sort((a, b) => a.id < b.id ? -1 : 1).map((moment) => {
+    if (moment.kind === "full") full = moment;
+    const grown = full?.content && moment.content
+      ? moment.content.databaseBytes / Math.max(1, full.content.databaseBytes)
+      : 1;
+    return { ...moment, fullBytes: full && Math.round(full.bytes * grown) };
+  });
 }

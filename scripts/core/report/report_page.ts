@@ -11,7 +11,7 @@ import { type Html, markup, raw } from "../html.ts";
 import { timeOfSnapshotId } from "../names.ts";
 import type { Problem } from "../status/notices.ts";
 import { withAge } from "../status/run_record.ts";
-import { AHEAD_MS_MAX, DAY_MS } from "../time.ts";
+import { DAY_MS, isAhead } from "../time.ts";
 import { formatDay } from "../zone.ts";
 import { calendar, SNAPSHOT_DAYS } from "./report_calendar.ts";
 import type { ReportData, ReportSet } from "./report_data.ts";
@@ -99,7 +99,7 @@ function stillToDo(data: ReportData): Pick<Problem, "text" | "age" | "hint">[] {
   const isTold = (topic: string) => problems.some((problem) => problem.topic === topic);
   const waiting = mostWaiting(data);
   return [
-    ...sets.filter((set) => isAhead(set, at)).map(({ name, newest }) => ({
+    ...sets.filter((set) => isNewestAhead(set, at)).map(({ name, newest }) => ({
       text: `The newest good snapshot of set ${name} is ${formatAgo(timeOfSnapshotId(newest!), at)}`,
       hint: "check this machine's clock (timedatectl)",
     })),
@@ -124,8 +124,8 @@ function stillToDo(data: ReportData): Pick<Problem, "text" | "age" | "hint">[] {
   ];
 }
 
-const isAhead = ({ newest }: Pick<ReportSet, "newest">, at: Date): boolean =>
-  newest !== undefined && timeOfSnapshotId(newest).getTime() - at.getTime() > AHEAD_MS_MAX;
+const isNewestAhead = ({ newest }: Pick<ReportSet, "newest">, at: Date): boolean =>
+  newest !== undefined && isAhead((at.getTime() - timeOfSnapshotId(newest).getTime()) / 1000);
 
 const whyNoneIsOff = ({ destinations }: ReportData): string =>
   destinations.length === 0
@@ -158,7 +158,7 @@ ${
         "Newest good snapshot",
         formatAgo(newest, at),
         `${main!.name}, ${zone.minute(newest)}`,
-        !main!.stale && !isAhead(main!, at),
+        !main!.stale && !isNewestAhead(main!, at),
       )
       : tile("Newest good snapshot", "none", "there is nothing to restore", false)
   }

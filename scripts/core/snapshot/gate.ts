@@ -100,8 +100,8 @@ export function suspicionsOfUnreadable(unreadable: readonly Unreadable[]): Detai
 }
 
 /**
- * Whether a suspicion of {@linkcode suspicionsOfUnreadable} names what lies at `place`, or a folder above it; undefined where it
- * does not, and does not name all. It has absolute paths, and where the home was is not known any more.
+ * Whether a suspicion of {@linkcode suspicionsOfUnreadable} names what lies at `place`, or a folder above it; undefined
+ * where it does not, and does not name all. It has absolute paths, and where the home was is not known any more.
  */
 export function isNamedUnreadable(place: Place, detail: string): boolean | undefined {
   for (let at = place.length; at > "home".length; at = place.lastIndexOf("/", at - 1)) {
@@ -123,13 +123,11 @@ export function gateHint(suspicions: readonly Pick<DetailedSuspicion, "code">[],
     ]
     : [];
   if (codes.size === 0) return ofUnread.join();
+  const gate = `sets.${set === "all" ? "<name>" : set}.gate`;
   const ofDatabases = codes.has("integrity")
     ? "the database is damaged: stop the hub, look at the disk, then get the last good snapshot back " +
       "(`hapi-backup list`, `hapi-backup restore --in-place`); nothing good is displaced until one is good again"
     : `if you removed these rows yourself, run \`hapi-backup backup --set ${set} --accept\` once; to allow more of ` +
-      `it, set sets.${
-        set === "all" ? "<name>" : set
-      }.gate (rowsLostRatio, rowsLostMin, ignoreTables); if not, ` +
-      "restore: the last good snapshot is kept";
+      `it, set ${gate} (rowsLostRatio, rowsLostMin, ignoreTables); if not, restore: the last good snapshot is kept`;
   return [ofDatabases, ...ofUnread].join("; of what could not be read: ");
 }

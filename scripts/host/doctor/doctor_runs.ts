@@ -10,10 +10,11 @@ import { formatDuration } from "../../core/format.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import { about, type Finding } from "../../core/status/finding.ts";
 import { failureIn, withAge } from "../../core/status/run_record.ts";
+import { isAhead } from "../../core/time.ts";
 import type { Host } from "../host.ts";
 import { LOG_REMEDY, problemsWithLogs } from "../records/log_problems.ts";
 import { readRuns } from "../records/run_log.ts";
-import { isAhead, type SetStatus, staleRemedy } from "../status/hub_status.ts";
+import { type SetStatus, staleRemedy } from "../status/hub_status.ts";
 import { unitsCommand } from "../systemd/systemd.ts";
 import { readTimers } from "../systemd/timers.ts";
 
@@ -48,7 +49,7 @@ function checkNewest(set: SetStatus): Finding {
       staleRemedy(set.set),
     );
   }
-  if (isAhead(set)) {
+  if (isAhead(ageSeconds ?? 0)) {
     const ahead = `it is ${formatDuration(-ageSeconds!)} ahead of this clock`;
     return warn(ahead, "check this machine's clock (timedatectl)");
   }

@@ -82,7 +82,10 @@ export class Moves {
     return exists(this.#host.fs, path);
   }
 
-  /** `path` without the links on the way to it, but for those that a folder replaces: two that have the same are one file. */
+  /**
+   * `path` without the links on the way to it, but for those that a folder replaces: two that have the same are one
+   * file.
+   */
   whereabouts(path: string): string {
     const parent = parentOf(path);
     return `${parent === "/" ? "" : this.#realFolder(parent)}/${nameOf(path)}`;

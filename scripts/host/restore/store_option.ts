@@ -7,8 +7,8 @@
 import type { Config, Destination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
-import { isMounted } from "../destinations/folder_destination.ts";
 import type { PartsBySnapshot } from "../../core/snapshot/manifest.ts";
+import { isMounted } from "../destinations/folder_destination.ts";
 import { openStore, type RemoteOptions } from "../destinations/remote.ts";
 import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";

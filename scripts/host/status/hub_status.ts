@@ -12,7 +12,6 @@ import { reasonOf } from "../../core/errors.ts";
 import { type SetName, type SnapshotId, timeOfSnapshotId } from "../../core/names.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import { isGood, type Seal, sealedBytes, type Suspicion } from "../../core/snapshot/seal.ts";
-import { AHEAD_MS_MAX } from "../../core/time.ts";
 import { readKeptReceipt } from "../destinations/far_receipt.ts";
 import { knownError } from "../fs.ts";
 import type { Host } from "../host.ts";
@@ -54,10 +53,6 @@ export interface SetStatus {
   readonly drill: Drill | undefined;
 }
 
-/** Whether the newest good snapshot is ahead of this machine's clock. */
-export const isAhead = ({ ageSeconds = 0 }: Pick<SetStatus, "ageSeconds">): boolean =>
-  ageSeconds * 1000 < -AHEAD_MS_MAX;
-
 /** What to do about a set, or `all`, without a good snapshot that is new enough. */
 export const staleRemedy = (set: string): string =>
   `run \`hapi-backup backup --set ${set}\`, and look at the log of its timer`;
@@ -73,7 +68,7 @@ export function readSealsBySet({ fs, report }: Host, { sets, store, hub }: Confi
       return readSeals(fs, stored);
     } catch (error) {
       if (!knownError(error)) throw error;
-      report.warn(`${stored.folder} cannot be read: ${reasonOf(error)}: what it holds counts as not there`);
+      report.warn(`${stored.folder} cannot be read: ${reasonOf(error)}; what it holds counts as not there`);
       return [];
     }
   };

@@ -10,19 +10,12 @@ import { snapshotIdAt, timeOfSnapshotId } from "../../core/names.ts";
 import { gateHint } from "../../core/snapshot/gate.ts";
 import type { HubView, Problem } from "../../core/status/notices.ts";
 import { failureIn } from "../../core/status/run_record.ts";
-import { DAY_MS } from "../../core/time.ts";
+import { DAY_MS, isAhead } from "../../core/time.ts";
 import type { Host } from "../host.ts";
 import { isKnown, LOG_REMEDY, problemsWithLogs, PROOF_TOPIC } from "../records/log_problems.ts";
 import { isProofDue, readProofs } from "../records/proof_log.ts";
 import { readRuns } from "../records/run_log.ts";
-import {
-  isAhead,
-  readSealsBySet,
-  type SealsBySet,
-  type SetStatus,
-  staleRemedy,
-  status,
-} from "./hub_status.ts";
+import { readSealsBySet, type SealsBySet, type SetStatus, staleRemedy, status } from "./hub_status.ts";
 
 /** How this hub stands now. */
 export function readView(
@@ -135,7 +128,7 @@ function digestOf(
   const total = rows.reduce((sum, [, count]) => sum + count, 0);
   const newest = set.newest
     ? `newest good snapshot ${localTime(set.newest)}, ${
-      isAhead(set)
+      isAhead(set.ageSeconds ?? 0)
         ? `${formatDuration(-set.ageSeconds!)} AHEAD OF THIS CLOCK`
         : formatAgo(timeOfSnapshotId(set.newest), now)
     }`

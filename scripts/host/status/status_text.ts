@@ -20,10 +20,10 @@ import { type Sample, sparkline } from "../../core/report/sparkline.ts";
 import type { SetReceipt } from "../../core/shipping/receipt.ts";
 import { describeSuspicions } from "../../core/snapshot/seal.ts";
 import { type Failure, type RunRecord, withAge } from "../../core/status/run_record.ts";
-import { DAY_MS } from "../../core/time.ts";
+import { DAY_MS, isAhead } from "../../core/time.ts";
 import { DRILL_DAYS_MAX } from "../records/drill_log.ts";
 import { isKnown, type LogProblem, PROOF_TOPIC } from "../records/log_problems.ts";
-import { isAhead, type SetStatus } from "./hub_status.ts";
+import type { SetStatus } from "./hub_status.ts";
 
 /** All that the page tells. */
 export interface StatusPage {
@@ -81,7 +81,7 @@ const isNeverTaken = ({ snapshots, stale, lastRun }: SetStatus & SetPast): boole
 function headOf({ set, newest, ageSeconds, stale, maxAgeHours }: SetStatus, paint: Paint): string {
   const name = paint.strong(`${set}:`);
   if (newest === undefined) return `${name} ${paint.bad("NO GOOD SNAPSHOT")}`;
-  if (isAhead({ ageSeconds })) {
+  if (isAhead(ageSeconds!)) {
     const ahead = formatDuration(-ageSeconds!);
     return `${name} ${
       paint.doubtful(`newest good snapshot ${localTime(newest)}, ${ahead} AHEAD OF THIS CLOCK`)

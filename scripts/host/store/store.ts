@@ -98,7 +98,7 @@ export function findSets(fs: Fs, root: string): StoredSet[] {
   return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
 }
 
-/** The sets of one hub in a store that holds hubs, sorted; none if it is not there. What other hubs have is not looked at. */
+/** The sets of one hub in a store that holds hubs, sorted; none if it is not there. Other hubs are not looked at. */
 export function setsOf(fs: Fs, store: string, hub: HubName): StoredSet[] {
   const folder = `${store}/${hub}`;
   if (!exists(fs, folder)) return [];
