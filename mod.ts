@@ -17,12 +17,13 @@ import {
   describeVerify,
   type EncryptReport,
   suspectError,
+  TOLD_LENGTH_MAX,
   type VerifyReport,
 } from "./scripts/core/command_line/reports.ts";
 import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
 import { setFolder, shipFolder } from "./scripts/core/config/state_paths.ts";
 import { BackupError, ifPossible, isInterruption, outcome, reasonOf } from "./scripts/core/errors.ts";
-import { localTime } from "./scripts/core/format.ts";
+import { cleanText, localTime } from "./scripts/core/format.ts";
 import type { SetName } from "./scripts/core/names.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
@@ -485,12 +486,13 @@ async function prove(context: VerbContext, job: VerifyJob): Promise<void> {
     return runStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
   });
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
-  const error = report.ok
-    ? undefined
-    : new BackupError(`Cannot vouch for snapshot ${report.snapshot}: ${failed.join(", ")}`, {
+  const error = report.ok ? undefined : new BackupError(
+    `Cannot vouch for snapshot ${report.snapshot}: ${cleanText(failed.join(", "), TOLD_LENGTH_MAX)}`,
+    {
       kind: "integrity",
       hint: "verify another copy with --store, or an older snapshot with --snapshot",
-    });
+    },
+  );
   context.terminal.result(
     context.json ? JSON.stringify({ ...outcome(error), ...report }) : describeVerify(report),
   );

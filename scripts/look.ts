@@ -9,7 +9,7 @@
 import type { SnapshotId } from "./core/names.ts";
 import type { Look } from "./core/sessions/comparison.ts";
 import { isGood } from "./core/snapshot/seal.ts";
-import { hasSessions, openSetOf, rebuildSessions } from "./host/restore/chosen_snapshot.ts";
+import { hasSessions, openSetOf, readSessions, rebuildSessions } from "./host/restore/chosen_snapshot.ts";
 import { type Opening, openManifest, openSeal } from "./host/restore/open_snapshot.ts";
 import { makeScratch } from "./host/scratch.ts";
 import { readSchema } from "./host/sessions/schema.ts";
@@ -25,9 +25,10 @@ export async function look(opening: Opening, id: SnapshotId, scratch: string): P
   // A set without a hub's database, such as one of recordings, has files only.
   if (!manifest.databases.some(hasSessions)) return { manifest, sessions: [] };
   using folder = makeScratch(host, scratch);
-  const { image } = await rebuildSessions(opening, manifest, folder.path);
-  using opened = openDatabase(host.fs, image);
-  return { manifest, sessions: host.deaf(() => listSessions(opened.db, readSchema(opened.db))) };
+  const database = await rebuildSessions(opening, manifest, folder.path);
+  using opened = openDatabase(host.fs, database.image);
+  const sessions = readSessions(host, database, () => listSessions(opened.db, readSchema(opened.db)));
+  return { manifest, sessions };
 }
 
 serveStep<LookJob>(import.meta, async (job, { host }): Promise<LookReport> => {

@@ -14,6 +14,7 @@ import {
   type Restored,
   type RestoredInPlace,
   type RestoreReport,
+  TOLD_LENGTH_MAX,
 } from "./core/command_line/reports.ts";
 import type { Config } from "./core/config/config.ts";
 import { BackupError, ifPossible, reasonOf } from "./core/errors.ts";
@@ -411,7 +412,7 @@ function saySuspicions({ report }: Host, { snapshot, manifest }: Restored): void
     const lacks = code === "unreadable"
       ? `without what could not be read of ${source}`
       : `suspect: ${source}`;
-    report.warn(`${snapshot} is ${lacks}: ${cleanText(detail, Infinity)}`);
+    report.warn(`${snapshot} is ${lacks}: ${cleanText(detail, TOLD_LENGTH_MAX)}`);
   }
 }
 

@@ -19,7 +19,12 @@ import { differences } from "./core/sessions/session_schema.ts";
 import { attempt, diskError, exists, placeWhole } from "./host/fs.ts";
 import type { Fs, Host } from "./host/host.ts";
 import { refuseWhileOpen } from "./host/open_files.ts";
-import { openSetOf, rebuildSessions, type SessionDatabase } from "./host/restore/chosen_snapshot.ts";
+import {
+  openSetOf,
+  readSessions,
+  rebuildSessions,
+  type SessionDatabase,
+} from "./host/restore/chosen_snapshot.ts";
 import { openManifest, openSeal } from "./host/restore/open_snapshot.ts";
 import { readSchema } from "./host/sessions/schema.ts";
 import type { SessionJob, SessionReport, SessionRestored } from "./host/sessions/session_jobs.ts";
@@ -207,9 +212,11 @@ serveStep<SessionJob>(import.meta, async (job, { host, print, ask }): Promise<Se
   const manifest = await openManifest(set.opening, openSeal(set.opening, snapshot));
   const database = await rebuildSessions(set.opening, manifest, job.store.scratch);
   using image = openDatabase(host.fs, database.image);
-  const schema = readSchema(image.db);
-  const session = host.deaf(() => findSession(image.db, schema, job.session, snapshot));
-  const rows = host.deaf(() => sessionRows(image.db, schema, session));
+  const { session, rows } = readSessions(host, database, () => {
+    const schema = readSchema(image.db);
+    const session = findSession(image.db, schema, job.session, snapshot);
+    return { session, rows: sessionRows(image.db, schema, session) };
+  });
   const found = {
     session,
     snapshot,

@@ -538,7 +538,7 @@ const seals: fc.Arbitrary<Seal> = fc.record({
   parts: parts.map((name) => ({ name, bytes, sha256 })),
   recipients: [text || "age1"],
   previous: chain.length === 1 ? null : { id: chain[0]!, sha256 },
-  suspicions: isSuspect ? [{ code, source: text }] : [],
+  suspicions: isSuspect ? [{ code, source: "a-source" }] : [],
   writer: text,
 } as unknown as Seal));
 
@@ -576,6 +576,10 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
     [{ surprise: 1 }, /surprise/],
     [{ id: "20260231T000000Z" }, /is not a snapshot id/],
     [{ hub: "../x" }, /is not a hub's name/],
+    [
+      { suspicions: [{ code: "empty", source: "a\nb  good" }] },
+      /suspicions\.0\.source: is not a source's name/,
+    ],
   ];
   for (const [changes, reason] of wrong) {
     assert.throws(
@@ -711,7 +715,7 @@ const manifests: fc.Arbitrary<Manifest> = fc.record({
   const id = chain.at(-1)!;
   const top = `home/${inFolder ? "a folder of them" : names[0]}`;
   const about = (name: string, at: number) => ({
-    source: target,
+    source: "a-source",
     place: `${at === 0 ? "" : inFolder ? `${top}/` : "root/"}${at === 0 ? top : name}`,
     mode,
     mtimeMs,
@@ -742,12 +746,12 @@ const manifests: fc.Arbitrary<Manifest> = fc.record({
     set: "state",
     id,
     parent: chain.at(-2) ?? null,
-    sources: [{ name: target, kind: "glob", path: note, secret: inFolder, outcome: "absent" }],
+    sources: [{ name: "a-source", kind: "glob", path: note, secret: inFolder, outcome: "absent" }],
     databases: [database],
     files,
     removed: files.map(({ place }) => place),
     notes: [note],
-    suspicions: [{ code: "rows-lost", source: target, detail: note }],
+    suspicions: [{ code: "rows-lost", source: "a-source", detail: note }],
   } as unknown as Manifest;
 });
 
@@ -776,6 +780,7 @@ Deno.test("what is wrong with one of a manifest's files is told with its place i
     const [wrong, told] of [
       [{ ...entry, place: "home/../x" }, "files.1.place: is not a place"],
       [{ ...entry, owner: "me" }, 'files.1: Unrecognized key: "owner"'],
+      [{ ...entry, source: "a\nb" }, "files.1.source: is not a source's name"],
       [7, "files.1: Invalid input"],
     ] as const
   ) {

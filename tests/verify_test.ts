@@ -1,10 +1,11 @@
 /** The drill: each line of the checklist fails when what it is about is wrong, and the log remembers how it went. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import { describeSnapshot } from "../scripts/core/command_line/reports.ts";
+import { describeSnapshot, describeVerify } from "../scripts/core/command_line/reports.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import type { Manifest } from "../scripts/core/snapshot/manifest.ts";
 import type { Seal } from "../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
@@ -24,6 +25,35 @@ async function failing(home: Home, id: SnapshotId): Promise<string[]> {
   Deno.removeSync(scratch, { recursive: true });
   return checks.filter(({ ok }) => !ok).map(({ name }) => name);
 }
+
+Deno.test("a database that SQLite cannot read is damage to all that look into it, and no name in it makes up a line", async () => {
+  using home = await makeHome();
+  const { id: honest } = await home.backup();
+  const opening = await home.opening();
+  const manifest = await openManifest(opening, openSeal(opening, honest));
+  const [database] = manifest.databases;
+  const id = "20260401T000000Z" as SnapshotId;
+  const image = new TextEncoder().encode("no database at all".repeat(500));
+  const [bytes, sha256] = [image.length, createHash("sha256").update(image).digest("hex")];
+  const { part } = database!.chain[0]!;
+  const rows = { sessions: 1, "x: 1\n  ok    seal": 2 };
+  const forged = { ...database, bytes, sha256, rows, chain: [{ snapshot: id, part, bytes, sha256 }] };
+  await forge(home, id, { [part]: [image] }, { ...manifest, id, files: [], databases: [forged] });
+
+  const chosen = ["--snapshot", id, "--identity", home.identityFile];
+  for (const verb of [["session", "list"], ["session", "restore", "a", "--export", "-"]]) {
+    const { code, stderr } = await home.cli([...verb, ...chosen]);
+    assert.equal(code, 5, stderr);
+    assert.match(stderr, /^error: Cannot read the database of 20260401T000000Z: file is not a database$/m);
+  }
+  const { code, stdout } = await home.cli(["verify", ...chosen]);
+  assert.equal(code, 5);
+  assert.match(stdout, /^ {2}FAIL {2}hapi\.db: opens in SQLite: file is not a database$/m);
+  const check = (name: string) => ({ name, ok: false, detail: "a\n  ok    b" });
+  const checks = Object.keys(rows).map((table) => check(`hapi.db: rows of ${table}`));
+  const report = { ok: false, store: "s", set: "state" as SetName, snapshot: id, checks, seconds: 1 };
+  assert.equal(describeVerify(report).split("\n").length, 2 + checks.length);
+});
 
 Deno.test("one of a thing is told without a plural", async () => {
   using home = await makeHome();

@@ -6,12 +6,14 @@
 
 import { z } from "zod";
 import { cleanText } from "./format.ts";
-import { isHubName, isPartName, isSetName, isSnapshotId } from "./names.ts";
+import { isHubName, isPartName, isSetName, isSnapshotId, isSourceName } from "./names.ts";
 
 /** A hub's name. */
 export const hubName = z.string().refine(isHubName, "is not a hub's name");
 /** A set's name. */
 export const setName = z.string().refine(isSetName, "is not a set's name");
+/** A source's name, which is told to people. */
+export const sourceName = z.string().refine((text): boolean => isSourceName(text), "is not a source's name");
 /** A part's name. */
 export const partName = z.string().refine(isPartName, "is not a part's name");
 /** A snapshot's id. */

@@ -13,6 +13,9 @@ import { type DetailedSuspicion, gateHint } from "../snapshot/gate.ts";
 import type { Manifest, SavedDatabase, SavedFile } from "../snapshot/manifest.ts";
 import type { Seal } from "../snapshot/seal.ts";
 
+/** How much is told of what a snapshot says of itself, in characters: it may say anything. */
+export const TOLD_LENGTH_MAX = 2_000;
+
 /** What was made. */
 export interface EncryptReport {
   readonly set: SetName;
@@ -130,7 +133,9 @@ export function describeShip(report: ShipReport): string {
 export function describeVerify({ checks, set, snapshot, store, ok, seconds }: VerifyReport): string {
   return [
     `${set} ${snapshot}, ${localTime(snapshot)}, from ${store}`,
-    ...checks.map((check) => `  ${check.ok ? "ok  " : "FAIL"}  ${check.name}: ${check.detail}`),
+    ...checks.map(({ ok, name, detail }) =>
+      `  ${ok ? "ok  " : "FAIL"}  ${cleanText(name, TOLD_LENGTH_MAX)}: ${cleanText(detail, TOLD_LENGTH_MAX)}`
+    ),
     ok ? `proven restorable in ${seconds} s` : "NOT PROVEN",
   ].join("\n");
 }

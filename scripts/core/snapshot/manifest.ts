@@ -11,7 +11,17 @@ import { z } from "zod";
 import { BackupError } from "../errors.ts";
 import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "../names.ts";
 import { isPlace } from "../place.ts";
-import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
+import {
+  count,
+  hubName,
+  partName,
+  readAs,
+  readJson,
+  setName,
+  sha256,
+  snapshotId,
+  sourceName,
+} from "../text_schemas.ts";
 import { FORMAT_VERSION, SUSPICION_CODES } from "./seal.ts";
 import { DATABASE_FILES } from "./sqlite_format.ts";
 
@@ -86,7 +96,7 @@ const checks = z.strictObject({
 
 const database = z.strictObject({
   /** The source's name; the parts of the database are named after it. */
-  source: z.string(),
+  source: sourceName,
   place,
   mode,
   mtimeMs: z.number(),
@@ -113,7 +123,7 @@ const database = z.strictObject({
 });
 
 const file = z.strictObject({
-  source: z.string(),
+  source: sourceName,
   place,
   type: z.enum(["file", "folder", "link"]),
   mode,
@@ -135,7 +145,7 @@ const manifestSchema = z.strictObject({
   parent: snapshotId.nullable(),
   /** What became of each configured source. */
   sources: listOf(z.strictObject({
-    name: z.string(),
+    name: sourceName,
     kind: z.enum(["sqlite", "file", "glob", "folder"]),
     path: z.string(),
     secret: z.boolean(),
@@ -149,7 +159,7 @@ const manifestSchema = z.strictObject({
   /** What a person should know: files that changed or vanished while they were read. */
   notes: listOf(z.string()),
   suspicions: listOf(
-    z.strictObject({ code: z.enum(SUSPICION_CODES), source: z.string(), detail: z.string() }),
+    z.strictObject({ code: z.enum(SUSPICION_CODES), source: sourceName, detail: z.string() }),
   ),
 });
 

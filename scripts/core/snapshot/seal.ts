@@ -12,7 +12,17 @@ import { z } from "zod";
 import { BackupError } from "../errors.ts";
 import { cleanText } from "../format.ts";
 import type { HubName, PartName, SetName, SnapshotId } from "../names.ts";
-import { count, hubName, partName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
+import {
+  count,
+  hubName,
+  partName,
+  readAs,
+  readJson,
+  setName,
+  sha256,
+  snapshotId,
+  sourceName,
+} from "../text_schemas.ts";
 
 /** The newest version of the store's format that this program reads and writes. */
 export const FORMAT_VERSION = 1;
@@ -93,7 +103,7 @@ const sealSchema = z.strictObject({
   })).min(1).max(1_000),
   recipients: z.array(z.string().max(4_096)).min(1).max(100),
   previous: z.strictObject({ id: snapshotId, sha256 }).nullable(),
-  suspicions: z.array(z.strictObject({ code: z.enum(SUSPICION_CODES), source: z.string().max(100) })).max(
+  suspicions: z.array(z.strictObject({ code: z.enum(SUSPICION_CODES), source: sourceName })).max(
     1_000,
   ),
   writer: z.string().max(100),

@@ -5,7 +5,7 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
-import { BackupError } from "../../core/errors.ts";
+import { BackupError, reasonOf } from "../../core/errors.ts";
 import { MANIFEST_PART, type SnapshotId } from "../../core/names.ts";
 import { type Manifest, partsRead, type SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { describeSuspicions } from "../../core/snapshot/seal.ts";
@@ -100,6 +100,24 @@ export interface SessionDatabase {
   readonly saved: SavedDatabase;
   /** Where the image is. */
   readonly image: string;
+}
+
+/** Reads a rebuilt database. @throws {BackupError} (integrity) If SQLite cannot read what was saved. */
+export function readSessions<Result>(
+  { deaf }: Host,
+  { manifest }: SessionDatabase,
+  read: () => Result,
+): Result {
+  try {
+    return deaf(read);
+  } catch (error) {
+    if (error instanceof BackupError) throw error;
+    throw new BackupError(`Cannot read the database of ${manifest.id}: ${reasonOf(error)}`, {
+      kind: "integrity",
+      hint: "choose another snapshot with --snapshot; `hapi-backup verify` says which are whole",
+      cause: error,
+    });
+  }
 }
 
 /**
