@@ -73,7 +73,12 @@ function makeHost(told: string[]): Host {
   };
 }
 
-const wanted = (id: string, set = "state") => ({ set: set as SetName, id: id as SnapshotId });
+const wanted = (id: string) => ({
+  hub: "home",
+  set: "state" as SetName,
+  id: id as SnapshotId,
+  parts: new Set([FILES_PART, MANIFEST_PART]),
+});
 
 /** The sealed snapshots under a store, as its readers see them. */
 function sealedIn(root: string): string[] {
@@ -401,24 +406,35 @@ Deno.test("of a far store only what is read is fetched: for one file no database
     store: { store: "far", scratch },
     set: "state",
   };
-  const fetched = async (read: (opening: Opening, id: SnapshotId) => Promise<unknown>) => {
-    await using set = await openSetOf(home.host, job);
-    const id = await set.choose("latest");
-    const parts = async () =>
-      (await filesBelow(set.opening.set.folder)).flatMap(([path]) => path.endsWith(".age") ? [path] : []);
-    assert.deepEqual(await parts(), [`${ids[1]}/${MANIFEST_PART}`]);
-    await read(set.opening, id);
-    return (await parts()).filter((path) => !path.endsWith(MANIFEST_PART));
-  };
-  const only = (...patterns: string[]) => (opening: Opening, id: SnapshotId) =>
-    restore(opening, id, `${home.dir}/${crypto.randomUUID()}`, patterns);
   const [full, delta] = ["full", "delta"].map((form, n) => `${ids[n]}/hapi.db.${form}.zst.age`);
   const [first, second] = ids.map((id) => `${id}/${FILES_PART}`);
-  assert.deepEqual(await fetched(only("home/.hapi/hub.env")), [first]);
-  assert.deepEqual(await fetched(only("home/.hapi/scratchlist-attachments/b")), [second]);
-  assert.deepEqual(await fetched(only("home/.hapi/hapi.db")), [full, delta]);
-  assert.deepEqual(await fetched((opening, id) => look(opening, id, scratch)), [full, delta]);
-  assert.deepEqual(await fetched(only("**")), [first, full, second, delta]);
+  const manifest = `${ids[1]}/${MANIFEST_PART}`;
+  const only = (pattern: string) => (opening: Opening, id: SnapshotId) =>
+    restore(opening, id, `${home.dir}/${crypto.randomUUID()}`, [pattern]);
+  /** Reads one thing after another, and says what has been fetched after each. */
+  const fetched = async (...reads: ((opening: Opening, id: SnapshotId) => Promise<unknown>)[]) => {
+    await using set = await openSetOf(home.host, job);
+    const id = await set.choose("latest");
+    const here: (string | undefined)[][] = [];
+    for (const read of [() => Promise.resolve(), ...reads]) {
+      await read(set.opening, id);
+      const files = await filesBelow(set.opening.set.folder);
+      here.push(files.flatMap(([path]) => path.endsWith(".age") ? [path] : []));
+    }
+    return here;
+  };
+  assert.deepEqual(await fetched(only("home/.hapi/hub.env"), only("home/.hapi/scratchlist-attachments/b")), [
+    [manifest],
+    [first, manifest],
+    [first, second, manifest],
+  ]);
+  const sessions = (opening: Opening, id: SnapshotId) => look(opening, id, scratch);
+  assert.deepEqual(await fetched(sessions, only("home/.hapi/hapi.db"), only("**")), [
+    [manifest],
+    [full, delta, manifest],
+    [full, delta, manifest],
+    [first, full, second, delta, manifest],
+  ]);
 });
 
 Deno.test("list tells of a far store what it tells of one that is here: parts that are missing or cut, too", async () => {

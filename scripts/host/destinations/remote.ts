@@ -61,13 +61,8 @@ export interface OpenStore extends AsyncDisposable {
   /** What the folder of a set is called where it was fetched from; left out of one that is here. */
   readonly called?: (set: { readonly hub: string; readonly set: SetName }) => string;
   /** Size of a part where it lies, in bytes, as far as it was asked for; left out of a store that is here. */
-  readonly bytesOf?: (
-    snapshot: Required<Omit<WantedSnapshot, "parts">>,
-    part: PartName,
-  ) => number | undefined;
-  /**
-   * Makes parts of these snapshots readable under `root`. Snapshots without a readable seal are passed over.
-   */
+  readonly bytesOf?: (snapshot: Omit<WantedSnapshot, "parts">, part: PartName) => number | undefined;
+  /** Makes parts of these snapshots readable under `root`. Snapshots without a readable seal are passed over. */
   fetch(snapshots: readonly WantedSnapshot[]): Promise<void>;
   /** How many bytes `fetch` would bring here: those that the seals tell of. */
   bytesLacking(snapshots: readonly WantedSnapshot[]): number;
@@ -75,14 +70,12 @@ export interface OpenStore extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** A snapshot whose parts are wanted. */
+/** A snapshot of which parts are wanted. */
 export interface WantedSnapshot {
-  /** Needed only where a store holds several hubs. */
-  readonly hub?: string;
+  readonly hub: string;
   readonly set: SetName;
   readonly id: SnapshotId;
-  /** All where left out. */
-  readonly parts?: ReadonlySet<PartName>;
+  readonly parts: ReadonlySet<PartName>;
 }
 
 /** Snapshots of one store that are looked at; more than that is not a store. */
@@ -277,19 +270,18 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     fs.mkdir(pulled, { mode: 0o700 });
     await pullSeals(host, source, pulled, found, retry);
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
-    const fetched = new Set<string>();
-    const lacking = (snapshots: readonly WantedSnapshot[]) =>
-      snapshots.flatMap((wanted) => {
-        const path = pathIn(found, wanted);
-        const sealed = path === undefined ? undefined : sealIn(host, `${hubFolder}/${path}`);
-        const parts = sealed?.parts.filter(({ name }) =>
-          wanted.parts?.has(name) !== false && !fetched.has(`${path}/${name}`)
-        ) ?? [];
-        return parts.length === 0 ? [] : [{ path: path!, parts, bytes: bytesOfAll(parts) }];
-      });
     const isHubFolder = found[0]!.split("/").length === 2;
     const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
       isHubFolder ? set : `${hub}/${set}`;
+    const fetched = new Set<string>();
+    const lacking = (snapshots: readonly WantedSnapshot[]) =>
+      snapshots.flatMap((wanted) => {
+        const path = `${pathOf(wanted)}/${wanted.id}`;
+        const parts = sealIn(host, `${hubFolder}/${path}`)?.parts.filter(({ name }) =>
+          wanted.parts.has(name) && !fetched.has(`${path}/${name}`)
+        ) ?? [];
+        return parts.length === 0 ? [] : [{ path, parts, bytes: bytesOfAll(parts) }];
+      });
     return {
       root,
       called: (set) => below(source.name, pathOf(set)),
@@ -398,13 +390,6 @@ function sealIn(host: Host, folder: string): Seal | undefined {
   const stat = lstatIfThere(host.fs, path);
   if (stat?.type !== "file" || stat.bytes > SEAL_BYTES_MAX) return undefined;
   return ifPossible(() => parseSeal(new TextDecoder().decode(host.fs.readFile(path)), path));
-}
-
-function pathIn(found: readonly string[], { hub, set, id }: WantedSnapshot): string | undefined {
-  const end = `${set}/${id}`;
-  return found.find((path) =>
-    path === end || (path.endsWith(`/${end}`) && (!hub || path === `${hub}/${end}`))
-  );
 }
 
 const bytesOfAll = (all: readonly { readonly bytes: number }[]): number =>
