@@ -118,6 +118,10 @@ export function exists(fs: Fs, path: string): boolean {
   return lstatIfThere(fs, path) !== undefined;
 }
 
+/** What is there, in words: `a folder`. */
+export const kindOf = ({ type }: Pick<Stat, "type">): string =>
+  type === "other" ? "a socket, pipe or device" : `a ${type}`;
+
 /** What is at `path`, or undefined if nothing. Errors other than "not found" are thrown. */
 export function lstatIfThere(fs: Fs, path: string): Stat | undefined {
   try {

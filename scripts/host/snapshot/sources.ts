@@ -14,7 +14,7 @@ import { isWild, literalName, parentOf } from "../../core/paths.ts";
 import { type Place, placeOf } from "../../core/place.ts";
 import { shellQuote } from "../../core/shell.ts";
 import type { FoundFile, Unreadable } from "../../core/snapshot/file_index.ts";
-import { isMissing, lstatIfThere, systemReason } from "../fs.ts";
+import { isMissing, kindOf, lstatIfThere, systemReason } from "../fs.ts";
 import type { Fs, Stat } from "../host.ts";
 
 /** A source of files. */
@@ -98,7 +98,7 @@ function findNamed(search: Search): void {
   }
   if (stat.type !== source.kind) {
     throw new BackupError(
-      `Cannot save ${quote(source.path)} as a ${source.kind}: it is ${a(stat.type)}`,
+      `Cannot save ${quote(source.path)} as a ${source.kind}: it is ${kindOf(stat)}`,
       {
         kind: "source",
         hint: stat.type === "other"
@@ -334,4 +334,3 @@ function unreadable(path: string, error: unknown): BackupError {
 
 const join = (folder: string, name: string): string => folder === "/" ? `/${name}` : `${folder}/${name}`;
 const quote = (path: string): string => JSON.stringify(path);
-const a = (type: Stat["type"]): string => type === "other" ? "a socket, pipe or device" : `a ${type}`;

@@ -27,7 +27,7 @@ import {
   type SealedPart,
 } from "../../core/snapshot/seal.ts";
 import { sha256OfFile } from "../file_bytes.ts";
-import { attempt, exists, isMissing, lstatIfThere } from "../fs.ts";
+import { attempt, exists, isMissing, kindOf, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 /** One set of one hub in a store. */
@@ -133,7 +133,7 @@ export function readSnapshot(
   const told = `${found.called ?? found.folder}/${SEAL_FILE}`;
   try {
     const stat = fs.lstat(path);
-    if (stat.type !== "file") return bad("unreadable", `${told} is a ${stat.type}`);
+    if (stat.type !== "file") return bad("unreadable", `${told} is ${kindOf(stat)}`);
     if (stat.bytes > SEAL_BYTES_MAX) {
       return bad("unreadable", `${told} has ${stat.bytes} bytes, which no seal has`);
     }
@@ -201,7 +201,7 @@ export function readSeals(fs: Fs, set: StoredSet): Seal[] {
 export function problemWithSize(fs: Fs, path: string, part: SealedPart): string | undefined {
   const stat = lstatIfThere(fs, path);
   if (!stat) return "it is missing";
-  if (stat.type !== "file") return `it is a ${stat.type}, not a file`;
+  if (stat.type !== "file") return `it is ${kindOf(stat)}, not a file`;
   if (stat.bytes !== part.bytes) return `it has ${stat.bytes} bytes where the seal says ${part.bytes}`;
   return undefined;
 }
