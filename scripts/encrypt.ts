@@ -14,7 +14,7 @@ import type { EncryptReport } from "./core/command_line/reports.ts";
 import type { Config, Source } from "./core/config/config.ts";
 import { setNamed } from "./core/config/set_named.ts";
 import { baseImage, setFolder } from "./core/config/state_paths.ts";
-import { BackupError, ifPossible, isInterruption, reasonOf } from "./core/errors.ts";
+import { BackupError, ifPossible, isInterruption, problemOf, reasonOf } from "./core/errors.ts";
 import { cleanText, formatBytes, formatCount } from "./core/format.ts";
 import { jsonPieces } from "./core/json_pieces.ts";
 import { signSsh } from "./core/keys/sshsig.ts";
@@ -219,7 +219,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       writer: PROGRAM,
     };
     const sealText = serializeSeal(seal);
-    requireReadable(staged.id, "seal", whyUnparsable(sealText));
+    requireReadable(staged.id, "seal", problemOf(() => parseSeal(sealText, SEAL_FILE)));
     const sealBytes = new TextEncoder().encode(sealText);
     const signatureBytes = writeSeal(job, sealBytes);
     host.checkpoint();
@@ -549,16 +549,6 @@ function requireReadable(id: SnapshotId, what: "manifest" | "seal", why: string 
     kind: "internal",
     hint: "this is a fault of hapi-backup; until it is mended, leave out of the sources what it names",
   });
-}
-
-/** Why no reader would take a seal, if so. */
-function whyUnparsable(text: string): string | undefined {
-  try {
-    parseSeal(text, SEAL_FILE);
-    return undefined;
-  } catch (error) {
-    return reasonOf(error);
-  }
 }
 
 function tooManyFiles({ set, files }: Manifest): BackupError {

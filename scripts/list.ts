@@ -7,7 +7,7 @@
  */
 
 import type { Config } from "./core/config/config.ts";
-import { reasonOf } from "./core/errors.ts";
+import { problemOf } from "./core/errors.ts";
 import { formatBytes, formatCounted, formatDate, formatTable, localTime } from "./core/format.ts";
 import { verifySsh } from "./core/keys/sshsig.ts";
 import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
@@ -118,13 +118,10 @@ export function list(
 function whyUntrusted({ fs }: Host, snapshot: SealedSnapshot, trust: Trust): string | undefined {
   if (trust.size === 0) return undefined;
   const { hub, set, id, sealed } = snapshot;
-  try {
+  return problemOf(() => {
     const { publicKey } = verifySsh(readSignature(fs, snapshot), SEAL_NAMESPACE, sealed.bytes);
     requireTrusted(trust, publicKey, `${hub}/${set}/${id}`);
-    return undefined;
-  } catch (error) {
-    return reasonOf(error);
-  }
+  });
 }
 
 /** Parts that are not there, or not as large as sealed. Their bytes are for `scrub` and `verify` to read. */

@@ -16,7 +16,7 @@ import type {
   RsyncDestination,
 } from "./core/config/config.ts";
 import { fullWantedFile, shipFolder, shipRecordFile } from "./core/config/state_paths.ts";
-import { BackupError, ifPossible, isInterruption, reasonOf } from "./core/errors.ts";
+import { BackupError, ifPossible, isInterruption, problemOf, reasonOf } from "./core/errors.ts";
 import { formatBytes } from "./core/format.ts";
 import { type HubName, type SetName, timeOfSnapshotId } from "./core/names.ts";
 import type { Receipt } from "./core/shipping/receipt.ts";
@@ -67,7 +67,7 @@ import {
   removeIfThere,
   writeFileDurably,
 } from "./host/fs.ts";
-import type { Fs, Host } from "./host/host.ts";
+import type { Host } from "./host/host.ts";
 import { realRetry, type Retry } from "./host/retry.ts";
 import { serveStep } from "./host/steps/step.ts";
 import {
@@ -324,7 +324,7 @@ class ShipRun {
         const problem = problemWithPart(this.host.fs, snapshot.folder, part, () => this.host.checkpoint());
         return problem === undefined ? [] : [`${part.name}: ${problem}`];
       });
-      this.#problems.set(key, problems[0] ?? problemWithSignature(this.host.fs, snapshot));
+      this.#problems.set(key, problems[0] ?? problemOf(() => readSignature(this.host.fs, snapshot)));
     }
     const problem = this.#problems.get(key);
     if (problem === undefined) return;
@@ -389,15 +389,6 @@ class ShipRun {
     const { fs } = this.host;
     const own = exists(fs, this.options.store) ? [fs.stat(this.options.store).device] : [];
     return [...own, ...this.settings.sourceDevices ?? []];
-  }
-}
-
-function problemWithSignature(fs: Fs, snapshot: SealedSnapshot): string | undefined {
-  try {
-    readSignature(fs, snapshot);
-    return undefined;
-  } catch (error) {
-    return reasonOf(error);
   }
 }
 

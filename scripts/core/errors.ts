@@ -124,6 +124,16 @@ export function ifPossible<T>(work: () => T): T | undefined {
   }
 }
 
+/** Why `work` fails; undefined where it does not. */
+export function problemOf(work: () => unknown): string | undefined {
+  try {
+    work();
+    return undefined;
+  } catch (error) {
+    return reasonOf(error);
+  }
+}
+
 /** An error as it goes from one thread to another. */
 export interface SentError {
   readonly message: string;

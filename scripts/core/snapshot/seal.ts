@@ -10,7 +10,6 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { BackupError } from "../errors.ts";
-import { cleanText } from "../format.ts";
 import type { HubName, PartName, SetName, SnapshotId } from "../names.ts";
 import {
   count,
@@ -111,7 +110,7 @@ const sealSchema = z.strictObject({
 
 /** Suspicions in a line: `hapi-db rows-lost, plans unreadable`. */
 export const describeSuspicions = (suspicions: readonly Suspicion[]): string =>
-  suspicions.map(({ source, code }) => `${cleanText(source)} ${code}`).join(", ");
+  suspicions.map(({ source, code }) => `${source} ${code}`).join(", ");
 
 /** The seal as text, one key a line; its bytes are what is signed. Inverse of {@linkcode parseSeal}. */
 export function serializeSeal(seal: Seal): string {

@@ -6,7 +6,7 @@
 
 import { textOf } from "../../core/command_line/option_flags.ts";
 import type { NewDestination } from "../../core/config/config_text.ts";
-import { BackupError, reasonOf } from "../../core/errors.ts";
+import { BackupError, problemOf } from "../../core/errors.ts";
 import { parentOf } from "../../core/paths.ts";
 import { parseRsyncTarget } from "../../core/shipping/rsync_args.ts";
 import { STORAGE_STORE } from "../../core/storage_host/storage_text.ts";
@@ -158,16 +158,6 @@ export async function whichOthers({ options, asks }: InitContext): Promise<strin
     { validate: (answer) => answer === "" ? undefined : problemOf(() => parseRecipient(answer)) },
   );
   return answer === "" ? [] : [answer];
-}
-
-/** What keeps an answer from being used, told where it can still be corrected. */
-function problemOf(use: () => unknown): string | undefined {
-  try {
-    use();
-    return undefined;
-  } catch (error) {
-    return reasonOf(error);
-  }
 }
 
 /** Where a new identity is written to; with neither it is shown once. */
