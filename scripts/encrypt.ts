@@ -102,8 +102,8 @@ export interface EncryptOptions {
  * Encrypts, seals and publishes what is staged.
  *
  * @param checks What SQLite says of the staged images; it may still be finding out.
- * @throws {BackupError} (key) for the signing key; (config) for recipients; (disk).
- * The store and the memory are then as they were.
+ * @throws {BackupError} (key) for the signing key; (config) for recipients; (source) for more files than a manifest may
+ * list; (disk). The store and the memory are then as they were.
  */
 export async function encrypt(
   host: Host,

@@ -17,7 +17,7 @@ const BLOCK_BYTES = 512;
 /** Ours hold a path of at most 4096 bytes, a size and a time (bytes). */
 const PAX_BYTES_MAX = 8 * 1024;
 
-/** What else than a file there may be, by its flag. */
+/** What else than a file there may be, by its type flag. */
 const OTHER_TYPES: Readonly<Record<string, string>> = {
   "1": "link",
   "2": "symlink",
@@ -32,7 +32,7 @@ export interface TarMember {
   readonly name: string;
   /** `file`, or what else it is. */
   readonly type: string;
-  /** Of its content. */
+  /** Size of its content in bytes. */
   readonly bytes: number;
   /** Its content, once, in pieces of any size. What is not read of it is passed over. */
   readonly content: AsyncIterable<Uint8Array>;
@@ -41,7 +41,11 @@ export interface TarMember {
 /** Makes the error for what is not such a tar. */
 type Fail = (state: string) => BackupError;
 
-/** Yields the members of a tar, each as long as the next is not asked for, and reads `chunks` to their end. */
+/**
+ * Yields the members of a tar, each as long as the next is not asked for, and reads `chunks` to their end.
+ *
+ * @throws {BackupError} What `fail` makes of why it is no tar of ours; what `chunks` throw.
+ */
 export async function* readTar(
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   fail: Fail,
