@@ -24,6 +24,5 @@ export async function bring(opening: Opening, bringing: Bringing): Promise<void>
 
 /** @throws {BackupError} (disk) If the parts that are not here do not fit with what is made of them. */
 export function requireRoomFor({ host, far }: Opening, { action, parts, made }: Bringing): void {
-  const fetched = far?.needFor(parts);
-  requireRoom(host.fs, action, [made, ...fetched ? [fetched] : []]);
+  requireRoom(host.fs, action, [made, ...far ? [far.needFor(parts)] : []]);
 }

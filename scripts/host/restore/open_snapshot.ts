@@ -41,8 +41,8 @@ export interface Opening {
   readonly trust: Trust;
   /** What is not here yet; left out where all is. */
   readonly far?: {
-    /** What fetching these parts would write, and where; undefined if nothing. */
-    needFor(parts: PartsBySnapshot): Need | undefined;
+    /** What fetching these parts would write, and where. */
+    needFor(parts: PartsBySnapshot): Need;
     fetch(parts: PartsBySnapshot): Promise<void>;
   };
 }

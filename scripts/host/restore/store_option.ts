@@ -36,8 +36,8 @@ export interface OpenedStore extends AsyncDisposable {
   bytesOf(set: StoredSet, id: SnapshotId, part: PartName): number | undefined;
   /** Brings parts here. @throws {BackupError} (disk) If they do not fit; (network), (key), (integrity). */
   fetch(set: StoredSet, parts: PartsBySnapshot): Promise<void>;
-  /** What fetching them would write, and where; undefined of a store that is here. */
-  needFor(set: StoredSet, parts: PartsBySnapshot): Need | undefined;
+  /** What fetching them would write, and where. */
+  needFor(set: StoredSet, parts: PartsBySnapshot): Need;
 }
 
 /** Tells the sizes of parts that are here. */
@@ -67,7 +67,7 @@ export async function openStoreOf(
       sets,
       bytesOf: bytesIn(host.fs),
       fetch: none,
-      needFor: () => undefined,
+      needFor: () => ({ folder: options.scratch, bytes: 0 }),
       [Symbol.asyncDispose]: none,
     };
   }
