@@ -169,7 +169,7 @@ async function checkDatabase(
   const { source } = saved;
   const facts = await check(
     `${source}: opens in SQLite`,
-    () => host.deaf(() => readFacts(host, image)),
+    () => host.blocking(() => readFacts(host, image)),
     () => formatBytes(saved.bytes),
   );
   if (!facts) return;

@@ -63,7 +63,7 @@ function hostWith(fs: Fs = realFs, now = LATER): Host {
     run: () => Promise.reject(new Error("no programs here")),
     report: { progress() {}, info() {}, warn() {} },
     checkpoint() {},
-    deaf: (work) => work(),
+    blocking: (work) => work(),
   };
 }
 

@@ -68,7 +68,7 @@ function makeHost(told: string[]): Host {
     run: makeRun(() => {}),
     now: () => new Date(),
     checkpoint: () => {},
-    deaf: (work) => work(),
+    blocking: (work) => work(),
     report: { progress: () => {}, info: () => {}, warn: (text) => told.push(text) },
   };
 }

@@ -66,7 +66,7 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
     fs: realFs,
     now: () => new Date("2026-03-05T00:00:00Z"),
     checkpoint: () => {},
-    deaf: (work) => work(),
+    blocking: (work) => work(),
     report: { progress: () => {}, info: (text) => told.push(text), warn: (text) => told.push(`! ${text}`) },
     run: async (program, args, options) => {
       const result = await run(program, args, options);

@@ -134,10 +134,10 @@ export interface Host {
    */
   readonly checkpoint: () => void;
   /**
-   * Does what can pass no checkpoint, such as SQLite's checks of a large database. Interrupted meanwhile, the step is
-   * ended where it is: what it leaves then must lie in a folder that the program itself clears.
+   * Does work that blocks without a checkpoint, such as SQLite's checks of a large database. Interrupted meanwhile, the
+   * step is ended where it is: what it leaves then must lie in a folder that the program itself clears.
    */
-  readonly deaf: <Result>(work: () => Result) => Result;
+  readonly blocking: <Result>(work: () => Result) => Result;
   /** Has work done on another thread, where that can be; closing the port ends the use of it. */
   readonly startThread?: (work: ThreadWork) => MessagePort;
 }

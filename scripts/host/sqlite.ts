@@ -355,18 +355,18 @@ export function readLiveRows(fs: Fs, path: string): Readonly<Record<string, numb
 }
 
 /**
- * Asks SQLite whether an image is sound. Slow: reads all of it, deaf to an interruption (see {@linkcode Host.deaf}).
+ * Asks SQLite whether an image is sound. Slow: reads all of it, and blocks (see {@linkcode Host.blocking}).
  *
  * @param what What a person watching is told.
  */
 export function checkImage(
-  { fs, report, deaf }: Pick<Host, "fs" | "report" | "deaf">,
+  { fs, report, blocking }: Pick<Host, "fs" | "report" | "blocking">,
   image: string,
   what: string,
 ): DatabaseChecks {
   const { bytes } = fs.stat(image);
   report.progress(what, 0, bytes);
-  const checks = deaf(() =>
+  const checks = blocking(() =>
     withImage(fs, image, (db) => {
       const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
         try {

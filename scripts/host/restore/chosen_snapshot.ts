@@ -104,12 +104,12 @@ export interface SessionDatabase {
 
 /** Reads a rebuilt database. @throws {BackupError} (integrity) If SQLite cannot read what was saved. */
 export function readSessions<Result>(
-  { deaf }: Host,
+  { blocking }: Host,
   { manifest }: SessionDatabase,
   read: () => Result,
 ): Result {
   try {
-    return deaf(read);
+    return blocking(read);
   } catch (error) {
     if (error instanceof BackupError) throw error;
     throw new BackupError(`Cannot read the database of ${manifest.id}: ${reasonOf(error)}`, {

@@ -53,7 +53,7 @@ type FromWorker =
 interface StepFlags {
   readonly cancelled: SharedArrayBuffer;
   /** Whether the step is at work that passes no checkpoint. */
-  readonly deaf: SharedArrayBuffer;
+  readonly blocked: SharedArrayBuffer;
 }
 
 /** The program's own thread only waits while a step runs: it does this for it. */
@@ -95,11 +95,11 @@ export function makeHost(report: Report, cancelled: SharedArrayBuffer = cancelFl
     report.detail?.(`runs: ${[program, ...args].map(shown).join(" ")}`);
     return programs(program, args, options);
   };
-  return { fs: realFs, run, now: () => new Date(), report, checkpoint, deaf: (work) => work() };
+  return { fs: realFs, run, now: () => new Date(), report, checkpoint, blocking: (work) => work() };
 }
 
-/** Does work of which {@linkcode runStep} does not wait for the end once all is cancelled. */
-function workDeaf<Result>(checkpoint: () => void, flag: Int32Array, work: () => Result): Result {
+/** Does work that blocks: {@linkcode runStep} does not wait for its end once all is cancelled. */
+function workBlocking<Result>(checkpoint: () => void, flag: Int32Array, work: () => Result): Result {
   Atomics.store(flag, 0, 1);
   try {
     checkpoint();
@@ -157,13 +157,13 @@ export function runStep<Result>(
   if (later instanceof Promise) give(later);
   const began = performance.now();
   const underWay = new Set<string>();
-  const flags: StepFlags = { cancelled: cancelFlag, deaf: new SharedArrayBuffer(4) };
+  const flags: StepFlags = { cancelled: cancelFlag, blocked: new SharedArrayBuffer(4) };
   const over = new AbortController();
   return new Promise<Result>((resolve, reject) => {
-    const endIfDeaf = () => {
-      if (Atomics.load(new Int32Array(flags.deaf), 0) !== 0) reject(interrupted());
+    const endIfBlocked = () => {
+      if (Atomics.load(new Int32Array(flags.blocked), 0) !== 0) reject(interrupted());
     };
-    cancelled.addEventListener("abort", endIfDeaf, { signal: over.signal });
+    cancelled.addEventListener("abort", endIfBlocked, { signal: over.signal });
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
         case "ready":
@@ -260,10 +260,10 @@ export function serveStep<Job>(
       return port1;
     };
     const made = makeHost(report, data.flags.cancelled);
-    const flag = new Int32Array(data.flags.deaf);
-    const deaf = <Result>(work: () => Result) => workDeaf(made.checkpoint, flag, work);
+    const flag = new Int32Array(data.flags.blocked);
+    const blocking = <Result>(work: () => Result) => workBlocking(made.checkpoint, flag, work);
     const fs = askingForLinks(made.fs, (request) => say({ type: "link", request }));
-    const host = { ...made, fs, deaf, startThread };
+    const host = { ...made, fs, blocking, startThread };
     const ask = () => {
       say({ type: "asked" });
       return later;
