@@ -12,7 +12,7 @@ import { cleanText, formatBytes, formatCount, formatCounted, formatTime } from "
 import { type HubName, isPartName, SEAL_FILE, type SetName, SIGNATURE_FILE } from "./core/names.ts";
 import { type Fault, isDamage } from "./core/storage_host/standing.ts";
 import type { StorageConfig } from "./core/storage_host/storage_config.ts";
-import { lstatIfThere } from "./host/fs.ts";
+import { kindOf, lstatIfThere } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { readSigningKey } from "./host/keys/signing_key.ts";
 import { withLock } from "./host/lock.ts";
@@ -273,7 +273,7 @@ class Reading {
         : "does not belong to a snapshot";
       this.inventory.foreign.add({
         path: `${folder}/${name}`,
-        reason: type === "file" ? what : `is a ${type}`,
+        reason: type === "file" ? what : `is ${kindOf({ type })}`,
       });
     }
   }

@@ -349,7 +349,7 @@ Deno.test("a report replaces a report and nothing else", () => {
         ["link", /there is a link/],
         ["dangling", /there is a link/],
         ["folder", /there is a folder/],
-        ["pipe", /there is something else/],
+        ["pipe", /there is a socket, pipe or device/],
       ] as const
     ) {
       assert.throws(() => writeReport(fs, `${folder}/${name}.html`, page), { kind: "usage", message: state });

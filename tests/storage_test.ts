@@ -1240,7 +1240,8 @@ Deno.test("hostile entries inside a snapshot are reported and never followed", a
   Deno.renameSync(partOf(written[0]!.folder), `${root}/part`);
   Deno.symlinkSync(`${root}/part`, partOf(written[0]!.folder));
   Deno.removeSync(partOf(written[1]!.folder));
-  await new Deno.Command("mkfifo", { args: [partOf(written[1]!.folder)] }).output();
+  const pipes = [partOf(written[1]!.folder), `${store}/pipe`, `${written[0]!.folder}/pipe`];
+  await new Deno.Command("mkfifo", { args: pipes }).output();
   Deno.renameSync(`${written[2]!.folder}/seal.json`, `${root}/seal.json`);
   Deno.symlinkSync(`${root}/seal.json`, `${written[2]!.folder}/seal.json`);
   Deno.removeSync(`${written[3]!.folder}/seal.json`);
@@ -1253,6 +1254,9 @@ Deno.test("hostile entries inside a snapshot are reported and never followed", a
   assert.match(problems, /seal.json is a link/);
   assert.match(problems, /seal.json is a folder/);
   assert(report.foreign.items.some(({ path }) => path.endsWith("/extra")));
+  const odd = report.foreign.items.filter(({ path }) => path.endsWith("/pipe"));
+  assert.equal(odd.length, 2);
+  for (const { reason } of odd) assert.match(reason, /^is a socket, pipe or device\b/);
 });
 
 Deno.test("seals with absurd contents are faults of their snapshot, not of the program", async () => {

@@ -6,7 +6,7 @@
 
 import { BackupError } from "../../core/errors.ts";
 import { REPORT_MARK } from "../../core/report/report_page.ts";
-import { lstatIfThere, writeFileDurably } from "../fs.ts";
+import { kindOf, lstatIfThere, writeFileDurably } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 /** Bytes at the start of a file in which a report's mark stands. */
@@ -21,7 +21,7 @@ export function writeReport(fs: Fs, path: string, page: string): void {
   const before = lstatIfThere(fs, path);
   if (before) {
     const state = before.type !== "file"
-      ? `there is ${before.type === "other" ? "something else" : `a ${before.type}`}`
+      ? `there is ${kindOf(before)}`
       : isReport(fs, path)
       ? undefined
       : "the file there is no report";

@@ -29,7 +29,7 @@ import {
   type RsyncAccess,
 } from "../../core/shipping/rsync_args.ts";
 import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../../core/snapshot/seal.ts";
-import { exists, knownError, lstatIfThere, removeIfThere } from "../fs.ts";
+import { exists, kindOf, knownError, lstatIfThere, removeIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { realRetry, type Retry, withRetries } from "../retry.ts";
 import { below, rclone, type RcloneAccess } from "./rclone.ts";
@@ -421,7 +421,9 @@ async function pullParts(
     }
     // Left out rather than handed on: its reader then says that it is missing.
     host.report.warn(
-      `${there} is not what the seal says (a ${stat.type} of ${stat.bytes} bytes where it says ${part.bytes}); ` +
+      `${there} is not what the seal says (${
+        kindOf(stat)
+      } of ${stat.bytes} bytes where it says ${part.bytes}); ` +
         "it is not used",
     );
     if (exists(host.fs, file)) removeIfThere(host.fs, file);

@@ -14,7 +14,7 @@ import { cleanText } from "../../core/format.ts";
 import { isPlace, type Place } from "../../core/place.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
 import { readTar, type TarMember } from "../../core/snapshot/tar_reader.ts";
-import { attempt, lstatIfThere, removeIfThere, syncBeside } from "../fs.ts";
+import { attempt, kindOf, lstatIfThere, removeIfThere, syncBeside } from "../fs.ts";
 import { noteMember } from "../garbage.ts";
 import type { Fs, Host, OpenFile, Stat } from "../host.ts";
 
@@ -276,10 +276,13 @@ class Tree {
   }
 
   #refuse(place: Place, type: Stat["type"]): never {
-    throw new BackupError(`Cannot restore to ${this.pathOf(place)}: there is a ${type} in the way`, {
-      kind: "usage",
-      hint: "restore into an empty folder",
-    });
+    throw new BackupError(
+      `Cannot restore to ${this.pathOf(place)}: there is ${kindOf({ type })} in the way`,
+      {
+        kind: "usage",
+        hint: "restore into an empty folder",
+      },
+    );
   }
 }
 

@@ -22,7 +22,7 @@ import {
 } from "../../core/snapshot/file_index.ts";
 import { isSameMark, markOf } from "../../core/snapshot/file_mark.ts";
 import type { SavedFile } from "../../core/snapshot/manifest.ts";
-import { isMissing, systemReason } from "../fs.ts";
+import { isMissing, kindOf, systemReason } from "../fs.ts";
 import { noteMember } from "../garbage.ts";
 import type { Host, Stat } from "../host.ts";
 
@@ -200,7 +200,7 @@ function openFound({ host: { fs }, notes }: Packing, found: FoundFile): SourceFi
   try {
     const { type } = naming(() => named ? fs.stat(path) : fs.lstat(path));
     if (type !== "file") {
-      notes.push(`${place} became ${type === "other" ? "a pipe or device" : `a ${type}`} and was not saved`);
+      notes.push(`${place} became ${kindOf({ type })} and was not saved`);
       return undefined;
     }
     const file = naming(() => fs.open(path, { read: true }));

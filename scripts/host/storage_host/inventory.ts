@@ -29,7 +29,7 @@ import { RECEIPT_FILE, RECEIPT_SIGNATURE_FILE } from "../../core/shipping/receip
 import { SEAL_NAMESPACE } from "../../core/snapshot/seal.ts";
 import { clockDoubt, type Fault, type KnownSnapshot } from "../../core/storage_host/standing.ts";
 import { hubNamed, type StorageConfig } from "../../core/storage_host/storage_config.ts";
-import { isMissing, lstatIfThere } from "../fs.ts";
+import { isMissing, kindOf, lstatIfThere } from "../fs.ts";
 import type { Fs, Host, Stat } from "../host.ts";
 import {
   isSealed,
@@ -232,8 +232,9 @@ function hubsIn(fs: Fs, config: StorageConfig, foreign: CutList<Foreign>): HubNa
   for (const { name, type } of entries) {
     const path = `${config.store}/${name}`;
     if (name === "lost+found") continue;
-    if (type !== "folder") foreign.add({ path, reason: `is a ${type} where only hubs' folders belong` });
-    else if (!isHubName(name)) foreign.add({ path, reason: "is not named like a hub" });
+    if (type !== "folder") {
+      foreign.add({ path, reason: `is ${kindOf({ type })} where only hubs' folders belong` });
+    } else if (!isHubName(name)) foreign.add({ path, reason: "is not named like a hub" });
     else {
       if (!config.hubs.has(name)) foreign.add({ path, reason: "is not a hub of the configuration" });
       hubs.push(name);
@@ -256,8 +257,9 @@ function setsOf(
     const path = `${folder}/${name}`;
     if (name === RECEIPT_FILE || name === RECEIPT_SIGNATURE_FILE) continue;
     if (type === "folder" && name.startsWith(INCOMING_PREFIX)) incoming.add(incomingAt(fs, hub, path));
-    else if (type !== "folder") foreign.add({ path, reason: `is a ${type} where only sets belong` });
-    else if (!isSetName(name)) foreign.add({ path, reason: "is not named like a set" });
+    else if (type !== "folder") {
+      foreign.add({ path, reason: `is ${kindOf({ type })} where only sets belong` });
+    } else if (!isSetName(name)) foreign.add({ path, reason: "is not named like a set" });
     else sets.push({ hub, set: name, folder: path });
   }
   return sets;
@@ -314,7 +316,7 @@ class SetLook {
       } else {
         const reason = type === "folder"
           ? "is not named like a snapshot"
-          : `is a ${type} where only snapshots belong`;
+          : `is ${kindOf({ type })} where only snapshots belong`;
         this.lists.foreign.add({ path, reason });
       }
     }
