@@ -134,7 +134,12 @@ const VERBS: Readonly<Record<string, Verb>> = {
     const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
       const result = await locked(context, config, set, async () => {
         const staged = await snapshotStep(context, config, set);
-        await checkStep(context, config, set);
+        try {
+          await checkStep(context, config, set);
+        } catch (error) {
+          clearStaging(context.host.fs, setFolder(config.stateFolder, set));
+          throw error;
+        }
         return staged;
       });
       for (const { reason } of result.unreadable) context.terminal.warn(reason);

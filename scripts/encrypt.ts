@@ -486,14 +486,21 @@ function databasePlaces({ host, config, staged }: Job, found: readonly FoundFile
   // Of what this step may not look at, nothing lies in its sources by the same path.
   const others = elsewhere.flatMap(({ path }) => ifPossible(() => host.fs.stat(path)) ?? []);
   const known = [...staged.databases, ...others];
-  const places = [
+  const again = found.filter(({ stat, named }) =>
+    (named ? staged.databases : known).some(({ device, inode }) =>
+      device === stat.device && inode === stat.inode
+    )
+  );
+  const places = new Set([
     ...staged.databases.map(({ place }) => place),
     ...elsewhere.map(({ path }) => placeOf(path, config.home)),
-    ...found.filter(({ stat }) =>
-      known.some(({ device, inode }) => device === stat.device && inode === stat.inode)
-    ).map(({ place }) => place),
-  ];
-  return new Set(places.flatMap((place) => DATABASE_FILES.map((end) => place + end as Place)));
+  ]);
+  for (const { place, path } of again) {
+    if (places.has(place)) continue;
+    host.report.info(`${cleanText(path, 200)}: a database that is saved as such, and not a second time`);
+    places.add(place);
+  }
+  return new Set([...places].flatMap((place) => DATABASE_FILES.map((end) => place + end as Place)));
 }
 
 async function describe(

@@ -45,8 +45,6 @@ import { serveStep } from "./host/steps/step.ts";
 
 /** Holds what is being restored until it is whole. */
 const PARTIAL = ".hapi-backup-restore";
-/** A part of files that holds more than this many times its bytes holds zeros mostly. */
-const PACKED_MAX = 100;
 
 /**
  * Restores a snapshot into `folder`, which must be new or empty: `home/…` and `root/…` appear there together, verified;
@@ -182,8 +180,8 @@ function bytesOf(opening: Opening, { databases, files }: Restored): number {
   for (const database of databases) bytes += imageBytesMax(database);
   for (const [snapshot, wanted] of bySnapshot(files)) {
     const content = wanted.values().flatMap((same) => same).reduce((sum, file) => sum + file.bytes, 0);
-    // Zeros are not written, and take next to nothing in a part.
-    bytes += Math.min(content, PACKED_MAX * partOf(openSeal(opening, snapshot), FILES_PART).bytes);
+    // Zeros are not written: of what a part holds packed, no more is sure to take room than it takes itself.
+    bytes += Math.min(content, partOf(openSeal(opening, snapshot), FILES_PART).bytes);
   }
   return bytes;
 }

@@ -278,6 +278,29 @@ Deno.test("a database behind a link is saved once, and comes back, where a folde
   assert.equal(countMessages(`${home.home}/data/hapi.db`), 310);
 });
 
+Deno.test("a database that a file source names behind a link is saved there too; another name of one in a folder is told", async () => {
+  using home = await makeHome();
+  await output("bash", [
+    "-c",
+    "ln -s .hapi lnk && mkdir notes && ln .hapi/hapi.db notes/keep.db && echo a > notes/a",
+  ], {
+    cwd: home.home,
+  });
+  home.configure({
+    sets: {
+      state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }, { kind: "folder", path: "~/notes" }] },
+      copy: { sources: [{ kind: "file", path: "~/lnk/hapi.db", required: true }] },
+    },
+  });
+  const ran = await home.cli(["backup", "--no-ship", "--set", "all", "--json"]);
+  assert.equal(ran.code, 0, ran.stderr);
+  assert.deepEqual(
+    JSON.parse(ran.stdout).snapshots.map(({ set, files }: { set: string; files: number }) => [set, files]),
+    [["state", 1], ["copy", 1]],
+  );
+  assert.match(ran.stderr, /notes\/keep\.db: a database that is saved as such, and not a second time/);
+});
+
 Deno.test(
   "a file whose time no Date can hold is saved, and what it is saved with can be read",
   ONLY_AS_ROOT,

@@ -398,21 +398,23 @@ Deno.test(
 );
 
 Deno.test(
-  "a disk that does not tell its size, as ramfs and some of FUSE, is backed up to and restored to",
+  "a disk that does not tell its size, as ramfs, a tmpfs without a limit and some of FUSE, is backed up to and restored to",
   ONLY_AS_ROOT,
   async () => {
     using home = await makeHome();
     const disk = `${home.home}/untold disk`;
     Deno.mkdirSync(disk);
-    await output("mount", ["-t", "ramfs", "ramfs", disk]);
-    try {
-      home.configure({ store: `${disk}/store`, stateFolder: `${disk}/state`, limits: { freeBytesMin: 1 } });
-      const ran = await home.cli(["backup", "--no-ship"]);
-      assert.equal(ran.code, 0, ran.stderr);
-      const restored = await home.cli(["restore", "--to", `${disk}/out`, "--identity", home.identityFile]);
-      assert.equal(restored.code, 0, restored.stderr);
-    } finally {
-      await output("umount", [disk]);
+    for (const kind of [["ramfs"], ["tmpfs", "-o", "size=0"]]) {
+      await output("mount", ["-t", ...kind, "disk", disk]);
+      try {
+        home.configure({ store: `${disk}/store`, stateFolder: `${disk}/state`, limits: { freeBytesMin: 1 } });
+        const ran = await home.cli(["backup", "--no-ship"]);
+        assert.equal(ran.code, 0, ran.stderr);
+        const restored = await home.cli(["restore", "--to", `${disk}/out`, "--identity", home.identityFile]);
+        assert.equal(restored.code, 0, restored.stderr);
+      } finally {
+        await output("umount", [disk]);
+      }
     }
   },
 );

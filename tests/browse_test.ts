@@ -92,7 +92,7 @@ Deno.test("browse: suspect snapshots are marked; Ctrl-C ends it from any questio
   await home.backup({ accept: true });
   for (const keys of ["\x03", "\x1b\x03"]) {
     await using pty = startBrowse(home);
-    await pty.until(new RegExp(`Which snapshot\\?[^]*○ .*${suspect.id} {2}suspect[^]*to search`));
+    await pty.until(new RegExp(`Which snapshot\\?[^]*○.*${suspect.id} {2}suspect[^]*to search`));
     await pty.type(`${home.ids[0]}\r`);
     await pty.until(/Sessions \(2\)[^]*Compare/);
     await pty.type(keys);

@@ -227,6 +227,7 @@ Deno.test("an interruption is heard while SQLite checks a database, however long
   const backup = await interrupt(["backup", "--no-ship"], staging, "SIGINT");
   const isNoLog = ([path]: [string, ...unknown[]]) => !/\/runs\.jsonl$|\/\.runs\//.test(path);
   assert.deepEqual(backup.after.filter(isNoLog), backup.before.filter(isNoLog));
+  await interrupt(["snapshot"], staging, "SIGINT");
 
   home.now = new Date(home.now.getTime() + 3_600_000);
   await snapshot(home.host, config, { set });

@@ -1,6 +1,7 @@
 /** Getting snapshots back: into a folder, in place, and what must not happen on the way. */
 
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import type { RestoredInPlace } from "../scripts/core/command_line/reports.ts";
 import type { SnapshotId } from "../scripts/core/names.ts";
 import { parentOf } from "../scripts/core/paths.ts";
@@ -724,7 +725,8 @@ Deno.test("a restore needs room for each image once, however long its chain, and
     await restoreInPlace(opening, home.config(), id);
   }
 
-  // Holes take none.
+  // Holes take none, whatever lies beside them.
+  Deno.writeFileSync(`${home.home}/.hapi/hub.env`, randomBytes(2 ** 19));
   Deno.truncateSync(`${home.home}/.hapi/hub.env`, 2 ** 26);
   room = needed + 2 ** 20;
   await restore(opening, (await home.backup()).id, to);

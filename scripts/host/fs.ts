@@ -41,7 +41,7 @@ export const realFs: Fs = {
   },
   roomBytes: (path) => {
     const disk = ifPossible(() => statfsSync(path));
-    return disk && STORING_ALL.includes(disk.type) ? disk.bfree * disk.bsize : undefined;
+    return disk && disk.blocks > 0 && STORING_ALL.includes(disk.type) ? disk.bfree * disk.bsize : undefined;
   },
   freeFiles: (path) => {
     const disk = ifPossible(() => statfsSync(path));
