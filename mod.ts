@@ -123,13 +123,14 @@ const VERBS: Readonly<Record<string, Verb>> = {
   })),
 
   async backup(context) {
-    // Before anything is done, which would be told as failed once for each.
+    // Before anything is done, which would be told as failed once for each set.
     numberOption(context.options, "wait");
     const config = await configOrSetup(context);
     await backUp(context, config, chosenSets(config, context));
   },
 
   async snapshot(context) {
+    numberOption(context.options, "wait");
     const config = requireConfig(context);
     const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
       const result = await locked(context, config, set, async () => {
@@ -150,6 +151,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
   },
 
   async encrypt(context) {
+    numberOption(context.options, "wait");
     const config = requireConfig(context);
     const { done: snapshots, failures } = await withEach(chosenSets(config, context), async (set) => {
       const job = { config, options: encryptOptions(context, set), checksComeLater: false };

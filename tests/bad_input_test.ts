@@ -770,11 +770,13 @@ Deno.test("a snapshot of a clock that was ahead is got rid of by what the error 
 Deno.test("an unknown set, unknown keys and bad values are told with their line: exit 2", async () => {
   using home = await makeHome();
   assertError(await home.cli(["backup", "--set", "none"]), 2, /find set "none"/, /state, voice/);
-  const { stderr } = await home.cli(["backup", "--wait", "x"]);
-  assert.equal(
-    stderr,
-    'error: Cannot use --wait "x": it is not a whole number\nhint: give a number such as 30\n',
-  );
+  for (const verb of ["backup", "snapshot", "encrypt"]) {
+    const { stderr } = await home.cli([verb, "--set", "all", "--wait", "x"]);
+    assert.equal(
+      stderr,
+      'error: Cannot use --wait "x": it is not a whole number\nhint: give a number such as 30\n',
+    );
+  }
   const text = (key: string) => `{\n  "hub": "home",\n  ${key}\n}\n`;
   const cases: [string, RegExp][] = [
     [`"recipient": []`, /line 3: .*"recipient" \(did you mean "recipients"\?\)$/],
