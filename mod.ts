@@ -143,11 +143,10 @@ const VERBS: Readonly<Record<string, Verb>> = {
         }
         return staged;
       });
-      for (const { reason } of result.unreadable) context.terminal.warn(reason);
       if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(result.id)}`);
       return result;
     });
-    endWith(context, failures, { staged });
+    endWith(context, [...failures, lackingError(staged)], { staged });
   },
 
   async encrypt(context) {
@@ -439,6 +438,21 @@ async function backUp(context: VerbContext, config: Config, sets: readonly SetNa
     ship && unshippedError(ship),
   ];
   endWith(context, errors, { snapshots, ship });
+}
+
+/** A database that need not be there, and could not be copied, ends the run with an error, after all else was staged. */
+function lackingError(staged: readonly Staged[]): BackupError | undefined {
+  const lacking = staged.filter(({ unreadable }) => unreadable.length > 0);
+  if (lacking.length === 0) return undefined;
+  const set = lacking.length === 1 ? lacking[0]!.set : "all";
+  return new BackupError(
+    lacking.flatMap(({ unreadable }) => unreadable.map(({ reason }) => reason)).join("; "),
+    {
+      kind: "source",
+      hint:
+        `all else is staged: \`hapi-backup encrypt --set ${set}\` stores it, as what does not count as good`,
+    },
+  );
 }
 
 /** Does something with each of them: one that fails costs the others nothing. @throws If it is interrupted. */

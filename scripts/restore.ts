@@ -295,7 +295,10 @@ function planInPlace(opening: Opening, config: Config, planned: Restored): Resto
 const movesFor = (host: Host, { stateFolder }: Config): Moves =>
   new Moves(host, `${stateFolder}/restores`, asideStamp(host.now()));
 
-/** On the machine of the hub it is a slip to be somebody else, such as root, and have another home; on a new one it may be meant. */
+/**
+ * On the machine of the hub it is a slip to be somebody else, such as root, and have another home; on a new one it may be
+ * meant.
+ */
 function sayOtherHome({ report }: Host, { home }: Config, { manifest, databases }: Restored): void {
   for (const { source, place } of databases) {
     const was = manifest.sources.find(({ name }) => name === source)?.path;

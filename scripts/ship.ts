@@ -76,7 +76,7 @@ import {
   readSet,
   readSignature,
   type SealedSnapshot,
-  setsOf,
+  setsOfHub,
   type StoredSnapshot,
 } from "./host/store/store.ts";
 
@@ -454,7 +454,7 @@ function readLocal(
   const local: Local[] = [];
   const damaged: ShipReport["damaged"][number][] = [];
   const unread: ShipReport["unread"][number][] = [];
-  for (const set of setsOf(host.fs, store, hub)) {
+  for (const set of setsOfHub(host.fs, store, hub)) {
     if (sets && !sets.includes(set.set)) continue;
     let snapshots: StoredSnapshot[];
     try {

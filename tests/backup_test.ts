@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
-import { countMessages, fillDatabase, insertMessages, makeHome, output } from "./real/home.ts";
+import { countMessages, fillDatabase, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 /** Of a test that mounts a disk. */
@@ -308,18 +308,14 @@ Deno.test(
     using home = await makeHome();
     const folder = `${home.home}/notes`;
     Deno.mkdirSync(folder);
-    await output("mount", ["-t", "tmpfs", "tmpfs", folder]);
-    try {
-      await output("touch", ["-d", "@99999999999999", `${folder}/far`]);
-      home.configure({ sets: { state: { sources: [{ kind: "folder", path: "~/notes" }] } } });
-      const ran = await home.cli(["backup", "--no-ship"]);
-      assert.equal(ran.code, 0, ran.stderr);
-      assert.doesNotMatch(ran.stderr, /changed while it was read/);
-      const proven = await home.cli(["verify", "--identity", home.identityFile]);
-      assert.equal(proven.code, 0, proven.stdout);
-    } finally {
-      await output("umount", [folder]);
-    }
+    await using _disk = await mountTmpfs(folder);
+    await output("touch", ["-d", "@99999999999999", `${folder}/far`]);
+    home.configure({ sets: { state: { sources: [{ kind: "folder", path: "~/notes" }] } } });
+    const ran = await home.cli(["backup", "--no-ship"]);
+    assert.equal(ran.code, 0, ran.stderr);
+    assert.doesNotMatch(ran.stderr, /changed while it was read/);
+    const proven = await home.cli(["verify", "--identity", home.identityFile]);
+    assert.equal(proven.code, 0, proven.stdout);
   },
 );
 
@@ -434,23 +430,19 @@ Deno.test(
     using home = await makeHome();
     const disk = `${home.dir}/other disk`;
     Deno.mkdirSync(disk);
-    await output("mount", ["-t", "tmpfs", "tmpfs", disk]);
-    try {
-      Deno.mkdirSync(`${disk}/store`);
-      const destinations = [{ kind: "folder", name: "disk", path: `${disk}/store` }];
-      const ships = async (source: Record<string, unknown>) => {
-        home.configure({ destinations, sets: { state: { sources: [source] } } });
-        const { stdout } = await home.cli(["backup", "--json"]);
-        return JSON.parse(stdout.slice(0, stdout.indexOf("\n"))).ship.destinations[0].offBox;
-      };
-      assert.equal(await ships({ kind: "file", path: "~/.hapi/hub.env" }), true);
-      Deno.copyFileSync(`${home.home}/.hapi/hub.env`, `${disk}/hub.env`);
-      Deno.symlinkSync(`${disk}/hub.env`, `${home.home}/linked.env`);
-      assert.equal(await ships({ kind: "file", path: "~/linked.env" }), false);
-      assert.equal(await ships({ kind: "glob", path: `${disk}/*.env` }), false);
-    } finally {
-      await output("umount", [disk]);
-    }
+    await using _disk = await mountTmpfs(disk);
+    Deno.mkdirSync(`${disk}/store`);
+    const destinations = [{ kind: "folder", name: "disk", path: `${disk}/store` }];
+    const ships = async (source: Record<string, unknown>) => {
+      home.configure({ destinations, sets: { state: { sources: [source] } } });
+      const { stdout } = await home.cli(["backup", "--json"]);
+      return JSON.parse(stdout.slice(0, stdout.indexOf("\n"))).ship.destinations[0].offBox;
+    };
+    assert.equal(await ships({ kind: "file", path: "~/.hapi/hub.env" }), true);
+    Deno.copyFileSync(`${home.home}/.hapi/hub.env`, `${disk}/hub.env`);
+    Deno.symlinkSync(`${disk}/hub.env`, `${home.home}/linked.env`);
+    assert.equal(await ships({ kind: "file", path: "~/linked.env" }), false);
+    assert.equal(await ships({ kind: "glob", path: `${disk}/*.env` }), false);
   },
 );
 

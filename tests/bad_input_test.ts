@@ -8,7 +8,15 @@ import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_k
 import { knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
-import { fillDatabase, type Home, insertMessages, makeHome, output, type Ran } from "./real/home.ts";
+import {
+  fillDatabase,
+  type Home,
+  insertMessages,
+  makeHome,
+  mountTmpfs,
+  output,
+  type Ran,
+} from "./real/home.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 /** Of a test that mounts a disk. */
@@ -317,8 +325,8 @@ Deno.test(
     addNoise(home, 3000);
     const disk = `${home.home}/small disk`;
     Deno.mkdirSync(disk);
-    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
-    try {
+    {
+      await using _disk = await mountTmpfs(disk, "size=3m");
       for (const key of ["store", "stateFolder"]) {
         home.configure({ [key]: `${disk}/${key}` });
         assertError(
@@ -339,38 +347,32 @@ Deno.test(
         / are free and 1\.13 PB must be/,
         /limits\.freeBytesMin/,
       );
-    } finally {
-      await output("umount", [disk]);
     }
     home.configure({});
     assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
-    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
-    try {
-      const identity = ["--identity", home.identityFile];
-      for (
-        const args of [
-          ["restore", "--to", `${disk}/out`],
-          ["verify", "--scratch", disk],
-          ["session", "list", "--scratch", disk],
-          ["compare", "latest", "latest", "--scratch", disk],
-        ]
-      ) {
-        assertError(
-          await home.cli([...args, ...identity]),
-          1,
-          /on the disk of .*\/small disk.*: 3\.15 MB are free and 6\.\d+ MB must be/,
-          /free some space there, or name a folder on another disk with --to or --scratch/,
-        );
-        assert.deepEqual([...Deno.readDirSync(disk)], []);
-      }
-      assert.throws(
-        () => Deno.statSync(`${home.stateFolder}/drills.jsonl`),
-        Deno.errors.NotFound,
-        "a full disk is no verdict on a snapshot",
+    await using _disk = await mountTmpfs(disk, "size=3m");
+    const identity = ["--identity", home.identityFile];
+    for (
+      const args of [
+        ["restore", "--to", `${disk}/out`],
+        ["verify", "--scratch", disk],
+        ["session", "list", "--scratch", disk],
+        ["compare", "latest", "latest", "--scratch", disk],
+      ]
+    ) {
+      assertError(
+        await home.cli([...args, ...identity]),
+        1,
+        /on the disk of .*\/small disk.*: 3\.15 MB are free and 6\.\d+ MB must be/,
+        /free some space there, or name a folder on another disk with --to or --scratch/,
       );
-    } finally {
-      await output("umount", [disk]);
+      assert.deepEqual([...Deno.readDirSync(disk)], []);
     }
+    assert.throws(
+      () => Deno.statSync(`${home.stateFolder}/drills.jsonl`),
+      Deno.errors.NotFound,
+      "a full disk is no verdict on a snapshot",
+    );
   },
 );
 
@@ -384,15 +386,11 @@ Deno.test(
     Deno.mkdirSync(disk);
     // Of the two small files each takes a page.
     const size = Math.ceil(Deno.statSync(home.database).size / 4096) * 4096 + 4096;
-    await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
-    try {
-      const identity = ["--identity", home.identityFile];
-      for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
-        assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
-        assert.deepEqual([...Deno.readDirSync(disk)], []);
-      }
-    } finally {
-      await output("umount", [disk]);
+    await using _disk = await mountTmpfs(disk, `size=${size}`);
+    const identity = ["--identity", home.identityFile];
+    for (const args of [["restore", "--to", `${disk}/out`], ["verify", "--scratch", disk]]) {
+      assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
+      assert.deepEqual([...Deno.readDirSync(disk)], []);
     }
   },
 );
@@ -431,46 +429,42 @@ Deno.test(
     home.configure({ destinations: [{ kind: "rclone", name: "far", remote: "far:", configFile }] });
     const disk = `${home.home}/small disk`;
     Deno.mkdirSync(disk);
-    await output("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]);
-    try {
-      const args = [
-        "restore",
-        "--to",
-        `${disk}/out`,
-        "--store",
-        "far",
-        "--identity",
-        home.identityFile,
-        "--verbose",
-      ];
-      const fetches = (stderr: string) => stderr.match(/runs: rclone .* copy /g)?.length;
-      const both = await home.cli([...args, "--scratch", `${disk}/scratch`]);
-      assertError(
-        both,
-        1,
-        /on the disk of .*\/out and .*\/scratch: \S+ MB are free and \S+ MB must be/,
-        /free some space/,
-      );
-      assert.equal(fetches(both.stderr), 2, "seals and the manifest");
-      assert.deepEqual(await filesBelow(disk), []);
-      // Either has room for itself.
-      const one = await home.cli(args);
-      assert.equal(one.code, 0, one.stderr);
-      assert.equal(fetches(one.stderr), 3);
-      Deno.removeSync(`${disk}/out`, { recursive: true });
-      const other = await home.cli([...args.with(2, `${home.dir}/out`), "--scratch", `${disk}/scratch`]);
-      assert.equal(other.code, 0, other.stderr);
-      Deno.mkdirSync(`${disk}/out`);
-      const dry = await home.cli([...args, "--dry-run", "--scratch", `${disk}/scratch`]);
-      assert.equal(dry.code, 0, dry.stderr);
-      assert.match(
-        dry.stderr,
-        /^warning: Cannot restore .* on the disk of .*\/out and .*\/scratch: \S+ MB are/m,
-      );
-      assert.equal(fetches(dry.stderr), 2);
-    } finally {
-      await output("umount", [disk]);
-    }
+    await using _disk = await mountTmpfs(disk, "size=3m");
+    const args = [
+      "restore",
+      "--to",
+      `${disk}/out`,
+      "--store",
+      "far",
+      "--identity",
+      home.identityFile,
+      "--verbose",
+    ];
+    const fetches = (stderr: string) => stderr.match(/runs: rclone .* copy /g)?.length;
+    const both = await home.cli([...args, "--scratch", `${disk}/scratch`]);
+    assertError(
+      both,
+      1,
+      /on the disk of .*\/out and .*\/scratch: \S+ MB are free and \S+ MB must be/,
+      /free some space/,
+    );
+    assert.equal(fetches(both.stderr), 2, "seals and the manifest");
+    assert.deepEqual(await filesBelow(disk), []);
+    // Either has room for itself.
+    const one = await home.cli(args);
+    assert.equal(one.code, 0, one.stderr);
+    assert.equal(fetches(one.stderr), 3);
+    Deno.removeSync(`${disk}/out`, { recursive: true });
+    const other = await home.cli([...args.with(2, `${home.dir}/out`), "--scratch", `${disk}/scratch`]);
+    assert.equal(other.code, 0, other.stderr);
+    Deno.mkdirSync(`${disk}/out`);
+    const dry = await home.cli([...args, "--dry-run", "--scratch", `${disk}/scratch`]);
+    assert.equal(dry.code, 0, dry.stderr);
+    assert.match(
+      dry.stderr,
+      /^warning: Cannot restore .* on the disk of .*\/out and .*\/scratch: \S+ MB are/m,
+    );
+    assert.equal(fetches(dry.stderr), 2);
   },
 );
 
@@ -517,16 +511,12 @@ Deno.test(
     Deno.mkdirSync(disk);
     // SQLite's index takes 32 KiB.
     const size = Deno.statSync(home.database).size + 16_384;
-    await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", disk]);
-    try {
-      Deno.copyFileSync(home.database, image);
-      const full = { kind: "disk", message: `Cannot write ${image}-shm: the disk is full` };
-      assert.throws(() => checkImage(home.host, image, "check"), full);
-      assert.throws(() => readFacts(home.host, image), full);
-      assert.deepEqual([...Deno.readDirSync(disk)].map(({ name }) => name), ["image"]);
-    } finally {
-      await output("umount", [disk]);
-    }
+    await using _disk = await mountTmpfs(disk, `size=${size}`);
+    Deno.copyFileSync(home.database, image);
+    const full = { kind: "disk", message: `Cannot write ${image}-shm: the disk is full` };
+    assert.throws(() => checkImage(home.host, image, "check"), full);
+    assert.throws(() => readFacts(home.host, image), full);
+    assert.deepEqual([...Deno.readDirSync(disk)].map(({ name }) => name), ["image"]);
   },
 );
 

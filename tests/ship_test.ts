@@ -31,7 +31,7 @@ import { pauseSeconds, Retryable } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
-import { output } from "./real/home.ts";
+import { mountTmpfs, output } from "./real/home.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
@@ -623,20 +623,16 @@ Deno.test({
     await withHub(async (hub) => {
       const path = `${hub.dir}/tiny`;
       await Deno.mkdir(path);
-      await output("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", path]);
-      try {
-        await hub.make(ID[0]);
-        await hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
-        const report = await hub.ship([{ kind: "folder", name: "tiny", path }]);
-        const [tiny] = report.destinations;
-        assert.ok(tiny!.offBox, "another device");
-        assert.deepEqual(keysOf(tiny!.shipped), [`state/${ID[0]}`]);
-        assert.equal(tiny!.errors[0]!.kind, "disk");
-        assert.match(tiny!.errors[0]!.message, /the disk is full/);
-        assert.ok((await filesBelow(path)).every(([file]) => file.startsWith(`home/state/${ID[0]}/`)));
-      } finally {
-        await output("umount", [path]);
-      }
+      await using _disk = await mountTmpfs(path, "size=1m");
+      await hub.make(ID[0]);
+      await hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
+      const report = await hub.ship([{ kind: "folder", name: "tiny", path }]);
+      const [tiny] = report.destinations;
+      assert.ok(tiny!.offBox, "another device");
+      assert.deepEqual(keysOf(tiny!.shipped), [`state/${ID[0]}`]);
+      assert.equal(tiny!.errors[0]!.kind, "disk");
+      assert.match(tiny!.errors[0]!.message, /the disk is full/);
+      assert.ok((await filesBelow(path)).every(([file]) => file.startsWith(`home/state/${ID[0]}/`)));
     });
   },
 });

@@ -237,6 +237,12 @@ export async function output(
   return out!;
 }
 
+/** Mounts an empty disk in memory, as root, until it is disposed of. @param options Of mount, such as `size=3m`. */
+export async function mountTmpfs(folder: string, options = "mode=755"): Promise<AsyncDisposable> {
+  await output("mount", ["-t", "tmpfs", "-o", options, "tmpfs", folder]);
+  return { [Symbol.asyncDispose]: async () => void await output("umount", [folder]) };
+}
+
 /** Copies a folder with all that is in it. */
 export function copySync(from: string, to: string): void {
   Deno.mkdirSync(to, { recursive: true });

@@ -438,7 +438,8 @@ export const COMMANDS: readonly CommandSpec[] = [
     summary: "re-read the store, without any key to its contents, and say everything that is wrong",
     details:
       "What was never read comes first, then what was not read for longest; the next run goes on where a " +
-      "limit ended this one. Where the configuration has a receiptKeyFile, each hub is told in a signed receipt. Exit code 5 when anything is damaged.",
+      "limit ended this one. Where the configuration has a receiptKeyFile, each hub is told in a signed receipt. " +
+      "Exit code 5 when anything is damaged.",
     options: [
       STORED_HUB,
       STORED_SET,

@@ -99,7 +99,7 @@ export function findSets(fs: Fs, root: string): StoredSet[] {
 }
 
 /** The sets of one hub in a store that holds hubs, sorted; none if it is not there. Other hubs are not looked at. */
-export function setsOf(fs: Fs, store: string, hub: HubName): StoredSet[] {
+export function setsOfHub(fs: Fs, store: string, hub: HubName): StoredSet[] {
   const folder = `${store}/${hub}`;
   if (!exists(fs, folder)) return [];
   return foldersIn(fs, folder).filter(isSetName).sort().map((set) => setIn(store, hub, set));
