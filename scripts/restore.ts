@@ -140,6 +140,16 @@ function lockFolder(fs: Fs, folder: string): OpenFile {
   });
 }
 
+/** As {@linkcode lockFolder}, of a folder that was made for it: without its lock it does not stay. */
+function lockMade(fs: Fs, folder: string): OpenFile {
+  try {
+    return lockFolder(fs, folder);
+  } catch (error) {
+    removeIfEmpty(fs, folder);
+    throw error;
+  }
+}
+
 /** What came to lie in a folder meanwhile is somebody's, and stays. */
 function removeIfEmpty(fs: Fs, folder: string): void {
   try {
@@ -247,7 +257,7 @@ export async function restoreInPlace(
   const moves = movesFor(host, config);
   await bring(opening, bringingOf(opening, planned, near));
   attempt(`make ${beside}`, () => fs.mkdir(beside, { mode: 0o700 }));
-  using _lock = lockFolder(fs, beside);
+  using _lock = lockMade(fs, beside);
   try {
     await restoreInto(opening, planned, beside, false);
     const kept = planMoves(host, config, planned, moves, beside);
