@@ -1,5 +1,5 @@
 /**
- * Shows the snapshots of a store: sizes, chains, what depends on what, and when each was last proven.
+ * Shows the snapshots of a store: sizes, chains, how many others each needs, and when each was last proven.
  *
  * Needs no key, and cannot read one.
  *
@@ -7,10 +7,17 @@
  */
 
 import type { Config } from "./core/config/config.ts";
-import { problemOf } from "./core/errors.ts";
-import { formatBytes, formatCounted, formatDate, formatTable, localTime } from "./core/format.ts";
+import { BackupError, isInterruption, outcome, problemOf, reasonOf } from "./core/errors.ts";
+import { formatBytes, formatCounted, formatDate, formatMinute, formatTable } from "./core/format.ts";
 import { verifySsh } from "./core/keys/sshsig.ts";
-import { type HubName, MANIFEST_PART, type PartName, type SetName, type SnapshotId } from "./core/names.ts";
+import {
+  type HubName,
+  MANIFEST_PART,
+  type PartName,
+  type SetName,
+  type SnapshotId,
+  timeOfSnapshotId,
+} from "./core/names.ts";
 import {
   describeSuspicions,
   isGood,
@@ -137,39 +144,32 @@ function missingParts(
   });
 }
 
-/** A set's list as a table, oldest first. */
+/** A set's list as a table, oldest first, of at most 80 columns where all is well. */
 function describeSet(listed: readonly Listed[]): string {
   const { hub, set } = listed[0]!;
   const total = listed.reduce((sum, { bytes }) => sum + bytes, 0);
   const rows = listed.map((snapshot) => [
     snapshot.id,
-    localTime(snapshot.id),
-    snapshot.kind ?? "-",
+    formatMinute(timeOfSnapshotId(snapshot.id)),
     formatBytes(snapshot.bytes),
-    chainOf(snapshot),
-    snapshot.drill
-      ? `${snapshot.drill.ok ? "proven" : "FAILED"} ${formatDate(new Date(snapshot.drill.at))}`
-      : "",
+    snapshot.kind ?? "",
+    snapshot.needs.length > 0 ? String(snapshot.needs.length) : "",
+    snapshot.drill?.ok ? formatDate(new Date(snapshot.drill.at)) : "",
     describeState(snapshot),
   ]);
-  const header = ["id", "taken", "kind", "stored", "chain", "last drill", "state"];
+  const header = ["id", "taken", "stored", "kind", "needs", "proven", "state"];
   return `${hub}/${set}: ${formatCounted(listed.length, "snapshot")}, ${formatBytes(total)}\n${
     formatTable([header, ...rows])
   }`;
 }
 
-function chainOf({ needs, neededBy }: Listed): string {
-  const needed = neededBy > 0 ? `needed by ${neededBy}` : "";
-  return [needs.length > 0 ? `on ${needs[0]} +${needs.length - 1}` : "", needed].filter((text) => text !== "")
-    .join(", ");
-}
-
-function describeState({ state, problem, suspicions }: Listed): string {
+function describeState({ state, problem, suspicions, drill }: Listed): string {
   if (problem !== undefined) {
     return `${state === "good" ? "CANNOT BE RESTORED" : state.toUpperCase()}: ${problem}`;
   }
-  if (state !== "suspect") return state;
-  return `SUSPECT: ${describeSuspicions(suspicions)}`;
+  const failed = drill?.ok === false ? `DRILL FAILED ${formatDate(new Date(drill.at))}` : undefined;
+  if (state !== "suspect") return failed ?? state;
+  return `SUSPECT: ${describeSuspicions(suspicions)}${failed === undefined ? "" : `; ${failed}`}`;
 }
 
 /** The list step's job. */
@@ -181,29 +181,51 @@ export interface ListJob {
   readonly json: boolean;
 }
 
+/** What of a store could not be listed, beside what was. */
+function unreadError(store: string, closed: readonly BackupError[]): BackupError | undefined {
+  const [first] = closed;
+  if (!first || closed.length === 1) return first;
+  return new BackupError(`Cannot list all of ${store}: ${closed.map(reasonOf).join("; ")}`, {
+    kind: first.kind,
+    hint: first.hint,
+  });
+}
+
 serveStep<ListJob>(import.meta, async (job, { host, print }) => {
-  await using store = await openStoreOf(host, job.config, job.store, true);
+  const closed: BackupError[] = [];
+  const onClosed = (error: BackupError) => void closed.push(error);
+  await using store = await openStoreOf(host, job.config, job.store, { withSizes: true, onClosed });
   const sets = setsOf(store, job.store.hubName).filter(({ set }) => job.set === "all" || set === job.set);
   // A new store has none yet; a name that others do not have is a slip.
-  if (sets.length === 0 && store.sets.length > 0) {
-    throw noSuchSet(store, job.set === "all" ? `${job.store.hubName}/*` : job.set);
+  if (sets.length === 0 && store.sets.length > 0 && closed.length === 0) {
+    throw noSuchSet(store, job.set === "all" ? `hub ${job.store.hubName}` : `set ${job.set}`);
   }
   const drills = readDrills(host.fs, job.config.stateFolder);
   // A set at a time: a large store is never there as a whole.
-  const listEach = (tell: (listed: Listed[]) => void) => {
+  const listEach = (tell: (listed: Listed[]) => void): BackupError | undefined => {
     for (const set of sets) {
       host.checkpoint();
-      const listed = list(host, set, drills, store.bytesOf, job.config);
-      if (listed.length > 0) tell(listed);
+      try {
+        const listed = list(host, set, drills, store.bytesOf, job.config);
+        if (listed.length > 0) tell(listed);
+      } catch (error) {
+        // One that cannot be read hides no other.
+        if (!(error instanceof BackupError) || isInterruption(error)) throw error;
+        closed.push(error);
+      }
     }
+    return unreadError(store.name, closed);
   };
+  let error: BackupError | undefined;
   if (job.json) {
-    return await printJsonList(print, "snapshots", (add) => {
-      listEach(add);
-      return { ok: true, store: store.name };
+    await printJsonList(print, "snapshots", (add) => {
+      error = listEach(add);
+      return { ...outcome(error), store: store.name };
     });
+  } else {
+    let count = 0;
+    error = listEach((listed) => print(`${count++ > 0 ? "\n" : ""}${describeSet(listed)}`));
+    if (count === 0 && !error) print(`no snapshots yet in ${store.name}`);
   }
-  let count = 0;
-  listEach((listed) => print(`${count++ > 0 ? "\n" : ""}${describeSet(listed)}`));
-  if (count === 0) print(`no snapshots yet in ${store.name}`);
+  if (error) throw error;
 });

@@ -486,7 +486,7 @@ Deno.test(
     assert.equal(told.sets[0].newest, next.id);
     assert.match(
       told.stderr,
-      /home\/voice cannot be read: Permission denied .*; what it holds counts as not there/,
+      /read .*home\/voice: Permission denied .*; what it holds counts as not there/,
     );
     const page = await home.cli(["doctor", "--offline"], { under });
     assert.match(

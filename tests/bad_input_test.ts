@@ -280,15 +280,52 @@ Deno.test(
       const { code, stderr } = await home.cli(args, { under });
       assert.equal(code, 0, `${args[0]}: ${stderr}`);
     }
-    assertError(
-      await home.cli(["list", "--hub-name", "home"], { under }),
-      1,
-      /read .*another: Permission denied/,
-      /./,
-    );
-    Deno.removeSync(`${store}/another`);
     const { code, stderr } = await home.cli(["list", "--hub-name", "home"], { under });
     assert.equal(code, 0, stderr);
+    assertError(
+      await home.cli(["list", "--hub-name", "another"], { under }),
+      1,
+      /read .*another: Permission denied \(os error 13\)$/,
+      /./,
+    );
+  },
+);
+
+Deno.test(
+  "list shows what it can read of a store, names what it cannot, and exits with 1",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    const { id } = await home.backup();
+    Deno.mkdirSync(`${home.store}/home/voice`);
+    await output("chown", ["-R", "65534:65534", home.dir]);
+    Deno.chmodSync(home.dir, 0o755);
+    const copy = `${home.dir}/copy`;
+    await output("cp", ["-a", home.store, copy]);
+    for (const path of [`${copy}/another`, `${copy}/third`]) Deno.mkdirSync(path, { mode: 0o700 });
+    const closed = `${home.store}/home/closed`;
+    Deno.mkdirSync(closed, { mode: 0o700 });
+    const set = { sources: [{ kind: "file", path: "~/notes" }] };
+    home.configure({ sets: { closed: set, state: set, voice: set } });
+    const under = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+    const own = await home.cli(["list"], { under });
+    assertError(
+      own,
+      1,
+      /^error: Cannot read .*home\/closed: Permission denied \(os error 13\)$/m,
+      /owner and mode/,
+    );
+    assert.match(own.stdout, new RegExp(`^${id} .* good$`, "m"));
+
+    const far = await home.cli(["list", "--store", copy, "--json"], { under });
+    const { snapshots, ...rest } = JSON.parse(far.stdout);
+    assert.deepEqual(snapshots.map((listed: { id: string }) => listed.id), [id]);
+    assert.deepEqual([far.code, rest.ok, rest.exitCode, rest.error.kind], [1, false, 1, "disk"]);
+    assert.match(
+      rest.error.message,
+      /^Cannot list all of .*copy: .*copy\/another: .*; .*copy\/third: [^']*$/,
+    );
   },
 );
 

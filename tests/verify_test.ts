@@ -162,7 +162,7 @@ Deno.test("a drill is logged, good or bad, and list and status read the log; ran
     "messages +7",
   );
   const today = new Date().toISOString().slice(0, 10);
-  assert.match((await home.cli(["list"])).stdout, new RegExp(`${good.id} .* proven ${today}`));
+  assert.match((await home.cli(["list"])).stdout, new RegExp(`${good.id} .* ${today}  good`));
 
   const second = await home.backup();
   const part = `${home.stored}/${second.id}/hapi.db.delta.zst.age`;
@@ -174,8 +174,9 @@ Deno.test("a drill is logged, good or bad, and list and status read the log; ran
   assert.match(failed.stdout, / FAIL {2}parts: .*hapi\.db\.delta\.zst\.age: its SHA-256 is [^]*NOT PROVEN/);
   assert.match(failed.stderr, /^error: Cannot vouch for snapshot .*: parts, decrypted and rebuilt\nhint: /m);
   const listed = (await home.cli(["list"])).stdout;
-  assert.match(listed, new RegExp(`${second.id} .* FAILED ${today}`));
-  assert.match(listed, new RegExp(`${good.id} .* proven ${today}`));
+  assert.match(listed, new RegExp(`${second.id} .* DRILL FAILED ${today}`));
+  assert.match(listed, new RegExp(`${good.id} .* ${today}  good`));
+  for (const line of listed.split("\n")) assert.ok(line.length <= 80 || / FAILED /.test(line), line);
   assert.match((await home.cli(["status"])).stdout, /last drill: .*FAILED/);
   assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], []);
 

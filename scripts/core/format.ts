@@ -70,6 +70,9 @@ export function formatTime(time: Date): string {
 /** A day in the zone of this machine: `2026-11-22`. */
 export const formatDate = (time: Date): string => formatTime(time).slice(0, 10);
 
+/** A minute in the zone of this machine, as `--snapshot` takes it: `2026-11-22 06:00`. For tables, which are to fit 80 columns. */
+export const formatMinute = (time: Date): string => formatTime(time).slice(0, 16);
+
 /** When a snapshot was taken, as {@linkcode formatTime} writes it. */
 export const localTime = (id: SnapshotId): string => formatTime(timeOfSnapshotId(id));
 
@@ -105,7 +108,7 @@ export function printable(text: string, isPainted = false): string {
   });
 }
 
-/** Lines of cells as columns; numbers (cells that start with a digit) to the right. */
+/** Lines of cells as columns; numbers (cells that start with a digit) to the right, but for the last, which is words. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {
@@ -113,7 +116,9 @@ export function formatTable(rows: readonly (readonly string[])[]): string {
   }
   return rows.map((row) =>
     row.map((cell, index) =>
-      /^[\d-]/.test(cell) && index > 0 ? cell.padStart(widths[index]!) : cell.padEnd(widths[index]!)
+      /^[\d-]/.test(cell) && index > 0 && index < row.length - 1
+        ? cell.padStart(widths[index]!)
+        : cell.padEnd(widths[index]!)
     )
       .join("  ").trimEnd()
   ).join("\n");

@@ -325,7 +325,10 @@ export function attempt<T>(action: string, work: () => T): T {
 /** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */
 export function diskError(action: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;
-  const { state = reasonOf(error), hint } = diskTrouble(error);
+  // A path that the action names is told once.
+  const path = /: \w+ '([^]*)'$/.exec(reasonOf(error))?.[1];
+  const reason = path !== undefined && action.endsWith(` ${path}`) ? systemReason(error) : reasonOf(error);
+  const { state = reason, hint } = diskTrouble(error);
   return new BackupError(`Cannot ${action}: ${state}`, { kind: "disk", hint, cause: error });
 }
 

@@ -300,7 +300,10 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     verb: "list",
     group: "Anywhere",
-    summary: "show the snapshots of a store, what depends on what, and the last drills",
+    summary: "show the snapshots of a store, how many others each needs, and the last drills",
+    details:
+      "Times are this machine's. --json also tells which snapshots each needs, and how many need it.\n" +
+      "A set that cannot be read is told at the end; the others are listed all the same.",
     options: [
       { flags: "--set <name>", text: 'which set, or "all"', default: "all" },
       STORE,

@@ -14,7 +14,7 @@ import { exists, lstatIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { makeScratch } from "../scratch.ts";
 import { type Need, requireRoom } from "../space.ts";
-import { findSets, setIn, type StoredSet } from "../store/store.ts";
+import { type ClosedFolders, findSets, setIn, type StoredSet } from "../store/store.ts";
 
 /** Where to look. */
 export interface StoreOptions {
@@ -44,13 +44,22 @@ export interface OpenedStore extends AsyncDisposable {
 export const bytesIn = (fs: Fs): OpenedStore["bytesOf"] => ({ folder }, id, part) =>
   lstatIfThere(fs, `${folder}/${id}/${part}`)?.bytes;
 
-/** Opens the store that the options mean. @param withSizes Whether to learn how large the parts of a far one are. */
+/**
+ * Opens the store that the options mean.
+ *
+ * @param more.withSizes Whether to learn how large the parts of a far one are.
+ * @param more.onClosed Told of each folder that cannot be read; where left out, the first is thrown.
+ */
 export async function openStoreOf(
   host: Host,
   config: Config,
   options: StoreOptions,
-  withSizes = false,
+  { withSizes = false, onClosed }: {
+    readonly withSizes?: boolean;
+    readonly onClosed?: ClosedFolders["onClosed"];
+  } = {},
 ): Promise<OpenedStore> {
+  const closed: ClosedFolders = { hubName: options.hubName, onClosed };
   const destination = config.destinations.find(({ name }) => name === options.store);
   if (destination?.kind === "folder" && !isMounted(host.fs, destination)) {
     throw new BackupError(`Cannot open store ${destination.name}: there is no folder ${destination.path}`, {
@@ -60,7 +69,7 @@ export async function openStoreOf(
   }
   const { spec, access } = resolveStore(config, destination, options);
   if (spec === config.store) {
-    const sets = ownSets(host, config, options.hubName);
+    const sets = ownSets(host, config, closed);
     const none = () => Promise.resolve();
     return {
       name: spec,
@@ -75,7 +84,7 @@ export async function openStoreOf(
   try {
     const store = await openStore(host, spec, { ...access, withSizes, scratch: `${scratch.path}/store` });
     const { bytesOf } = store;
-    const sets = findSets(host.fs, store.root);
+    const sets = findSets(host.fs, store.root, closed);
     if (destination?.kind === "folder" && sets.length === 0) {
       host.report.warn(`${destination.name} holds no snapshot: is its disk mounted at ${spec}?`);
     }
@@ -112,12 +121,12 @@ export async function openStoreOf(
 function ownSets(
   { fs, report }: Host,
   { store, hub, sets }: Config,
-  hubName: string | undefined,
+  closed: ClosedFolders,
 ): StoredSet[] {
-  const find = () => exists(fs, store) ? findSets(fs, store) : [];
-  if (hubName !== undefined) return find();
+  const find = (closed: ClosedFolders) => exists(fs, store) ? findSets(fs, store, closed) : [];
+  if (closed.hubName !== undefined) return find(closed);
   // Only to be told: another hub's folder may be closed to us.
-  const hubs = [...new Set(ifPossible(find)?.map((set) => set.hub))];
+  const hubs = [...new Set(ifPossible(() => find({ onClosed: () => {} }))?.map((set) => set.hub))];
   if (hubs.length > 0 && !hubs.includes(hub)) {
     report.warn(`${store} holds nothing of hub ${hub}, but of ${hubs.join(", ")}: name it with --hub-name`);
   }
@@ -170,17 +179,17 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
   const found = setsOf(store, hubName).filter((stored) => stored.set === set);
   if (found.length === 1) return found[0]!;
   const hubs = [...new Set(store.sets.map(({ hub }) => hub))].filter(isHubName);
-  if (found.length === 0) throw noSuchSet(store, set);
+  if (found.length === 0) throw noSuchSet(store, `set ${set}`);
   throw new BackupError(
     `Cannot tell which set ${set} of ${store.name} is meant: ${found.length} hubs have one`,
     { kind: "usage", hint: `give --hub-name with one of: ${hubs.join(", ")}` },
   );
 }
 
-/** That a store has no set of this name, with those that it has. */
-export function noSuchSet(store: OpenedStore, set: string): BackupError {
+/** That a store has no such set or hub, with those that it has. */
+export function noSuchSet(store: OpenedStore, what: string): BackupError {
   const known = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
-  return new BackupError(`Cannot find set ${set} in ${store.name}: it is not there`, {
+  return new BackupError(`Cannot find ${what} in ${store.name}: it is not there`, {
     kind: "usage",
     hint: known
       ? `sets there: ${known}`

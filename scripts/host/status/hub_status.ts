@@ -68,7 +68,7 @@ export function readSealsBySet({ fs, report }: Host, { sets, store, hub }: Confi
       return readSeals(fs, stored);
     } catch (error) {
       if (!knownError(error)) throw error;
-      report.warn(`${stored.folder} cannot be read: ${reasonOf(error)}; what it holds counts as not there`);
+      report.warn(`${reasonOf(error)}; what it holds counts as not there`);
       return [];
     }
   };

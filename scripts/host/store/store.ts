@@ -70,12 +70,21 @@ export function isSealed(snapshot: StoredSnapshot): snapshot is SealedSnapshot {
   return snapshot.sealed.seal !== undefined;
 }
 
+/** What becomes of folders that cannot be read. */
+export interface ClosedFolders {
+  /** Only what may be this hub's matters; all does where left out. */
+  readonly hubName?: string | undefined;
+  /** Told of each that matters; where left out, the first is thrown. */
+  readonly onClosed?: ((error: BackupError) => void) | undefined;
+}
+
 /**
  * Finds the sets under `root`, which is a store or one hub's folder in it. Sorted by hub, then set.
  *
  * @throws {BackupError} (usage) If there is no such folder.
+ * @throws {BackupError} (disk) If a folder in it cannot be read.
  */
-export function findSets(fs: Fs, root: string): StoredSet[] {
+export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFolders = {}): StoredSet[] {
   if (!exists(fs, root)) {
     throw new BackupError(`Cannot read store ${root}: there is no such folder`, {
       kind: "usage",
@@ -83,10 +92,19 @@ export function findSets(fs: Fs, root: string): StoredSet[] {
     });
   }
   const sets: StoredSet[] = [];
+  const matters = (hub: string) => hubName === undefined || hub === hubName;
   for (const name of foldersIn(fs, root)) {
     // Nothing of ours has such a name: lost+found is for root alone.
     if (!isHubName(name) && !isSetName(name)) continue;
-    const inside = attempt(`read ${root}/${name}`, () => foldersIn(fs, `${root}/${name}`));
+    let inside: string[];
+    try {
+      inside = attempt(`read ${root}/${name}`, () => foldersIn(fs, `${root}/${name}`));
+    } catch (error) {
+      if (!matters(name) && !matters(nameOf(root))) continue;
+      if (!onClosed || !(error instanceof BackupError)) throw error;
+      onClosed(error);
+      continue;
+    }
     // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
     if (inside.some(isSnapshotId)) {
       const hub = nameOf(root);
@@ -187,9 +205,9 @@ export function setIn(store: string, hub: HubName, set: SetName): StoredSet {
   return { hub, set, folder: `${store}/${hub}/${set}` };
 }
 
-/** Reads all snapshots of a set that may have no folder yet. */
+/** Reads all snapshots of a set that may have no folder yet. @throws {BackupError} (disk) If its folder cannot be read. */
 export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
-  return lstatIfThere(fs, set.folder) ? readSet(fs, set) : [];
+  return attempt(`read ${set.folder}`, () => lstatIfThere(fs, set.folder) ? readSet(fs, set) : []);
 }
 
 /** Reads the seals of a set that may have no folder yet, oldest first. */
