@@ -12,6 +12,7 @@ import {
   formatCounted,
   formatDate,
   formatDuration,
+  formatMinute,
   formatTable,
   formatTime,
 } from "./core/format.ts";
@@ -166,18 +167,22 @@ export function* storageList(host: Host, config: StorageConfig, scope: Scope = {
   }
 }
 
+/** A set's list as a table of at most 80 columns, but for pins. */
 function describeEntries(entries: readonly LedgerEntry[]): string {
+  const { hub, set } = entries[0]!;
+  const total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   const rows = entries.map((entry) => [
-    `${entry.hub}/${entry.set}`,
     entry.id,
     entry.standing,
     entry.kind ?? "-",
     formatBytes(entry.bytes),
-    entry.firstSeenAt?.slice(0, 19) ?? "clock in doubt",
-    entry.readAt?.slice(0, 19) ?? "not yet",
+    entry.firstSeenAt === null ? "clock in doubt" : formatMinute(new Date(entry.firstSeenAt)),
+    entry.readAt === null ? "not yet" : formatDate(new Date(entry.readAt)),
     entry.pin === null ? "" : `pinned: ${entry.pin}`,
   ]);
-  return formatTable([["SET", "ID", "STANDING", "KIND", "SIZE", "CAME (UTC)", "READ (UTC)", ""], ...rows]);
+  return `${hub}/${set}: ${formatCounted(entries.length, "snapshot")}, ${formatBytes(total)}\n${
+    formatTable([["ID", "STANDING", "KIND", "SIZE", "CAME", "READ", ""], ...rows])
+  }`;
 }
 
 /** What to forget. */
@@ -251,33 +256,17 @@ export function authorize(
 }
 
 function describe(status: StorageStatus): string {
-  const none = "-";
   const rows = status.sets.map((set) => [
     `${set.hub}/${set.set}`,
-    set.newestGood?.id ?? "none",
-    set.newestGood ? formatDuration(set.newestGood.ageSeconds) : none,
-    set.newestGood ? String(set.newestGood.chainLength) : none,
-    set.newestVerified ?? "none",
+    set.newestGood ? `${formatDuration(set.newestGood.ageSeconds)} ago` : "NONE",
     formatCount(set.good),
     formatCount(set.unread),
     formatCount(set.suspect),
     formatCount(set.damaged),
     formatBytes(set.bytes),
-    set.oldestReadAt === null ? "not all read" : formatDate(new Date(set.oldestReadAt)),
+    set.oldestReadAt === null ? "not all" : formatDate(new Date(set.oldestReadAt)),
   ]);
-  const head = [
-    "SET",
-    "NEWEST GOOD",
-    "AGE",
-    "CHAIN",
-    "NEWEST VERIFIED",
-    "GOOD",
-    "UNREAD",
-    "SUSPECT",
-    "DAMAGED",
-    "SIZE",
-    "ALL READ SINCE",
-  ];
+  const head = ["SET", "NEWEST GOOD", "GOOD", "UNREAD", "SUSPECT", "DAMAGED", "SIZE", "READ SINCE"];
   const free = status.freeBytes === null ? "" : `, ${formatBytes(status.freeBytes)} free`;
   const full = status.daysUntilFull === null
     ? ""
@@ -326,7 +315,7 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
       let isEmpty = true;
       for (const entries of sets) {
         if (entries.length === 0) continue;
-        print(describeEntries(entries));
+        print(`${isEmpty ? "" : "\n"}${describeEntries(entries)}`);
         isEmpty = false;
       }
       if (isEmpty) print(`no snapshots yet in ${config.store}`);

@@ -94,7 +94,11 @@ Deno.test("every verb of the storage host works with its permissions and no more
     ["pin", { set: "voice" }, /^nothing is pinned$/],
     ["pin", { id, ...place, remove: true }, /^nothing is pinned$/],
     ["storage", { action: "status" }, /NEWEST GOOD[^]*home\/state[^]*stored, .* free/],
-    ["storage", { action: "list", ...place }, new RegExp(`home/state +${id} +good +full`)],
+    [
+      "storage",
+      { action: "list", ...place },
+      new RegExp(`^home/state: 3 snapshots, .*\n.*\n${id} +good +full`),
+    ],
     ["storage", { action: "authorize", hub: HUB, key: `${root}/hub.pub` }, /^restrict,command=/m],
     ["storage", { action: "schema" }, /keepWithinDays/],
   ];
@@ -102,6 +106,9 @@ Deno.test("every verb of the storage host works with its permissions and no more
     const text = await step(verb, config, options);
     assert.deepEqual(text.error, undefined, `${verb} ${JSON.stringify(options)}`);
     assert.match(text.printed, expected);
+    if (options.action === "status" || options.action === "list") {
+      assert.deepEqual(text.printed.split("\n").filter((line) => line.length > 80), []);
+    }
     const json = await step(verb, config, { ...options, json: true });
     assert.equal(json.error, undefined);
     JSON.parse(json.printed);

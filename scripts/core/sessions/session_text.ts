@@ -4,7 +4,15 @@
  * @module
  */
 
-import { cleanText, formatCount, formatCounted, formatTable, formatTime, localTime } from "../format.ts";
+import {
+  cleanText,
+  formatCount,
+  formatCounted,
+  formatMinute,
+  formatTable,
+  formatTime,
+  localTime,
+} from "../format.ts";
 import type { Comparison } from "./comparison.ts";
 import type { SessionSummary } from "./session_summary.ts";
 
@@ -15,17 +23,27 @@ const DETAIL_LENGTH_MAX = 1000;
 
 const timeText = (ms: number | null): string => ms === null ? "-" : formatTime(new Date(ms));
 
-/** Sessions as a table. */
+/** As much of an id as the table shows: all that is needed to name the session, but where others begin alike. */
+const SHORT_ID_LENGTH = 8;
+
+/** Sessions as a table of at most 80 columns, but for ids that begin alike. */
 export function describeSessions(sessions: readonly SessionSummary[]): string {
   if (sessions.length === 0) return "no sessions";
-  const rows = sessions.map(({ id, title, createdAt, updatedAt, messages }) => [
-    cleanText(id),
-    cleanText(title, 48),
-    timeText(createdAt),
-    timeText(updatedAt),
-    formatCount(messages),
-  ]);
-  return formatTable([["id", "session", "begun", "last change", "messages"], ...rows]);
+  const alike = new Map<string, number>();
+  for (const { id } of sessions) {
+    const start = id.slice(0, SHORT_ID_LENGTH);
+    alike.set(start, (alike.get(start) ?? 0) + 1);
+  }
+  const rows = sessions.map(({ id, title, updatedAt, messages }) => {
+    const start = id.slice(0, SHORT_ID_LENGTH);
+    return [
+      cleanText(alike.get(start) === 1 ? start : id),
+      updatedAt === null ? "-" : formatMinute(new Date(updatedAt)),
+      formatCount(messages),
+      cleanText(title, 42),
+    ];
+  });
+  return formatTable([["id", "last change", "messages", "session"], ...rows]);
 }
 
 /** One session. */
