@@ -66,8 +66,8 @@ export const STEPS = {
     const [report] = shipped.destinations;
     const [problem] = report!.errors;
     if (problem) throw new BackupError(problem.message, problem as { kind: "disk" });
-    const damaged = shipped.damaged[0];
-    if (damaged) throw new BackupError(`Cannot ship: ${damaged.problem}`, { kind: "integrity" });
+    const here = shipped.unread[0] ?? shipped.damaged[0];
+    if (here) throw new BackupError(`Cannot ship: ${here.problem}`, { kind: "integrity" });
     if (report!.waiting.length > 0) throw new Error("something waits, and nothing is said of it");
   },
   async "restore in place"(host, dir) {
