@@ -31,7 +31,8 @@ import {
   pushArgs,
   type RsyncAccess,
 } from "../scripts/core/shipping/rsync_args.ts";
-import { explainFailure } from "../scripts/core/shipping/rsync_failure.ts";
+import { explainRcloneFailure } from "../scripts/core/shipping/rclone_failure.ts";
+import { explainRsyncFailure } from "../scripts/core/shipping/rsync_failure.ts";
 import { parseRunLog } from "../scripts/core/status/run_record.ts";
 import { parseSeal, SEAL_NAMESPACE } from "../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
@@ -50,7 +51,6 @@ import {
 } from "../scripts/host/keys/identity.ts";
 import { readMemory } from "../scripts/host/records/memory.ts";
 import { openManifest, openSeal, readPartSaying } from "../scripts/host/restore/open_snapshot.ts";
-import { explain } from "../scripts/host/destinations/rclone.ts";
 import { fuzz, SEED, type Subject } from "./fuzz/fuzz.ts";
 import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
 
@@ -330,8 +330,8 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       parseLiteralBytes(text);
     }),
     text("what rsync and rclone say of a failure", STDERR, [], (stderr) => {
-      for (const code of [1, 12, 23, 255, 99]) explainFailure("ship", ACCESS, { code, stderr });
-      explain("ship", { remote: "b2:x", configFile: undefined }, { code: 1, stdout: "", stderr });
+      for (const code of [1, 12, 23, 255, 99]) explainRsyncFailure("ship", ACCESS, { code, stderr });
+      explainRcloneFailure("ship", "b2:x", { code: 1, stderr });
     }),
     text("an rsync target", ["me@[fd7a::1]:/b/", "hub@storage:"], ["config"], parseRsyncTarget),
     text(

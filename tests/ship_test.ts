@@ -16,18 +16,18 @@ import {
   quoteForRsync,
   sshCommand,
 } from "../scripts/core/shipping/rsync_args.ts";
-import { explainFailure } from "../scripts/core/shipping/rsync_failure.ts";
+import { explainRcloneFailure } from "../scripts/core/shipping/rclone_failure.ts";
+import { explainRsyncFailure } from "../scripts/core/shipping/rsync_failure.ts";
 import {
   type DestinationReport,
   type ShipReport,
   unshippedError,
 } from "../scripts/core/shipping/shipping.ts";
-import { explain } from "../scripts/host/destinations/rclone.ts";
 import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { pauseSeconds, Retryable } from "../scripts/host/retry.ts";
+import { pauseSeconds } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
@@ -933,20 +933,20 @@ Deno.test("every documented exit code of rsync has a meaning", () => {
   for (
     const code of [1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 19, 20, 21, 22, 23, 24, 25, 30, 35, 255]
   ) {
-    const { error } = explainFailure("ship", ACCESS, { code, stderr: "" });
+    const { error } = explainRsyncFailure("ship", ACCESS, { code, stderr: "" });
     assert.ok(error instanceof BackupError && error.hint);
     assert.doesNotMatch(error.message, /not documented/, `${code}`);
   }
-  assert.match(explainFailure("ship", ACCESS, { code: 77, stderr: "" }).error.message, /not documented/);
+  assert.match(explainRsyncFailure("ship", ACCESS, { code: 77, stderr: "" }).error.message, /not documented/);
   const stderr = "ssh: Could not resolve hostname host: Name or service not known\n";
-  assert.equal(explainFailure("ship", ACCESS, { code: 255, stderr }).retry, true);
+  assert.equal(explainRsyncFailure("ship", ACCESS, { code: 255, stderr }).retry, true);
 });
 
 Deno.test("where rsync finds no ssh, that is told with its remedy, and not tried again", async () => {
   const rsync = (await output("sh", ["-c", "command -v rsync"])).trim();
   const run = makeRun(() => {});
   const { code, stderr } = await run(rsync, ["-e", "ssh", "me@host:"], { env: { PATH: "/nonexistent" } });
-  const { error, retry } = explainFailure("ship", ACCESS, { code, stderr });
+  const { error, retry } = explainRsyncFailure("ship", ACCESS, { code, stderr });
   assert.deepEqual([error.message, error.kind, retry], ["Cannot ship: ssh is not installed", "usage", false]);
   assert.match(error.hint!, /apt-get install openssh-client/);
 });
@@ -1022,8 +1022,7 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
 });
 
 Deno.test("what rclone says of an object store is told whole, and a bucket that is not there is no fault of the network", () => {
-  const said = (stderr: string) =>
-    explain("ship", { remote: "s3:b" }, { code: 1, stdout: "", stderr }) as BackupError;
+  const said = (stderr: string) => explainRcloneFailure("ship", "s3:b", { code: 1, stderr }).error;
   const denied = said(
     "2026/11/29 01:50:18 ERROR : seal.json: Failed to copy: x\n" +
       "2026/11/29 01:50:18 Failed to copy: AccessDenied: not yours\n\tstatus code: 403, request id: 1, host id: 2\n",
@@ -1039,15 +1038,19 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
   assert.equal(none.kind, "config");
   // A line that is just coming up is tried again; a server that took the connection and says nothing is not.
   const waits = (reason: string) =>
-    said(`2026/11/29 01:50:18 Failed to copy: ${reason}\n`) instanceof Retryable;
+    explainRcloneFailure("ship", "s3:b", {
+      code: 1,
+      stderr: `2026/11/29 01:50:18 Failed to copy: ${reason}\n`,
+    })
+      .retry;
   assert.ok(waits("dial tcp 10.0.0.1:443: i/o timeout"));
   assert.ok(
     waits("dial tcp: lookup host on 127.0.0.53:53: read udp 127.0.0.1:1->127.0.0.53:53: i/o timeout"),
   );
   assert.ok(!waits("read tcp 10.0.0.2:5->10.0.0.1:443: i/o timeout"));
   assert.ok(!waits("write tcp 10.0.0.2:5->10.0.0.1:443: use of closed network connection"));
-  const name = { remote: "s3:geoffrey-backups/site-403" };
+  const name = "s3:geoffrey-backups/site-403";
   const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
-  const unknown = explain("ship", name, { code: 1, stdout: "", stderr: failed });
-  assert.match(String(unknown), /rclone ended with 1/, "a name is no reason");
+  const unknown = explainRcloneFailure("ship", name, { code: 1, stderr: failed }).error;
+  assert.match(unknown.message, /rclone ended with 1/, "a name is no reason");
 });

@@ -5,6 +5,7 @@
  */
 
 import type { BackupError } from "../core/errors.ts";
+import type { TransferFailure } from "../core/shipping/rsync_failure.ts";
 import type { Host } from "./host.ts";
 
 /** How often and how patiently to try. */
@@ -30,6 +31,9 @@ export class Retryable extends Error {
     this.cause = cause;
   }
 }
+
+/** What to throw of a transfer that failed. */
+export const failureOf = ({ error, retry }: TransferFailure): Error => retry ? new Retryable(error) : error;
 
 /** Tries with the real clock; Ctrl-C ends a pause within a tenth of a second. */
 export function realRetry(host: Host, attempts: number): Retry {

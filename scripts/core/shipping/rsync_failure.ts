@@ -24,7 +24,7 @@ export interface TransferFailure {
 }
 
 /** The state and the remedy of an error, its kind, and whether to try again. */
-interface Cause {
+export interface Cause {
   readonly state: string;
   readonly kind: ErrorKind;
   readonly retry: boolean;
@@ -37,7 +37,7 @@ interface Cause {
  *
  * @param action What was being done, as in "Cannot <action>".
  */
-export function explainFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
+export function explainRsyncFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
   const { host, user } = parseRsyncTarget(access.target);
   const { state, kind, retry, hint } = causeHere(run.stderr) ?? causeInKeys(access, user, host, run.stderr) ??
     causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(host, run.stderr) ?? causeByCode(host, run);

@@ -19,7 +19,7 @@ import {
   RSYNC_ENV,
   sshWords,
 } from "../../core/shipping/rsync_args.ts";
-import { explainFailure } from "../../core/shipping/rsync_failure.ts";
+import { explainRsyncFailure } from "../../core/shipping/rsync_failure.ts";
 import type { SnapshotKey } from "../../core/shipping/shipping.ts";
 import { removeIfThere, writeFileDurably } from "../fs.ts";
 import type { Host, RunResult } from "../host.ts";
@@ -63,7 +63,7 @@ export async function probeRsync(
   try {
     const reached = await run(probeArgs(destination, "write", empty, below));
     if (reached.code !== 0) {
-      const { error } = explainFailure(`reach ${name}`, destination, reached);
+      const { error } = explainRsyncFailure(`reach ${name}`, destination, reached);
       const { message: detail, hint: remedy, kind } = error;
       return [{ name: `${name}: reachable`, ok: false, detail, remedy, kind }];
     }

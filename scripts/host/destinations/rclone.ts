@@ -10,13 +10,13 @@
 
 import { z } from "zod";
 import type { RcloneDestination } from "../../core/config/config.ts";
-import { BackupError, type ErrorKind, ifPossible } from "../../core/errors.ts";
-import { cleanText } from "../../core/format.ts";
+import { BackupError, ifPossible } from "../../core/errors.ts";
 import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../../core/names.ts";
+import { explainRcloneFailure } from "../../core/shipping/rclone_failure.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
 import { exists } from "../fs.ts";
 import type { Host, RunResult } from "../host.ts";
-import { type Retry, Retryable, withRetries } from "../retry.ts";
+import { failureOf, type Retry, withRetries } from "../retry.ts";
 import type { SealedSnapshot } from "../store/store.ts";
 import { filesOf, isOnDevices, localStoreError } from "./folder_destination.ts";
 import type { Pushed } from "./rsync.ts";
@@ -143,7 +143,7 @@ async function proveThere(
   if (different !== undefined) throw differs(what, target, `${different} differs from ours`);
   const unproven = names.filter((name) => marks.get(name) !== "=");
   if (run.code === 0 && unproven.length === 0) return;
-  if (run.code !== 0) throw explain(what, destination, run);
+  if (run.code !== 0) throw failureOf(explainRcloneFailure(what, destination.remote, run));
   throw new BackupError(`Cannot ${what}: rclone does not say whether ${unproven[0]} is there`, {
     kind: "network",
     hint: `run \`rclone check --download '${folder}' '${target}'\` and look at what it says`,
@@ -224,7 +224,7 @@ async function listFiles(
     asFolder(target),
   ]);
   if (run.code === 3 || /directory not found/.test(run.stderr)) return new Map();
-  if (run.code !== 0) throw explain(what, access, run);
+  if (run.code !== 0) throw failureOf(explainRcloneFailure(what, access.remote, run));
   const entries = readJson(filesListed, run.stdout);
   if (!entries) {
     throw new BackupError(`Cannot ${what}: rclone's list of ${target} is cut or none`, {
@@ -295,8 +295,7 @@ export async function isFolderThere(
   const run = await host.run("rclone", args, { secondsMax });
   if (run.code === 0) return true;
   if (run.code === 3 || /directory not found/.test(run.stderr)) return false;
-  const error = explain(what, destination, run);
-  throw error instanceof Retryable ? error.cause : error;
+  throw explainRcloneFailure(what, destination.remote, run).error;
 }
 
 /** The remote inside one of type crypt, chunker and the like; undefined if it is none of them. */
@@ -365,129 +364,5 @@ export async function rclone(
 ): Promise<RunResult> {
   const run = await host.run("rclone", [...commonArgs(access, args[0]!), ...args], options);
   if (run.code === 0) return run;
-  throw explain(what, access, run);
-}
-
-/** What rclone says, what it means, and what to do. The first that matches counts. */
-const REASONS: readonly {
-  readonly pattern: RegExp;
-  readonly kind: ErrorKind;
-  readonly retry: boolean;
-  readonly state: string;
-  readonly hint: string;
-}[] = [
-  {
-    pattern: /didn't find section in config file|Config file .{0,300} not found/,
-    kind: "config",
-    retry: false,
-    state: "rclone's configuration does not know that remote",
-    hint: "add it with `rclone config`, or name the right file as configFile",
-  },
-  {
-    pattern: /unable to decrypt configuration|Enter configuration password/,
-    kind: "config",
-    retry: false,
-    state: "rclone's configuration is encrypted",
-    hint: "give this job a configuration of its own without a password, mode 0600",
-  },
-  {
-    pattern: /immutable file modified/,
-    kind: "integrity",
-    retry: false,
-    state: "the remote holds another file under that name, and it is not overwritten",
-    hint: "find out who wrote it, move that snapshot's folder on the remote aside, then ship again",
-  },
-  {
-    pattern: /max transfer limit reached/,
-    kind: "integrity",
-    retry: false,
-    state: "the remote sends more than it said that it would",
-    hint: "look at what serves it; another copy of the store may be well: name it with --store",
-  },
-  {
-    pattern: /NoSuchBucket|ListJSON: directory not found/,
-    kind: "config",
-    retry: false,
-    state: "there is no such bucket or folder",
-    hint: "check the name after the colon; `rclone lsd` shows what is there",
-  },
-  {
-    pattern: /InvalidObjectState/,
-    kind: "config",
-    retry: false,
-    state: "the remote keeps it in an archive, out of reach",
-    hint: "have the store's provider bring it back, and keep backups in a class that can be read at once",
-  },
-  {
-    pattern: /knownhosts: key/,
-    kind: "key",
-    retry: false,
-    state: "the far side's host key is not the one that is pinned",
-    hint: "compare its fingerprint with what the host itself says before you change known_hosts_file",
-  },
-  {
-    pattern:
-      /AccessDenied|Forbidden|Unauthorized|InvalidAccessKeyId|SignatureDoesNotMatch|unable to authenticate|\b40[13]\b|permission denied/i,
-    kind: "key",
-    retry: false,
-    state: "the remote refuses our credentials, or they may not do that",
-    hint: "check the key and its rights: it must list, read and add files",
-  },
-  {
-    pattern: /no space left|quota|Insufficient ?Storage/i,
-    kind: "disk",
-    retry: false,
-    state: "the remote is full",
-    hint: "free some space there, then run it again",
-  },
-  {
-    // Nobody is there yet, as when the line has just come up: that is soon said.
-    pattern: /\b(?:dial|lookup) .{0,200}timeout/i,
-    kind: "network",
-    retry: true,
-    state: "the remote cannot be reached",
-    hint: "check the network and that the service is up, then run it again",
-  },
-  {
-    // rclone has waited, and tried again, for minutes. What stalls in the middle of an upload it closes itself.
-    pattern:
-      /awaiting response headers|i\/o timeout|handshake timeout|deadline exceeded|use of closed network connection/i,
-    kind: "network",
-    retry: false,
-    state: "the remote does not answer in time",
-    hint: "check that the service is well and the line is not overloaded, then run it again",
-  },
-  {
-    pattern:
-      /connection refused|no such host|timeout|network is unreachable|no route to host|connection reset|EOF/i,
-    kind: "network",
-    retry: true,
-    state: "the remote cannot be reached",
-    hint: "check the network and that the service is up, then run it again",
-  },
-];
-
-/** rclone's documented exit codes that no other try can mend: usage, not found, fatal, over a limit. */
-const HOPELESS_CODES = [3, 4, 7, 8];
-
-/** Explains why rclone failed. */
-export function explain(what: string, access: RcloneAccess, run: RunResult): Error {
-  // A bucket may be called site-403.
-  const names = access.remote.split(/[:/]/).filter((name) => name.length > 3);
-  const stderr = names.reduce((text, name) => text.replaceAll(name, "…"), run.stderr);
-  const reason = REASONS.find(({ pattern }) => pattern.test(stderr));
-  // What it says last can go over several lines, as with S3; only the first of them has a time.
-  const last = run.stderr.trim().split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1) ?? "";
-  const said = cleanText(last.trim().replaceAll(/\s+/g, " "), 300);
-  const error = new BackupError(
-    `Cannot ${what}: ${
-      reason?.state ?? `rclone ended with ${run.signal ?? run.code}`
-    } (${access.remote}: ${said})`,
-    {
-      kind: reason?.kind ?? "network",
-      hint: reason?.hint ?? `try \`rclone lsf '${access.remote}'\` by hand, then run it again`,
-    },
-  );
-  const retry = reason?.retry ?? !HOPELESS_CODES.includes(run.code);
-  return retry ? new Retryable(error) : error;
+  throw failureOf(explainRcloneFailure(what, access.remote, run));
 }

@@ -31,11 +31,11 @@ import {
   type RsyncAccess,
   type Verdict,
 } from "../../core/shipping/rsync_args.ts";
-import { explainFailure } from "../../core/shipping/rsync_failure.ts";
+import { explainRsyncFailure } from "../../core/shipping/rsync_failure.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
 import { removeIfThere } from "../fs.ts";
 import type { Host, RunResult } from "../host.ts";
-import { type Retry, Retryable, withRetries } from "../retry.ts";
+import { failureOf, type Retry, Retryable, withRetries } from "../retry.ts";
 import type { SealedSnapshot } from "../store/store.ts";
 
 /** Parts smaller than this are sent again whole: they need no folder of their own on the far side (bytes). */
@@ -239,6 +239,5 @@ export async function runRsync(
   const stdin = names && namesInput(names);
   const run = await host.run("rsync", args, { env: RSYNC_ENV, stdin, onLine, secondsMax });
   if (run.code === 0) return run;
-  const { error, retry } = explainFailure(what, access, run);
-  throw retry ? new Retryable(error) : error;
+  throw failureOf(explainRsyncFailure(what, access, run));
 }
