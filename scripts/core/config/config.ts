@@ -246,6 +246,8 @@ export type FolderDestination = Extract<Destination, { kind: "folder" }>;
 export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
 /** Whom to tell, and how. */
 export type Notifier = z.infer<typeof notifier> & { readonly name: string };
+/** One that has an address. */
+export type HttpNotifier = Exclude<Notifier, { readonly kind: "command" }>;
 /** Budgets of a run: past one, it stops and leaves nothing behind. */
 export type Limits = z.infer<typeof limits>;
 /** What makes a snapshot suspect. */

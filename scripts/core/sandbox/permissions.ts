@@ -30,7 +30,7 @@
  * @module
  */
 
-import type { Config, Destination, Notifier, Source } from "../config/config.ts";
+import type { Config, Destination, HttpNotifier, Notifier, Source } from "../config/config.ts";
 import {
   drillLog,
   memoryFile,
@@ -130,9 +130,7 @@ export function readableRoot(source: Source): string {
 export function shipPermissions(config: Config): StepPermissions {
   const ship = shipFolder(config.stateFolder);
   const keys = config.destinations.flatMap(accessFiles);
-  const folders = config.destinations.flatMap((destination) =>
-    destination.kind === "folder" ? [destination.path] : []
-  );
+  const folders = config.destinations.flatMap(folderOf);
   const programs = config.destinations.flatMap(({ kind }) => kind === "folder" ? [] : [kind]);
   return {
     read: [config.store, ship, ...keys, ...folders],
@@ -141,6 +139,10 @@ export function shipPermissions(config: Config): StepPermissions {
     sys: FREE_SPACE,
   };
 }
+
+/** The folder that a destination is, if it is one. */
+export const folderOf = (destination: Destination): string[] =>
+  destination.kind === "folder" ? [destination.path] : [];
 
 /** Files that a destination is reached with. */
 function accessFiles(destination: Destination): string[] {
@@ -305,7 +307,7 @@ export function notifyPermissions(
       ...granted.flatMap(({ notifier }) => notifierFiles(notifier)),
     ],
     write: [shipFolder(config.stateFolder)],
-    run: granted.flatMap(({ notifier }) => notifier.kind === "command" ? [notifier.command[0]!] : []),
+    run: granted.flatMap(({ notifier }) => programOf(notifier)),
     net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
   };
 }
@@ -313,9 +315,16 @@ export function notifyPermissions(
 /** Files that hold a notifier's address and token. */
 export function notifierFiles(notifier: Notifier): string[] {
   if (notifier.kind === "command") return [];
-  const token = "tokenFile" in notifier ? notifier.tokenFile : undefined;
-  return [notifier.urlFile, token].filter((path) => path !== undefined);
+  return [notifier.urlFile, tokenFileOf(notifier)].filter((path) => path !== undefined);
 }
+
+/** The file that holds a notifier's token, if it takes one. */
+export const tokenFileOf = (notifier: HttpNotifier): string | undefined =>
+  "tokenFile" in notifier ? notifier.tokenFile : undefined;
+
+/** The program that a notifier starts, if it does. */
+export const programOf = (notifier: Notifier): string[] =>
+  notifier.kind === "command" ? [notifier.command[0]!] : [];
 
 /** @param realPath Resolves the links on the way to a source that is there. */
 export function doctorPermissions(
@@ -331,10 +340,8 @@ export function doctorPermissions(
   const files = [
     config.signingKeyFile,
     config.identityFile,
-    ...config.destinations.flatMap((destination) => [
-      ...accessFiles(destination),
-      ...destination.kind === "folder" ? [destination.path] : [],
-    ]),
+    ...config.destinations.flatMap(accessFiles),
+    ...config.destinations.flatMap(folderOf),
     ...config.notify.flatMap(notifierFiles),
   ].filter((path) => path !== undefined);
   return {

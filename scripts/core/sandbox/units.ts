@@ -13,7 +13,7 @@ import { BackupError } from "../errors.ts";
 import { MAIN_SET } from "../names.ts";
 import { isWithin, parentOf } from "../paths.ts";
 import type { StorageConfig } from "../storage_host/storage_config.ts";
-import { readableRoot } from "./permissions.ts";
+import { folderOf, programOf, readableRoot, tokenFileOf } from "./permissions.ts";
 
 /** Whose manager runs the units: the machine's, or the operator's own. */
 export type Manager = "system" | "user";
@@ -261,19 +261,15 @@ function credentialsOf(destination: Destination): Row[] {
 /** The secrets of a notifier. */
 function tokensOf(notifier: Notifier): Row[] {
   if (notifier.kind === "command") return [];
-  const tokenFile = "tokenFile" in notifier ? notifier.tokenFile : undefined;
-  return Object.entries({ url: notifier.urlFile, token: tokenFile }).flatMap(([what, file]) =>
+  return Object.entries({ url: notifier.urlFile, token: tokenFileOf(notifier) }).flatMap(([what, file]) =>
     file === undefined
       ? []
       : [{ name: `${notifier.name}-${what}`, file: plain(file, `${what}File of ${notifier.name}`) }]
   );
 }
 
-const programOf = (notifier: Notifier): string[] => notifier.kind === "command" ? [notifier.command[0]!] : [];
 const knownHostsOf = (destination: Destination): string[] =>
   destination.kind === "rsync" ? [destination.knownHostsFile] : [];
-const folderOf = (destination: Destination): string[] =>
-  destination.kind === "folder" ? [destination.path] : [];
 
 /** Units that are made one by one of what all of them are filled in with. */
 class Units {

@@ -8,7 +8,7 @@
  */
 
 import { z } from "zod";
-import type { NoticeEvent, Notifier } from "../config/config.ts";
+import type { HttpNotifier, NoticeEvent, Notifier } from "../config/config.ts";
 import { BackupError, ifPossible } from "../errors.ts";
 import { DAY_MS, HOUR_MS } from "../time.ts";
 import { withAge } from "./run_record.ts";
@@ -235,8 +235,6 @@ export interface NoticeRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
 }
-
-type HttpNotifier = Exclude<Notifier, { readonly kind: "command" }>;
 
 /** Characters of a message's body. */
 const BODY_LENGTH_MAX = 3_500;

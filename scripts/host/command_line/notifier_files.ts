@@ -4,17 +4,15 @@
  * @module
  */
 
-import type { Notifier } from "../../core/config/config.ts";
+import type { HttpNotifier } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
+import { tokenFileOf } from "../../core/sandbox/permissions.ts";
 import { parseAddress } from "../../core/status/notices.ts";
 import { readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
-/** A notifier that has an address. */
-export type AddressedNotifier = Exclude<Notifier, { readonly kind: "command" }>;
-
 /** Where a notifier's messages go. @throws {BackupError} (config) If its file holds no address. */
-export function addressOf(fs: Fs, { name, url, urlFile }: AddressedNotifier): string {
+export function addressOf(fs: Fs, { name, url, urlFile }: HttpNotifier): string {
   if (url !== undefined) return url;
   const text = readTextIfThere(fs, urlFile!);
   if (text !== undefined) return parseAddress(text, name, urlFile!);
@@ -30,8 +28,8 @@ export function addressOf(fs: Fs, { name, url, urlFile }: AddressedNotifier): st
  * @throws {BackupError} (key) If its file holds no token, or one that no header can: else it would be said that the
  * server is not there.
  */
-export function tokenOf(fs: Fs, notifier: AddressedNotifier): string | undefined {
-  const file = "tokenFile" in notifier ? notifier.tokenFile : undefined;
+export function tokenOf(fs: Fs, notifier: HttpNotifier): string | undefined {
+  const file = tokenFileOf(notifier);
   if (file === undefined) return undefined;
   const fail = (state: string, hint: string): never => {
     throw new BackupError(`Cannot notify ${notifier.name}: ${file} ${state}`, { kind: "key", hint });
