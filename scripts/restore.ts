@@ -29,7 +29,7 @@ import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncT
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";
 import { bring, type Bringing, requireRoomFor } from "./host/restore/bring.ts";
-import { type ChoiceJob, openSetOf } from "./host/restore/chosen_snapshot.ts";
+import { openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { refuseLong } from "./host/restore/long_names.ts";
 import { asideStamp, Moves } from "./host/restore/moves.ts";
 import {
@@ -40,6 +40,7 @@ import {
   readPartSaying,
 } from "./host/restore/open_snapshot.ts";
 import { imageBytesMax, rebuildDatabase } from "./host/restore/rebuild.ts";
+import type { RestoreJob } from "./host/restore/restore_jobs.ts";
 import { finishTree, unpackFiles } from "./host/restore/unpack.ts";
 import { serveStep } from "./host/steps/step.ts";
 
@@ -388,16 +389,6 @@ function isAsSaved({ fs, checkpoint }: Host, path: string, file: SavedFile): boo
     if (error instanceof BackupError) throw error; // Cancelled.
     return false; // What cannot be read, such as a file that root made meanwhile, is set aside.
   }
-}
-
-/** The restore step's job. */
-export interface RestoreJob extends ChoiceJob {
-  readonly which: string;
-  readonly to?: string | undefined;
-  readonly inPlace: boolean;
-  readonly dryRun: boolean;
-  readonly only?: readonly string[] | undefined;
-  readonly json: boolean;
 }
 
 /** What would be refused in earnest is said of a dry run. */

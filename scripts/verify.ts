@@ -18,7 +18,7 @@ import type { Host } from "./host/host.ts";
 import { type Identity, recipientOf } from "./host/keys/identity.ts";
 import { appendDrill } from "./host/records/drill_log.ts";
 import { appendProof } from "./host/records/proof_log.ts";
-import { type ChoiceJob, hasSessions, openSetOf } from "./host/restore/chosen_snapshot.ts";
+import { hasSessions, openSetOf } from "./host/restore/chosen_snapshot.ts";
 import { askHubForSessions } from "./host/restore/hub.ts";
 import { fileShows, needlesOf } from "./host/restore/needles.ts";
 import {
@@ -29,6 +29,7 @@ import {
   partOf,
   type TrustedSnapshot,
 } from "./host/restore/open_snapshot.ts";
+import type { VerifyJob } from "./host/restore/restore_jobs.ts";
 import { checkImage, readFacts, readLiveRows } from "./host/sqlite.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { problemWithPart, type SealedSnapshot } from "./host/store/store.ts";
@@ -352,12 +353,6 @@ async function opensAlone(
     if (error instanceof BackupError && error.kind === "key") return false;
     throw error;
   }
-}
-
-/** The verify step's job. */
-export interface VerifyJob extends ChoiceJob {
-  readonly which: string;
-  readonly hubProgram?: string | undefined;
 }
 
 serveStep<VerifyJob>(import.meta, async (job, { host }): Promise<VerifyReport> => {

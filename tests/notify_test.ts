@@ -414,9 +414,8 @@ Deno.test("a run's outcome does not change when telling fails, and the failure i
     print: () => {},
     result: () => {},
   };
-  const script = import.meta.resolve("../scripts/notify.ts");
   await hub.run(LOCKED);
-  const report = await tell({ host: hub.host, terminal, script }, hub.config, "end");
+  const report = await tell({ host: hub.host, terminal }, hub.config, "end");
   assert.deepEqual(report.failed.map(({ name }) => name).sort(), ["hook", "ntfy"]);
   assert.equal(warnings.length, 2);
   assert.ok(

@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { SnapshotId } from "../scripts/core/names.ts";
 import type { Differing } from "../scripts/core/sessions/session_rows.ts";
 import { shellQuote } from "../scripts/core/shell.ts";
-import { sessionVerbs } from "../scripts/host/command_line/session_verbs.ts";
+import { SESSION_VERBS } from "../scripts/host/command_line/session_verbs.ts";
 import { makeTerminal } from "../scripts/host/command_line/terminal.ts";
 import { readSchema } from "../scripts/host/sessions/schema.ts";
 import { type SessionRows, sessionRows } from "../scripts/host/sessions/session_rows.ts";
@@ -428,10 +428,7 @@ Deno.test("the name of an export is made durable in its folder once the step has
       home.host.fs.syncFolder(path);
     },
   };
-  const unused = () => Promise.reject(new Error("not asked for"));
-  const script = (name: string) => new URL(`../scripts/${name}.ts`, import.meta.url).href;
-  const { session } = sessionVerbs({ script, takeSnapshot: unused, restoreOnly: unused });
-  await session!({
+  await SESSION_VERBS.session!({
     options: {
       action: "restore",
       id: "a",

@@ -4,11 +4,10 @@
  * @module
  */
 
-import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
 import { cleanText, formatCount, formatCounted, localTime } from "../../core/format.ts";
 import { patternOfPlace } from "../../core/globs.ts";
-import type { SetName, SnapshotId } from "../../core/names.ts";
+import type { SetName } from "../../core/names.ts";
 import { lookPermissions, sessionPermissions } from "../../core/sandbox/permissions.ts";
 import { compare } from "../../core/sessions/comparison.ts";
 import type { Differing } from "../../core/sessions/session_rows.ts";
@@ -17,103 +16,89 @@ import { shellQuote } from "../../core/shell.ts";
 import { makingDurably } from "../fs.ts";
 import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
 import type { LookReport, SessionJob, SessionReport } from "../sessions/session_jobs.ts";
-import { runStep } from "../steps/step.ts";
+import { runStep, script } from "../steps/step.ts";
+import { loggedSnapshot } from "./backup_verbs.ts";
 import { browse } from "./browsing.ts";
 import { absolutePath, errorText, type Verb, type VerbContext } from "./cli.ts";
+import { restoreStep } from "./restore_verbs.ts";
 import { choiceOf, configOrDefaults, inScratch, realPath, requireConfig } from "./verb_options.ts";
 
-/** What these verbs share with the others. */
-export interface SharedVerbParts {
-  /** The URL of a script. */
-  readonly script: (name: string) => string;
-  /** Takes a snapshot of a set into the local store. */
-  readonly takeSnapshot: (context: VerbContext, config: Config, set: SetName) => Promise<SnapshotId>;
-  /** Restores some places of a snapshot into a folder. */
-  readonly restoreOnly: (
-    context: VerbContext,
-    choice: ChoiceJob,
-    what: { readonly which: SnapshotId; readonly to: string; readonly only: readonly string[] },
-  ) => Promise<void>;
+/** Looks into snapshots. */
+async function look(context: VerbContext, choice: ChoiceJob, which: readonly string[]): Promise<LookReport> {
+  return await inScratch(
+    context,
+    { ...choice, which },
+    (job) => runStep(script("look"), job, lookPermissions(choice.config, job), context.terminal),
+  );
 }
 
 /** `session`, `compare` and `browse`. */
-export function sessionVerbs(shared: SharedVerbParts): Record<string, Verb> {
-  const { script } = shared;
-
-  const look = async (context: VerbContext, choice: ChoiceJob, which: readonly string[]) => {
-    return await inScratch(
-      context,
-      { ...choice, which },
-      (job) =>
-        runStep<LookReport>(script("look"), job, lookPermissions(choice.config, job), context.terminal),
-    );
-  };
-
-  return {
-    async session(context) {
-      const { options, terminal, json } = context;
-      if (options.action === "restore" && typeof options.id !== "string") {
-        throw usage(
-          "Cannot restore a session: say which, by its id or the start of it",
-          "hapi-backup session restore 4f1c; `hapi-backup session list` shows them",
-        );
-      }
-      if (options.action !== "restore" && typeof options.id === "string") {
-        throw usage(
-          `Cannot ${options.action} session ${cleanText(options.id)}: an id belongs to restore only`,
-        );
-      }
-      if (options.action === "restore") return await restoreSession(context, shared);
-      const choice = await choiceOf(context, configOrDefaults(context));
-      const { looks } = await look(context, choice, [String(options.snapshot)]);
-      const { manifest, sessions } = looks[0]!;
-      terminal.print(
-        json
-          ? JSON.stringify({ ok: true, snapshot: manifest.id, sessions })
-          : `${manifest.id}, ${localTime(manifest.id)}: ${formatCounted(sessions.length, "session")}\n${
-            describeSessions(sessions)
-          }`,
+export const SESSION_VERBS: Readonly<Record<string, Verb>> = {
+  async session(context) {
+    const { options, terminal, json } = context;
+    if (options.action === "restore" && typeof options.id !== "string") {
+      throw usage(
+        "Cannot restore a session: say which, by its id or the start of it",
+        "hapi-backup session restore 4f1c; `hapi-backup session list` shows them",
       );
-    },
+    }
+    if (options.action !== "restore" && typeof options.id === "string") {
+      throw usage(
+        `Cannot ${options.action} session ${cleanText(options.id)}: an id belongs to restore only`,
+      );
+    }
+    if (options.action === "restore") return await restoreSession(context);
+    const choice = await choiceOf(context, configOrDefaults(context));
+    const { looks } = await look(context, choice, [String(options.snapshot)]);
+    const { manifest, sessions } = looks[0]!;
+    terminal.print(
+      json
+        ? JSON.stringify({ ok: true, snapshot: manifest.id, sessions })
+        : `${manifest.id}, ${localTime(manifest.id)}: ${formatCounted(sessions.length, "session")}\n${
+          describeSessions(sessions)
+        }`,
+    );
+  },
 
-    async compare(context) {
-      const { options, terminal, json } = context;
-      const choice = await choiceOf(context, configOrDefaults(context));
-      const { looks } = await look(context, choice, [String(options.from), String(options.to)]);
-      const comparison = compare(looks[0]!, looks[1]!);
-      terminal.print(json ? JSON.stringify({ ok: true, ...comparison }) : describeComparison(comparison));
-    },
+  async compare(context) {
+    const { options, terminal, json } = context;
+    const choice = await choiceOf(context, configOrDefaults(context));
+    const { looks } = await look(context, choice, [String(options.from), String(options.to)]);
+    const comparison = compare(looks[0]!, looks[1]!);
+    terminal.print(json ? JSON.stringify({ ok: true, ...comparison }) : describeComparison(comparison));
+  },
 
-    async browse(context) {
-      const { terminal, json, around } = context;
-      if (json || !Deno.stdin.isTerminal() || !Deno.stdout.isTerminal()) {
-        throw new BackupError("Cannot browse: that needs a terminal", {
-          kind: "usage",
-          hint: "for a script: list, session list, compare, and restore --only, each with --json",
-        });
-      }
-      const choice = await choiceOf(context, configOrDefaults(context));
-      const { snapshots } = await look(context, choice, []);
-      await browse({
-        snapshots: snapshots.toReversed(),
-        look: async (id) => (await look(context, choice, [id])).looks[0]!,
-        async restore(id, place, folder) {
-          const to = absolutePath(folder.replace(/^~(?=\/|$)/, around.home)).replace(/(?<=.)\/+$/, "");
-          await shared.restoreOnly(context, choice, { which: id, to, only: [patternOfPlace(place)] });
-          return `restored to ${cleanText(`${to}/${place}`, 200)}`;
-        },
-        tell(error) {
-          if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
-          terminal.error(errorText(error));
-        },
+  async browse(context) {
+    const { terminal, json, around } = context;
+    if (json || !Deno.stdin.isTerminal() || !Deno.stdout.isTerminal()) {
+      throw new BackupError("Cannot browse: that needs a terminal", {
+        kind: "usage",
+        hint: "for a script: list, session list, compare, and restore --only, each with --json",
       });
-      // Ctrl-C and a signal end each question as Esc does.
-      context.host.checkpoint();
-    },
-  };
-}
+    }
+    const choice = await choiceOf(context, configOrDefaults(context));
+    const { snapshots } = await look(context, choice, []);
+    await browse({
+      snapshots: snapshots.toReversed(),
+      look: async (id) => (await look(context, choice, [id])).looks[0]!,
+      async restore(id, place, folder) {
+        const to = absolutePath(folder.replace(/^~(?=\/|$)/, around.home)).replace(/(?<=.)\/+$/, "");
+        const only = [patternOfPlace(place)];
+        const how = { inPlace: false, dryRun: false, json: false };
+        await restoreStep(context, { ...choice, which: id, to, only, ...how });
+        return `restored to ${cleanText(`${to}/${place}`, 200)}`;
+      },
+      tell(error) {
+        if (!(error instanceof BackupError) || error.kind === "cancelled") throw error;
+        terminal.error(errorText(error));
+      },
+    });
+    // Ctrl-C and a signal end each question as Esc does.
+    context.host.checkpoint();
+  },
+};
 
-async function restoreSession(context: VerbContext, shared: SharedVerbParts): Promise<void> {
+async function restoreSession(context: VerbContext): Promise<void> {
   const { options, host, terminal, json } = context;
   if (options.keep === true && options.replace === true) {
     throw usage("Cannot restore a session: --keep and --replace contradict each other");
@@ -143,11 +128,11 @@ async function restoreSession(context: VerbContext, shared: SharedVerbParts): Pr
   const run = () =>
     inScratch(context, job, (job) =>
       runStep<SessionReport>(
-        shared.script("session"),
+        script("session"),
         job,
         sessionPermissions(config, job, live),
         terminal,
-        () => shared.takeSnapshot(context, config, choice.set as SetName),
+        async () => (await loggedSnapshot(context, config, choice.set as SetName)).id,
       ));
   // The step sees the file and not its folder.
   const report = job.target.kind === "file"

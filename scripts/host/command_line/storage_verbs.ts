@@ -14,13 +14,13 @@ import {
   type StorageConfig,
 } from "../../core/storage_host/storage_config.ts";
 import { readTextIfThere } from "../fs.ts";
-import { runStep } from "../steps/step.ts";
+import { runStep, script } from "../steps/step.ts";
 import type { StorageJob } from "../storage_host/storage_job.ts";
 import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
 
-/** @param script Gives the URL of a script. */
-export function storageVerbs(script: (name: string) => string): Record<string, Verb> {
-  return Object.fromEntries(STORAGE_VERBS.map((verb) => [verb, async (context) => {
+/** All of them. */
+export const STORAGE_HOST_VERBS: Readonly<Record<string, Verb>> = Object.fromEntries(
+  STORAGE_VERBS.map((verb) => [verb, async (context) => {
     // The schema is asked for where there is no configuration yet.
     const isSchema = verb === "storage" && context.options.action === "schema";
     const config = isSchema
@@ -30,8 +30,8 @@ export function storageVerbs(script: (name: string) => string): Record<string, V
     const permissions = storagePermissions(verb, config, options);
     const job: StorageJob = { config, options };
     await runStep(script(verb), job, permissions, context.terminal);
-  }]));
-}
+  }]),
+);
 
 /** @throws {BackupError} (config) If there is none, or it cannot be used. */
 function readStorageConfig({ host, options, configFile }: VerbContext): StorageConfig {

@@ -12,28 +12,30 @@ import { notifyPermissions } from "../../core/sandbox/permissions.ts";
 import { hostOf, type NotifyPhase, type NotifyReport } from "../../core/status/notices.ts";
 import type { Host } from "../host.ts";
 import { withLock } from "../lock.ts";
-import { runStep, type Terminal } from "../steps/step.ts";
+import { runStep, script, type Terminal } from "../steps/step.ts";
 import { addressOf } from "./notifier_files.ts";
 
 /** Seconds that a run waits for another one that is telling. */
 const WAIT_SECONDS = 60;
 
-/** What the step needs of the process that starts it. */
-export interface Teller {
+/** What it takes to tell. */
+interface Telling {
   readonly host: Host;
   readonly terminal: Terminal;
-  /** The notify script's URL. */
-  readonly script: string;
 }
 
 /** Tells what is due. Never throws: what could not be told is in the report, and warned of. */
-export async function tell(teller: Teller, config: Config, phase: NotifyPhase): Promise<NotifyReport> {
+export async function tell(
+  { host, terminal }: Telling,
+  config: Config,
+  phase: NotifyPhase,
+): Promise<NotifyReport> {
   const failed: NotifyReport["failed"][number][] = [];
   const reachable: { notifier: Notifier; host?: string }[] = [];
   for (const notifier of config.notify) {
     if (phase === "start" && notifier.kind !== "ping") continue;
     try {
-      reachable.push(await grantFor(teller.host, notifier));
+      reachable.push(await grantFor(host, notifier));
     } catch (error) {
       failed.push({ name: notifier.name, reason: reasonAndRemedy(error) });
     }
@@ -43,11 +45,11 @@ export async function tell(teller: Teller, config: Config, phase: NotifyPhase): 
     const names = reachable.map(({ notifier }) => notifier.name);
     const permissions = notifyPermissions(config, reachable);
     const run = () =>
-      runStep<NotifyReport>(teller.script, { config, phase, names }, permissions, teller.terminal);
+      runStep<NotifyReport>(script("notify"), { config, phase, names }, permissions, terminal);
     try {
       const lock = `${shipFolder(config.stateFolder)}/notify.lock`;
       const report = phase === "end" || phase === "send"
-        ? await withLock(teller.host, lock, WAIT_SECONDS, run)
+        ? await withLock(host, lock, WAIT_SECONDS, run)
         : await run();
       sent = report.sent;
       failed.push(...report.failed);
@@ -56,9 +58,20 @@ export async function tell(teller: Teller, config: Config, phase: NotifyPhase): 
     }
   }
   for (const { name, reason } of failed) {
-    teller.terminal.warn(reason.startsWith("Cannot notify") ? reason : `Cannot notify ${name}: ${reason}`);
+    terminal.warn(reason.startsWith("Cannot notify") ? reason : `Cannot notify ${name}: ${reason}`);
   }
   return { sent, failed };
+}
+
+/** Tells the notifiers of a run: that it starts, and at the end of the block how things stand. */
+export function telling(context: Telling, config: Config): AsyncDisposable {
+  const started = tell(context, config, "start");
+  return {
+    async [Symbol.asyncDispose]() {
+      await started;
+      await tell(context, config, "end");
+    },
+  };
 }
 
 /** What a notifier's messages need; throws where this process was not given it. */

@@ -10,6 +10,7 @@ import { setNamed } from "../../core/config/set_named.ts";
 import { defined } from "../../core/defined.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import type { SetName } from "../../core/names.ts";
+import { readableRoot } from "../../core/sandbox/permissions.ts";
 import { exists } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { readIdentityFile } from "../keys/identity_bytes.ts";
@@ -29,6 +30,27 @@ export function chosenSets(config: Config, { options }: VerbContext): SetName[] 
 /** Resolves links where there is something; a source that is missing is for its step to report. */
 export const realPath = ({ host }: VerbContext) => (path: string): string =>
   ifPossible(() => host.fs.realPath(path)) ?? path;
+
+/** What the sources name, and where that leads behind all links. */
+export function realSources(context: VerbContext, config: Config): Record<string, string> {
+  const roots = [...config.sets.values()].flatMap(({ sources }) => sources.map(readableRoot));
+  return Object.fromEntries(roots.map((root) => [root, realPath(context)(root)]));
+}
+
+/**
+ * The disks that the sources are on: a destination there is not off this machine. A source that cannot be looked at keeps
+ * nothing from being shipped: the snapshot says so.
+ */
+export function sourceDevices(context: VerbContext, config: Config): number[] {
+  const devices = Object.values(realSources(context, config))
+    .flatMap((path) => ifPossible(() => context.host.fs.lstat(path))?.device ?? []);
+  return [...new Set(devices)];
+}
+
+/** For steps that log to a file in it, and may write to that file only. */
+export function makeStateFolder({ host }: VerbContext, { stateFolder }: Config): void {
+  host.fs.mkdir(stateFolder, { recursive: true, mode: 0o700 });
+}
 
 /** The configuration. @throws {BackupError} (config) If there is none. */
 export function requireConfig(context: VerbContext): Config {

@@ -22,8 +22,6 @@ export interface InitContext extends VerbContext {
   readonly asks: boolean;
   /** Words of the set-up: with `--json`, standard output is for the result alone. */
   readonly say: (text: string) => void;
-  /** Gives the URL of a script. */
-  readonly script: (name: string) => string;
 }
 
 /** The hub to back up: the one that was found or named, or that is chosen. */

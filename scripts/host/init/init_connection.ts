@@ -21,7 +21,7 @@ import { debianText, nixosText } from "../../core/storage_host/storage_text.ts";
 import { askYes } from "../command_line/questions.ts";
 import type { Probed } from "../destinations/probe.ts";
 import { readTextIfThere } from "../fs.ts";
-import { runStep } from "../steps/step.ts";
+import { runStep, script } from "../steps/step.ts";
 import { type InitContext, storageStore } from "./init_answers.ts";
 import type { ConnectJob } from "./init_jobs.ts";
 
@@ -55,7 +55,7 @@ export async function connect(
 class NotLetIn extends BackupError {}
 
 function connectStep<T>(
-  { terminal, script }: InitContext,
+  { terminal }: InitContext,
   config: Config,
   job: ConnectJob,
 ): Promise<T> {

@@ -11,14 +11,16 @@ import { textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, type Destination, hubNameFor } from "../../core/config/config.ts";
 import type { NewDestination } from "../../core/config/config_text.ts";
 import { BackupError, outcome } from "../../core/errors.ts";
-import { isHubName } from "../../core/names.ts";
+import { isHubName, type SetName } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { setupPermissions } from "../../core/sandbox/permissions.ts";
+import { backUp } from "../command_line/backup_verbs.ts";
 import { absolutePath, readConfig, type Verb, type VerbContext } from "../command_line/cli.ts";
 import { askSecret, askText, canAsk, showOnce } from "../command_line/questions.ts";
-import { realPath } from "../command_line/verb_options.ts";
+import { prove } from "../command_line/restore_verbs.ts";
+import { configOrDefaults, keyOptions, realPath } from "../command_line/verb_options.ts";
 import type { KeyOptions } from "../keys/keys.ts";
-import { runStep } from "../steps/step.ts";
+import { runStep, script } from "../steps/step.ts";
 import { unitsCommand } from "../systemd/systemd.ts";
 import type { FoundHub } from "./find_hub.ts";
 import {
@@ -35,56 +37,39 @@ import {
 import { connect, requireAppendOnly } from "./init_connection.ts";
 import type { KeysMade, SetupJob } from "./init_jobs.ts";
 
-/** What `init` needs of the verbs that it is made of. */
-export interface InitParts {
-  /** Gives the URL of a script. */
-  readonly script: (name: string) => string;
-  /** Backs the main set up and ships it. @throws {BackupError} If it is not good, or not off this machine. */
-  readonly backup: (context: VerbContext, config: Config) => Promise<void>;
-  /** Restores the newest snapshot into scratch. @throws {BackupError} (integrity) If that does not prove it. */
-  readonly prove: (context: VerbContext, config: Config, keys: KeyOptions) => Promise<void>;
-  /** Opens the identity that `--identity` names, with its passphrase. */
-  readonly identity: (context: VerbContext) => Promise<KeyOptions>;
-}
-
 /** Characters of an identity that are asked for, so that it was not only looked at. */
 const CONFIRM_LENGTH = 6;
 
-/** @param parts The verbs and steps that it is made of. */
-export function initVerb(parts: InitParts): Verb {
-  return async (given) => {
-    const context: InitContext = {
-      ...given,
-      options: withPaths(given.options),
-      asks: canAsk() && !given.json,
-      say: given.json ? given.terminal.info : given.terminal.result,
-      script: parts.script,
-    };
-    const known = readConfig({ ...context, options: {} });
-    const identity = known ? undefined : await begin(context, parts);
-    if (known) await goOn(context, known);
-    const config = readConfig(context)!;
-    const stores = config.destinations.filter((destination) => destination.kind === "rsync");
-    for (const destination of stores) await connect(context, config, destination);
-    // What the verbs print are words of the set-up here.
-    const within = { ...context, json: false, terminal: { ...context.terminal, result: context.say } };
-    const unshipped = await backUp(within, parts, config);
-    // With something there to overwrite, that is tried too.
-    for (const destination of stores) await requireAppendOnly(context, config, destination);
-    await parts.prove(within, config, identity ?? await bringIdentity(context, parts, config));
-    finish(context, config, unshipped);
-    if (unshipped) throw unshipped;
+/** Sets all up. */
+export const init: Verb = async (given) => {
+  const context: InitContext = {
+    ...given,
+    options: withPaths(given.options),
+    asks: canAsk() && !given.json,
+    say: given.json ? given.terminal.info : given.terminal.result,
   };
-}
+  const known = readConfig({ ...context, options: {} });
+  const identity = known ? undefined : await begin(context);
+  if (known) await goOn(context, known);
+  const config = readConfig(context)!;
+  const stores = config.destinations.filter((destination) => destination.kind === "rsync");
+  for (const destination of stores) await connect(context, config, destination);
+  // What the verbs print are words of the set-up here.
+  const within = { ...context, json: false, terminal: { ...context.terminal, result: context.say } };
+  const unshipped = await backUpFirst(within, config);
+  // With something there to overwrite, that is tried too.
+  for (const destination of stores) await requireAppendOnly(context, config, destination);
+  const keys = identity ?? await bringIdentity(context, config);
+  const store = { scratch: `${config.stateFolder}/scratch` };
+  await prove(within, { config, keys, store, set: firstSetOf(config), which: "latest" });
+  finish(context, config, unshipped);
+  if (unshipped) throw unshipped;
+};
 
 /** @returns What is wrong where nothing is off this machine by choice: the rest can be proven all the same. */
-async function backUp(
-  context: VerbContext,
-  parts: InitParts,
-  config: Config,
-): Promise<BackupError | undefined> {
+async function backUpFirst(context: VerbContext, config: Config): Promise<BackupError | undefined> {
   try {
-    await parts.backup(context, config);
+    await backUp({ ...context, options: { ...context.options, wait: "0" } }, config, [firstSetOf(config)]);
   } catch (error) {
     // A folder may be on the machine's own disk, or on one that is not mounted just now.
     const isLocal = config.destinations.every(({ kind }) => kind === "folder");
@@ -92,6 +77,13 @@ async function backUp(
     throw error;
   }
 }
+
+/** The set that comes first. */
+const firstSetOf = ({ sets }: Config): SetName => [...sets.keys()][0]!;
+
+/** What `--identity` names, with its passphrase. */
+const identityGiven = (context: VerbContext): Promise<KeyOptions> =>
+  keyOptions(context, configOrDefaults(context));
 
 function withPaths(options: VerbContext["options"]): VerbContext["options"] {
   const paths = ["identityOut", "sheet", "folder", "hapiHome"].flatMap((name) => {
@@ -102,7 +94,7 @@ function withPaths(options: VerbContext["options"]): VerbContext["options"] {
 }
 
 /** Where there is no configuration: asks, makes keys, hands the identity over, and writes the configuration. */
-async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions> {
+async function begin(context: InitContext): Promise<KeyOptions> {
   const { around, terminal, configFile } = context;
   const name = textOf(context.options.hubName) ?? hubNameFor(around.hostname);
   if (!isHubName(name)) {
@@ -112,7 +104,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
   const folder = parentOf(configFile);
   const destination = await whichDestination(context, name);
   const others = await whichOthers(context);
-  const given = textOf(context.options.identity) === undefined ? undefined : await parts.identity(context);
+  const given = textOf(context.options.identity) === undefined ? undefined : await identityGiven(context);
   const files: IdentityFiles = given ? {} : await whereTo(context);
   const wanted: SetupJob = {
     action: "keys",
@@ -125,7 +117,7 @@ async function begin(context: InitContext, parts: InitParts): Promise<KeyOptions
     ...files,
   };
   const permissions = setupPermissions(folder, [files.identityFile, files.sheetFile], given?.identity);
-  const setup = <T>(job: SetupJob) => runStep<T>(context.script("setup"), job, permissions, terminal);
+  const setup = <T>(job: SetupJob) => runStep<T>(script("setup"), job, permissions, terminal);
   const keys = await setup<KeysMade>(wanted);
   if (keys.identityText !== undefined) await handOver(context, keys.identityText, files);
   const { recipients, signer, signingKeyFile } = keys;
@@ -191,7 +183,7 @@ async function goOn(context: InitContext, config: Config): Promise<void> {
   const folder = parentOf(configFile);
   const file = realPath(context)(configFile);
   const job: SetupJob = { action: "extend", configFile: file, around, destination: wanted };
-  await runStep(context.script("setup"), job, setupPermissions(folder, [file], undefined), terminal);
+  await runStep(script("setup"), job, setupPermissions(folder, [file], undefined), terminal);
   context.say(`added the destination ${wanted.name}`);
 }
 
@@ -203,18 +195,14 @@ function isSame(destination: Destination, wanted: NewDestination): boolean {
 }
 
 /** The identity that was handed over in an earlier run: that it can be brought is part of the proof. */
-async function bringIdentity(
-  context: InitContext,
-  parts: InitParts,
-  config: Config,
-): Promise<KeyOptions> {
+async function bringIdentity(context: InitContext, config: Config): Promise<KeyOptions> {
   if (textOf(context.options.identity) !== undefined || config.identityFile !== undefined || !context.asks) {
-    return await parts.identity(context);
+    return await identityGiven(context);
   }
   const answer = (await askSecret("Prove it: paste the identity (AGE-SECRET-KEY-…), or the path of its file"))
     .trim();
   if (answer.startsWith("AGE-SECRET-KEY-")) return { identityText: answer, signer: [] };
-  return await parts.identity({ ...context, options: { ...context.options, identity: answer } });
+  return await identityGiven({ ...context, options: { ...context.options, identity: answer } });
 }
 
 /** @param error What is wrong all the same. */

@@ -132,22 +132,25 @@ function whereItLeads(path: string): string {
   }
 }
 
+/** The URL of the script of this name, for {@linkcode runStep}. */
+export const script = (name: string): string => import.meta.resolve(`../../${name}.ts`);
+
 /**
  * Runs a script as a step in a worker, to its end.
  *
- * @param script The module's URL.
+ * @param url The module's.
  * @param later What the step is given as its `later`, once it is known; a function is called when the step asks.
  * @throws {BackupError} What the step threw; (internal) if it died.
  */
 export function runStep<Result>(
-  script: string,
+  url: string,
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
   later?: Promise<unknown> | (() => Promise<unknown>),
 ): Promise<Result> {
   const deno = { permissions: workerPermissions(permissions) };
-  const worker = new Worker(script, { type: "module", deno } as WorkerOptions);
+  const worker = new Worker(url, { type: "module", deno } as WorkerOptions);
   const say = (message: ToWorker) => worker.postMessage(message);
   const give = (later: Promise<unknown>) =>
     later.then(
@@ -193,14 +196,14 @@ export function runStep<Result>(
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      reject(new BackupError(`Cannot run ${script}: ${event.message}`, { kind: "internal" }));
+      reject(new BackupError(`Cannot run ${url}: ${event.message}`, { kind: "internal" }));
     };
   }).finally(() => {
     over.abort();
     worker.terminate();
     // However it ended, nothing of it is under way any more.
     for (const what of underWay) terminal.progress(what, 0, 0);
-    const name = nameOf(script).replace(/\.ts$/, "");
+    const name = nameOf(url).replace(/\.ts$/, "");
     terminal.detail?.(`step ${name}: ${((performance.now() - began) / 1000).toFixed(1)} s`);
   });
 }
