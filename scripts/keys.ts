@@ -267,10 +267,9 @@ async function problemWithHeaders(
 ): Promise<BackupError | undefined> {
   try {
     for (const id of ids) {
-      const { folder, called, sealed: { seal } } = requireSealed(readSnapshot(host.fs, set, id));
+      const snapshot = requireSealed(readSnapshot(host.fs, set, id));
       if (trust.size > 0) openSeal({ host, set, trust }, id);
-      const part = partOf({ seal, folder }, MANIFEST_PART);
-      using _opened = await openPart(host, folder, part, identities, undefined, called);
+      using _opened = await openPart(host, snapshot, partOf(snapshot.sealed.seal, MANIFEST_PART), identities);
     }
     return undefined;
   } catch (error) {

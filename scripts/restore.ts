@@ -192,7 +192,7 @@ function bytesOf(opening: Opening, { databases, files }: Restored): number {
   for (const [snapshot, wanted] of bySnapshot(files)) {
     const content = wanted.values().flatMap((same) => same).reduce((sum, file) => sum + file.bytes, 0);
     // Zeros are not written: of what a part holds packed, no more is sure to take room than it takes itself.
-    bytes += Math.min(content, partOf(openSeal(opening, snapshot), FILES_PART).bytes);
+    bytes += Math.min(content, partOf(openSeal(opening, snapshot).seal, FILES_PART).bytes);
   }
   return bytes;
 }

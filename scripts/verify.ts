@@ -266,7 +266,7 @@ function requireParts(
   for (const [id, names] of involved) {
     const snapshot = openSeal(opening, id);
     for (const name of names) {
-      const part = partOf(snapshot, name);
+      const part = partOf(snapshot.seal, name);
       const problem = problemWithPart(host.fs, snapshot.folder, part, () => host.checkpoint());
       if (problem) problems.push(`${id}/${name}: ${problem}`);
       count++;

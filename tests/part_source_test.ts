@@ -166,7 +166,7 @@ Deno.test("a forged part whose frames hold far more than it has bytes is taken f
     const part = { name: FILES_PART, bytes: bomb.length, sha256 };
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
-        using opened = await openPart(host, folder, part, [identity], { start, unpacked });
+        using opened = await openPart(host, { folder }, part, [identity], { start, unpacked });
         const before = Deno.memoryUsage().external;
         for await (const content of opened.contents()) {
           assert.equal(content.length, FRAME_BYTES_MAX);

@@ -26,25 +26,26 @@ export function completions(shell: Shell): string {
 const HELP: OptionSpec = { flags: "--help", text: "print this help" };
 const optionsOf = ({ options }: CommandSpec): OptionSpec[] => [...options, ...GLOBAL_OPTIONS, HELP];
 
+const actionsOf = (spec: CommandSpec): string[] =>
+  (spec.arguments ?? []).flatMap(({ choices }) => choices ?? []);
+
 /** What may stand for a value that cannot be listed. */
 type Kind = "file" | "folder" | "unknown";
 const kindOf = (value: string): Kind =>
   value === "file" || value === "program" ? "file" : value === "folder" ? "folder" : "unknown";
 
-/** Words known beforehand for an option's value. */
-const wordsOf = ({ suggestions = [] }: OptionSpec): readonly string[] => suggestions;
 const list = (words: readonly string[]): string => quote(words.join(" "));
 
 function bash(): string {
   const cases = COMMANDS.map((spec) => {
     const options = optionsOf(spec).map((option) => ({ option, ...flagOf(option) }));
     const valued = options.flatMap(({ option, name, value }) =>
-      value === undefined ? [] : [{ name, kind: kindOf(value), words: wordsOf(option) }]
+      value === undefined ? [] : [{ name, kind: kindOf(value), words: option.suggestions ?? [] }]
     );
     const ofKind = (kind: Kind) => list(valued.filter((each) => each.kind === kind).map(({ name }) => name));
     const values = valued.filter(({ words }) => words.length > 0)
       .map(({ name, words }) => `      ${name}) words=${list(words)} ;;\n`).join("");
-    const actions = (spec.arguments ?? []).flatMap(({ choices }) => choices ?? []);
+    const actions = actionsOf(spec);
     return `    ${spec.verb})
       options=${list(options.map(({ name }) => name))} actions=${list(actions)}
       files=${ofKind("file")} folders=${ofKind("folder")} others=${ofKind("unknown")}
@@ -125,8 +126,7 @@ fi
 `;
 }
 
-function zshValue(option: OptionSpec, value: string): string {
-  const words = wordsOf(option);
+function zshValue({ suggestions: words = [] }: OptionSpec, value: string): string {
   if (words.length > 0) return `(${words.join(" ")})`;
   const kind = kindOf(value);
   return kind === "file" ? "_files" : kind === "folder" ? "_files -/" : "";
@@ -136,7 +136,7 @@ function fish(): string {
   const complete = (...words: string[]) => ["complete -c hapi-backup", ...words].join(" ");
   const lines = COMMANDS.flatMap((spec) => {
     const here = `-n ${fishQuote(`__hapi_backup_verb ${spec.verb}`)}`;
-    const actions = (spec.arguments ?? []).flatMap(({ choices }) => choices ?? []);
+    const actions = actionsOf(spec);
     return [
       complete("-n __hapi_backup_first -a", spec.verb, "-d", fishQuote(spec.summary)),
       ...actions.length === 0
@@ -174,8 +174,7 @@ ${lines.join("\n")}
 `;
 }
 
-function fishValue(option: OptionSpec, value: string): string {
-  const words = wordsOf(option);
+function fishValue({ suggestions: words = [] }: OptionSpec, value: string): string {
   if (words.length > 0) return `-x -a ${fishQuote(words.join(" "))}`;
   const kind = kindOf(value);
   return kind === "file" ? "-r -F" : kind === "folder" ? "-x -a '(__fish_complete_directories)'" : "-x";

@@ -13,7 +13,7 @@ import {
   GLOBAL_OPTIONS,
   type OptionSpec,
 } from "../../core/command_line/commands.ts";
-import { flagNamed, meaningOf, textOf } from "../../core/command_line/option_flags.ts";
+import { flagNamed, flagOf, meaningOf, textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../../core/config/config.ts";
 import { BackupError, EXIT_CODES, exitCodeOf, internalError, outcome, reasonOf } from "../../core/errors.ts";
 import { normalizePath } from "../../core/paths.ts";
@@ -197,17 +197,17 @@ function makeOption(spec: OptionSpec): Option {
 }
 
 /** The last of two would count, and the other set, identity or store be left out without a word. */
-function refuseRepeated(command: Command, { flags, many }: OptionSpec): void {
-  if (many || !flags.includes(" ")) return;
-  const name = flags.split(" ")[0]!.slice(2);
+function refuseRepeated(command: Command, option: OptionSpec): void {
+  const { name, value } = flagOf(option);
+  if (option.many || value === undefined) return;
   let before: string | undefined;
-  command.on(`option:${name}`, (value: string) => {
+  command.on(`option:${name.slice(2)}`, (value: string) => {
     if (before !== undefined && before !== value) {
-      throw new BackupError(`Cannot use --${name} ${value}: --${name} ${before} was given before it`, {
+      throw new BackupError(`Cannot use ${name} ${value}: ${name} ${before} was given before it`, {
         kind: "usage",
-        hint: name === "identity"
+        hint: name === "--identity"
           ? "put all of them into one file, one below the other"
-          : `give --${name} once`,
+          : `give ${name} once`,
       });
     }
     before = value;

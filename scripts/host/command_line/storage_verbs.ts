@@ -5,6 +5,7 @@
  */
 
 import { COMMANDS } from "../../core/command_line/commands.ts";
+import { flagNamed, flagOf } from "../../core/command_line/option_flags.ts";
 import { BackupError } from "../../core/errors.ts";
 import { STORAGE_VERBS, storagePermissions } from "../../core/sandbox/storage_permissions.ts";
 import {
@@ -16,7 +17,7 @@ import {
 import { readTextIfThere } from "../fs.ts";
 import { runStep, script } from "../steps/step.ts";
 import type { StorageJob } from "../storage_host/storage_job.ts";
-import { absolutePath, type Verb, type VerbContext } from "./cli.ts";
+import { fileOf, type Verb, type VerbContext } from "./cli.ts";
 
 /** All of them. */
 export const STORAGE_HOST_VERBS: Readonly<Record<string, Verb>> = Object.fromEntries(
@@ -49,15 +50,10 @@ function withAbsolutePaths(
   verb: string,
   options: Readonly<Record<string, unknown>>,
 ): Record<string, unknown> {
-  const isFile = new Set(
-    COMMANDS.find((command) => command.verb === verb)!.options.flatMap(({ flags }) => {
-      const name = /^--([a-z-]+) <file>$/.exec(flags)?.[1];
-      return name === undefined ? [] : [name.replace(/-./g, ([, letter]) => letter!.toUpperCase())];
-    }),
-  );
+  const flags = COMMANDS.find((command) => command.verb === verb)!.options.map(flagOf);
+  const isFile = (name: string) =>
+    flags.some((flag) => flag.value === "file" && flag.name === flagNamed(name));
   return Object.fromEntries(
-    Object.entries(options).map(([name, value]) =>
-      [name, isFile.has(name) && typeof value === "string" ? absolutePath(value) : value] as const
-    ),
+    Object.entries(options).map(([name, value]) => [name, isFile(name) ? fileOf(value) : value]),
   );
 }

@@ -111,7 +111,7 @@ export function requireSealed(snapshot: StoredSnapshot): SealedSnapshot {
 }
 
 /** The part with this name. @throws {BackupError} (integrity) If the seal names none. */
-export function partOf({ seal }: TrustedSnapshot, name: PartName): SealedPart {
+export function partOf(seal: Seal, name: PartName): SealedPart {
   const part = seal.parts.find((candidate) => candidate.name === name);
   if (part) return part;
   throw new BackupError(
@@ -159,14 +159,7 @@ export async function openPartSaying(
   reading?: Reading,
 ): Promise<OpenPart> {
   try {
-    return await openPart(
-      host,
-      snapshot.folder,
-      partOf(snapshot, name),
-      identities,
-      reading,
-      snapshot.called,
-    );
+    return await openPart(host, snapshot, partOf(snapshot.seal, name), identities, reading);
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "key") throw error;
     throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {

@@ -42,20 +42,18 @@ export interface Reading {
 /**
  * Opens a part, and starts to read it.
  *
- * @param folder The snapshot's folder.
- * @param calledFolder What errors call it.
+ * @param snapshot Its folder, and what errors call that.
  * @throws {BackupError} (integrity) If the part is missing, or not what the seal says; (key) if no identity opens it.
  */
 export async function openPart(
   host: Host,
-  folder: string,
+  snapshot: { readonly folder: string; readonly called?: string | undefined },
   part: SealedPart,
   identities: readonly Identity[],
   reading: Reading = { start: sourceHere(host.fs), unpacked: true },
-  calledFolder = folder,
 ): Promise<OpenPart> {
-  const path = `${folder}/${part.name}`;
-  const called = `${calledFolder}/${part.name}`;
+  const path = `${snapshot.folder}/${part.name}`;
+  const called = `${snapshot.called ?? snapshot.folder}/${part.name}`;
   const damaged = (state: string) =>
     new BackupError(`Cannot read ${called}: ${state}`, {
       kind: "integrity",
