@@ -237,12 +237,37 @@ Deno.test("planRetention() keeps of misdated ones of a day the one that came fir
   assert.deepEqual(remove.map(({ id }) => id), [backdated.id]);
 });
 
+Deno.test("planRetention() keeps the last good ones by their number, and of a day the one that came last", () => {
+  const good = (id: string, seen: string): Candidate => ({
+    id: id as SnapshotId,
+    firstSeenMs: Date.parse(seen),
+    standing: "good",
+    needs: [],
+  });
+  const rows = [
+    good("20261119T060000Z", "2026-11-19T06:00:00Z"),
+    good("20261120T060000Z", "2026-11-20T20:00:00Z"),
+    good("20261120T180000Z", "2026-11-20T18:00:00Z"),
+    good("20261122T060000Z", "2026-11-22T06:00:00Z"),
+  ];
+  const kept = (policy: Partial<RetentionPolicy>) => {
+    const none = { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 };
+    return [...idsOf(planRetention(rows, { ...DEFAULT_POLICY, ...none, ...policy }, NOW, "UTC").keep)];
+  };
+  assert.deepEqual(kept({ keepLast: 2 }), ["20261120T060000Z", "20261122T060000Z"]);
+  assert.deepEqual(kept({ keepLast: 3 }), ["20261120T060000Z", "20261120T180000Z", "20261122T060000Z"]);
+  assert.deepEqual(kept({ keepDaily: 2 }), ["20261120T060000Z", "20261122T060000Z"]);
+});
+
 Deno.test("findFlood() tells of too many snapshots within any day, and not of as many over two", () => {
   const arrivals = (everyHours: number, count: number) =>
     Array.from({ length: count }, (_, index) => ({ firstSeenMs: index * everyHours * HOUR, bytes: 1 }));
   const limits = { snapshotsPerDayMax: 24 };
   assert.equal(findFlood(arrivals(1, 500), limits, -1), undefined);
   assert.match(findFlood(arrivals(0.5, 50), limits, -1)!, /more than 24 snapshots/);
+  // In whichever order they are given.
+  assert.equal(findFlood(arrivals(1, 500).reverse(), limits, -1), undefined);
+  assert.match(findFlood(arrivals(0.5, 50).reverse(), limits, -1)!, /more than 24 snapshots/);
 });
 
 Deno.test("findFlood() tells of bytes far beyond the largest usual day", () => {

@@ -9,6 +9,7 @@ import { formatPrivateKey } from "../scripts/core/keys/openssh_key.ts";
 import {
   FILES_PART,
   type HubName,
+  MANIFEST_PART,
   type PartName,
   type SetName,
   type SnapshotId,
@@ -89,6 +90,27 @@ Deno.test("scrub() finds every fault of many in one run, and what depends on eac
   assert.match(report.damage.items.find(({ kind }) => kind === "part")!.problem, /SHA-256 is/);
 });
 
+Deno.test("a manifest that rotted is damage of its own snapshot only, and neither that nor a fork stops retention", async () => {
+  using storage = makeStorageHost({ retention: KEEP_ONE });
+  const { host, config, store, signer } = storage;
+  const [first, second, third] = timesUntil(storage.now, 3).map(snapshotIdAt);
+  const bytes = new TextEncoder().encode("part");
+  const full = writeSnapshot(store, {
+    id: first!,
+    signer,
+    parts: { [FILES_PART]: bytes, [MANIFEST_PART]: bytes },
+  });
+  const previous = { id: first!, sha256: full.checksum };
+  const seal = { kind: "increment", parent: first!, needs: [first!], previous } as const;
+  for (const id of [second!, third!]) writeSnapshot(store, { id, signer, seal });
+  Deno.writeTextFileSync(`${full.folder}/${MANIFEST_PART}`, "trap");
+  const { damage, notes, sets } = await scrub(host, config);
+  assert.deepEqual(damage.items.map(({ kind, id }) => [kind, id]), [["part", first]]);
+  assert.deepEqual(notes.items.map(({ kind, id }) => [kind, id]), [["fork", third]]);
+  assert.deepEqual([sets[0]!.good, sets[0]!.damaged], [2, 1]);
+  assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, []);
+});
+
 Deno.test("scrub() goes on where a limit ended it, the never read first, the longest unread next", async () => {
   using storage = makeStorageHost();
   const { host, config, store, signer } = storage;
@@ -102,6 +124,7 @@ Deno.test("scrub() goes on where a limit ended it, the never read first, the lon
   storage.now = new Date(storage.now.getTime() + 1000);
   const second = await scrub(host, config, { maxBytes: 2000 });
   assert.deepEqual([second.read.parts, second.sets[0]!.unread], [2, 2]);
+  assert.equal(second.sets[0]!.oldestReadAt, null, "not all was read yet");
   storage.now = new Date(storage.now.getTime() + 1000);
   const third = await scrub(host, config, { maxBytes: 3000 });
   assert.deepEqual([third.read.parts, third.sets[0]!.unread], [3, 0]);
@@ -117,6 +140,8 @@ Deno.test("scrub() begins no part after its time, and reads a part larger than i
   assert.equal(timed.read.parts, 0);
   const bounded = await scrub(host, config, { maxBytes: 1 });
   assert.equal(bounded.read.parts, 1);
+  const rest = await scrub(host, config, { maxTimeSeconds: 1000 });
+  assert.deepEqual([rest.read.parts, rest.finished], [3, true]);
 });
 
 Deno.test("scrub() reads a large part on a disk that does not tell what of it is a hole", async () => {
@@ -219,6 +244,13 @@ Deno.test("scrub() tells a missing, an altered and a reordered link from a gap t
   assert.match(problems[0]!, /link: it follows .* with seal 000/);
   assert.match(problems[1]!, /link: it follows 20261101T000000Z, which never came/);
   assert.match(problems[2]!, /link: it says that it follows 20270101T000000Z, which is not older/);
+  forget(host, config, { hub: HUB, set: STATE, id: unknown.id, why: "never came" });
+  assert.equal((await scrub(host, config)).damage.count, 2);
+  for (const { id } of report.damage.items) {
+    Deno.removeSync(`${store}/home/state/${id}`, { recursive: true });
+    forget(host, config, { hub: HUB, set: STATE, id, why: "forged" });
+  }
+  assert.equal((await scrub(host, config)).ok, true, "what was taken away and forgotten");
 });
 
 Deno.test("scrub() does not miss what came before this host was set up", async () => {
@@ -379,6 +411,10 @@ Deno.test("a mistyped hub or set is an error that names those that are there, an
   assert.throws(() => forget(host, config, change), { kind: "usage", hint: /^sets there: state/ });
   const status = storageStatus(host, config);
   assert.deepEqual([status.sets.map(({ set }) => set), status.lastScrubAt], [[STATE], null]);
+  const read = await scrub(host, config, { hub: HUB, set: STATE });
+  assert.deepEqual([read.read.snapshots, read.sets.map(({ set }) => set)], [1, [STATE]]);
+  const { sets } = await retainAll(host, config, { hub: HUB, set: STATE });
+  assert.deepEqual(sets.map(({ set, keep }) => [set, keep.length]), [[STATE, 1]]);
   // A set of which nothing came yet is none.
   const awaiting = storage.withConfig({}, { maxAgeHours: { state: 26, voice: 192 } });
   assert.deepEqual(storageStatus(host, awaiting, { hub: HUB, set: "voice" as SetName }).sets, []);
@@ -562,6 +598,8 @@ Deno.test("retain() is not obeyed by a flood, and goes on once a person has acce
   const refused = await retainAll(host, config, { apply: true });
   assert.match(refused.sets[0]!.refused[0]!, /more than 24 snapshots came/);
   assert.equal(watch(host, config).alarms.some(({ problem }) => /more than 24/.test(problem)), true);
+  await retainAll(host, config, { despiteFlood: true });
+  assert.equal((await retainAll(host, config)).sets[0]!.refused.length, 1, "a plan accepts nothing");
   const obeyed = await retainAll(host, config, { apply: true, despiteFlood: true });
   assert.notDeepEqual(obeyed.sets[0]!.removed, []);
   assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, [], "it was accepted for good");
@@ -747,6 +785,7 @@ Deno.test("a seal lost from a known snapshot is a loss, not an unfinished upload
   const [only] = writeHistory(store, signer, [storage.now]);
   await scrub(host, config);
   Deno.removeSync(`${only!.folder}/seal.json`);
+  assert(watch(host, config).alarms.some(({ problem }) => /it was here/.test(problem)), "before any scrub");
   const report = await scrub(host, config);
   assert.deepEqual(report.damage.items.map(({ kind }) => kind), ["gone"]);
   assert.equal(report.incoming.count, 0);
@@ -833,7 +872,15 @@ Deno.test("unfinished uploads are no snapshots, are reported, and go when they d
   assert.deepEqual((await retainAll(host, config, { apply: true })).givenUp, []);
   storage.now = new Date(storage.now.getTime() + 0.2 * DAY_MS);
   assert.equal((await retainAll(host, config)).givenUp.length, 3);
+  // What grows is a file in it, whose change time no test can set.
+  const growing = (path: string) => {
+    const stat = host.fs.lstat(path);
+    return path === partOf(unfinished) ? { ...stat, ctimeMs: storage.now.getTime() } : stat;
+  };
+  const grown = await retainAll({ ...host, fs: { ...host.fs, lstat: growing } }, config);
+  assert.deepEqual(grown.givenUp.map(({ path }) => path).sort(), [partial, mixed].sort());
   const { givenUp } = await retainAll(host, config, { apply: true });
+  assert.equal(givenUp.length, 3, "a plan removes none");
   assert.match(
     givenUp.find(({ path }) => path === mixed)!.problem!,
     /thesis.odt in it is not part of an upload/,
@@ -882,6 +929,25 @@ Deno.test("watch() is silent within the limits, and says what is too old beyond 
   const [alarm] = watch(host, config).alarms;
   assert.equal(alarm!.kind, "stale");
   assert.match(alarm!.problem, new RegExp(`${only!.seal.id}, is 27 h old; the limit is 26 h`));
+});
+
+Deno.test("watch() tells of a hub whose backups stopped, whatever comes from another", () => {
+  using storage = makeStorageHost();
+  const { host, store, signer, root } = storage;
+  const of = { signers: [signer.publicKey], maxAgeHours: { state: 26, voice: 192 } };
+  const settings = { store, stateFolder: `${root}/ledger`, hubs: { away: of, home: of } };
+  const config = parseStorageConfig(JSON.stringify(settings), "test");
+  writeHistory(store, signer, [storage.now]);
+  const told = () => watch(host, config).alarms.map(({ kind, hub, set }) => [kind, hub, set]);
+  const [away, voice] = ["away" as HubName, "voice" as SetName];
+  assert.deepEqual(told(), [["stale", away, STATE], ["stale", away, voice], ["stale", HUB, voice]]);
+  for (const set of [STATE, voice]) {
+    writeSnapshot(store, { hub: away, set, id: snapshotIdAt(storage.now), signer });
+  }
+  assert.deepEqual(told(), [["stale", HUB, voice]]);
+  storage.now = new Date(storage.now.getTime() + 30 * HOUR_MS);
+  writeSnapshot(store, { hub: away, id: snapshotIdAt(storage.now), signer });
+  assert.deepEqual(told(), [["stale", HUB, STATE], ["stale", HUB, voice]]);
 });
 
 Deno.test("watch() does not take a suspect, a cut or a future-dated snapshot for a good one", async (t) => {
@@ -1047,6 +1113,15 @@ Deno.test("watch() writes metrics that keep to Prometheus' conventions", async (
     "hapi_backup.prom",
     "ledger",
     "store",
+  ]);
+  storage.now = new Date(storage.now.getTime() + 30 * HOUR_MS);
+  watch(host, config, `${root}/hapi_backup.prom`);
+  const alarms = Deno.readTextFileSync(`${root}/hapi_backup.prom`).match(/^hapi_backup_alarms.*$/gm)!;
+  assert.deepEqual(alarms.map((line) => line.replace(/.*"(\w+)"\}/, "$1")), [
+    "stale 1",
+    "integrity 0",
+    "clock 0",
+    "disk 0",
   ]);
 });
 

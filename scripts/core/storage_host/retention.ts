@@ -162,7 +162,6 @@ function keepNeeded(snapshots: readonly Candidate[], kept: Map<SnapshotId, strin
     if (looked.has(id)) continue;
     looked.add(id);
     for (const need of byId.get(id)?.needs ?? []) {
-      if (!byId.has(need)) continue;
       const others = neededBy.get(need);
       if (others) others.push(id);
       else neededBy.set(need, [id]);
