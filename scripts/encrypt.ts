@@ -55,6 +55,7 @@ import {
   sealChecksum,
   sealedBytes,
   type SealedPart,
+  sealedSuspicions,
   serializeSeal,
 } from "./core/snapshot/seal.ts";
 import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
@@ -215,7 +216,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       parts: [...content, manifestPart],
       recipients: config.recipients,
       previous: previousSeal(job),
-      suspicions: suspicions.map(({ code, source }) => ({ code, source })),
+      suspicions: sealedSuspicions(suspicions),
       writer: PROGRAM,
     };
     const sealText = serializeSeal(seal);

@@ -143,6 +143,11 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
       { recipients: [text] },
       /: recipients\.0: is not a recipient/,
     ]),
+    [{ recipients: Array(101).fill("age1a") }, /: recipients: are more than 100$/],
+    [
+      { sets: { state: { sources: Array(201).fill({ kind: "file", path: "/x" }) } } },
+      /: sets\.state\.sources: are more than 200: name a folder/,
+    ],
     [to({ readTarget: "-oProxyCommand=x" }), /readTarget: is not of the form user@host:path/],
     [to({ readTarget: "storage" }), /readTarget: is not of the form/],
     [to({ readTarget: "hub@storage::module" }), /readTarget: is not of the form/],

@@ -23,6 +23,13 @@ export const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in he
 /** A number of bytes, rows or files. */
 export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 
+/** Most recipients that a seal names. */
+export const RECIPIENTS_MAX = 100;
+/** Most parts that a seal names, and most suspicions. */
+export const SEALED_ENTRIES_MAX = 1_000;
+/** Most sources of a set, each of which may be a part and five suspicions. */
+export const SOURCES_MAX = 200;
+
 const PROBLEM_LENGTH_MAX = 300;
 
 /** What a reader throws by, told what is wrong. */

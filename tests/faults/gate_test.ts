@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
 import { check } from "../../scripts/check.ts";
-import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
+import { type EncryptReport, suspectError } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
 import { gateHint, suspicionsOfUnreadable } from "../../scripts/core/snapshot/gate.ts";
@@ -197,6 +197,28 @@ Deno.test("what counts as a clean-up of old rows can be set, and one that was me
   // Damage is not a matter of taste.
   Deno.truncateSync(home.database, 4096);
   detailOf(await home.backup({ accept: true }), "integrity", "accepted damage");
+});
+
+Deno.test("a database of more tables than a seal names suspicions is stored though all of them lost their rows", async () => {
+  using home = await makeHome();
+  const tables = Array.from({ length: 1_100 }, (_, index) => `t${index}`);
+  home.sql(`BEGIN; ${tables.map((table) => `CREATE TABLE ${table} (x);`).join("")} COMMIT`);
+  const rows = Array(60).fill("(1)").join();
+  home.sql(`BEGIN; ${tables.map((table) => `INSERT INTO ${table} VALUES ${rows};`).join("")} COMMIT`);
+  assert.deepEqual((await home.backup()).suspicions, []);
+  home.sql(`BEGIN; ${tables.map((table) => `DELETE FROM ${table};`).join("")} COMMIT`);
+  const report = await home.backup();
+  assert.equal(report.suspicions.length, tables.length);
+  const { store, hub } = home.config();
+  const last = readSet(home.host.fs, setIn(store, hub, "state" as SetName)).filter(isSealed).at(-1)!;
+  assert.deepEqual([last.id, last.sealed.seal.suspicions], [report.id, [{
+    code: "rows-lost",
+    source: "hapi.db",
+  }]]);
+  assert.match(
+    suspectError([report])!.message,
+    /: hapi\.db: t0 has 0 rows [^;]*(; [^;]*){2}; and 1,097 more$/,
+  );
 });
 
 Deno.test("the command line stores what is suspect, exits 3, and says what to do about it", async () => {

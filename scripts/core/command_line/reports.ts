@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "../errors.ts";
-import { cleanText, formatBytes, formatCounted, localTime } from "../format.ts";
+import { cleanText, formatBytes, formatCount, formatCounted, localTime } from "../format.ts";
 import type { SetName, SnapshotId } from "../names.ts";
 import { shellQuote } from "../shell.ts";
 import type { ShipReport } from "../shipping/shipping.ts";
@@ -15,6 +15,9 @@ import type { Seal } from "../snapshot/seal.ts";
 
 /** How much is told of what a snapshot says of itself, in characters: it may say anything. */
 export const TOLD_LENGTH_MAX = 2_000;
+
+/** How many suspicions of a snapshot stand in one line. */
+const SUSPICIONS_TOLD_MAX = 3;
 
 /** What was made. */
 export interface EncryptReport {
@@ -78,9 +81,12 @@ export type RestoreReport = Restored & Partial<RestoredInPlace>;
 export function suspectError(reports: readonly EncryptReport[]): BackupError | undefined {
   const suspect = reports.filter(({ suspicions }) => suspicions.length > 0);
   if (suspect.length === 0) return undefined;
-  const why = suspect.flatMap(({ id, suspicions }) =>
-    suspicions.map(({ source, detail }) => `${id}: ${source}: ${detail}`)
-  );
+  // All of them are in what was printed before.
+  const why = suspect.map(({ id, suspicions }) => {
+    const told = suspicions.slice(0, SUSPICIONS_TOLD_MAX).map(({ source, detail }) => `${source}: ${detail}`);
+    const more = suspicions.length - told.length;
+    return `${id}: ${told.join("; ")}${more > 0 ? `; and ${formatCount(more)} more` : ""}`;
+  });
   return new BackupError(`Cannot count this snapshot as good: ${why.join("; ")}`, {
     kind: "source",
     hint: gateHint(

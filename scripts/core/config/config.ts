@@ -11,6 +11,7 @@ import { BackupError } from "../errors.ts";
 import { parseBySchema } from "../jsonc.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
+import { RECIPIENTS_MAX, SOURCES_MAX } from "../text_schemas.ts";
 
 /** What of the environment the defaults depend on. */
 export interface Surroundings {
@@ -55,7 +56,10 @@ const gate = z.strictObject({
 });
 
 const set = z.strictObject({
-  sources: z.array(source).min(1),
+  sources: z.array(source).min(1).max(
+    SOURCES_MAX,
+    `are more than ${SOURCES_MAX}: name a folder, or a pattern of files, or make two sets of them`,
+  ),
   keepBase: z.boolean().default(true)
     .describe(
       "keep the last image of each database on the hub, for the smallest increments; false keeps page checksums only",
@@ -195,7 +199,7 @@ const configSchema = z.strictObject({
   ),
   store: path.optional().describe("the local store"),
   stateFolder: path.optional().describe("staging, base images, logs and the lock"),
-  recipients: z.array(recipient).optional().describe(
+  recipients: z.array(recipient).max(RECIPIENTS_MAX, `are more than ${RECIPIENTS_MAX}`).optional().describe(
     "age recipients (age1...); two or more, kept in different places",
   ),
   signingKeyFile: path.optional().describe("OpenSSH Ed25519 key that signs seals"),

@@ -17,6 +17,8 @@ import {
   partName,
   readAs,
   readJson,
+  RECIPIENTS_MAX,
+  SEALED_ENTRIES_MAX,
   setName,
   sha256,
   snapshotId,
@@ -99,18 +101,24 @@ const sealSchema = z.strictObject({
     name: partName,
     bytes: count,
     sha256,
-  })).min(1).max(1_000),
-  recipients: z.array(z.string().max(4_096)).min(1).max(100),
+  })).min(1).max(SEALED_ENTRIES_MAX),
+  recipients: z.array(z.string().max(4_096)).min(1).max(RECIPIENTS_MAX),
   previous: z.strictObject({ id: snapshotId, sha256 }).nullable(),
   suspicions: z.array(z.strictObject({ code: z.enum(SUSPICION_CODES), source: sourceName })).max(
-    1_000,
+    SEALED_ENTRIES_MAX,
   ),
   writer: z.string().max(100),
 });
 
 /** Suspicions in a line: `hapi-db rows-lost, plans unreadable`. */
 export const describeSuspicions = (suspicions: readonly Suspicion[]): string =>
-  suspicions.map(({ source, code }) => `${source} ${code}`).join(", ");
+  [...new Set(suspicions.map(({ source, code }) => `${source} ${code}`))].join(", ");
+
+/** What a seal says of suspicions: each once, though a thousand tables may have lost rows. */
+export function sealedSuspicions(suspicions: readonly Suspicion[]): Suspicion[] {
+  const known = new Map(suspicions.map(({ code, source }) => [`${code} ${source}`, { code, source }]));
+  return [...known.values()];
+}
 
 /** The seal as text, one key a line; its bytes are what is signed. Inverse of {@linkcode parseSeal}. */
 export function serializeSeal(seal: Seal): string {
