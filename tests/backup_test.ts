@@ -496,20 +496,24 @@ Deno.test(
   },
 );
 
-Deno.test("that another run is shipping does not hide that a snapshot is suspect", async () => {
+Deno.test("that another run holds a lock does not hide that a snapshot is suspect, from backup and from encrypt", async () => {
   using home = await makeHome();
   home.write("voice/a.wav", "a");
   const made = await new Deno.Command("bash", { args: ["-c", "touch voice/$'bad\\xff'"], cwd: home.home })
     .output();
   assert.ok(made.success);
-  home.configure({ sets: { voice: { sources: [{ kind: "folder", path: "~/voice" }] } } });
-  Deno.mkdirSync(`${home.stateFolder}/ship`, { recursive: true });
-  using lock = await Deno.open(`${home.stateFolder}/ship/lock`, { write: true, create: true });
-  await lock.lock(true);
-  const ran = await home.cli(["backup", "--set", "all"]);
-  assert.equal(ran.code, 3, ran.stderr);
-  assert.match(ran.stderr, /^error: Cannot count this snapshot as good/m);
-  assert.match(ran.stderr, /^warning: Cannot start: another run holds the lock/m);
+  const set = { sources: [{ kind: "folder", path: "~/voice" }] };
+  home.configure({ sets: { busy: set, voice: set } });
+  assert.equal((await home.cli(["snapshot", "--set", "all"])).code, 0);
+  for (const [held, verb] of [["busy", "encrypt"], ["ship", "backup"]] as const) {
+    Deno.mkdirSync(`${home.stateFolder}/${held}`, { recursive: true });
+    using lock = await Deno.open(`${home.stateFolder}/${held}/lock`, { write: true, create: true });
+    await lock.lock(true);
+    const ran = await home.cli([verb, "--set", "all"]);
+    assert.equal(ran.code, 3, ran.stderr);
+    assert.match(ran.stderr, /^error: Cannot count this snapshot as good/m);
+    assert.match(ran.stderr, /^warning: Cannot start: another run holds the lock/m);
+  }
 });
 
 Deno.test("a run that finds another one at work on its set leaves shipping to that one", async () => {

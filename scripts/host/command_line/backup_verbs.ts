@@ -52,7 +52,7 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
       if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(result.id)}`);
       return result;
     });
-    endWith(context, [...failures, lackingError(staged)], { staged });
+    endWith(context, ordered(failures, lackingError(staged)), { staged });
   },
 
   async encrypt(context) {
@@ -66,7 +66,7 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
       if (!context.json) context.terminal.result(describeSnapshot(report));
       return report;
     });
-    endWith(context, [...failures, suspectError(snapshots)], { snapshots });
+    endWith(context, ordered(failures, suspectError(snapshots)), { snapshots });
   },
 
   async ship(context) {
@@ -96,7 +96,6 @@ export async function backUp(context: VerbContext, config: Config, sets: readonl
     if (!context.json) context.terminal.result(describeSnapshot(report));
     return report;
   });
-  const isBusy = ({ kind }: BackupError) => kind === "busy";
   // Where another run takes the snapshot it also ships, and is not to find that locked.
   const leavesShipping = snapshots.length === 0 && failures.some(isBusy);
   const shipping = await withEach(
@@ -106,15 +105,18 @@ export async function backUp(context: VerbContext, config: Config, sets: readonl
   const [ship] = shipping.done;
   if (ship && !context.json) context.terminal.result(describeShip(ship));
   const failed = [...failures, ...shipping.failures];
-  // That another run holds a lock mends itself, and must not hide what does not.
-  const errors = [
-    ...failed.filter((failure) => !isBusy(failure)),
-    suspectError(snapshots),
-    ...failed.filter(isBusy),
-    ship && unshippedError(ship),
-  ];
+  const errors = [...ordered(failed, suspectError(snapshots)), ship && unshippedError(ship)];
   endWith(context, errors, { snapshots, ship });
 }
+
+const isBusy = ({ kind }: BackupError): boolean => kind === "busy";
+
+/** The first says how a run ended: that another holds a lock mends itself, and must not hide what does not. */
+const ordered = (failures: readonly BackupError[], doubt: BackupError | undefined) => [
+  ...failures.filter((failure) => !isBusy(failure)),
+  doubt,
+  ...failures.filter(isBusy),
+];
 
 /** A database that need not be there, and could not be copied, ends the run with an error, after all else was staged. */
 function lackingError(staged: readonly Staged[]): BackupError | undefined {
