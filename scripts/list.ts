@@ -201,18 +201,26 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
     throw noSuchSet(store, job.set === "all" ? `hub ${job.store.hubName}` : `set ${job.set}`);
   }
   const drills = readDrills(host.fs, job.config.stateFolder);
+  const isNamed = job.config.destinations.some(({ name }) => name === job.store.store);
+  let isEmpty = true;
   // A set at a time: a large store is never there as a whole.
   const listEach = (tell: (listed: Listed[]) => void): BackupError | undefined => {
     for (const set of sets) {
       host.checkpoint();
       try {
         const listed = list(host, set, drills, store.bytesOf, job.config);
-        if (listed.length > 0) tell(listed);
+        if (listed.length === 0) continue;
+        tell(listed);
+        isEmpty = false;
       } catch (error) {
         // One that cannot be read hides no other.
         if (!(error instanceof BackupError) || isInterruption(error)) throw error;
         closed.push(error);
       }
+    }
+    // What verify and restore refuse as no store is not to look like one that is new.
+    if (isEmpty && closed.length === 0 && job.store.store !== undefined && !isNamed) {
+      throw noSuchSet(store, "a snapshot");
     }
     return unreadError(store.name, closed);
   };
@@ -223,9 +231,8 @@ serveStep<ListJob>(import.meta, async (job, { host, print }) => {
       return { ...outcome(error), store: store.name };
     });
   } else {
-    let count = 0;
-    error = listEach((listed) => print(`${count++ > 0 ? "\n" : ""}${describeSet(listed)}`));
-    if (count === 0 && !error) print(`no snapshots yet in ${store.name}`);
+    error = listEach((listed) => print(`${isEmpty ? "" : "\n"}${describeSet(listed)}`));
+    if (isEmpty && !error) print(`no snapshots yet in ${store.name}`);
   }
   if (error) throw error;
 });

@@ -196,7 +196,18 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
   assert.match(set.stderr, /^error: Cannot find set stat in .*\nhint: sets there: home\/state/);
   const opening = ["restore", "--to", `${home.dir}/to`, "--identity", home.identityFile];
   const tooDeep = await home.cli([...opening, "--store", home.stored]);
-  assert.match(tooDeep.stderr, /hint: no set is there: a store is the folder that HUB\/SET\/SNAPSHOT/);
+  assert.match(tooDeep.stderr, /hint: no set is there; a store is the folder that HUB\/SET\/SNAPSHOT/);
+  Deno.mkdirSync(`${home.dir}/disk`);
+  Deno.renameSync(home.store, `${home.dir}/disk/store`);
+  for (const wrong of [`${home.dir}/disk`, `${home.dir}/disk/store/home/state`, home.identityFile]) {
+    const list = await home.cli(["list", "--json", "--store", wrong]);
+    assert.equal(list.code, 2, list.stdout);
+    assert.match(
+      JSON.parse(list.stdout).error.hint,
+      /the folder that (HUB\/SET\/SNAPSHOT|holds the hubs' folders)/,
+    );
+  }
+  Deno.renameSync(`${home.dir}/disk/store`, home.store);
   const folder = await home.cli(["status", "--config", home.dir]);
   assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
   Deno.writeTextFileSync(home.configFile, '{ "__proto__": {} }');

@@ -186,13 +186,13 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
   );
 }
 
-/** That a store has no such set or hub, with those that it has. */
+/** That a store has no such set, hub or snapshot, with the sets that it has. */
 export function noSuchSet(store: OpenedStore, what: string): BackupError {
   const known = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
-  return new BackupError(`Cannot find ${what} in ${store.name}: it is not there`, {
+  return new BackupError(`Cannot find ${what} in ${store.name}: it holds none`, {
     kind: "usage",
-    hint: known
-      ? `sets there: ${known}`
-      : "no set is there: a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in",
+    hint: `${
+      known ? `sets there: ${known}` : "no set is there"
+    }; a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in`,
   });
 }

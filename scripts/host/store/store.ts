@@ -27,7 +27,7 @@ import {
   type SealedPart,
 } from "../../core/snapshot/seal.ts";
 import { sha256OfFile } from "../file_bytes.ts";
-import { attempt, exists, isMissing, kindOf, lstatIfThere } from "../fs.ts";
+import { attempt, diskError, exists, isMissing, kindOf, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 /** One set of one hub in a store. */
@@ -85,7 +85,11 @@ export interface ClosedFolders {
  * @throws {BackupError} (disk) If a folder in it cannot be read.
  */
 export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFolders = {}): StoredSet[] {
-  if (!exists(fs, root)) {
+  let names: string[];
+  try {
+    names = foldersIn(fs, root);
+  } catch (error) {
+    if (!isMissing(error)) throw diskError(`read ${root}`, error);
     throw new BackupError(`Cannot read store ${root}: there is no such folder`, {
       kind: "usage",
       hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
@@ -93,7 +97,7 @@ export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFold
   }
   const sets: StoredSet[] = [];
   const matters = (hub: string) => hubName === undefined || hub === hubName;
-  for (const name of foldersIn(fs, root)) {
+  for (const name of names) {
     // Nothing of ours has such a name: lost+found is for root alone.
     if (!isHubName(name) && !isSetName(name)) continue;
     let inside: string[];
