@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import type { Config, Destination } from "../scripts/core/config/config.ts";
 import { fullWantedFile } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
@@ -31,7 +32,7 @@ import { pauseSeconds } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { freePort } from "./real/free_port.ts";
-import { mountTmpfs, output } from "./real/home.ts";
+import { copySync, mountTmpfs, output } from "./real/home.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
 import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
@@ -283,6 +284,32 @@ Deno.test("ship() refuses a far side that holds something else under a name, and
   });
 });
 
+Deno.test("ship() has read anew what was taken: what is altered or gone by then is not confirmed", async () => {
+  await withStorage(async (hub, { far, destination }) => {
+    await hub.make(ID[0]);
+    await hub.make(ID[1]);
+    const part = (id: string) => `${far}/state/${id}/files.tar.zst.age`;
+    const ruins = new Map<string, (path: string) => void>([
+      [part(ID[0]), (path) => Deno.writeFileSync(path, new Uint8Array(2_000))],
+      [part(ID[1]), (path) => Deno.removeSync(path)],
+    ]);
+    const run: Host["run"] = async (program, args, options) => {
+      const result = await hub.host.run(program, args, options);
+      // Each as soon as it was sent.
+      for (const [path, ruin] of ruins) if (existsSync(path) && ruins.delete(path)) ruin(path);
+      return result;
+    };
+    const { store, stateFolder } = hub;
+    const options = { hub: "home" as HubName, store, stateFolder, destinations: [destination] };
+    const [storage] = (await ship({ ...hub.host, run }, options)).destinations;
+    assert.deepEqual(storage!.errors.map(({ kind }) => kind), ["integrity", "network"]);
+    assert.match(storage!.errors[0]!.message, /files\.tar\.zst\.age on .* differs from ours/);
+    assert.match(storage!.errors[1]!.message, /files\.tar\.zst\.age was sent, and yet it is not there/);
+    assert.deepEqual(keysOf(storage!.waiting), [`state/${ID[0]}`, `state/${ID[1]}`]);
+    for (const id of [ID[0], ID[1]]) assert(!existsSync(`${far}/state/${id}/seal.json`), id);
+  });
+});
+
 for (const writeOptions of ["-wo -no-del -no-overwrite", "-wo -no-del"]) {
   Deno.test(`ship() touches no existing file under rrsync ${writeOptions}`, async () => {
     await withStorage(async (hub, { far, destination }) => {
@@ -511,11 +538,13 @@ Deno.test("folders without a valid seal are skipped with a warning", async () =>
 
 Deno.test("a destination that was given another place under the same name gets everything again", async () => {
   await withHub(async (hub) => {
-    // Two chains: only the newest is asked for again, so the older one tells whether the record is believed.
+    // Two chains, and the other place holds the newer: what is gone there of the older could be its retention's doing.
     await hub.make(ID[0]);
     await hub.make(ID[1]);
+    const newer = `home/state/${ID[1]}`;
+    copySync(`${hub.store}/${newer}`, `${hub.dir}/two/${newer}`);
     for (const disk of ["one", "two"]) {
-      await Deno.mkdir(`${hub.dir}/${disk}`);
+      await Deno.mkdir(`${hub.dir}/${disk}`, { recursive: true });
       await hub.ship([{ kind: "folder", name: "disk", path: `${hub.dir}/${disk}` }]);
       assert.deepEqual(await filesBelow(`${hub.dir}/${disk}`), await filesBelow(hub.store));
     }
@@ -604,15 +633,27 @@ Deno.test("a folder destination that holds something else is an error, and a mis
     const path = `${hub.dir}/disk`;
     await Deno.mkdir(path);
     const destination: Destination = { kind: "folder", name: "disk", path };
+    // A crash left this behind.
+    await Deno.mkdir(`${path}/home/state/.incoming-${ID[0]}/half`, { recursive: true });
     await hub.ship([destination]);
+    assert.deepEqual(await filesBelow(path), await filesBelow(hub.store));
     await Deno.remove(`${path}/home/state/${ID[0]}/files.tar.zst.age`);
     await hub.ship([destination]);
     assert.deepEqual(await filesBelow(path), await filesBelow(hub.store));
 
-    await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
-    await Deno.writeFile(`${path}/home/state/${ID[0]}/files.tar.zst.age`, new Uint8Array(2_000));
-    const report = await hub.ship([destination]);
-    assert.equal(report.destinations[0]!.errors[0]!.kind, "integrity");
+    for (const name of ["files.tar.zst.age", "seal.json", "seal.json.sig"]) {
+      await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+      const file = `${path}/home/state/${ID[0]}/${name}`;
+      const before = await Deno.readFile(file);
+      await Deno.writeFile(file, before.map((byte, index) => index === 5 ? byte ^ 1 : byte));
+      const { destinations: [disk] }: ShipReport = await hub.ship([destination]);
+      assert.deepEqual(
+        [disk!.errors[0]?.kind, keysOf(disk!.waiting)],
+        ["integrity", [`state/${ID[0]}`]],
+        name,
+      );
+      await Deno.writeFile(file, before);
+    }
   });
 });
 
@@ -721,6 +762,9 @@ for (const protocol of ["webdav", "sftp"] as const) {
   Deno.test(`ship() by rclone over ${protocol} confirms, refuses what differs, and tells when it is down`, async () => {
     await withHub(async (hub) => {
       await withRclone(hub, protocol, async ({ served, configFile, stop }) => {
+        // A remote that has hashes, though of no file: then rclone calls files of one size the same, and exits with 0.
+        const remote = await Deno.readTextFile(configFile);
+        await Deno.writeTextFile(configFile, remote.replace("vendor = other", "vendor = owncloud"));
         await hub.make(ID[0]);
         const destination: Destination = {
           kind: "rclone",
@@ -829,6 +873,25 @@ Deno.test("a cut rclone upload, half under its final name without a seal, is sen
       };
       assert.equal(unshippedError(await hub.ship([destination])), undefined);
       assert.deepEqual(await filesBelow(served), await filesBelow(hub.store));
+
+      await Deno.remove(`${folder}/files.tar.zst.age`);
+      const [again] = (await hub.ship([destination])).destinations;
+      assert.deepEqual([keysOf(again!.vanished), keysOf(again!.shipped)], [[`state/${ID[0]}`], [
+        `state/${ID[0]}`,
+      ]]);
+      assert.deepEqual(await filesBelow(served), await filesBelow(hub.store));
+
+      // All as it is, but that rclone says nothing of what it compared.
+      await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
+      const run: Host["run"] = (program, args, options) =>
+        args.includes("check")
+          ? Promise.resolve({ code: 0, stdout: "", stderr: "" })
+          : hub.host.run(program, args, options);
+      const { store, stateFolder } = hub;
+      const options = { hub: "home" as HubName, store, stateFolder, destinations: [destination] };
+      const [silent] = (await ship({ ...hub.host, run }, options)).destinations;
+      assert.match(silent!.errors[0]!.message, /rclone does not say whether/);
+      assert.deepEqual(keysOf(silent!.waiting), [`state/${ID[0]}`]);
 
       // Under a seal nothing is taken away.
       await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
