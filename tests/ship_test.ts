@@ -1014,6 +1014,30 @@ Deno.test("where rsync finds no ssh, that is told with its remedy, and not tried
   assert.match(error.hint!, /apt-get install openssh-client/);
 });
 
+Deno.test("a used up quota of the far side, and an rrsync without its Python, are told with their remedies", () => {
+  const explained = (code: number, stderr: string) => {
+    const { error, retry } = explainRsyncFailure("ship", ACCESS, { code, stderr });
+    return [error.message, error.kind, retry, /^[\w ]+/.exec(error.hint!)![0]];
+  };
+  const used = ["Cannot ship: the disk quota of me on host is used up", "disk", false, "raise it there "];
+  for (const doing of ["mkstemp", "write failed on", "recv_generator: mkdir"]) {
+    assert.deepEqual(explained(11, `rsync: [receiver] ${doing} "/s/x": Disk quota exceeded (122)\n`), used);
+  }
+  const missing = [
+    "Cannot ship: rrsync cannot be started on host",
+    "config",
+    false,
+    "install rsync and python3 there",
+  ];
+  for (
+    const said of [
+      "sh: 1: /usr/bin/rrsync: not found",
+      "bash: line 1: /usr/bin/rrsync: cannot execute: required file not found",
+      "bash: line 1: /usr/bin/rrsync: No such file or directory",
+    ]
+  ) assert.deepEqual(explained(12, `${said}\nrsync: connection unexpectedly closed\n`), missing);
+});
+
 Deno.test("pauses grow threefold, are spread by half, and end at five minutes", () => {
   assert.deepEqual([1, 2, 3, 4, 5, 9].map((attempt) => pauseSeconds(attempt, 1)), [5, 15, 45, 135, 300, 300]);
   assert.equal(pauseSeconds(1, 0), 2.5);

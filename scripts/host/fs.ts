@@ -342,7 +342,11 @@ function diskTrouble(error: unknown): { readonly state?: string; readonly hint: 
       hint: "name a path that is not below /dev, /proc or /sys",
     };
   }
-  if (/os error (28|122)\b|No space left|quota exceeded/i.test(reason)) {
+  if (/os error 122\b|quota exceeded/i.test(reason)) {
+    const hint = "raise it (setquota), or free some of it, then run it again; nothing half-written was kept";
+    return { state: "the disk quota is used up", hint };
+  }
+  if (/os error 28\b|No space left/i.test(reason)) {
     const hint = "free some space (or inodes) there, then run it again; nothing half-written was kept";
     return { state: "the disk is full", hint };
   }

@@ -56,6 +56,8 @@ export interface CopiedDatabase extends DatabaseFacts {
 const PAGES_PER_STEP = 2_000;
 /** How long to wait for another process's lock, in milliseconds. */
 const BUSY_MS = 10_000;
+/** As much as the largest page: what SQLite could not write does not fit, either. */
+const PROBE_BYTES = 65_536;
 /** Lines of a check's report that are kept. */
 const REPORT_LINES_MAX = 100;
 /** SQLite's "disk I/O error" where the index of a WAL does not fit on the disk (https://sqlite.org/rescode.html). */
@@ -309,9 +311,21 @@ function copyError(fs: Fs, path: string, image: string, error: unknown): BackupE
   const unread = /disk I\/O/i.test(reason) ? whyUnreadable(fs, path) : undefined;
   if (unread !== undefined) return sourceError(path, unread);
   if (/full|disk I\/O|readonly|unable to open/i.test(reason)) {
-    return diskError(`write ${image}`, /full/i.test(reason) ? new Error("No space left on device") : error);
+    const full = /full/i.test(reason) ? new Error("No space left on device") : undefined;
+    return diskError(`write ${image}`, full ?? whyUnwritable(fs, image) ?? error);
   }
   return sourceError(path, error);
+}
+
+/** What the system says to writing more of an image, such as that a quota or a limit is reached. It is given up. */
+function whyUnwritable(fs: Fs, image: string): unknown {
+  try {
+    using opened = fs.open(image, { write: true });
+    opened.writeAt(new Uint8Array(PROBE_BYTES), opened.stat().bytes);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** What the system says to reading all of a database. Drops our locks on it: only for one that is given up. */

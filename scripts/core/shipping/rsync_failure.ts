@@ -40,7 +40,8 @@ export interface Cause {
 export function explainRsyncFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
   const { host, user } = parseRsyncTarget(access.target);
   const { state, kind, retry, hint } = causeHere(run.stderr) ?? causeInKeys(access, user, host, run.stderr) ??
-    causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(host, run.stderr) ?? causeByCode(host, run);
+    causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(user, host, run.stderr) ??
+    causeByCode(host, run);
   return { error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }), retry };
 }
 
@@ -114,7 +115,7 @@ function causeOnTheWay({ port }: RsyncAccess, host: string, stderr: string): Cau
 }
 
 /** What rrsync and rsync say of the far side. */
-function causeOnFarSide(host: string, stderr: string): Cause | undefined {
+function causeOnFarSide(user: string, host: string, stderr: string): Cause | undefined {
   if (/Another instance of rrsync/.test(stderr)) {
     return {
       state: `another transfer into that folder is still running on ${host}`,
@@ -147,7 +148,22 @@ function causeOnFarSide(host: string, stderr: string): Cause | undefined {
           "`hapi-backup storage authorize` prints it",
     };
   }
-  if (/No space left on device|Disk quota exceeded/.test(stderr)) {
+  // The shell says this of a script whose Python is missing, too.
+  if (/rrsync: (?:\d+: )?(?:not found|cannot execute|No such file)/.test(stderr)) {
+    return {
+      state: `rrsync cannot be started on ${host}`,
+      kind: "config",
+      retry: false,
+      hint: "install rsync and python3 there, and see that the forced command names that rrsync",
+    };
+  }
+  if (/Disk quota exceeded/.test(stderr)) {
+    const hint =
+      "raise it there (`setquota`, as `hapi-backup storage authorize` prints it), or free some of it " +
+      "(`hapi-backup retain --apply`), then run it again";
+    return { state: `the disk quota of ${user} on ${host} is used up`, kind: "disk", retry: false, hint };
+  }
+  if (/No space left on device/.test(stderr)) {
     const hint = "free some space there (`hapi-backup retain --apply`), then run it again";
     return { state: `the disk of ${host} is full`, kind: "disk", retry: false, hint };
   }

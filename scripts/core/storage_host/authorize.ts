@@ -42,7 +42,7 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
   return [
     `# Lets hub ${hub.name} add snapshots to ${folder}: no delete, no overwrite, no reading, no shell.`,
     "#",
-    "# On a plain Debian host, as root (packages: rsync, openssh-server, quota):",
+    "# On a plain Debian host, as root (packages: rsync, python3 for its rrsync, openssh-server, quota):",
     `#   getent passwd ${STORAGE_USER} || useradd --system --user-group --shell /usr/sbin/nologin ${STORAGE_USER}`,
     `#   install -d -o root -g root -m 0755 ${config.store} ${HOMES} ${home} ${home}/.ssh`,
     // sshd runs a forced command by the user's shell, so it needs a real one; a password it has none.
