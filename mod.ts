@@ -293,9 +293,11 @@ async function configOrSetup(context: VerbContext): Promise<Config> {
   const made = await runStep<SetupReport>(script("setup"), job, permissions, terminal);
   terminal.warn(
     `this is the first run: ${made.configFile} and new keys were made.\n` +
-      `         MOVE ${made.identityFile} OFF THIS MACHINE, to two safe places, and remove "identityFile" from the\n` +
-      "         configuration. Without that file no backup can be opened; with it here, whoever takes this machine can.\n" +
-      "         Nothing is off this machine yet: `hapi-backup init --storage user@host:` adds a storage host.",
+      `         MOVE ${made.identityFile} OFF THIS MACHINE,\n` +
+      '         to two safe places, and remove "identityFile" from the configuration.\n' +
+      "         Without that file no backup can be opened; with it here, whoever takes\n" +
+      "         this machine can. Nothing is off this machine yet:\n" +
+      "         `hapi-backup init --storage user@host:` adds a storage host.",
   );
   return readConfig(context)!;
 }

@@ -35,6 +35,8 @@ async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> 
   const folder = parentOf(configFile);
   const identityFile = `${folder}/identity.txt`;
   requireNothingAt(host, configFile, identityFile);
+  // What no configuration could be used with, such as a HOME of two lines, is told before there are keys.
+  parseConfig("{}", "(defaults)", around);
   const hub = hubNameFor(around.hostname);
   const keys = await makeKeys(host, { folder, hub, around, identityFile, places: [] });
   const { recipients, signer, signingKeyFile } = keys;

@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
 import { countMessages, fillDatabase, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
+import { inTempDir } from "./real/temp_dir.ts";
 import { filesBelow } from "./sealed_folder.ts";
 
 /** Of a test that mounts a disk. */
@@ -47,6 +48,17 @@ Deno.test("the first run makes keys and a configuration, backs up, and says what
   } finally {
     Deno.removeSync(home, { recursive: true });
   }
+});
+
+Deno.test("a first run in a home that no configuration can name leaves no keys there", async () => {
+  await inTempDir(async (dir) => {
+    const home = `${dir}/two\nlines`;
+    Deno.mkdirSync(`${home}/.hapi`, { recursive: true });
+    const { code, stderr } = await cli({ home }, "backup");
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /holds a line break or a NUL\nhint: check HOME, HAPI_HOME and DB_PATH$/m);
+    assert.deepEqual(await filesBelow(home), []);
+  });
 });
 
 Deno.test("snapshot, encrypt and ship, one after the other, do what backup does, for all sets", async () => {

@@ -218,7 +218,7 @@ function refuseRepeated(command: Command, option: OptionSpec): void {
 function surroundings(): Surroundings {
   const home = Deno.env.get("HOME");
   if (!home?.startsWith("/")) {
-    throw new BackupError("Cannot start: HOME is not set", {
+    throw new BackupError(`Cannot start: HOME is not ${home ? "an absolute path" : "set"}`, {
       kind: "usage",
       hint: "set HOME to the operator's home",
     });

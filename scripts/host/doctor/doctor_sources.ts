@@ -6,7 +6,7 @@
 
 import type { Config, SetConfig, Source } from "../../core/config/config.ts";
 import { reasonOf } from "../../core/errors.ts";
-import { formatBytes, formatMode } from "../../core/format.ts";
+import { formatBytes, formatCounted, formatMode } from "../../core/format.ts";
 import type { SetName } from "../../core/names.ts";
 import { readableRoot } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
@@ -52,7 +52,7 @@ function lookAt(host: Host, source: Source, root: string, { ok, warn }: ReturnTy
     );
   }
   const { type, mode, bytes } = fs.stat(root);
-  if (type === "folder") return ok(`${fs.readDir(root).length} entries in ${root}`);
+  if (type === "folder") return ok(`${formatCounted(fs.readDir(root).length, "name")} in ${root}`);
   using file = fs.open(root, { read: true });
   file.read(new Uint8Array(1));
   if (source.secret && (mode & 0o077) !== 0) {
