@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import {
   type Config,
+  configJsonSchema,
   defaultConfigFile,
   parseConfig,
   type RsyncDestination,
@@ -13,6 +14,7 @@ import {
 import type { BackupError } from "../scripts/core/errors.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
 import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
+import { storageConfigJsonSchema } from "../scripts/core/storage_host/storage_config.ts";
 
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
   !/[/\0\n]/.test(text)
@@ -186,4 +188,34 @@ Deno.test("a folder that the environment names emptily or not absolutely counts 
     assert.deepEqual(parseConfig("{}", "c", given(folder)), parseConfig("{}", "c", none));
   }
   assert.equal(parseConfig("{}", "c", given("/x")).store, "/x/hapi-backup/store");
+});
+
+interface Schema {
+  readonly description?: string;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+  readonly additionalProperties?: Schema | boolean;
+  readonly oneOf?: readonly Schema[];
+}
+
+/** Keys that no description says the meaning of, as `sets.[].gate`. */
+function undescribedKeys(
+  { properties = {}, items, additionalProperties, oneOf = [] }: Schema,
+  path = "",
+): string[] {
+  const inside = [items, additionalProperties, ...oneOf].filter((each) => typeof each === "object");
+  return [
+    ...inside.flatMap((each) => undescribedKeys(each, `${path}[].`)),
+    ...Object.entries(properties).flatMap(([key, schema]) => [
+      ...schema.description || key === "$schema" || key === "kind" ? [] : [path + key],
+      ...undescribedKeys(schema, `${path}${key}.`),
+    ]),
+  ];
+}
+
+Deno.test("the schemas of both configurations say what every key means", () => {
+  for (const schema of [configJsonSchema(), storageConfigJsonSchema()] as Schema[]) {
+    assert.ok(Object.keys(schema.properties!).length > 5);
+    assert.deepEqual(undescribedKeys(schema), []);
+  }
 });

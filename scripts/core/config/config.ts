@@ -59,7 +59,7 @@ const set = z.strictObject({
   sources: z.array(source).min(1).max(
     SOURCES_MAX,
     `are more than ${SOURCES_MAX}: name a folder, or a pattern of files, or make two sets of them`,
-  ),
+  ).describe("what is saved: databases, files, patterns of files, folders"),
   keepBase: z.boolean().default(true)
     .describe(
       "keep the last image of each database on the hub, for the smallest increments; false keeps page checksums only",
@@ -75,7 +75,7 @@ const set = z.strictObject({
   maxAgeHours: z.number().positive().default(26).describe(
     "status exits 8 when the newest good snapshot is older",
   ),
-  gate: gate.default(gate.parse({})),
+  gate: gate.default(gate.parse({})).describe("what makes a snapshot suspect"),
 });
 
 /** Beside the sets' folders of the state folder lies that of `ship`, which may reach the network; `all` is all sets. */
@@ -101,7 +101,10 @@ const target = z.string().regex(
 const destinationName = z.string().regex(
   /^[a-z0-9][a-z0-9-]{0,40}$/,
   "is not a name: use lower case, digits and dashes",
-).optional();
+).optional().describe("what to call it; its kind where left out");
+const attempts = z.number().int().min(1).max(20).default(4).describe(
+  "how often it is tried before it counts as failed",
+);
 const destination = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("rsync"),
@@ -117,10 +120,10 @@ const destination = z.discriminatedUnion("kind", [
     readTarget: target.optional().describe("user@host:path for the reading key, where it differs"),
     receiptSigners: z.array(z.string()).default([])
       .describe("ssh-ed25519 public keys of the storage host, which signs what it verified"),
-    port: z.number().int().min(1).max(65535).default(22),
-    bandwidthLimitKiBps: z.number().int().positive().optional(),
+    port: z.number().int().min(1).max(65535).default(22).describe("its SSH port"),
+    bandwidthLimitKiBps: z.number().int().positive().optional().describe("KiB sent in a second, at most"),
     timeoutSeconds: z.number().int().min(1).max(86_400).default(120).describe("without a byte moved"),
-    attempts: z.number().int().min(1).max(20).default(4),
+    attempts,
   }),
   z.strictObject({
     kind: z.literal("folder"),
@@ -133,7 +136,7 @@ const destination = z.discriminatedUnion("kind", [
     remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0\n]*$/, "is not of the form remote:path")
       .describe("remote:path; a store"),
     configFile: path.optional().describe("rclone's configuration"),
-    attempts: z.number().int().min(1).max(20).default(4),
+    attempts,
   }),
 ]);
 
@@ -155,9 +158,9 @@ const notifierCommon = {
 const url = z.url({ protocol: /^https?$/, error: "is not an http or https address" });
 const httpNotifier = {
   ...notifierCommon,
-  url: url.optional(),
+  url: url.optional().describe("where it is told; either this or urlFile"),
   urlFile: path.optional().describe("a file that holds the address, where the address is a secret"),
-  timeoutSeconds: z.number().int().min(1).max(300).default(15),
+  timeoutSeconds: z.number().int().min(1).max(300).default(15).describe("an answer is waited for"),
 };
 const tokenFile = path.optional().describe("a file that holds the token; mode 0600");
 const notifier = z.discriminatedUnion("kind", [
@@ -175,7 +178,7 @@ const notifier = z.discriminatedUnion("kind", [
     command: z.array(z.string().min(1)).min(1).describe(
       "an absolute path and arguments; gets JSON on standard input; no shell",
     ),
-    timeoutSeconds: z.number().int().min(1).max(3600).default(60),
+    timeoutSeconds: z.number().int().min(1).max(3600).default(60).describe("its end is waited for"),
   }),
 ]);
 
@@ -192,24 +195,32 @@ const limits = z.strictObject({
 const configSchema = z.strictObject({
   $schema: z.string().optional(),
   hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
-    .optional(),
+    .optional().describe("what this hub is called in every store; the machine's name where left out"),
   hapiHome: path.optional().describe("the hub's folder; $HAPI_HOME or ~/.hapi where left out"),
   database: path.optional().describe(
     "the hub's database; $DB_PATH or hapi.db in the hub's folder where left out",
   ),
-  store: path.optional().describe("the local store"),
-  stateFolder: path.optional().describe("staging, base images, logs and the lock"),
+  store: path.optional().describe("the local store; ~/.local/share/hapi-backup/store where left out"),
+  stateFolder: path.optional().describe(
+    "staging, base images, logs and the locks; ~/.local/state/hapi-backup where left out",
+  ),
   recipients: z.array(recipient).max(RECIPIENTS_MAX, `are more than ${RECIPIENTS_MAX}`).optional().describe(
     "age recipients (age1...); two or more, kept in different places",
   ),
-  signingKeyFile: path.optional().describe("OpenSSH Ed25519 key that signs seals"),
+  signingKeyFile: path.optional().describe(
+    "OpenSSH Ed25519 key that signs seals; ~/.config/hapi-backup/signing_ed25519 where left out",
+  ),
   identityFile: path.optional().describe("age identity for verify and restore; keep it off the hub"),
   signers: z.array(z.string()).optional().describe(
     "ssh-ed25519 public keys whose seals verify and restore accept",
   ),
-  sets: z.record(setName, set).optional(),
-  destinations: z.array(destination).default([]),
-  limits: limits.default(limits.parse({})),
+  sets: z.record(setName, set).optional().describe(
+    "what is saved, by the name of the set; `state` and `voice` of a hub where left out, as `config check` shows",
+  ),
+  destinations: z.array(destination).default([]).describe("where snapshots are sent"),
+  limits: limits.default(limits.parse({})).describe(
+    "past one of these a run stops, and leaves nothing behind",
+  ),
   localKeepDays: z.number().min(0).max(36_500).default(14)
     .describe("days that shipped snapshots stay in the local store; what is not shipped stays"),
   notify: z.array(notifier).default([]).describe("who is told how it goes"),

@@ -72,8 +72,9 @@ const hub = z.strictObject({
   quotaFiles: z.number().int().positive().default(200_000).describe(
     "files and folders that it may have; watch tells from nine tenths of it on",
   ),
-  retention: retention.default({}),
-  sets: z.record(setName, z.strictObject({ retention: retention.default({}) })).default({}),
+  retention: retention.default({}).describe("what is kept of this hub, where it differs"),
+  sets: z.record(setName, z.strictObject({ retention: retention.default({}).describe("what is kept of it") }))
+    .default({}).describe("sets of which something else is kept"),
   drillLogFile: path.optional().describe("a copy of the log that `hapi-backup verify` writes for this hub"),
 });
 
@@ -87,7 +88,7 @@ const storageConfigSchema = z.strictObject({
   receiptKeyFile: path.optional().describe(
     "OpenSSH Ed25519 key of this host, with which receipts are signed; none are written without it",
   ),
-  rrsync: path.default("/usr/bin/rrsync"),
+  rrsync: path.default("/usr/bin/rrsync").describe("the program that hubs' keys are confined to"),
   incomingKeepDays: z.number().min(1).max(3650).default(7).describe(
     "an unfinished upload that has not grown for so long is removed",
   ),
@@ -101,8 +102,10 @@ const storageConfigSchema = z.strictObject({
     "... when a hub with a drillLogFile had no good drill for longer",
   ),
   diskDaysMin: z.number().min(0).max(3650).default(14).describe("warn when the disk is full sooner"),
-  retention: retention.default({}),
-  hubs: z.record(hubName, hub),
+  retention: retention.default({}).describe(
+    "what is kept of every set, where it differs from the default policy",
+  ),
+  hubs: z.record(hubName, hub).describe("the hubs that store here, by name"),
 });
 
 type RawHub = z.infer<typeof hub>;
