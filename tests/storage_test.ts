@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { BackupError } from "../scripts/core/errors.ts";
 import { fingerprintOf, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { formatPrivateKey } from "../scripts/core/keys/openssh_key.ts";
@@ -108,6 +108,7 @@ Deno.test("a manifest that rotted is damage of its own snapshot only, and neithe
   assert.deepEqual(damage.items.map(({ kind, id }) => [kind, id]), [["part", first]]);
   assert.deepEqual(notes.items.map(({ kind, id }) => [kind, id]), [["fork", third]]);
   assert.deepEqual([sets[0]!.good, sets[0]!.damaged], [2, 1]);
+  assert.deepEqual(watch(host, config).alarms.map(({ kind }) => kind), ["integrity"]);
   assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, []);
 });
 
@@ -522,6 +523,11 @@ Deno.test("retain() refuses on a bad signature, an unknown format, a changed sea
       const report = await retainAll(host, config, { apply: true });
       assert.equal(report.sets[0]!.refused.length > 0, true);
       assert.deepEqual(report.sets[0]!.removed, []);
+      // What its error advises.
+      const id = report.sets[0]!.refused[0]!.slice(0, 16) as SnapshotId;
+      rmSync(`${store}/home/state/${id}`, { recursive: true, force: true });
+      forget(host, config, { hub: HUB, set: STATE, id, why: "moved out of the store" });
+      assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, []);
     });
   }
 });
@@ -931,11 +937,13 @@ Deno.test("watch() is silent within the limits, and says what is too old beyond 
   assert.match(alarm!.problem, new RegExp(`${only!.seal.id}, is 27 h old; the limit is 26 h`));
 });
 
-Deno.test("watch() tells of a hub whose backups stopped, whatever comes from another", () => {
+Deno.test("what comes from another hub or in another set hides no alarm, and is in no receipt of this one", async () => {
   using storage = makeStorageHost();
   const { host, store, signer, root } = storage;
   const of = { signers: [signer.publicKey], maxAgeHours: { state: 26, voice: 192 } };
-  const settings = { store, stateFolder: `${root}/ledger`, hubs: { away: of, home: of } };
+  const receiptKeyFile = `${root}/receipt_key`;
+  Deno.writeTextFileSync(receiptKeyFile, formatPrivateKey(signer.seed, "storage", 1), { mode: 0o600 });
+  const settings = { store, stateFolder: `${root}/ledger`, receiptKeyFile, hubs: { away: of, home: of } };
   const config = parseStorageConfig(JSON.stringify(settings), "test");
   writeHistory(store, signer, [storage.now]);
   const told = () => watch(host, config).alarms.map(({ kind, hub, set }) => [kind, hub, set]);
@@ -948,6 +956,16 @@ Deno.test("watch() tells of a hub whose backups stopped, whatever comes from ano
   storage.now = new Date(storage.now.getTime() + 30 * HOUR_MS);
   writeSnapshot(store, { hub: away, id: snapshotIdAt(storage.now), signer });
   assert.deepEqual(told(), [["stale", HUB, STATE], ["stale", HUB, voice]]);
+
+  await scrub(host, config);
+  const verified = [away, HUB].map((hub) => {
+    const { sets } = parseReceipt(Deno.readTextFileSync(`${store}/${hub}/.receipt.json`));
+    return [...sets].map(([set, { newestVerified }]) => [set, newestVerified!.id]);
+  });
+  assert.deepEqual(verified, [
+    [[STATE, "20261125T180000Z"], [voice, "20261124T120000Z"]],
+    [[STATE, "20261124T120000Z"]],
+  ]);
 });
 
 Deno.test("watch() does not take a suspect, a cut or a future-dated snapshot for a good one", async (t) => {
@@ -960,6 +978,14 @@ Deno.test("watch() does not take a suspect, a cut or a future-dated snapshot for
       }),
     cut: ({ store, signer, now }) =>
       Deno.truncateSync(partOf(writeSnapshot(store, { id: snapshotIdAt(now), signer }).folder), 3),
+    "cut in one of two parts": ({ store, signer, now }) => {
+      const parts = { [FILES_PART]: new Uint8Array(9), [MANIFEST_PART]: new Uint8Array(9) };
+      Deno.truncateSync(partOf(writeSnapshot(store, { id: snapshotIdAt(now), signer, parts }).folder), 3);
+    },
+    "built on a cut one": ({ store, signer, now }) => {
+      const [full] = writeHistory(store, signer, [new Date(now.getTime() - HOUR_MS), now]);
+      Deno.truncateSync(partOf(full!.folder), 3);
+    },
     "future-dated": ({ store, signer }) =>
       void writeSnapshot(store, { id: idOf("99981231T000000Z"), signer }),
     forged: ({ store, now }) => void writeSnapshot(store, { id: snapshotIdAt(now), signer: makeSigner() }),
