@@ -24,7 +24,7 @@ import {
   readIdentities,
   recipientOf,
 } from "../scripts/host/keys/identity.ts";
-import { inTempDir } from "./real/temp_dir.ts";
+import { inTempDir } from "./real/files.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
 

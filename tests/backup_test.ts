@@ -5,9 +5,8 @@ import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
+import { filesBelow, inTempDir, namesIn } from "./real/files.ts";
 import { countMessages, fillDatabase, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
-import { inTempDir } from "./real/temp_dir.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 /** Of a test that mounts a disk. */
 const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
@@ -277,7 +276,7 @@ Deno.test("a database behind a link is saved once, and comes back, where a folde
     return done.stdout;
   };
   await restored("rest", "--to", `${home.dir}/rest`);
-  const below = (path: string) => [...Deno.readDirSync(path)].map(({ name }) => name).sort();
+  const below = (path: string) => namesIn(path);
   assert.deepEqual(below(`${home.dir}/rest/home/data`), ["hub.env", "settings.json"]);
   assert.ok(
     Deno.lstatSync(`${home.dir}/rest/home/.hapi`).isSymlink,

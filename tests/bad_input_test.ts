@@ -8,16 +8,9 @@ import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_k
 import { knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
-import {
-  fillDatabase,
-  type Home,
-  insertMessages,
-  makeHome,
-  mountTmpfs,
-  output,
-  type Ran,
-} from "./real/home.ts";
-import { filesBelow } from "./sealed_folder.ts";
+import type { Ran } from "./real/cli.ts";
+import { filesBelow, namesIn } from "./real/files.ts";
+import { fillDatabase, type Home, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
 
 /** Of a test that mounts a disk. */
 const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
@@ -898,7 +891,7 @@ Deno.test("a hub that just started has everything in its -wal, and one that stop
   assert.equal(JSON.parse(ran.stdout).snapshots[0].rows["hapi.db"].messages, 200);
   live.exec(insertMessages(1));
   live.close();
-  const beside = () => [...Deno.readDirSync(`${home.home}/.hapi`)].map(({ name }) => name).sort();
+  const beside = () => namesIn(`${home.home}/.hapi`);
   assert.deepEqual(beside(), ["hapi.db", "hub.env", "settings.json"]);
   const before = Deno.statSync(home.database);
   const quiet = await home.cli(["backup", "--no-ship", "--json"]);

@@ -4,15 +4,13 @@ import assert from "node:assert/strict";
 import { cleanText } from "../scripts/core/format.ts";
 import { patternOfPlace, placeMatcher } from "../scripts/core/globs.ts";
 import type { Place } from "../scripts/core/place.ts";
-import { denoArguments } from "../scripts/core/sandbox/deno_flags.ts";
 import { compare, type Look } from "../scripts/core/sessions/comparison.ts";
 import { titleOf } from "../scripts/core/sessions/session_summary.ts";
+import { cliEnv, cliWords } from "./real/cli.ts";
+import { filesBelow } from "./real/files.ts";
 import { type Home, insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
-const MOD = new URL("../mod.ts", import.meta.url).pathname;
-const DENO_DIR = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
 /** Clears the screen and names the window, in both ways to write an escape. */
 const EVIL = "evil \u001b[2J\u001b]0;owned\u0007 \u009b2J name";
 
@@ -37,9 +35,8 @@ async function makeTwo(): Promise<Home & { readonly ids: readonly [string, strin
 
 /** `browse` on a terminal. */
 function startBrowse(home: Home) {
-  const env = { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home.home, TZ: "UTC", NO_COLOR: "1" };
-  const words = [Deno.execPath(), ...denoArguments("browse", MOD), "--identity", home.identityFile];
-  return startPty(words, { cwd: home.dir, env });
+  const env = { ...cliEnv(home.home), TZ: "UTC", NO_COLOR: "1" };
+  return startPty(cliWords(["browse", "--identity", home.identityFile]), { cwd: home.dir, env });
 }
 
 Deno.test("browse: on a terminal, through sessions and files to one file restored, and what changed", async () => {

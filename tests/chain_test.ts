@@ -27,8 +27,8 @@ import { restore } from "../scripts/restore.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { storageList } from "../scripts/storage.ts";
 import { verify } from "../scripts/verify.ts";
-import { copySync, countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
-import { filesBelow } from "./sealed_folder.ts";
+import { copySync, filesBelow } from "./real/files.ts";
+import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
 
 /** A home that saves a folder of notes beside the database and a secret. */
 async function makeNotedHome(set: Readonly<Record<string, unknown>> = {}): Promise<Home> {

@@ -19,6 +19,8 @@ import {
 } from "../scripts/core/snapshot/page_changes.ts";
 import { encodeChanges, type EncodeOptions, encodeWholePages } from "../scripts/core/snapshot/page_diff.ts";
 import { type Image, makeRing, Patcher } from "../scripts/core/snapshot/patch.ts";
+import { inTempDir } from "./real/files.ts";
+import { noise } from "./real/random.ts";
 
 /** Bytes in memory as an image. `writesLeft` makes it fail, as a full disk or a crash would. */
 class MemoryImage implements Image {
@@ -177,28 +179,6 @@ function rdiffPatch(folder: string, base: Uint8Array, delta: Uint8Array): Uint8A
   Deno.writeFileSync(`${folder}/delta`, delta);
   rdiff("-f", "patch", `${folder}/base`, `${folder}/delta`, `${folder}/out`);
   return Deno.readFileSync(`${folder}/out`);
-}
-
-async function inTempDir(body: (folder: string) => void | Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-/** Bytes that look random, the same for the same seed (xorshift32). */
-function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
-  const words = new Uint32Array(Math.ceil(bytes / 4));
-  let state = seed || 1;
-  for (let i = 0; i < words.length; i++) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    words[i] = state;
-  }
-  return new Uint8Array(words.buffer, 0, bytes);
 }
 
 /** An image and what an arbitrary sequence of edits made of it. */

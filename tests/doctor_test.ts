@@ -14,9 +14,9 @@ import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { identityPlaces } from "../scripts/host/keys/identity_places.ts";
 import { makeHost } from "../scripts/host/steps/step.ts";
 import { cli } from "./real/cli.ts";
+import { filesBelow } from "./real/files.ts";
 import { makeSigner } from "./real/signed_store.ts";
 import { destinationAt, type Sshd, startSshd } from "./real/sshd.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 const host = makeHost({ progress() {}, info() {}, warn() {} });
 const OPTIONS: DoctorOptions = { candidates: [], sourceDevices: [], offline: false };

@@ -41,10 +41,9 @@ import { PartWriter } from "../scripts/host/snapshot/part_writer.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
+import { copySync, filesBelow, inTempDir } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, type Home, insertMessages, makeHome, output } from "./real/home.ts";
-import { inTempDir } from "./real/temp_dir.ts";
-import { filesBelow } from "./sealed_folder.ts";
+import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
 
 const NOT_MORE = { numRuns: 200 };
 

@@ -19,10 +19,10 @@ import { restore } from "../scripts/restore.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { verify } from "../scripts/verify.ts";
 import { fuzz } from "./fuzz/fuzz.ts";
+import { copySync, filesBelow } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, type Home, insertMessages, makeHome } from "./real/home.ts";
+import { type Home, insertMessages, makeHome } from "./real/home.ts";
 import { makeStorageHost, retainAll, timesUntil, writeHistory } from "./real/signed_store.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 /** A home with two snapshots of a database and of files of every kind. */
 async function makeChain(): Promise<{ home: Home; ids: [SnapshotId, SnapshotId] }> {

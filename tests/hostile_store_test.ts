@@ -7,9 +7,9 @@ import { FILES_PART, MANIFEST_PART, type SnapshotId } from "../scripts/core/name
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { restore } from "../scripts/restore.ts";
+import { copySync, filesBelow } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, type Home, insertMessages, makeHome, output } from "./real/home.ts";
-import { filesBelow } from "./sealed_folder.ts";
+import { type Home, insertMessages, makeHome, output } from "./real/home.ts";
 
 /** A snapshot that no restore may follow. */
 interface Attack {

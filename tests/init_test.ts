@@ -7,11 +7,11 @@ import { parseConfig } from "../scripts/core/config/config.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import { findHubs } from "../scripts/host/init/find_hub.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
-import { cli, cliArgs, cliEnv } from "./real/cli.ts";
+import { cli, cliEnv, cliWords } from "./real/cli.ts";
+import { filesBelow } from "./real/files.ts";
 import { fillDatabase, output } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 import { type Sshd, startSshd } from "./real/sshd.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 /** A home with a hub's database, and a folder for a storage host beside it. */
 function makeFolder() {
@@ -226,7 +226,7 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   assert.deepEqual([error.kind, exitCode], ["unshipped", 4]);
 
   // On a terminal it asks for what the configuration lacks, and for the identity that it does not know.
-  await using terminal = startPty([Deno.execPath(), ...cliArgs(["init"])], { cwd: home, env: cliEnv(home) });
+  await using terminal = startPty(cliWords(["init"]), { cwd: home, env: cliEnv(home) });
   await terminal.until(/Which host stores the backups/);
   await terminal.type("\r");
   await terminal.until(/Prove it: paste the identity/);
@@ -240,7 +240,7 @@ Deno.test("init on a terminal asks, shows the identity once on a screen of its o
   using folder = makeFolder();
   const { home, far, farStore } = folder;
   await using sshd = await startSshd({ dir: far });
-  const words = [Deno.execPath(), ...cliArgs(["init", "--hub-name", "home", "--storage-store", farStore])];
+  const words = cliWords(["init", "--hub-name", "home", "--storage-store", farStore]);
   await using terminal = startPty(words, { cwd: home, env: cliEnv(home) });
   await terminal.until(/the hub: \S+\/\.hapi\/hapi\.db/);
   await terminal.until(/Which host stores the backups/);
@@ -283,7 +283,7 @@ Deno.test("init tells what is wrong with an answer at once, and shows no identit
   using folder = makeFolder();
   const { home, keys } = folder;
   const small = ["sh", "-c", 'stty rows 12 cols 40; exec "$@"', "sh"];
-  const words = [...small, Deno.execPath(), ...cliArgs(["init", "--local-only"])];
+  const words = [...small, ...cliWords(["init", "--local-only"])];
   await using terminal = startPty(words, { cwd: home, env: cliEnv(home) });
   const erase = (answer: string) => terminal.type("\x7f".repeat(answer.length));
   await terminal.until(/second\s+identity/);

@@ -10,8 +10,8 @@ import { isProofDue, type Proof, readProofs } from "../scripts/host/records/proo
 import { makeHost } from "../scripts/host/steps/step.ts";
 import { addKey, dropKey, type KeyReach } from "../scripts/keys.ts";
 import { cli } from "./real/cli.ts";
+import { filesBelow } from "./real/files.ts";
 import { startSshd } from "./real/sshd.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 const AROUND = { home: "/h", hostname: "h", env: {} };
 const host = makeHost({ progress() {}, info() {}, warn() {} });

@@ -10,10 +10,10 @@ import { restore, restoreInPlace } from "../scripts/restore.ts";
 import { ship } from "../scripts/ship.ts";
 import { snapshot } from "../scripts/snapshot.ts";
 import { verify } from "../scripts/verify.ts";
+import { filesBelow } from "./real/files.ts";
 import { countMessages, type Home, insertMessages, makeHome } from "./real/home.ts";
 import { makeRandom } from "./real/random.ts";
 import { destinationAt, startSshd } from "./real/sshd.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 const SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT"] as const;
 const KILLS = 4;

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { snapshotIdAt } from "../scripts/core/names.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import { copySync } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { copySync, countMessages, insertMessages, makeHome, output } from "./real/home.ts";
+import { countMessages, insertMessages, makeHome, output } from "./real/home.ts";
 import { ensureHub, startHub } from "./real/hub.ts";
 import { startSshd } from "./real/sshd.ts";
 

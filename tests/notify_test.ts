@@ -14,7 +14,7 @@ import { logged, readRuns, runLogFile } from "../scripts/host/records/run_log.ts
 import { readView } from "../scripts/host/status/hub_view.ts";
 import { makeHost, runStep } from "../scripts/host/steps/step.ts";
 import { notify, toldFile } from "../scripts/notify.ts";
-import { makeSealedFolder } from "./sealed_folder.ts";
+import { makeSealedFolder } from "./real/signed_store.ts";
 
 const HOUR_MS = 3_600_000;
 const ROOT = new URL("..", import.meta.url).pathname;

@@ -26,6 +26,8 @@ import {
   type StartSource,
 } from "../scripts/host/restore/part_source.ts";
 import { makeHost } from "../scripts/host/steps/step.ts";
+import { inTempDir } from "./real/files.ts";
+import { noise } from "./real/random.ts";
 
 const HEADER = new TextEncoder().encode("a header\n");
 const FILE_KEY = new Uint8Array(16).fill(7);
@@ -61,28 +63,6 @@ async function readAll(source: PartSource, unpacked: boolean) {
     if (!bytes) return { content: concatBytes(...pieces), sha256, readBytes };
     pieces.push(bytes.slice());
     if (!unpacked) source.reuse(bytes);
-  }
-}
-
-/** Bytes that hardly compress, the same for the same seed. */
-function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
-  let state = seed | 1;
-  const words = new Int32Array(Math.ceil(bytes / 4));
-  for (let index = 0; index < words.length; index++) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    words[index] = state;
-  }
-  return new Uint8Array(words.buffer, 0, bytes);
-}
-
-async function inTempDir(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = Deno.makeTempDirSync();
-  try {
-    await body(folder);
-  } finally {
-    Deno.removeSync(folder, { recursive: true });
   }
 }
 

@@ -11,9 +11,10 @@ import { openStoreOf } from "../scripts/host/restore/store_option.ts";
 import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store/store.ts";
 import { look } from "../scripts/look.ts";
 import { restore } from "../scripts/restore.ts";
+import { filesBelow } from "./real/files.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
+import { makeSealedFolder } from "./real/signed_store.ts";
 import { newKey, startSshd } from "./real/sshd.ts";
-import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
 const ID = ["20260301T060000Z", "20260301T180000Z", "20260302T060000Z"] as const;
 
@@ -90,9 +91,9 @@ function sealedIn(root: string): string[] {
 for (const served of ["store", "hub"] as const) {
   Deno.test(`openStore() reads a far ${served}: seals at once, parts when asked for`, async () => {
     await withFar(served, async ({ store, target, options, host }) => {
-      await makeSealedFolder({ store, id: ID[0] });
-      await makeSealedFolder({ store, id: ID[1], needs: [ID[0]] });
-      await makeSealedFolder({ store, id: ID[2], set: "voice" });
+      makeSealedFolder({ store, id: ID[0] });
+      makeSealedFolder({ store, id: ID[1], needs: [ID[0]] });
+      makeSealedFolder({ store, id: ID[2], set: "voice" });
       await Deno.mkdir(`${store}/home/.incoming-${ID[2]}-1/state/${ID[2]}`, { recursive: true });
       await Deno.writeTextFile(`${store}/home/.incoming-${ID[2]}-1/state/${ID[2]}/seal.json`, "{}");
 
@@ -116,13 +117,13 @@ for (const served of ["store", "hub"] as const) {
 
 Deno.test("openStore() brings nothing from a hostile store but what a store could hold", async () => {
   await withFar("store", async ({ store, target, options, host, scratch, told }) => {
-    const good = await makeSealedFolder({ store, id: ID[0] });
+    const good = makeSealedFolder({ store, id: ID[0] });
     const outside = `${store}/../outside`;
     await Deno.writeTextFile(outside, "secret");
 
     // A seal that is a link out, one that is a pipe, one that is huge, and a part of each kind.
     for (const [index, id] of [ID[1], ID[2]].entries()) {
-      const folder = await makeSealedFolder({ store, id });
+      const folder = makeSealedFolder({ store, id });
       await Deno.remove(`${folder}/seal.json`);
       if (index === 0) await Deno.symlink(outside, `${folder}/seal.json`);
       else await Deno.truncate(await touch(`${folder}/seal.json`), 64 << 20);
@@ -171,7 +172,7 @@ async function touch(path: string): Promise<string> {
 
 Deno.test("a part that is shorter than its seal says is not handed on, and is named as it is called there", async () => {
   await withFar("hub", async ({ store, target, options, host, told }) => {
-    const folder = await makeSealedFolder({ store, id: ID[0] });
+    const folder = makeSealedFolder({ store, id: ID[0] });
     await Deno.truncate(`${folder}/files.tar.zst.age`, 100);
     await using opened = await openStore(host, target, options);
     await opened.fetch([wanted(ID[0])]);
@@ -191,8 +192,8 @@ for (const served of ["store", "hub"] as const) {
   Deno.test(`errors name the files of a far ${served} as they are called there, not by a place in scratch`, async () => {
     await withFar(served, async ({ store, scratch, target, options, host }) => {
       const [broken, lacking] = [
-        await makeSealedFolder({ store, id: ID[0] }),
-        await makeSealedFolder({ store, id: ID[1] }),
+        makeSealedFolder({ store, id: ID[0] }),
+        makeSealedFolder({ store, id: ID[1] }),
       ];
       await Deno.writeTextFile(`${broken}/seal.json`, "{");
       await Deno.remove(`${lacking}/files.tar.zst.age`);
@@ -225,7 +226,7 @@ for (const served of ["store", "hub"] as const) {
 Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, unknown host key", async () => {
   await withFar("store", async ({ store, target, options, host, scratch }) => {
     await assert.rejects(openStore(host, target, options), { kind: "usage" });
-    await makeSealedFolder({ store, id: ID[0] });
+    makeSealedFolder({ store, id: ID[0] });
     const { identityFile: _, ...noKey } = options;
     await assert.rejects(openStore(host, target, noKey), {
       kind: "usage",
@@ -246,7 +247,7 @@ Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, un
 
 Deno.test("openStore() of a hub's folder without one readable seal is an integrity error", async () => {
   await withFar("hub", async ({ store, target, options, host }) => {
-    const folder = await makeSealedFolder({ store, id: ID[0] });
+    const folder = makeSealedFolder({ store, id: ID[0] });
     await Deno.writeTextFile(`${folder}/seal.json`, "{}");
     await assert.rejects(openStore(host, target, options), { kind: "integrity" });
   });
@@ -255,7 +256,7 @@ Deno.test("openStore() of a hub's folder without one readable seal is an integri
 Deno.test("openStore() takes a folder here as it is, and refuses one that is missing", async () => {
   const dir = await Deno.makeTempDir({ prefix: "local store-" });
   try {
-    await makeSealedFolder({ store: dir, id: ID[0] });
+    makeSealedFolder({ store: dir, id: ID[0] });
     const opened = await openStore(makeHost([]), dir, { scratch: `${dir}/scratch` });
     assert.equal(opened.root, dir);
     await opened.fetch([wanted(ID[0])]);
@@ -272,8 +273,8 @@ for (const served of ["store", "hub"] as const) {
     const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
     try {
       const store = `${dir}/the store`;
-      await makeSealedFolder({ store, id: ID[0] });
-      const bad = await makeSealedFolder({ store, id: ID[1] });
+      makeSealedFolder({ store, id: ID[0] });
+      const bad = makeSealedFolder({ store, id: ID[1] });
       await Deno.truncate(`${bad}/seal.json`, 64 << 20);
       await Deno.symlink("/etc/passwd", `${store}/home/state/${ID[0]}/link`);
       await Deno.writeTextFile(`${dir}/rclone.conf`, `[far]\ntype = alias\nremote = ${store}\n`);
@@ -322,7 +323,7 @@ Deno.test("what a storage host sends beyond what it said is not waited for to it
   const dir = await Deno.makeTempDir({ prefix: "far-" });
   try {
     const parts = { "files.tar.zst.age": 1_000_000, "manifest.json.zst.age": 500 };
-    const folder = await makeSealedFolder({ store: dir, id: ID[0], parts });
+    const folder = makeSealedFolder({ store: dir, id: ID[0], parts });
     const [first, second] = Object.keys(parts).map((name) => `${folder}/${name}`);
     Deno.writeTextFileSync(`${dir}/serve`, growing(dir, first!, second!), { mode: 0o700 });
     await newKey(`${dir}/key`);
@@ -346,7 +347,7 @@ Deno.test("what a storage host sends beyond what it said is not waited for to it
 Deno.test("what an rclone remote sends beyond what it listed is not waited for to its end", async () => {
   const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
   const parts = { "files.tar.zst.age": 200_000, "manifest.json.zst.age": 500 };
-  await makeSealedFolder({ store: `${dir}/store`, id: ID[0], parts });
+  makeSealedFolder({ store: `${dir}/store`, id: ID[0], parts });
   let sent = 0;
   const endless = () =>
     new ReadableStream({
@@ -482,7 +483,7 @@ Deno.test("list tells of a far store what it tells of one that is here: parts th
 Deno.test("a snapshot whose seal or signature is refused is told, and stays in view without one", async () => {
   const dir = await Deno.makeTempDir({ prefix: "rclone store-" });
   try {
-    for (const id of ID) await makeSealedFolder({ store: `${dir}/store`, id });
+    for (const id of ID) makeSealedFolder({ store: `${dir}/store`, id });
     await Deno.writeTextFile(`${dir}/rclone.conf`, `[far]\ntype = alias\nremote = ${dir}/store\n`);
     const told: string[] = [];
     const host = makeHost(told);

@@ -15,9 +15,9 @@ import { makeScratch } from "../scripts/host/scratch.ts";
 import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
+import { filesBelow } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
 import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
-import { filesBelow } from "./sealed_folder.ts";
 
 /** What a restore in place adds to names, in local time, at the first moment of a home's clock. */
 const STAMP = asideStamp(new Date("2026-03-01T12:00:00Z"));

@@ -31,11 +31,11 @@ import { makeRun } from "../scripts/host/process.ts";
 import { pauseSeconds } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
+import { copySync, filesBelow } from "./real/files.ts";
 import { freePort } from "./real/free_port.ts";
-import { copySync, mountTmpfs, output } from "./real/home.ts";
-import { makeSigner } from "./real/signed_store.ts";
+import { mountTmpfs, output } from "./real/home.ts";
+import { makeSealedFolder, makeSigner } from "./real/signed_store.ts";
 import { newKey, type Sshd, startSshd } from "./real/sshd.ts";
-import { filesBelow, makeSealedFolder } from "./sealed_folder.ts";
 
 const ID = ["20260301T060000Z", "20260301T180000Z", "20260302T060000Z", "20260302T180000Z"] as const;
 
@@ -91,7 +91,7 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
       pauses,
       ship: (destinations, settings = {}) =>
         ship(host, { hub: "home" as HubName, store, stateFolder, destinations }, { retry, ...settings }),
-      make: (id, more = {}) => makeSealedFolder({ store, id, ...more }),
+      make: (id, more = {}) => Promise.resolve(makeSealedFolder({ store, id, ...more })),
       record: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
     });
   } finally {

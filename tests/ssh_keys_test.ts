@@ -18,7 +18,7 @@ import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/keys/
 import { signSsh, verifySsh } from "../scripts/core/keys/sshsig.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import { readSigningKey } from "../scripts/host/keys/signing_key.ts";
-import { inTempDir } from "./real/temp_dir.ts";
+import { inTempDir } from "./real/files.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ import { appendProof } from "../scripts/host/records/proof_log.ts";
 import { status as readStatus } from "../scripts/host/status/hub_status.ts";
 import { readView } from "../scripts/host/status/hub_view.ts";
 import { readTimers } from "../scripts/host/systemd/timers.ts";
-import { cliArgs, cliEnv } from "./real/cli.ts";
+import { cliEnv, cliWords } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 
@@ -58,7 +58,7 @@ Deno.test("status tells the last run, growth, what is off the machine and how ol
   Deno.renameSync(home.database, `${home.database}.away`);
   assert.equal((await home.cli(["backup"])).code, 3);
   await home.cli(["keys", "prove", "--identity", home.identityFile]);
-  const words = [Deno.execPath(), ...cliArgs(["status"])];
+  const words = cliWords(["status"]);
   const env = { ...cliEnv(home.home), TZ: "UTC" };
   await using terminal = startPty(words, { cwd: home.dir, env });
   const { code, text } = await terminal.end();

@@ -25,7 +25,7 @@ import { pin } from "../scripts/pin.ts";
 import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageList, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
-import { copySync } from "./real/home.ts";
+import { copySync, namesIn } from "./real/files.ts";
 import {
   arriveOneByOne,
   DAY_MS,
@@ -434,7 +434,7 @@ Deno.test("retain() plans without touching anything, and removes with apply what
   const done = await retainAll(host, config, { apply: true });
   assert.deepEqual(done.sets[0]!.removed.toSorted(), set!.remove.map(({ id }) => id));
   assert.deepEqual(
-    [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+    namesIn(`${store}/home/state`),
     set!.keep.map(({ id }) => id),
   );
   assert.equal((await scrub(host, config)).ok, true, "what is left is whole");
@@ -486,7 +486,7 @@ Deno.test("retain() is harmless wherever a crash ends it, and the next run finis
     const finished = await retainAll(host, config, { apply: true });
     assert.equal(finished.sets[0]!.problem, null);
     assert.deepEqual(
-      [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+      namesIn(`${store}/home/state`),
       written.slice(4).map(({ seal }) => seal.id),
       `at operation ${crashAt}`,
     );
@@ -893,7 +893,7 @@ Deno.test("unfinished uploads are no snapshots, are reported, and go when they d
   );
   assert.deepEqual([...Deno.readDirSync(`${store}/home`)].map(({ name }) => name), ["state"]);
   assert.deepEqual(
-    [...Deno.readDirSync(`${store}/home/state`)].map(({ name }) => name).sort(),
+    namesIn(`${store}/home/state`),
     [mixed.split("/").at(-1)!, whole!.seal.id].sort(),
   );
 });
@@ -1135,7 +1135,7 @@ Deno.test("watch() writes metrics that keep to Prometheus' conventions", async (
       assert.match(sample[1]!, /^hapi_backup_/);
     }
   }
-  assert.deepEqual([...Deno.readDirSync(root)].map(({ name }) => name).sort(), [
+  assert.deepEqual(namesIn(root), [
     "hapi_backup.prom",
     "ledger",
     "store",

@@ -4,7 +4,7 @@ import verbs from "../nix/verbs.json" with { type: "json" };
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import { VERSION } from "../scripts/core/version.ts";
 import { cli } from "./real/cli.ts";
-import { inTempDir } from "./real/temp_dir.ts";
+import { inTempDir } from "./real/files.ts";
 import { tasks } from "./tasks.ts";
 
 Deno.test("deno.json's tasks are the ones that nix/verbs.json gives", () => {

@@ -7,7 +7,7 @@ import { formatCount, formatCounted, printable } from "../scripts/core/format.ts
 import { progressText } from "../scripts/core/progress.ts";
 import { absolutePath } from "../scripts/host/command_line/cli.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
-import { cliArgs, cliEnv } from "./real/cli.ts";
+import { cliEnv, cliWords } from "./real/cli.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import { startPty } from "./real/pty.ts";
 import { destinationAt, startSshd } from "./real/sshd.ts";
@@ -38,7 +38,7 @@ Deno.test("what takes longer than a second is shown on a terminal with bytes, ra
   await using slow = await makeSlowHome();
   const { home } = slow;
   const env = cliEnv(home.home);
-  await using terminal = startPty([Deno.execPath(), ...cliArgs(["backup"])], { cwd: home.dir, env });
+  await using terminal = startPty(cliWords(["backup"]), { cwd: home.dir, env });
   await terminal.until(
     /ship state \d+T\d+Z to storage: \d+ %, [\d.]+ kB of [\d.]+ kB, [\d.]+ kB\/s, \d+ s left/,
   );
@@ -92,7 +92,7 @@ Deno.test("a run whose terminal is closed stops as if it was told to; under nohu
     }
   };
   for (const under of [[], ["nohup"]]) {
-    const words = [...under, Deno.execPath(), ...cliArgs(["backup", "--full"])];
+    const words = [...under, ...cliWords(["backup", "--full"])];
     await using terminal = startPty(words, { cwd: home.dir, env: cliEnv(home.home) });
     await until("the first of it", isSending);
     const before = logged().length;
@@ -126,7 +126,7 @@ Deno.test("a question ends with its terminal, and at SIGTERM", async () => {
   ];
   for (const [args, question] of asking) {
     for (const closes of [true, false]) {
-      const words = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pidFile, Deno.execPath(), ...cliArgs(args)];
+      const words = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pidFile, ...cliWords(args)];
       await using terminal = startPty(words, { cwd: home.dir, env: cliEnv(home.home) });
       await terminal.until(question);
       const pid = Number(Deno.readTextFileSync(pidFile));
@@ -310,7 +310,7 @@ Deno.test("the passphrase of an identity is asked for on the terminal, unseen, a
   encrypter.setPassphrase("correct horse");
   const file = `${home.dir}/identity.age`;
   Deno.writeFileSync(file, await encrypter.encrypt(Deno.readTextFileSync(home.identityFile)));
-  const words = [Deno.execPath(), ...cliArgs(["keys", "prove", "--identity", file])];
+  const words = cliWords(["keys", "prove", "--identity", file]);
   const env = cliEnv(home.home);
   for (
     const [passphrase, code, said] of [["correct horse", 0, /opens every chain/], [

@@ -24,9 +24,9 @@ import { createHash } from "node:crypto";
 import { parseArgs } from "node:util";
 import { formatTable } from "../../scripts/core/format.ts";
 import type { SetName } from "../../scripts/core/names.ts";
-import { denoArguments } from "../../scripts/core/sandbox/deno_flags.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
+import { cliEnv, cliWords } from "../real/cli.ts";
 import { type Home, makeHome } from "../real/home.ts";
 import { type CaseName, CASES, generateHubDatabase, halfDay } from "./generate.ts";
 import { bytesUnder, type Cost, measure, type Peer, PEERS } from "./peers.ts";
@@ -41,7 +41,6 @@ const OURS = "hapi-backup";
 const STATE = "state" as SetName;
 const MOD = new URL("../../mod.ts", import.meta.url).pathname;
 const ROOT = new URL("../..", import.meta.url).pathname;
-const DENO_DIR = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
 const HALF_DAY_MS = 12 * 3_600_000;
 /** Snapshots in two weeks. */
 const TWO_WEEKS = 28;
@@ -173,7 +172,6 @@ async function compile(): Promise<void> {
   const paths = scripts.map(({ name }) => `${ROOT}scripts/${name}`);
   const { success } = await new Deno.Command(Deno.execPath(), {
     args: ["cache", "--quiet", "--no-lock", MOD, ...paths],
-    env: { DENO_DIR },
     cwd: ROOT,
   }).output();
   assert.ok(success, "deno cache");
@@ -227,9 +225,8 @@ async function runRestore(home: Home, database: string): Promise<Cost> {
 }
 
 async function run(home: Home, verb: string, ...args: string[]): Promise<Omit<Cost, "bytesStored">> {
-  const words = [Deno.execPath(), ...denoArguments(verb, MOD), ...args];
-  const command = words.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
-  return await measure(command, { PATH: Deno.env.get("PATH") ?? "", DENO_DIR, HOME: home.home });
+  const command = cliWords([verb, ...args]).map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+  return await measure(command, cliEnv(home.home));
 }
 
 function* filesUnder(folder: string): Generator<string> {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
+import { inTempDir } from "../real/files.ts";
 import { startHub } from "../real/hub.ts";
-import { inTempDir } from "../real/temp_dir.ts";
 import { type CaseName, CASES, countRows, generateHubDatabase } from "./generate.ts";
 
 const SMALL = { sessions: 9, messages: 2500 };

@@ -15,6 +15,7 @@ import type { Fs, Host, OpenFile } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { isSealed, problemWithPart, readSetIfThere, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
+import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import {
   HOUR_MS,
@@ -54,7 +55,6 @@ interface Ended {
   readonly killed: boolean;
 }
 
-const namesIn = (folder: string): string[] => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 /** Ids of what is sealed; all of it must be whole, and `complete` with all that it needs. */
 function wholeIds({ fs }: Host, store: string, complete = true): SnapshotId[] {
   const sealed = readSetIfThere(fs, setIn(store, "home" as never, STATE)).filter(isSealed);

@@ -21,6 +21,7 @@ import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
+import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import { HOUR_MS, makeStorageHost, retainAll, timesUntil, writeHistory } from "../real/signed_store.ts";
 import { keyOf, Recording, type Tree, writeTree } from "./recording_fs.ts";
@@ -83,8 +84,6 @@ function wholeIds({ host: { fs } }: Pick<Home, "host">, store: string): Snapshot
   }
   return ids;
 }
-
-const namesIn = (folder: string): string[] => [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 /** What a run may leave in the set's state folder and in the store. */
 function assertNoResidue({ stateFolder, stored }: Home): void {

@@ -21,6 +21,7 @@ import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { verify } from "../../scripts/verify.ts";
+import { namesIn } from "../real/files.ts";
 import { retainAll } from "../real/signed_store.ts";
 
 export const STATE = "state" as SetName;
@@ -45,8 +46,7 @@ async function openingIn(host: Host, dir: string): Promise<Opening> {
 }
 
 /** The newest snapshot of the store. */
-const newestIn = ({ set }: Opening): SnapshotId =>
-  [...Deno.readDirSync(set.folder)].map(({ name }) => name).sort().at(-1) as SnapshotId;
+const newestIn = ({ set }: Opening): SnapshotId => namesIn(set.folder).at(-1) as SnapshotId;
 
 export const STEPS = {
   async snapshot(host, dir) {

@@ -11,7 +11,7 @@ import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
 import type { SetName } from "../../scripts/core/names.ts";
-import { denoArguments } from "../../scripts/core/sandbox/deno_flags.ts";
+import { HOUR_MS } from "../../scripts/core/time.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import type { Host } from "../../scripts/host/host.ts";
 import { generateIdentity } from "../../scripts/host/keys/identity.ts";
@@ -20,27 +20,12 @@ import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { setIn } from "../../scripts/host/store/store.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
+import { cli, type CliOptions, type Ran, startCli } from "./cli.ts";
 
 const STATE = "state" as SetName;
-const MOD = new URL("../../mod.ts", import.meta.url).pathname;
-/** Where Deno keeps what it compiled: a changed HOME must not make it start over. */
-const DENO_DIR = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
-const HOUR_MS = 3_600_000;
 
-/** How the command line ended. */
-export interface Ran {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** How to start it. */
-export interface CliOptions {
-  readonly env?: Readonly<Record<string, string>>;
-  readonly stdin?: string;
-  /** A program that runs the command line, with its arguments. */
-  readonly under?: readonly string[];
-}
+/** How to start the command line. */
+type HomeCliOptions = Omit<CliOptions, "home" | "cwd">;
 
 /** How to make a snapshot in this process. */
 export interface BackupOptions {
@@ -79,9 +64,10 @@ export interface Home extends Disposable {
   write(path: string, content: string | Uint8Array, mode?: number): void;
   backup(options?: BackupOptions): Promise<EncryptReport>;
   opening(changes?: Partial<Opening>): Promise<Opening>;
-  cli(args: readonly string[], options?: CliOptions): Promise<Ran>;
+  /** Runs the command line, in UTC and without colors. */
+  cli(args: readonly string[], options?: HomeCliOptions): Promise<Ran>;
   /** The same, under way. */
-  spawn(args: readonly string[], options?: CliOptions): Deno.ChildProcess;
+  spawn(args: readonly string[], options?: HomeCliOptions): Deno.ChildProcess;
 }
 
 /** Makes a home. */
@@ -106,6 +92,12 @@ export async function makeHome(): Promise<Home> {
     warn: (text) => told.push(`! ${text}`),
   });
   const around = { home, hostname: "home", env: {} };
+  const within = (options: HomeCliOptions = {}): CliOptions => ({
+    ...options,
+    home,
+    cwd: dir,
+    env: { TZ: "UTC", NO_COLOR: "1", ...options.env },
+  });
   const fixture: Home = {
     dir,
     home,
@@ -158,26 +150,8 @@ export async function makeHome(): Promise<Home> {
       const trusted = await readKeys(fixture.host, config, { identity: identityFile });
       return { host: fixture.host, set: setIn(config.store, config.hub, STATE), ...trusted, ...changes };
     },
-    async cli(args, options = {}) {
-      const child = fixture.spawn(args, options);
-      const writer = child.stdin.getWriter();
-      await writer.write(new TextEncoder().encode(options.stdin ?? "")).catch(() => {});
-      await writer.close().catch(() => {});
-      const { code, stdout, stderr } = await child.output();
-      return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
-    },
-    spawn([verb, ...args], { env = {}, under = [] } = {}) {
-      const [program, ...rest] = [...under, Deno.execPath(), ...denoArguments(verb!, MOD), ...args];
-      return new Deno.Command(program!, {
-        args: rest,
-        clearEnv: true,
-        env: { PATH: Deno.env.get("PATH")!, DENO_DIR, HOME: home, TZ: "UTC", NO_COLOR: "1", ...env },
-        cwd: dir,
-        stdin: "piped",
-        stdout: "piped",
-        stderr: "piped",
-      }).spawn();
-    },
+    cli: (args, options) => cli(within(options), ...args),
+    spawn: (args, options) => startCli(within(options), args),
     [Symbol.dispose]: () => Deno.removeSync(dir, { recursive: true }),
   };
   fixture.configure({});
@@ -241,13 +215,4 @@ export async function output(
 export async function mountTmpfs(folder: string, options = "mode=755"): Promise<AsyncDisposable> {
   await output("mount", ["-t", "tmpfs", "-o", options, "tmpfs", folder]);
   return { [Symbol.asyncDispose]: async () => void await output("umount", [folder]) };
-}
-
-/** Copies a folder with all that is in it. */
-export function copySync(from: string, to: string): void {
-  Deno.mkdirSync(to, { recursive: true });
-  for (const { name, isDirectory } of Deno.readDirSync(from)) {
-    if (isDirectory) copySync(`${from}/${name}`, `${to}/${name}`);
-    else Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
-  }
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
+import { inTempDir } from "./files.ts";
 import { ensureHub, startHub } from "./hub.ts";
-import { inTempDir } from "./temp_dir.ts";
 
 Deno.test("ensureHub() gives one binary to several askers at once", async () => {
   const paths = await Promise.all([ensureHub(), ensureHub(), ensureHub()]);

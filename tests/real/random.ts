@@ -38,3 +38,16 @@ export function makeRandom(seed: number, stream = ""): Random {
     },
   };
 }
+
+/** Bytes that hardly compress, the same for the same seed (xorshift32). */
+export function noise(bytes: number, seed: number): Uint8Array<ArrayBuffer> {
+  const words = new Uint32Array(Math.ceil(bytes / 4));
+  let state = seed || 1;
+  for (let i = 0; i < words.length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[i] = state;
+  }
+  return new Uint8Array(words.buffer, 0, bytes);
+}

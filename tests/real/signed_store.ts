@@ -5,17 +5,20 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
+import { defined } from "../../scripts/core/defined.ts";
 import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
 import { signSsh } from "../../scripts/core/keys/sshsig.ts";
 import {
   FILES_PART,
+  type HubName,
+  MANIFEST_PART,
+  type PartName,
   type SetName,
   type SnapshotId,
   snapshotIdAt,
   timeOfSnapshotId,
 } from "../../scripts/core/names.ts";
-import type { HubName, PartName } from "../../scripts/core/names.ts";
 import {
   FORMAT_NAME,
   FORMAT_VERSION,
@@ -96,6 +99,34 @@ export function writeSnapshot(store: string, spec: SnapshotSpec): Written {
   Deno.writeTextFileSync(`${folder}/seal.json.sig`, signSsh(signer.seed, SEAL_NAMESPACE, bytes));
   Deno.writeFileSync(`${folder}/seal.json`, bytes);
   return { folder, seal, checksum: sealChecksum(bytes) };
+}
+
+/** Signs what nobody verifies. */
+const ANYONE = makeSigner();
+
+/** Writes a sealed snapshot whose parts are of these sizes (bytes), by name, and returns its folder. */
+export function makeSealedFolder(
+  { store, id, hub, set, needs = [], parts = { [FILES_PART]: 2_000, [MANIFEST_PART]: 500 } }: {
+    readonly store: string;
+    readonly id: string;
+    readonly hub?: string;
+    readonly set?: string;
+    readonly needs?: readonly string[];
+    readonly parts?: Readonly<Record<string, number>>;
+  },
+): string {
+  const contents = Object.entries(parts).map(([name, bytes]) => [name, randomBytes(bytes)] as const);
+  return writeSnapshot(store, {
+    id: id as SnapshotId,
+    signer: ANYONE,
+    ...defined({ hub: hub as HubName | undefined, set: set as SetName | undefined }),
+    parts: Object.fromEntries(contents),
+    seal: {
+      kind: needs.length === 0 ? "full" : "increment",
+      parent: (needs.at(-1) ?? null) as SnapshotId | null,
+      needs: needs as SnapshotId[],
+    },
+  }).folder;
 }
 
 /**

@@ -5,9 +5,10 @@
  * @module
  */
 
-import { filesBelow } from "../sealed_folder.ts";
 import type { CuttingProxy } from "../real/cutting_proxy.ts";
-import type { Home, Ran } from "../real/home.ts";
+import { filesBelow } from "../real/files.ts";
+import type { Ran } from "../real/cli.ts";
+import type { Home } from "../real/home.ts";
 import { ensureHub } from "../real/hub.ts";
 import type { Random } from "../real/random.ts";
 import { pause } from "./life.ts";

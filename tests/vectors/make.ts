@@ -8,7 +8,8 @@
  */
 
 import { generateIdentity } from "../../scripts/host/keys/identity.ts";
-import { copySync, fillDatabase, type Home, makeHome } from "../real/home.ts";
+import { copySync } from "../real/files.ts";
+import { fillDatabase, type Home, makeHome } from "../real/home.ts";
 import { restoreVector } from "./restored.ts";
 
 const SOURCES = [
