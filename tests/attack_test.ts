@@ -8,11 +8,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import process from "node:process";
-import { fingerprintOf, formatPrivateKey, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
+import { fingerprintOf, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import {
   FILES_PART,
   type HubName,
+  MAIN_SET,
   type PartName,
   SEAL_FILE,
   SIGNATURE_FILE,
@@ -22,20 +23,19 @@ import {
 import { verifyReceipt } from "../scripts/core/shipping/receipt.ts";
 import { SEAL_NAMESPACE, serializeSeal } from "../scripts/core/snapshot/seal.ts";
 import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { DAY_MS, HOUR_MS } from "../scripts/core/time.ts";
 import { scrub, type ScrubReport } from "../scripts/scrub.ts";
 import { authorize, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
 import { namesIn } from "./real/files.ts";
 import {
   arriveOneByOne,
-  DAY_MS,
-  HOUR_MS,
   HUB,
+  makeReceiptKey,
   makeSigner,
   makeStorageHost,
   retainAll,
   type Signer,
-  STATE,
   type StorageHost,
   timesUntil,
   writeHistory,
@@ -114,7 +114,7 @@ async function underAttack(work: (attack: Attack) => Promise<void>): Promise<voi
       for (const { seal } of [...good, ...other]) {
         assert(!damaged.has(seal.id), JSON.stringify(report.damage.items));
       }
-      for (const set of report.sets.filter(({ set }) => set === STATE)) {
+      for (const set of report.sets.filter(({ set }) => set === MAIN_SET)) {
         assert(set.good >= (set.hub === HUB ? GOOD_COUNT : 2), JSON.stringify(set));
       }
       return report;
@@ -227,7 +227,7 @@ Deno.test("overwriting and truncating change nothing, whatever rsync is told", a
 Deno.test("a folder that the hub's key closes is an alarm of every verb, changes no file, and is mended by chmod", async () => {
   await underAttack(async ({ storage, config, local, rsync, good, stillGood }) => {
     const { host, store } = storage;
-    for (const folder of [pathOf(good.at(-1)!), STATE, ""]) {
+    for (const folder of [pathOf(good.at(-1)!), MAIN_SET, ""]) {
       const at = `${store}/${HUB}/${folder}`;
       Deno.mkdirSync(`${local}/closed/${folder}`, { recursive: true });
       await rsync("-dp", "--chmod=D0000", "--exclude=*", `${local}/closed/${folder}/`, `host:${folder}`);
@@ -553,8 +553,7 @@ Deno.test("a seal that names another hub, its parts or its snapshots gets nowher
 Deno.test("a receipt that the hub puts there itself is replaced, and its links are not followed", async () => {
   await underAttack(async ({ storage, config, local, rsync, stillGood }) => {
     const { host, root, store } = storage;
-    const seed = crypto.getRandomValues(new Uint8Array(32));
-    Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
+    const { receiptKeyFile, seed } = makeReceiptKey(storage);
     Deno.writeTextFileSync(`${root}/victim`, "victim");
     Deno.writeTextFileSync(`${local}/.receipt.json`, "{}");
     Deno.symlinkSync(`${root}/victim`, `${local}/.receipt.json.sig`);
@@ -564,7 +563,7 @@ Deno.test("a receipt that the hub puts there itself is replaced, and its links a
     const report = await stillGood();
     assert(report.foreign.items.some(({ path }) => path.endsWith(".receipt.json.tmp")));
 
-    const { receipts } = await scrub(host, { ...config, receiptKeyFile: `${root}/receipt_key` });
+    const { receipts } = await scrub(host, { ...config, receiptKeyFile });
     assert.deepEqual(receipts, [{ hub: HUB }, { hub: OTHER }]);
     const [text, signature] = ["", ".sig"].map((end) =>
       Deno.readTextFileSync(`${store}/home/.receipt.json${end}`)

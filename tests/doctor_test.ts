@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import { type Config, parseConfig } from "../scripts/core/config/config.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
-import type { SetName } from "../scripts/core/names.ts";
+import { MAIN_SET } from "../scripts/core/names.ts";
 import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/shipping/receipt.ts";
 import { doctorError, type Finding } from "../scripts/core/status/finding.ts";
 import { doctor, type DoctorOptions } from "../scripts/doctor.ts";
@@ -274,7 +274,7 @@ Deno.test("sources, keys and what is left lying about are looked at", async () =
     const text = serializeReceipt({
       hub: hub.config().hub,
       time,
-      sets: new Map([["state" as SetName, set]]),
+      sets: new Map([[MAIN_SET, set]]),
     });
     const signature = signSsh(storage.seed, RECEIPT_NAMESPACE, new TextEncoder().encode(text));
     const { stateFolder } = hub.config();

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import fc from "npm:fast-check@4.10.2";
 import type { Source } from "../scripts/core/config/config.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
-import { type HubName, parseSnapshotId, type SetName, type SourceName } from "../scripts/core/names.ts";
+import { type HubName, MAIN_SET, parseSnapshotId, type SourceName } from "../scripts/core/names.ts";
 import type { Place } from "../scripts/core/place.ts";
 import {
   type FilePlan,
@@ -938,7 +938,7 @@ Deno.test("packFiles() and unpackFiles() bring back names, modes, times, links a
   assert.equal(realFs.stat(`${scratch.root}/home/f`).mtimeMs, 1_100_000_000_000);
   assert.equal(realFs.stat(`${scratch.root}/home`).mode, 0o700);
 
-  const ids = { hub: "hub" as HubName, set: "state" as SetName, id: FIRST };
+  const ids = { hub: "hub" as HubName, set: MAIN_SET, id: FIRST };
   const manifest = {
     ...ids,
     version: 1 as const,

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import type { RcloneDestination } from "../scripts/core/config/config.ts";
-import { FILES_PART, type HubName, type SetName, type SnapshotId } from "../scripts/core/names.ts";
+import { FILES_PART, type HubName, MAIN_SET, type SnapshotId } from "../scripts/core/names.ts";
 import type { Place } from "../scripts/core/place.ts";
 import type { SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import type { Seal } from "../scripts/core/snapshot/seal.ts";
@@ -206,7 +206,7 @@ Deno.test("whatever a far side lists, it is a store, none, or refused, and bring
     attempts: 1,
   };
   const expected = [{
-    set: "state" as SetName,
+    set: MAIN_SET,
     id: ids[0],
     files: [{ name: "seal.json", bytes: 5 }],
   }];

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { BackupError } from "../scripts/core/errors.ts";
-import type { SetName } from "../scripts/core/names.ts";
+import { MAIN_SET } from "../scripts/core/names.ts";
 import { encrypt } from "../scripts/encrypt.ts";
 import { openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { isSealed, problemWithPart, readSetIfThere } from "../scripts/host/store/store.ts";
@@ -206,7 +206,7 @@ Deno.test("an interruption is heard while SQLite checks a database, however long
   await home.backup();
   makeSlowToCheck(home);
   const config = home.config();
-  const set = "state" as SetName;
+  const set = MAIN_SET;
   const [staging, scratch] = [`${home.stateFolder}/state/staging`, `${home.stateFolder}/scratch`];
   const everything = async () => (await filesBelow(home.dir)).filter(([path]) => !path.endsWith("/lock"));
   const interrupt = async (args: string[], folder: string, signal: Deno.Signal) => {

@@ -7,6 +7,7 @@ import { BackupError } from "../scripts/core/errors.ts";
 import { notifyPermissions } from "../scripts/core/sandbox/permissions.ts";
 import { dueNotices, hostOf, parseAddress } from "../scripts/core/status/notices.ts";
 import { tellable, withoutSecrets } from "../scripts/core/status/run_record.ts";
+import { HOUR_MS } from "../scripts/core/time.ts";
 import { tell } from "../scripts/host/command_line/telling.ts";
 import type { Host } from "../scripts/host/host.ts";
 import { appendProof } from "../scripts/host/records/proof_log.ts";
@@ -16,7 +17,6 @@ import { makeHost, runStep } from "../scripts/host/steps/step.ts";
 import { notify, toldFile } from "../scripts/notify.ts";
 import { makeSealedFolder } from "./real/signed_store.ts";
 
-const HOUR_MS = 3_600_000;
 const ROOT = new URL("..", import.meta.url).pathname;
 
 interface Received {

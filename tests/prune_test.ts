@@ -5,10 +5,10 @@ import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
 import { prunable } from "../scripts/core/snapshot/chain.ts";
 import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
+import { DAY_MS } from "../scripts/core/time.ts";
 import { status } from "../scripts/host/status/hub_status.ts";
 import { makeHome } from "./real/home.ts";
 
-const DAY_MS = 24 * 3600 * 1000;
 const NOW = new Date("2026-11-24T12:00:00Z");
 const daysAgo = (days: number) => snapshotIdAt(new Date(NOW.getTime() - days * DAY_MS));
 const seal = (days: number, ...needs: number[]) => ({

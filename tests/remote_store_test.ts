@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Config } from "../scripts/core/config/config.ts";
-import { FILES_PART, MANIFEST_PART, type SetName, type SnapshotId } from "../scripts/core/names.ts";
+import { FILES_PART, MAIN_SET, MANIFEST_PART, type SnapshotId } from "../scripts/core/names.ts";
 import { openStore, type RemoteOptions } from "../scripts/host/destinations/remote.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Host } from "../scripts/host/host.ts";
@@ -76,7 +76,7 @@ function makeHost(told: string[]): Host {
 
 const wanted = (id: string) => ({
   hub: "home",
-  set: "state" as SetName,
+  set: MAIN_SET,
   id: id as SnapshotId,
   parts: new Set([FILES_PART, MANIFEST_PART]),
 });

@@ -8,6 +8,7 @@ import { snapshotIdAt } from "../scripts/core/names.ts";
 import { badDays, type CalendarEvent, calendarOf } from "../scripts/core/report/calendar.ts";
 import { historyOf } from "../scripts/core/report/history.ts";
 import { reportPage } from "../scripts/core/report/report_page.ts";
+import { HOUR_MS } from "../scripts/core/time.ts";
 import { addDays, firstOfMonth, makeZone } from "../scripts/core/zone.ts";
 import { writeReport } from "../scripts/host/command_line/report_file.ts";
 import { makeHost } from "../scripts/host/steps/step.ts";
@@ -17,7 +18,6 @@ import { makePastHome } from "./real/history.ts";
 import { countMessages, makeHome } from "./real/home.ts";
 
 const BERLIN = "Europe/Berlin";
-const HOUR_MS = 3_600_000;
 const VIEWS: readonly View[] = [
   { width: 390, scheme: "light" },
   { width: 390, scheme: "dark" },

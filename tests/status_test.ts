@@ -1,7 +1,7 @@
 /** The status of a hub: what it says, how it says it to a terminal, and what its charts show. */
 
 import assert from "node:assert/strict";
-import { type HubName, type SetName, snapshotIdAt } from "../scripts/core/names.ts";
+import { type HubName, MAIN_SET, snapshotIdAt } from "../scripts/core/names.ts";
 import { sparkline } from "../scripts/core/report/sparkline.ts";
 import { checkProof } from "../scripts/host/doctor/doctor_proof.ts";
 import { checkRuns } from "../scripts/host/doctor/doctor_runs.ts";
@@ -118,7 +118,7 @@ Deno.test("a drill and a proof that are ahead of the clock are told so, and aske
   const at = new Date(Date.now() + 400 * 86_400_000).toISOString();
   const drill = {
     at,
-    set: "state" as SetName,
+    set: MAIN_SET,
     snapshot: snapshotIdAt(home.now),
     store: home.store,
     ok: true,

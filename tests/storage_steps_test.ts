@@ -11,11 +11,12 @@ import {
   type StorageVerb,
 } from "../scripts/core/sandbox/storage_permissions.ts";
 import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { DAY_MS } from "../scripts/core/time.ts";
 import { printJsonList } from "../scripts/host/command_line/json_list.ts";
 import { runStep } from "../scripts/host/steps/step.ts";
 import {
-  DAY_MS,
   HUB,
+  KEEP_ONE,
   makeSigner,
   makeStorageHost,
   type StorageHost,
@@ -209,7 +210,7 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
   }
   // The wall stands: without the permission to write, retention ends with an error and removes nothing.
   const aged = storage.withConfig({
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    retention: KEEP_ONE,
   });
   writeHistory(store, signer, [new Date(storage.now.getTime() - DAY_MS)]);
   await step("scrub", aged);

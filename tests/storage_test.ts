@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { BackupError } from "../scripts/core/errors.ts";
-import { fingerprintOf, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
-import { formatPrivateKey } from "../scripts/core/keys/openssh_key.ts";
+import { fingerprintOf, formatPrivateKey, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import {
   FILES_PART,
   type HubName,
+  MAIN_SET,
   MANIFEST_PART,
   type PartName,
   type SetName,
@@ -19,6 +19,7 @@ import { shellQuote } from "../scripts/core/shell.ts";
 import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/shipping/receipt.ts";
 import { formatMetrics } from "../scripts/core/storage_host/prometheus.ts";
 import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { DAY_MS, HOUR_MS } from "../scripts/core/time.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { openLedger } from "../scripts/host/storage_host/ledger.ts";
 import { pin } from "../scripts/pin.ts";
@@ -28,21 +29,18 @@ import { watch } from "../scripts/watch.ts";
 import { copySync, namesIn } from "./real/files.ts";
 import {
   arriveOneByOne,
-  DAY_MS,
-  HOUR_MS,
   HUB,
+  KEEP_ONE,
+  makeReadStorage,
+  makeReceiptKey,
   makeSigner,
   makeStorageHost,
   retainAll,
-  STATE,
   type StorageHost,
   timesUntil,
   writeHistory,
   writeSnapshot,
 } from "./real/signed_store.ts";
-
-/** A policy that keeps nothing but the newest. */
-const KEEP_ONE = { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 };
 
 const partOf = (folder: string): string => `${folder}/${FILES_PART}`;
 const idOf = (text: string) => text as SnapshotId;
@@ -245,11 +243,11 @@ Deno.test("scrub() tells a missing, an altered and a reordered link from a gap t
   assert.match(problems[0]!, /link: it follows .* with seal 000/);
   assert.match(problems[1]!, /link: it follows 20261101T000000Z, which never came/);
   assert.match(problems[2]!, /link: it says that it follows 20270101T000000Z, which is not older/);
-  forget(host, config, { hub: HUB, set: STATE, id: unknown.id, why: "never came" });
+  forget(host, config, { hub: HUB, set: MAIN_SET, id: unknown.id, why: "never came" });
   assert.equal((await scrub(host, config)).damage.count, 2);
   for (const { id } of report.damage.items) {
     Deno.removeSync(`${store}/home/state/${id}`, { recursive: true });
-    forget(host, config, { hub: HUB, set: STATE, id, why: "forged" });
+    forget(host, config, { hub: HUB, set: MAIN_SET, id, why: "forged" });
   }
   assert.equal((await scrub(host, config)).ok, true, "what was taken away and forgotten");
 });
@@ -322,7 +320,7 @@ Deno.test("a set takes up so many new snapshots a run; the others wait, and rete
 
 Deno.test("retain() touches no hub that is not in the configuration", async () => {
   using storage = makeStorageHost({
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    retention: KEEP_ONE,
   });
   const { host, config, store, signer } = storage;
   writeHistory(store, signer, timesUntil(storage.now, 4), { hub: "stray" as HubName, chainLength: 1 });
@@ -342,7 +340,7 @@ Deno.test("scrub() misses a snapshot that was here and is gone, until it is forg
   Deno.removeSync(written[1]!.folder, { recursive: true });
   const report = await scrub(host, config);
   assert.deepEqual(report.damage.items.map(({ kind }) => kind).sort(), ["gone", "needs", "needs", "needs"]);
-  const place = { hub: HUB, set: STATE, id: written[1]!.seal.id, why: "lost with the old disk" };
+  const place = { hub: HUB, set: MAIN_SET, id: written[1]!.seal.id, why: "lost with the old disk" };
   forget(host, config, place);
   const after = await scrub(host, config);
   assert.deepEqual(after.damage.items.map(({ kind }) => kind), ["needs", "needs", "needs"]);
@@ -411,11 +409,11 @@ Deno.test("a mistyped hub or set is an error that names those that are there, an
   assert.throws(() => pin(host, config, change), { kind: "usage", hint: /^sets there: state/ });
   assert.throws(() => forget(host, config, change), { kind: "usage", hint: /^sets there: state/ });
   const status = storageStatus(host, config);
-  assert.deepEqual([status.sets.map(({ set }) => set), status.lastScrubAt], [[STATE], null]);
-  const read = await scrub(host, config, { hub: HUB, set: STATE });
-  assert.deepEqual([read.read.snapshots, read.sets.map(({ set }) => set)], [1, [STATE]]);
-  const { sets } = await retainAll(host, config, { hub: HUB, set: STATE });
-  assert.deepEqual(sets.map(({ set, keep }) => [set, keep.length]), [[STATE, 1]]);
+  assert.deepEqual([status.sets.map(({ set }) => set), status.lastScrubAt], [[MAIN_SET], null]);
+  const read = await scrub(host, config, { hub: HUB, set: MAIN_SET });
+  assert.deepEqual([read.read.snapshots, read.sets.map(({ set }) => set)], [1, [MAIN_SET]]);
+  const { sets } = await retainAll(host, config, { hub: HUB, set: MAIN_SET });
+  assert.deepEqual(sets.map(({ set, keep }) => [set, keep.length]), [[MAIN_SET, 1]]);
   // A set of which nothing came yet is none.
   const awaiting = storage.withConfig({}, { maxAgeHours: { state: 26, voice: 192 } });
   assert.deepEqual(storageStatus(host, awaiting, { hub: HUB, set: "voice" as SetName }).sets, []);
@@ -460,12 +458,8 @@ Deno.test("retain() is harmless wherever a crash ends it, and the next run finis
   // Every operation on the file system in turn is the last one.
   let operations = Infinity;
   for (let crashAt = 0; crashAt < operations; crashAt++) {
-    using storage = makeStorageHost({
-      retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
-    });
-    const { host, config, store, signer } = storage;
-    const written = writeHistory(store, signer, timesUntil(storage.now, 6), { chainLength: 2 });
-    await scrub(host, config);
+    using storage = await makeReadStorage(6, 2);
+    const { host, config, store, written } = storage;
     storage.now = new Date(storage.now.getTime() + HOUR_MS);
     let count = 0;
     const crashing = new Proxy(host.fs, {
@@ -526,7 +520,7 @@ Deno.test("retain() refuses on a bad signature, an unknown format, a changed sea
       // What its error advises.
       const id = report.sets[0]!.refused[0]!.slice(0, 16) as SnapshotId;
       rmSync(`${store}/home/state/${id}`, { recursive: true, force: true });
-      forget(host, config, { hub: HUB, set: STATE, id, why: "moved out of the store" });
+      forget(host, config, { hub: HUB, set: MAIN_SET, id, why: "moved out of the store" });
       assert.deepEqual((await retainAll(host, config)).sets[0]!.refused, []);
     });
   }
@@ -637,10 +631,8 @@ Deno.test("a snapshot whose removal fails at once stays, and is no fault", async
 });
 
 Deno.test("a snapshot that retention takes away while scrub reads it is no fault", async () => {
-  using storage = makeStorageHost({ retention: KEEP_ONE });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(3, 1);
+  const { host, config, written } = storage;
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   const fs: Fs = {
     ...host.fs,
@@ -661,10 +653,8 @@ Deno.test("a snapshot that retention takes away while scrub reads it is no fault
 });
 
 Deno.test("a snapshot that comes again after its removal keeps its first date; another in its place is a fault", async () => {
-  using storage = makeStorageHost({ retention: KEEP_ONE });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(3, 1);
+  const { host, config, store, signer, written } = storage;
   const came = storage.now.toISOString();
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   assert.equal((await retainAll(host, config, { apply: true })).sets[0]!.removed.length, 2);
@@ -677,10 +667,8 @@ Deno.test("a snapshot that comes again after its removal keeps its first date; a
 });
 
 Deno.test("what a hub names like a removal is foreign, and stays", async () => {
-  using storage = makeStorageHost({ retention: KEEP_ONE });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(3, 1);
+  const { host, config, store, written } = storage;
   const posing = `${store}/home/state/.removing-${written[2]!.seal.id}`;
   Deno.mkdirSync(posing);
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
@@ -690,10 +678,8 @@ Deno.test("what a hub names like a removal is foreign, and stays", async () => {
 });
 
 Deno.test("no folder that a hub puts in the way keeps retention from removing, or an upload from being given up", async () => {
-  using storage = makeStorageHost({ retention: KEEP_ONE });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 3), { chainLength: 1 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(3, 1);
+  const { host, config, store, written } = storage;
   const set = `${store}/home/state`;
   const posing = written.map(({ seal }) => `${set}/.removing-${seal.id}`);
   const upload = "20261103T000000Z";
@@ -820,29 +806,25 @@ Deno.test("a signature lost from a known snapshot is named by every verb, and al
 });
 
 Deno.test("pin() keeps a snapshot and all that it needs, until it is taken back", async () => {
-  using storage = makeStorageHost({
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
-  });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 9), { chainLength: 3 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(9, 3);
+  const { host, config, written } = storage;
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   const id = written[1]!.seal.id;
-  assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: "before 2.0" }), [
-    { hub: HUB, set: STATE, id, why: "before 2.0" },
+  assert.deepEqual(pin(host, config, { hub: HUB, set: MAIN_SET, id, why: "before 2.0" }), [
+    { hub: HUB, set: MAIN_SET, id, why: "before 2.0" },
   ]);
   const first = await retainAll(host, config, { apply: true });
   const kept = first.sets[0]!.keep.map((decision) => decision.id);
   assert.deepEqual(kept.slice(0, 2), [written[0]!.seal.id, id]);
   assert.throws(
-    () => forget(host, config, { hub: HUB, set: STATE, id: first.sets[0]!.removed[0]!, why: "x" }),
+    () => forget(host, config, { hub: HUB, set: MAIN_SET, id: first.sets[0]!.removed[0]!, why: "x" }),
     { kind: "usage", message: /retention removed it$/, hint: /nothing to forget/ },
   );
-  assert.deepEqual(pin(host, config, { hub: HUB, set: STATE, id, why: undefined }), []);
+  assert.deepEqual(pin(host, config, { hub: HUB, set: MAIN_SET, id, why: undefined }), []);
   const after = await retainAll(host, config, { apply: true });
   assert(after.sets[0]!.removed.includes(id));
   assert.throws(
-    () => pin(host, config, { hub: HUB, set: STATE, id, why: "too late" }),
+    () => pin(host, config, { hub: HUB, set: MAIN_SET, id, why: "too late" }),
     { kind: "usage" },
   );
 });
@@ -948,14 +930,14 @@ Deno.test("what comes from another hub or in another set hides no alarm, and is 
   writeHistory(store, signer, [storage.now]);
   const told = () => watch(host, config).alarms.map(({ kind, hub, set }) => [kind, hub, set]);
   const [away, voice] = ["away" as HubName, "voice" as SetName];
-  assert.deepEqual(told(), [["stale", away, STATE], ["stale", away, voice], ["stale", HUB, voice]]);
-  for (const set of [STATE, voice]) {
+  assert.deepEqual(told(), [["stale", away, MAIN_SET], ["stale", away, voice], ["stale", HUB, voice]]);
+  for (const set of [MAIN_SET, voice]) {
     writeSnapshot(store, { hub: away, set, id: snapshotIdAt(storage.now), signer });
   }
   assert.deepEqual(told(), [["stale", HUB, voice]]);
   storage.now = new Date(storage.now.getTime() + 30 * HOUR_MS);
   writeSnapshot(store, { hub: away, id: snapshotIdAt(storage.now), signer });
-  assert.deepEqual(told(), [["stale", HUB, STATE], ["stale", HUB, voice]]);
+  assert.deepEqual(told(), [["stale", HUB, MAIN_SET], ["stale", HUB, voice]]);
 
   await scrub(host, config);
   const verified = [away, HUB].map((hub) => {
@@ -963,8 +945,8 @@ Deno.test("what comes from another hub or in another set hides no alarm, and is 
     return [...sets].map(([set, { newestVerified }]) => [set, newestVerified!.id]);
   });
   assert.deepEqual(verified, [
-    [[STATE, "20261125T180000Z"], [voice, "20261124T120000Z"]],
-    [[STATE, "20261124T120000Z"]],
+    [[MAIN_SET, "20261125T180000Z"], [voice, "20261124T120000Z"]],
+    [[MAIN_SET, "20261124T120000Z"]],
   ]);
 });
 
@@ -1185,9 +1167,8 @@ Deno.test("storageStatus() tells the newest good snapshot, its chain, its age, a
 Deno.test("a receipt tells the hub what was verified, and only the storage host's key can make one", async () => {
   using storage = makeStorageHost();
   const { host, store, signer, root } = storage;
-  const seed = crypto.getRandomValues(new Uint8Array(32));
-  Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
-  const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
+  const { receiptKeyFile, seed } = makeReceiptKey(storage);
+  const config = storage.withConfig({ receiptKeyFile });
   const written = writeHistory(store, signer, timesUntil(storage.now, 3));
   await assert.rejects(scrub(host, storage.withConfig({ receiptKeyFile: `${root}/none` })), {
     kind: "key",
@@ -1205,7 +1186,7 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
   const { text, signature } = read();
   const receipt = verifyReceipt(text, signature, allowed, HUB);
   const newest = written.at(-1)!;
-  assert.deepEqual(receipt.sets.get(STATE), {
+  assert.deepEqual(receipt.sets.get(MAIN_SET), {
     newestVerified: { id: newest.seal.id, sealSha256: newest.checksum },
     problems: [],
     fullWanted: false,
@@ -1221,7 +1202,7 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   await scrub(host, config);
   const after = read();
-  const damaged = verifyReceipt(after.text, after.signature, allowed, HUB).sets.get(STATE)!;
+  const damaged = verifyReceipt(after.text, after.signature, allowed, HUB).sets.get(MAIN_SET)!;
   assert.equal(damaged.fullWanted, true);
   assert.equal(damaged.newestVerified, null);
   assert.match(damaged.problems.join("\n"), /0 bytes where the seal says/);
@@ -1229,15 +1210,14 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
 
 Deno.test("a receipt asks for no new full because of what others put there", async () => {
   using storage = makeStorageHost();
-  const { host, store, signer, root } = storage;
-  const seed = crypto.getRandomValues(new Uint8Array(32));
-  Deno.writeTextFileSync(`${root}/receipt_key`, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
-  const config = storage.withConfig({ receiptKeyFile: `${root}/receipt_key` });
+  const { host, store, signer } = storage;
+  const { receiptKeyFile } = makeReceiptKey(storage);
+  const config = storage.withConfig({ receiptKeyFile });
   writeHistory(store, signer, timesUntil(storage.now, 3));
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
   writeSnapshot(store, { id: snapshotIdAt(storage.now), signer: makeSigner() });
   await scrub(host, config);
-  const receipt = parseReceipt(Deno.readTextFileSync(`${store}/home/.receipt.json`)).sets.get(STATE)!;
+  const receipt = parseReceipt(Deno.readTextFileSync(`${store}/home/.receipt.json`)).sets.get(MAIN_SET)!;
   assert.equal(receipt.fullWanted, false);
   assert.match(receipt.problems[0]!, /may not sign/);
 });
@@ -1455,13 +1435,13 @@ Deno.test("a read error of a part is damage of that part; the rest is still read
 
 Deno.test("a read-only store can be scrubbed and watched; retention says that it cannot remove", async () => {
   using storage = makeStorageHost({
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    retention: KEEP_ONE,
   });
   const { host, store, signer, root } = storage;
   Deno.writeTextFileSync(`${root}/key`, formatPrivateKey(new Uint8Array(32), "storage", 1), { mode: 0o600 });
   const settings = {
     receiptKeyFile: `${root}/key`,
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    retention: KEEP_ONE,
   };
   const config = storage.withConfig(settings);
   writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 1 });

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
 import { describeSnapshot, describeVerify } from "../scripts/core/command_line/reports.ts";
 import { BackupError } from "../scripts/core/errors.ts";
-import { type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { MAIN_SET, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import type { Manifest } from "../scripts/core/snapshot/manifest.ts";
 import type { Seal } from "../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
@@ -51,7 +51,7 @@ Deno.test("a database that SQLite cannot read is damage to all that look into it
   assert.match(stdout, /^ {2}FAIL {2}hapi\.db: opens in SQLite: file is not a database$/m);
   const check = (name: string) => ({ name, ok: false, detail: "a\n  ok    b" });
   const checks = Object.keys(rows).map((table) => check(`hapi.db: rows of ${table}`));
-  const report = { ok: false, store: "s", set: "state" as SetName, snapshot: id, checks, seconds: 1 };
+  const report = { ok: false, store: "s", set: MAIN_SET, snapshot: id, checks, seconds: 1 };
   assert.equal(describeVerify(report).split("\n").length, 2 + checks.length);
 });
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import type { RsyncDestination } from "../scripts/core/config/config.ts";
-import type { SetName } from "../scripts/core/names.ts";
+import { MAIN_SET } from "../scripts/core/names.ts";
 import { permissionFlags } from "../scripts/core/sandbox/deno_flags.ts";
 import {
   checkPermissions,
@@ -29,7 +29,6 @@ import { runStep } from "../scripts/host/steps/step.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import type { Attempt } from "./real/probe.ts";
 
-const STATE = "state" as SetName;
 const DENIED = "NotCapable";
 
 /** Tries things in a worker with these permissions: `read /path` to what came of it. */
@@ -109,7 +108,7 @@ Deno.test("no step can do what its table does not grant, and each can do what it
       can: [`read ${own}/ship/x`, "read /op/ship_key", `write ${own}/ship`, "run rsync"],
     },
     snapshot: {
-      permissions: snapshotPermissions(config, STATE, realPath),
+      permissions: snapshotPermissions(config, MAIN_SET, realPath),
       can: [
         "read /op/.hapi/hapi.db",
         ...["staging/x", "base/x", "last.json"].map((name) => `read ${own}/state/${name}`),
@@ -119,11 +118,11 @@ Deno.test("no step can do what its table does not grant, and each can do what it
       ],
     },
     check: {
-      permissions: checkPermissions(config, STATE),
+      permissions: checkPermissions(config, MAIN_SET),
       can: [`read ${own}/state/staging/x`, `write ${own}/state/staging`],
     },
     encrypt: {
-      permissions: encryptPermissions(config, STATE, realPath),
+      permissions: encryptPermissions(config, MAIN_SET, realPath),
       can: [
         "read /op/.hapi/hub.env",
         ...["staging/x", "base/x", "last.json"].map((name) => `read ${own}/state/${name}`),
@@ -136,7 +135,7 @@ Deno.test("no step can do what its table does not grant, and each can do what it
       ],
     },
     prune: {
-      permissions: prunePermissions(config, STATE),
+      permissions: prunePermissions(config, MAIN_SET),
       can: [`read ${own}/ship/x`, "read /op/store/home/state", "write /op/store/home/state"],
     },
     ship: {

@@ -23,7 +23,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { parseArgs } from "node:util";
 import { formatTable } from "../../scripts/core/format.ts";
-import type { SetName } from "../../scripts/core/names.ts";
+import { MAIN_SET } from "../../scripts/core/names.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { cliEnv, cliWords } from "../real/cli.ts";
@@ -38,7 +38,6 @@ interface Row extends Cost {
 }
 
 const OURS = "hapi-backup";
-const STATE = "state" as SetName;
 const MOD = new URL("../../mod.ts", import.meta.url).pathname;
 const ROOT = new URL("../..", import.meta.url).pathname;
 const HALF_DAY_MS = 12 * 3_600_000;
@@ -197,11 +196,11 @@ async function longHome(database: string, set: Readonly<Record<string, unknown>>
 async function takeSnapshot(home: Home): Promise<void> {
   home.now = new Date(home.now.getTime() + HALF_DAY_MS);
   const config = home.config();
-  await snapshot(home.host, config, { set: STATE });
+  await snapshot(home.host, config, { set: MAIN_SET });
   await encrypt(
     home.host,
     config,
-    { set: STATE },
+    { set: MAIN_SET },
     Promise.resolve({
       "hapi.db": { integrity: ["ok"], foreignKeys: [] },
     }),

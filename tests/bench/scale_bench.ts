@@ -11,7 +11,7 @@
 import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
 import { formatCount, formatTable } from "../../scripts/core/format.ts";
-import { type HubName, isSnapshotId, type SetName, timeOfSnapshotId } from "../../scripts/core/names.ts";
+import { type HubName, isSnapshotId, MAIN_SET, timeOfSnapshotId } from "../../scripts/core/names.ts";
 import { exists, realFs } from "../../scripts/host/fs.ts";
 import { cliEnv, cliWords } from "../real/cli.ts";
 import { makeSigner, timesUntil, writeHistory } from "../real/signed_store.ts";
@@ -87,7 +87,7 @@ function generate(root: string, hubCount: number, snapshots: number): void {
     const hub = `hub-${index}` as HubName;
     const signer = makeSigner();
     hubs[hub] = { signers: [signer.publicKey], maxAgeHours: { state: 26 } };
-    writeHistory(`${root}/store`, signer, times, { hub, set: "state" as SetName, chainLength: CHAIN_LENGTH });
+    writeHistory(`${root}/store`, signer, times, { hub, set: MAIN_SET, chainLength: CHAIN_LENGTH });
   }
   const config = { store: `${root}/store`, stateFolder: `${root}/ledger`, hubs };
   Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config));

@@ -10,7 +10,7 @@ import { DatabaseSync } from "node:sqlite";
 import { check } from "../../scripts/check.ts";
 import { type EncryptReport, suspectError } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
-import type { SetName, SnapshotId, SourceName } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SnapshotId, type SourceName } from "../../scripts/core/names.ts";
 import { gateHint, suspicionsOfUnreadable } from "../../scripts/core/snapshot/gate.ts";
 import type { SuspicionCode } from "../../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/snapshot/select.ts";
@@ -37,7 +37,7 @@ async function makeHubHome(): Promise<Home & { readonly sound: Uint8Array<ArrayB
 /** The snapshot that `restore` takes when told nothing. */
 function latestGood({ host, config }: Home): string {
   const { store, hub } = config();
-  const stored = readSet(host.fs, setIn(store, hub, "state" as SetName)).filter(isSealed);
+  const stored = readSet(host.fs, setIn(store, hub, MAIN_SET)).filter(isSealed);
   return chooseSnapshot("latest", stored.map(({ sealed }) => sealed.seal), 0);
 }
 
@@ -210,7 +210,7 @@ Deno.test("a database of more tables than a seal names suspicions is stored thou
   const report = await home.backup();
   assert.equal(report.suspicions.length, tables.length);
   const { store, hub } = home.config();
-  const last = readSet(home.host.fs, setIn(store, hub, "state" as SetName)).filter(isSealed).at(-1)!;
+  const last = readSet(home.host.fs, setIn(store, hub, MAIN_SET)).filter(isSealed).at(-1)!;
   assert.deepEqual([last.id, last.sealed.seal.suspicions], [report.id, [{
     code: "rows-lost",
     source: "hapi.db",
@@ -282,7 +282,7 @@ Deno.test("a database that need not be there and cannot be copied costs no other
     assert.deepEqual(Object.keys(rows), ["hapi.db"]);
     assert.deepEqual(suspicions.map(({ code, source }) => [code, source]), [["unreadable", "other.db"]]);
     assert.match(suspicions[0]!.detail, reason);
-    const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+    const { manifest } = readMemory(home.host, setFolder(home.stateFolder, MAIN_SET))!;
     assert.deepEqual([manifest.id, manifest.removed], [id, []], "what cannot be read is not gone");
     assert.equal(manifest.sources.find(({ name }) => name === "other.db")?.outcome, "unreadable");
     assert.notEqual(latestGood(home), id);
@@ -320,7 +320,7 @@ Deno.test("a required file that is not there costs no database, and what is rest
     /Cannot save source hub\.env: there is nothing at ".*hub\.env"; correct its "path", or set "required" to f/;
   assert.match(suspect.stdout, why);
   assert.ok(suspect.stderr.includes(gateHint([{ code: "unreadable" }], "state")), suspect.stderr);
-  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, MAIN_SET))!;
   assert.deepEqual(manifest.removed, ["home/.hapi/hub.env"]);
   const status = await home.cli(["status"]);
   assert.match(status.stdout, /SUSPECT: \S+ is newer, and does not count as good: hub\.env unreadable$/m);
@@ -372,7 +372,7 @@ Deno.test("a file that cannot be saved costs neither the database nor the other 
   assert.ok(suspect.stderr.includes(gateHint([{ code: "unreadable" }], "state")), suspect.stderr);
   assert.equal(latestGood(home), good);
 
-  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, "state" as SetName))!;
+  const { manifest } = readMemory(home.host, setFolder(home.stateFolder, MAIN_SET))!;
   assert.deepEqual(manifest.removed, [], "what cannot be read is not gone");
   const outcomes = Object.fromEntries(manifest.sources.map(({ name, outcome }) => [name, outcome]));
   const { "hub.env": secret, "hapi.db": database, "scratchlist-attachments": attachments } = outcomes;
@@ -464,7 +464,7 @@ Deno.test("what could not be restored is not sealed: a manifest that contradicts
     Array.from({ length: 101 }, async () => (await generateIdentity()).recipient),
   );
   const config = { ...home.config(), recipients };
-  const options = { set: "state" as SetName, full: false, accept: false };
+  const options = { set: MAIN_SET, full: false, accept: false };
   home.now = new Date(home.now.getTime() + 3_600_000);
   await snapshot(home.host, config, options);
   const checks = check(home.host, config, options.set);

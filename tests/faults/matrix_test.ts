@@ -9,7 +9,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { BackupError } from "../../scripts/core/errors.ts";
-import type { SnapshotId } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
+import { HOUR_MS } from "../../scripts/core/time.ts";
 import { knownError } from "../../scripts/host/fs.ts";
 import type { Fs, Host, OpenFile } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
@@ -18,7 +19,7 @@ import { restore } from "../../scripts/restore.ts";
 import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import {
-  HOUR_MS,
+  KEEP_ONE,
   makeStorageHost,
   type StorageHost,
   timesUntil,
@@ -28,7 +29,7 @@ import { type Fault, FAULTS, faultyHost, type Kind } from "./faulty_host.ts";
 import { choose, MOMENTS, SEED } from "./moments.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
 import type { ChildJob } from "./step_child.ts";
-import { STATE, type StepName, STEPS, storageConfigIn } from "./steps.ts";
+import { type StepName, STEPS, storageConfigIn } from "./steps.ts";
 
 /** What was tried and what was survived, by step and fault. */
 const matrix = new Map<string, Map<string, { tried: number; survived: number }>>();
@@ -57,7 +58,7 @@ interface Ended {
 
 /** Ids of what is sealed; all of it must be whole, and `complete` with all that it needs. */
 function wholeIds({ fs }: Host, store: string, complete = true): SnapshotId[] {
-  const sealed = readSetIfThere(fs, setIn(store, "home" as never, STATE)).filter(isSealed);
+  const sealed = readSetIfThere(fs, setIn(store, "home" as never, MAIN_SET)).filter(isSealed);
   const ids = sealed.map(({ id }) => id);
   for (const { id, folder, sealed: { seal } } of sealed) {
     for (const part of seal.parts) assert.equal(problemWithPart(fs, folder, part), undefined, id);
@@ -252,7 +253,7 @@ async function makeRestoreScene(step: "restore in place" | "restore to a folder"
 /** A storage host with two chains, of which the older is to go. */
 async function makeStorageScene(step: "retain" | "scrub"): Promise<Scene> {
   const settings = {
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
+    retention: KEEP_ONE,
   };
   const storage: StorageHost = makeStorageHost(settings);
   const { host, root, store, signer } = storage;

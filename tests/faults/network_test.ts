@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { MAIN_SET } from "../../scripts/core/names.ts";
 import { unshippedError } from "../../scripts/core/shipping/shipping.ts";
 import type { Host, Run } from "../../scripts/host/host.ts";
 import { isSealed, problemWithPart, readSetIfThere } from "../../scripts/host/store/store.ts";
@@ -13,7 +14,7 @@ import { freePort } from "../real/free_port.ts";
 import { type Home, makeHome, output } from "../real/home.ts";
 import { type Sshd, startSshd } from "../real/sshd.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
-import { configIn, STATE } from "./steps.ts";
+import { configIn } from "./steps.ts";
 
 /** A home with two snapshots to ship, and a storage host behind a line that can be spoilt. */
 interface Line extends AsyncDisposable {
@@ -82,7 +83,7 @@ async function makeLine(): Promise<Line> {
 
 /** How many snapshots are sealed on the far side; each must be whole. */
 function wholeThere({ home, far }: Line): number {
-  const set = { hub: "home" as never, set: STATE, folder: `${far}/state` };
+  const set = { hub: "home" as never, set: MAIN_SET, folder: `${far}/state` };
   const sealed = readSetIfThere(home.host.fs, set).filter(isSealed);
   for (const { folder, sealed: { seal } } of sealed) {
     for (const part of seal.parts) assert.equal(problemWithPart(home.host.fs, folder, part), undefined);

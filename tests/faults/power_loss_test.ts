@@ -5,7 +5,8 @@
 
 import assert from "node:assert/strict";
 import { check } from "../../scripts/check.ts";
-import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
+import { HOUR_MS } from "../../scripts/core/time.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { exists, makingDurably, removeIfThere } from "../../scripts/host/fs.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
@@ -23,11 +24,10 @@ import { ship } from "../../scripts/ship.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
-import { HOUR_MS, makeStorageHost, retainAll, timesUntil, writeHistory } from "../real/signed_store.ts";
+import { makeReadStorage, retainAll } from "../real/signed_store.ts";
 import { keyOf, Recording, type Tree, writeTree } from "./recording_fs.ts";
 
 const NOTHING = new Uint8Array();
-const STATE = "state" as SetName;
 
 /** A state of the disk, and when it can come about. */
 interface Found {
@@ -72,7 +72,7 @@ async function forEveryState(
 
 /** Ids of what is sealed in a folder of snapshots; all of it must be whole, with all that it needs. */
 function wholeIds({ host: { fs } }: Pick<Home, "host">, store: string): SnapshotId[] {
-  const sealed = readSetIfThere(fs, setIn(store, "home" as never, STATE)).filter(isSealed);
+  const sealed = readSetIfThere(fs, setIn(store, "home" as never, MAIN_SET)).filter(isSealed);
   const ids = sealed.map(({ id }) => id);
   for (const snapshot of sealed) {
     const { id, folder, sealed: { seal } } = snapshot;
@@ -149,13 +149,13 @@ Deno.test("power lost between snapshot and encrypt leaves nothing staged, or all
   const config = home.config();
   const recording = new Recording(home.host.fs, home.dir);
   const host = { ...home.host, fs: recording.fs };
-  await snapshot(host, config, { set: STATE });
-  await check(host, config, STATE);
+  await snapshot(host, config, { set: MAIN_SET });
+  await check(host, config, MAIN_SET);
   let encrypted = 0;
   await forEveryState(recording, home.dir, async () => {
     const made = await Promise.try(() => {
-      const checks = readStagedChecks(home.host.fs, `${home.stateFolder}/state`, STATE);
-      return encrypt(home.host, config, { set: STATE }, Promise.resolve(checks));
+      const checks = readStagedChecks(home.host.fs, `${home.stateFolder}/state`, MAIN_SET);
+      return encrypt(home.host, config, { set: MAIN_SET }, Promise.resolve(checks));
     }).catch((error) => {
       assert.match(error.message, /nothing is staged|was not checked to its end/);
     });
@@ -278,12 +278,8 @@ Deno.test("a restore to a folder that has ended is on the disk", async () => {
 });
 
 Deno.test("power lost at any moment of a retention leaves whole chains, and the next one ends it", async () => {
-  using storage = makeStorageHost({
-    retention: { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 },
-  });
-  const { host, config, store, signer } = storage;
-  const written = writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 2 });
-  await scrub(host, config);
+  using storage = await makeReadStorage(4, 2);
+  const { host, config, store, written } = storage;
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
 
   // The ledger is SQLite's own matter, which syncs each change: what it was around each operation is what the disk holds.

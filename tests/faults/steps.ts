@@ -7,7 +7,7 @@
 import { check } from "../../scripts/check.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { BackupError } from "../../scripts/core/errors.ts";
-import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import type { Host } from "../../scripts/host/host.ts";
@@ -23,8 +23,6 @@ import { snapshot } from "../../scripts/snapshot.ts";
 import { verify } from "../../scripts/verify.ts";
 import { namesIn } from "../real/files.ts";
 import { retainAll } from "../real/signed_store.ts";
-
-export const STATE = "state" as SetName;
 
 /** A step: it throws when it fails, also where the program would report a failure and end with its exit code. */
 export type Step = (host: Host, dir: string) => Promise<void>;
@@ -42,7 +40,7 @@ export const storageConfigIn = (dir: string) =>
 async function openingIn(host: Host, dir: string): Promise<Opening> {
   const config = configIn(dir);
   const keys = await readKeys(host, config, { identity: `${dir}/identity.txt` });
-  return { host, set: setIn(config.store, config.hub, STATE), ...keys };
+  return { host, set: setIn(config.store, config.hub, MAIN_SET), ...keys };
 }
 
 /** The newest snapshot of the store. */
@@ -51,13 +49,13 @@ const newestIn = ({ set }: Opening): SnapshotId => namesIn(set.folder).at(-1) as
 export const STEPS = {
   async snapshot(host, dir) {
     const config = configIn(dir);
-    await snapshot(host, config, { set: STATE });
-    await check(host, config, STATE);
+    await snapshot(host, config, { set: MAIN_SET });
+    await check(host, config, MAIN_SET);
   },
   async encrypt(host, dir) {
     const config = configIn(dir);
-    const checks = readStagedChecks(host.fs, `${config.stateFolder}/${STATE}`, STATE);
-    const { suspicions } = await encrypt(host, config, { set: STATE }, Promise.resolve(checks));
+    const checks = readStagedChecks(host.fs, `${config.stateFolder}/${MAIN_SET}`, MAIN_SET);
+    const { suspicions } = await encrypt(host, config, { set: MAIN_SET }, Promise.resolve(checks));
     if (suspicions.length > 0) throw new BackupError(suspicions[0]!.detail, { kind: "source" });
   },
   async ship(host, dir) {

@@ -4,9 +4,10 @@
  * @module
  */
 
-import type { SetName, SnapshotId } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SetName, type SnapshotId } from "../../scripts/core/names.ts";
 import { unshippedError } from "../../scripts/core/shipping/shipping.ts";
 import { factsOf } from "../../scripts/core/status/run_record.ts";
+import { HOUR_MS } from "../../scripts/core/time.ts";
 import type { Host } from "../../scripts/host/host.ts";
 import { appendDrill } from "../../scripts/host/records/drill_log.ts";
 import { appendProof } from "../../scripts/host/records/proof_log.ts";
@@ -16,9 +17,7 @@ import { ship } from "../../scripts/ship.ts";
 import { verify } from "../../scripts/verify.ts";
 import { type Home, insertMessages, makeHome } from "./home.ts";
 
-const STATE = "state" as SetName;
 const VOICE = "voice" as SetName;
-const HOUR_MS = 3_600_000;
 /** 06:00 in Berlin, where the clocks go back on 25 October. */
 const FIRST = "2026-10-06T04:00:00Z";
 const DAYS = 50;
@@ -87,7 +86,7 @@ class Past {
         home.sql("DELETE FROM messages WHERE id % 10 > 0");
       }
       if (day === 31 && evening === 0) Deno.copyFileSync(`${home.dir}/kept.db`, home.database);
-      await this.backup(STATE);
+      await this.backup(MAIN_SET);
       if (weekday === 6 && evening === 0) {
         home.write(`voice-test-output/${day}.wav`, crypto.getRandomValues(new Uint8Array(30_000)));
         await this.backup(VOICE);
@@ -150,7 +149,7 @@ class Past {
       appendDrill(home.host.fs, home.stateFolder, {
         at: new Date(home.now.getTime() + HOUR_MS).toISOString(),
         store: home.store,
-        set: STATE,
+        set: MAIN_SET,
         snapshot: id,
         ok,
         seconds: 2.4 + day / 10,

@@ -10,7 +10,7 @@ import { check } from "../../scripts/check.ts";
 import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
-import type { SetName } from "../../scripts/core/names.ts";
+import { MAIN_SET, type SetName } from "../../scripts/core/names.ts";
 import { HOUR_MS } from "../../scripts/core/time.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import type { Host } from "../../scripts/host/host.ts";
@@ -21,8 +21,6 @@ import { makeHost } from "../../scripts/host/steps/step.ts";
 import { setIn } from "../../scripts/host/store/store.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { cli, type CliOptions, type Ran, startCli } from "./cli.ts";
-
-const STATE = "state" as SetName;
 
 /** How to start the command line. */
 type HomeCliOptions = Omit<CliOptions, "home" | "cwd">;
@@ -137,7 +135,7 @@ export async function makeHome(): Promise<Home> {
       Deno.writeFileSync(full, bytes);
       Deno.chmodSync(full, mode);
     },
-    async backup({ host = fixture.host, full, accept, set = STATE } = {}) {
+    async backup({ host = fixture.host, full, accept, set = MAIN_SET } = {}) {
       fixture.now = new Date(fixture.now.getTime() + 12 * HOUR_MS);
       const config = fixture.config();
       const options = { set: set as SetName, full: full ?? false, accept: accept ?? false };
@@ -148,7 +146,7 @@ export async function makeHome(): Promise<Home> {
     async opening(changes = {}) {
       const config = fixture.config();
       const trusted = await readKeys(fixture.host, config, { identity: identityFile });
-      return { host: fixture.host, set: setIn(config.store, config.hub, STATE), ...trusted, ...changes };
+      return { host: fixture.host, set: setIn(config.store, config.hub, MAIN_SET), ...trusted, ...changes };
     },
     cli: (args, options) => cli(within(options), ...args),
     spawn: (args, options) => startCli(within(options), args),

@@ -7,11 +7,17 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { defined } from "../../scripts/core/defined.ts";
-import { fingerprintOf, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
+import {
+  fingerprintOf,
+  formatPrivateKey,
+  formatPublicKeyLine,
+  publicKeyOf,
+} from "../../scripts/core/keys/openssh_key.ts";
 import { signSsh } from "../../scripts/core/keys/sshsig.ts";
 import {
   FILES_PART,
   type HubName,
+  MAIN_SET,
   MANIFEST_PART,
   type PartName,
   type SetName,
@@ -28,14 +34,16 @@ import {
   serializeSeal,
 } from "../../scripts/core/snapshot/seal.ts";
 import { parseStorageConfig, type StorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
+import { HOUR_MS } from "../../scripts/core/time.ts";
 import type { Host } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { retain, type RetainOptions, type RetainReport, type SetRetention } from "../../scripts/retain.ts";
+import { scrub } from "../../scripts/scrub.ts";
 
 export const HUB = "home" as HubName;
-export const STATE = "state" as SetName;
-export const HOUR_MS = 3_600_000;
-export const DAY_MS = 24 * HOUR_MS;
+
+/** A policy that keeps nothing but the newest. */
+export const KEEP_ONE = { keepWithinDays: 0, keepDaily: 0, keepWeekly: 0, keepMonthly: 0, keepGoodMin: 1 };
 
 /** A key that signs seals. */
 export interface Signer {
@@ -69,7 +77,7 @@ export interface Written {
 
 /** Writes a snapshot into `store`, parts first and the seal last, as a hub ships it. */
 export function writeSnapshot(store: string, spec: SnapshotSpec): Written {
-  const { id, signer, hub = HUB, set = STATE } = spec;
+  const { id, signer, hub = HUB, set = MAIN_SET } = spec;
   const parts = spec.parts ??
     { [FILES_PART]: new TextEncoder().encode(`files of ${hub}/${set}/${id}`) };
   const folder = `${store}/${hub}/${set}/${id}`;
@@ -140,7 +148,7 @@ export function writeHistory(
   times: readonly Date[],
   options: { hub?: HubName; set?: SetName; chainLength?: number; after?: Written } = {},
 ): Written[] {
-  const { hub = HUB, set = STATE, chainLength = 7 } = options;
+  const { hub = HUB, set = MAIN_SET, chainLength = 7 } = options;
   const written: Written[] = [];
   let chain: SnapshotId[] = [];
   let before = options.after;
@@ -241,6 +249,27 @@ export function makeStorageHost(
     [Symbol.dispose]: () => Deno.removeSync(root, { recursive: true }),
   };
   return storage;
+}
+
+/** One that keeps the newest only, with a history of so many snapshots, all of which it has read. */
+export async function makeReadStorage(
+  count: number,
+  chainLength: number,
+): Promise<StorageHost & { readonly written: readonly Written[] }> {
+  const storage = makeStorageHost({ retention: KEEP_ONE });
+  const written = writeHistory(storage.store, storage.signer, timesUntil(storage.now, count), {
+    chainLength,
+  });
+  await scrub(storage.host, storage.config);
+  return Object.assign(storage, { written });
+}
+
+/** Makes the key that signs receipts. @returns Its file and its seed. */
+export function makeReceiptKey({ root }: StorageHost): { receiptKeyFile: string; seed: Uint8Array } {
+  const { seed } = makeSigner();
+  const receiptKeyFile = `${root}/receipt_key`;
+  Deno.writeTextFileSync(receiptKeyFile, formatPrivateKey(seed, "storage", 1), { mode: 0o600 });
+  return { receiptKeyFile, seed };
 }
 
 /** Retains, and gathers what is told of each set. */
