@@ -6,7 +6,15 @@ import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { cli } from "./real/cli.ts";
 import { filesBelow, inTempDir, namesIn } from "./real/files.ts";
-import { countMessages, fillDatabase, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
+import {
+  countMessages,
+  fillDatabase,
+  type Home,
+  insertMessages,
+  makeHome,
+  mountTmpfs,
+  output,
+} from "./real/home.ts";
 
 /** Of a test that mounts a disk. */
 const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
@@ -63,8 +71,7 @@ Deno.test("a first run in a home that no configuration can name leaves no keys t
 Deno.test("snapshot, encrypt and ship, one after the other, do what backup does, for all sets", async () => {
   using home = await makeHome();
   home.write("voice-test-output/a.wav", new Uint8Array(5_000));
-  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
-  Deno.mkdirSync(`${home.dir}/disk`);
+  home.addDisk();
   const nothing = await home.cli(["encrypt"]);
   assert.equal(nothing.code, 2);
   assert.match(nothing.stderr, /nothing is staged\nhint: run `hapi-backup snapshot --set state`/);
@@ -380,18 +387,21 @@ Deno.test("a -wal that may not be read is a source that cannot be read", async (
   assert.match(ran.stderr, /^error: Cannot back up database .*hapi\.db: .*\nhint: .*-wal/m);
 });
 
-Deno.test("a set that fails costs neither the others nor the shipping, and every failure is told", async () => {
-  using home = await makeHome();
-  const disk = `${home.dir}/disk`;
-  Deno.mkdirSync(disk);
+/** A home of two sets, which ships to a disk. */
+async function makeTwoSets(): Promise<Home> {
+  const home = await makeHome();
   home.write("voice/a.wav", "a");
-  home.configure({
+  home.addDisk({
     sets: {
       state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] },
       voice: { sources: [{ kind: "folder", path: "~/voice" }] },
     },
-    destinations: [{ name: "disk", kind: "folder", path: disk }],
   });
+  return home;
+}
+
+Deno.test("a set that fails costs neither the others nor the shipping, and every failure is told", async () => {
+  using home = await makeTwoSets();
   const waiting = await home.cli(["backup", "--no-ship"]);
   assert.equal(waiting.code, 0, waiting.stderr);
   Deno.renameSync(home.database, `${home.database}.away`);
@@ -402,7 +412,9 @@ Deno.test("a set that fails costs neither the others nor the shipping, and every
   assert.match(told.error.message, /^Cannot back up database .*hapi\.db: there is no such file$/);
   assert.deepEqual(told.snapshots.map(({ set }: { set: string }) => set), ["voice"]);
   assert.equal(told.ship.destinations[0].shipped.length, 2);
-  for (const set of ["state", "voice"]) assert.equal([...Deno.readDirSync(`${disk}/home/${set}`)].length, 1);
+  for (const set of ["state", "voice"]) {
+    assert.equal([...Deno.readDirSync(`${home.dir}/disk/home/${set}`)].length, 1);
+  }
   assert.match(ran.stderr, /"Cannot call it off this machine: disk is on this machine's own disk/);
 
   // In single steps, too.
@@ -418,9 +430,7 @@ Deno.test("a set that fails costs neither the others nor the shipping, and every
 
 Deno.test("a source that cannot be looked at keeps nothing from being shipped, nor the doctor from its page", async () => {
   using home = await makeHome();
-  const disk = `${home.dir}/disk`;
-  Deno.mkdirSync(disk);
-  home.configure({ destinations: [{ name: "disk", kind: "folder", path: disk }] });
+  home.addDisk();
   // Of what is below /proc Deno tells nobody anything.
   Deno.removeSync(`${home.home}/.hapi/hub.env`);
   Deno.symlinkSync("/proc/self/environ", `${home.home}/.hapi/hub.env`);
@@ -461,17 +471,7 @@ Deno.test(
   "what cannot be read of the local store keeps nothing else from being shipped, or told of",
   ONLY_AS_ROOT,
   async () => {
-    using home = await makeHome();
-    const disk = `${home.dir}/disk`;
-    Deno.mkdirSync(disk);
-    home.write("voice/a.wav", "a");
-    home.configure({
-      sets: {
-        state: { sources: [{ kind: "sqlite", path: "~/.hapi/hapi.db" }] },
-        voice: { sources: [{ kind: "folder", path: "~/voice" }] },
-      },
-      destinations: [{ name: "disk", kind: "folder", path: disk }],
-    });
+    using home = await makeTwoSets();
     await output("chown", ["-R", "65534:65534", home.dir]);
     Deno.chmodSync(home.dir, 0o755);
     const under = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

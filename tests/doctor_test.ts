@@ -8,6 +8,7 @@ import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
 import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/shipping/receipt.ts";
 import { doctorError, type Finding } from "../scripts/core/status/finding.ts";
+import { HOUR_MS } from "../scripts/core/time.ts";
 import { doctor, type DoctorOptions } from "../scripts/doctor.ts";
 import type { Host, RunResult } from "../scripts/host/host.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
@@ -188,11 +189,11 @@ Deno.test("what the last run said is told with its age, and is of before once th
   Deno.utimeSync(file, new Date(0), new Date(0));
   assert.equal((await cli({ home }, "ship")).code, 4);
   assert.equal((await cli({ home }, "backup", "--no-ship")).code, 3);
-  // As if both had failed ten minutes ago.
+  // As if both had failed ten hours ago.
   const { stateFolder, store, hub: name } = hub.config();
   for (const log of [`${stateFolder}/ship/runs.jsonl`, `${store}/${name}/.runs/state.jsonl`]) {
     const runs = Deno.readTextFileSync(log).trimEnd().split("\n");
-    const last = { ...JSON.parse(runs.at(-1)!), at: new Date(Date.now() - 600_000).toISOString() };
+    const last = { ...JSON.parse(runs.at(-1)!), at: new Date(Date.now() - 10 * HOUR_MS).toISOString() };
     Deno.writeTextFileSync(log, runs.with(-1, JSON.stringify(last)).join("\n") + "\n");
   }
   const look = async () => {
@@ -202,22 +203,22 @@ Deno.test("what the last run said is told with its age, and is of before once th
   const still = await look();
   assert.match(
     still[0]!.detail,
-    /1 snapshot waiting, the oldest of .*: there is no folder .*gone\)? \(10 min ago\)$/,
+    /1 snapshot waiting, the oldest of .*: there is no folder .*gone\)? \(10 h ago\)$/,
   );
-  assert.match(still[1]!.detail, /gone\.db: there is no such file \(10 min ago\)$/);
+  assert.match(still[1]!.detail, /gone\.db: there is no such file \(10 h ago\)$/);
   assert.match(still[0]!.remedy!, /mount it/);
   // So do the status and the report.
   const status = (await cli({ home }, "status")).stdout;
-  assert.match(status, /^ {2}last run FAILED: .*gone\.db: there is no such file \(10 min ago\)/m);
-  assert.match(status, /^last shipping FAILED: .*there is no folder .*gone\)? \(10 min ago\)$/m);
+  assert.match(status, /^ {2}last run FAILED: .*gone\.db: there is no such file \(10 h ago\)/m);
+  assert.match(status, /^last shipping FAILED: .*there is no folder .*gone\)? \(10 h ago\)$/m);
   const page = async () => (await cli({ home }, "report", "--html", "-")).stdout;
-  assert.match(await page(), /there is no such file \(10 min ago\)/);
+  assert.match(await page(), /there is no such file \(10 h ago\)/);
 
   write({});
-  assert.match(await page(), /\(10 min ago, before the configuration was changed\)/);
+  assert.match(await page(), /\(10 h ago, before the configuration was changed\)/);
   const before = await look();
   for (const { detail } of before) {
-    assert.match(detail, /\(10 min ago, before the configuration was changed\)$/);
+    assert.match(detail, /\(10 h ago, before the configuration was changed\)$/);
   }
   assert.deepEqual(before.map(({ remedy }) => remedy), [
     "run `hapi-backup ship`: it may be mended",

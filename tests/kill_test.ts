@@ -239,8 +239,7 @@ Deno.test("an interruption is heard while SQLite checks a database, however long
 
 Deno.test("interrupted wherever they look whether they are, all steps say so, call nothing damaged, and leave nothing", async () => {
   using home = await makeHome();
-  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
-  Deno.mkdirSync(`${home.dir}/disk`);
+  home.addDisk();
   await home.backup();
   home.sql(insertMessages(50));
   const { id } = await home.backup();

@@ -83,6 +83,15 @@ function makeHub(notify: unknown[], more: Record<string, unknown> = {}) {
   };
 }
 
+/** What a webhook gets at the end of a run. */
+async function toldBy(
+  hub: Pick<ReturnType<typeof makeHub>, "host" | "config">,
+  server: { take(): Received[] },
+) {
+  await notify(hub.host, hub.config, "end");
+  return server.take().map(({ body }) => JSON.parse(body));
+}
+
 const LOCKED = new BackupError("Cannot read hapi.db: it is locked", {
   kind: "source",
   hint: "stop the other one",
@@ -135,10 +144,7 @@ Deno.test("ntfy, Gotify, a webhook and a command each get a failure in their own
 Deno.test("a failure is told once, again when it changes or lasts, and its end once", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "webhook", url: server.base, remindHours: 24 }]);
-  const events = async () => {
-    await notify(hub.host, hub.config, "end");
-    return server.take().map(({ body }) => JSON.parse(body).event);
-  };
+  const events = async () => (await toldBy(hub, server)).map(({ event }) => event);
   await hub.snapshot("20261122T050000Z");
   await hub.run();
   assert.deepEqual(await events(), []);
@@ -190,10 +196,7 @@ Deno.test("a failure is told with its age, and how long it has been so", async (
 Deno.test("a snapshot that is suspect, too old, or fails its drill is told, with why", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "webhook", url: server.base }]);
-  const told = async () => {
-    await notify(hub.host, hub.config, "end");
-    return server.take().map(({ body }) => JSON.parse(body));
-  };
+  const told = () => toldBy(hub, server);
   const folder = await hub.snapshot("20261122T050000Z");
   const sealFile = `${folder}/seal.json`;
   const good = Deno.readTextFileSync(sealFile);
@@ -260,10 +263,7 @@ Deno.test("a clock that was ahead once silences neither reminders nor digests wh
   using hub = makeHub([{ kind: "webhook", url: server.base, on: ["failure", "digest"] }]);
   await hub.snapshot("20261122T050000Z");
   await hub.run(LOCKED);
-  const told = async () => {
-    await notify(hub.host, hub.config, "end");
-    return server.take().map(({ body }) => JSON.parse(body).event);
-  };
+  const told = async () => (await toldBy(hub, server)).map(({ event }) => event);
   hub.later(4 * 365 * 24);
   assert.deepEqual(await told(), ["failure"]);
   hub.later(-4 * 365 * 24);
@@ -427,10 +427,7 @@ Deno.test("a run's outcome does not change when telling fails, and the failure i
 Deno.test("a reminder comes when the keys were not proven for too long", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "webhook", url: server.base }], { proofMaxAgeDays: 100 });
-  const told = async () => {
-    await notify(hub.host, hub.config, "end");
-    return server.take().map(({ body }) => JSON.parse(body));
-  };
+  const told = () => toldBy(hub, server);
   const prove = (ok: boolean) =>
     appendProof(hub.host.fs, hub.config.stateFolder, {
       at: hub.clock.now.toISOString(),
@@ -459,10 +456,7 @@ Deno.test("a reminder comes when the keys were not proven for too long", async (
 Deno.test("a log that cannot be read is a failure of its own, and no word that what was wrong is well", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "webhook", url: server.base }]);
-  const told = async () => {
-    await notify(hub.host, hub.config, "end");
-    return server.take().map(({ body }) => JSON.parse(body));
-  };
+  const told = () => toldBy(hub, server);
   const log = runLogFile(hub.config, { verb: "backup", set: "state" as never });
   await hub.snapshot("20261122T050000Z");
   await hub.run(LOCKED);

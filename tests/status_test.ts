@@ -20,8 +20,7 @@ const COLOR = /\x1b\[\d+m/;
 
 Deno.test("status tells the last run, growth, what is off the machine and how old the proofs are; in colour on a terminal only", async () => {
   using home = await makeHome();
-  home.configure({ destinations: [{ kind: "folder", name: "disk", path: `${home.dir}/disk` }] });
-  Deno.mkdirSync(`${home.dir}/disk`);
+  home.addDisk();
   assert.equal(
     (await home.cli(["backup", "--full"])).code,
     4,

@@ -9,12 +9,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { BackupError } from "../../scripts/core/errors.ts";
-import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
+import type { SnapshotId } from "../../scripts/core/names.ts";
 import { HOUR_MS } from "../../scripts/core/time.ts";
 import { knownError } from "../../scripts/host/fs.ts";
-import type { Fs, Host, OpenFile } from "../../scripts/host/host.ts";
+import type { Fs, OpenFile } from "../../scripts/host/host.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
-import { isSealed, problemWithPart, readSetIfThere, setIn } from "../../scripts/host/store/store.ts";
+import { isSealed, readSetIfThere } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
 import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
@@ -29,7 +29,7 @@ import { type Fault, FAULTS, faultyHost, type Kind } from "./faulty_host.ts";
 import { choose, MOMENTS, SEED } from "./moments.ts";
 import { readTree, type Tree, writeTree } from "./recording_fs.ts";
 import type { ChildJob } from "./step_child.ts";
-import { type StepName, STEPS, storageConfigIn } from "./steps.ts";
+import { type StepName, STEPS, storageConfigIn, wholeIds } from "./steps.ts";
 
 /** What was tried and what was survived, by step and fault. */
 const matrix = new Map<string, Map<string, { tried: number; survived: number }>>();
@@ -54,17 +54,6 @@ interface Ended {
   /** Undefined for a success. */
   readonly error: BackupError | undefined;
   readonly killed: boolean;
-}
-
-/** Ids of what is sealed; all of it must be whole, and `complete` with all that it needs. */
-function wholeIds({ fs }: Host, store: string, complete = true): SnapshotId[] {
-  const sealed = readSetIfThere(fs, setIn(store, "home" as never, MAIN_SET)).filter(isSealed);
-  const ids = sealed.map(({ id }) => id);
-  for (const { id, folder, sealed: { seal } } of sealed) {
-    for (const part of seal.parts) assert.equal(problemWithPart(fs, folder, part), undefined, id);
-    for (const needed of complete ? seal.needs : []) assert.ok(ids.includes(needed), `${id} needs ${needed}`);
-  }
-  return ids;
 }
 
 const hashOf = (content: Uint8Array | string): string => createHash("sha256").update(content).digest("hex");
@@ -103,7 +92,7 @@ async function makeBackupScene(step: "snapshot" | "encrypt"): Promise<Scene> {
   home.now = now;
   if (step === "encrypt") await STEPS.snapshot(home.host, home.dir);
   const live = liveFiles(home);
-  const before = wholeIds(home.host, home.store);
+  const before = wholeIds(home.host.fs, home.store);
   const expected = ({ fault }: Ended) =>
     fault.name === "file replaced" ? new Map(live).set("hub.env", hashOf("REPLACED=yes\n")) : live;
   /** All of it comes back: but for files that could not be read, of which the seal says so. */
@@ -134,7 +123,7 @@ async function makeBackupScene(step: "snapshot" | "encrypt"): Promise<Scene> {
     start: readTree(home.dir),
     async check(ended) {
       assert.deepEqual(liveFiles(home), expected(ended), "live files");
-      const ids = wholeIds(home.host, home.store);
+      const ids = wholeIds(home.host.fs, home.store);
       const made = ids.filter((id) => !before.includes(id));
       assert.equal(ids.length - made.length, before.length, "what was stored is there");
       if (step === "encrypt" && !ended.error && !ended.killed) assert.equal(made.length, 1);
@@ -148,7 +137,7 @@ async function makeBackupScene(step: "snapshot" | "encrypt"): Promise<Scene> {
       assert.deepEqual(namesIn(`${home.stateFolder}/state`), ["base", "last.json", "staging"]);
       assert.deepEqual(namesIn(`${home.stateFolder}/state/staging`), []);
       assert.equal(namesIn(`${home.stateFolder}/state/base`).length, 1);
-      assert.deepEqual(namesIn(home.stored), wholeIds(home.host, home.store));
+      assert.deepEqual(namesIn(home.stored), wholeIds(home.host.fs, home.store));
     },
     [Symbol.dispose]: () => home[Symbol.dispose](),
   };
@@ -157,28 +146,26 @@ async function makeBackupScene(step: "snapshot" | "encrypt"): Promise<Scene> {
 /** A home with a full and an increment, and an empty folder to ship them to. */
 async function makeShipScene(): Promise<Scene> {
   const home = await makeHome();
-  const disk = `${home.dir}/disk`;
-  Deno.mkdirSync(disk);
-  home.configure({ destinations: [{ kind: "folder", name: "disk", path: disk }] });
+  const disk = home.addDisk();
   await home.backup();
   home.sql(insertMessages(20));
   await home.backup();
   const live = liveFiles(home);
-  const all = wholeIds(home.host, home.store);
+  const all = wholeIds(home.host.fs, home.store);
   return {
     dir: home.dir,
     now: home.now,
     start: readTree(home.dir),
     check(ended) {
       if (ended.fault.name !== "file replaced") assert.deepEqual(liveFiles(home), live);
-      assert.deepEqual(wholeIds(home.host, home.store), all);
+      assert.deepEqual(wholeIds(home.host.fs, home.store), all);
       if (!namesIn(home.dir).includes("disk")) Deno.renameSync(`${home.dir}/gone`, disk);
-      const there = wholeIds(home.host, disk, false);
+      const there = wholeIds(home.host.fs, disk, false);
       if (!ended.error && !ended.killed) assert.deepEqual(there, all, "a success is there");
     },
     async next() {
       await STEPS.ship(home.host, home.dir);
-      assert.deepEqual(wholeIds(home.host, disk), all);
+      assert.deepEqual(wholeIds(home.host.fs, disk), all);
       assert.deepEqual(namesIn(`${disk}/home/state`), all);
       assert.deepEqual(namesIn(`${home.stateFolder}/ship`), ["disk.json"]);
     },
@@ -196,7 +183,7 @@ async function makeRestoreScene(step: "restore in place" | "restore to a folder"
   home.sql(insertMessages(20));
   home.write(".hapi/hub.env", "ANTHROPIC_API_KEY=sk-ant-another-0123456789\n");
   const live = liveFiles(home);
-  const all = wholeIds(home.host, home.store);
+  const all = wholeIds(home.host.fs, home.store);
   const hapi = `${home.home}/.hapi`;
   /** Whether some file in the folder of live files has this content. */
   const isKept = (hash: string) =>
@@ -208,7 +195,7 @@ async function makeRestoreScene(step: "restore in place" | "restore to a folder"
     now: home.now,
     start: readTree(home.dir),
     async check({ fault, error, killed }) {
-      assert.deepEqual(wholeIds(home.host, home.store), all);
+      assert.deepEqual(wholeIds(home.host.fs, home.store), all);
       const here = new Map(live);
       // Replaced before the old one was set aside, after, or, at last, where the restored one was put.
       const isReplaced = fault.name === "file replaced";
@@ -283,7 +270,7 @@ async function makeStorageScene(step: "retain" | "scrub"): Promise<Scene> {
       await STEPS.scrub(host, root);
     },
     check({ error, killed }) {
-      const there = wholeIds(host, store);
+      const there = wholeIds(host.fs, store);
       assert.deepEqual(there.slice(-2), ids.slice(-2), "what is to be kept is there");
       if (step === "scrub") assert.deepEqual(there, ids);
       else if (!error && !killed) assert.deepEqual(there, ids.slice(2));

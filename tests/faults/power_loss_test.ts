@@ -11,13 +11,6 @@ import { encrypt } from "../../scripts/encrypt.ts";
 import { exists, makingDurably, removeIfThere } from "../../scripts/host/fs.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
 import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
-import {
-  isSealed,
-  problemWithPart,
-  readSetIfThere,
-  readSignature,
-  setIn,
-} from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
@@ -26,6 +19,7 @@ import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import { makeReadStorage, retainAll } from "../real/signed_store.ts";
 import { keyOf, Recording, type Tree, writeTree } from "./recording_fs.ts";
+import { wholeIds } from "./steps.ts";
 
 const NOTHING = new Uint8Array();
 
@@ -70,21 +64,6 @@ async function forEveryState(
   return seen.size;
 }
 
-/** Ids of what is sealed in a folder of snapshots; all of it must be whole, with all that it needs. */
-function wholeIds({ host: { fs } }: Pick<Home, "host">, store: string): SnapshotId[] {
-  const sealed = readSetIfThere(fs, setIn(store, "home" as never, MAIN_SET)).filter(isSealed);
-  const ids = sealed.map(({ id }) => id);
-  for (const snapshot of sealed) {
-    const { id, folder, sealed: { seal } } = snapshot;
-    for (const part of seal.parts) {
-      assert.equal(problemWithPart(fs, folder, part), undefined, `${id}: ${part.name}`);
-    }
-    for (const needed of seal.needs) assert.ok(ids.includes(needed), `${id} needs ${needed}`);
-    assert.match(readSignature(fs, snapshot), /END SSH SIGNATURE/);
-  }
-  return ids;
-}
-
 /** What a run may leave in the set's state folder and in the store. */
 function assertNoResidue({ stateFolder, stored }: Home): void {
   assert.deepEqual(namesIn(`${stateFolder}/state`), ["base", "last.json", "staging"]);
@@ -120,13 +99,13 @@ for (const kind of ["full", "increment"] as const) {
   Deno.test(`power lost at any moment of a backup (${kind}) leaves the old store or the new one`, async () => {
     using home = await (kind === "full" ? makeHome() : makeUsedHome());
     const live = liveFiles(home);
-    const before = wholeIds(home, home.store);
+    const before = wholeIds(home.host.fs, home.store);
     const { now } = home;
     const recording = new Recording(home.host.fs, home.dir);
     const made = await home.backup({ host: { ...home.host, fs: recording.fs } });
     assert.equal(made.kind, kind);
     const states = await forEveryState(recording, home.dir, async () => {
-      const ids = wholeIds(home, home.store);
+      const ids = wholeIds(home.host.fs, home.store);
       assert.deepEqual(ids.filter((id) => id !== made.id), before);
       home.now = new Date(now.getTime() + 12 * HOUR_MS);
       const next = await home.backup();
@@ -139,7 +118,7 @@ for (const kind of ["full", "increment"] as const) {
     assert.ok(states > 30, `${states} states`);
 
     writeTree(home.dir, recording.synced);
-    assert.deepEqual(wholeIds(home, home.store), [...before, made.id], "a success is on the disk");
+    assert.deepEqual(wholeIds(home.host.fs, home.store), [...before, made.id], "a success is on the disk");
   });
 }
 
@@ -170,15 +149,13 @@ Deno.test("power lost between snapshot and encrypt leaves nothing staged, or all
 Deno.test("power lost at any moment of a shipping leaves only whole snapshots there, and no false confirmation", async () => {
   using home = await makeUsedHome();
   await home.backup();
-  const disk = `${home.dir}/disk`;
-  Deno.mkdirSync(disk);
-  home.configure({ destinations: [{ kind: "folder", name: "disk", path: disk }] });
+  const disk = home.addDisk();
   const config = home.config();
-  const all = wholeIds(home, home.store);
+  const all = wholeIds(home.host.fs, home.store);
   const recording = new Recording(home.host.fs, home.dir);
   await ship({ ...home.host, fs: recording.fs }, config);
   const states = await forEveryState(recording, home.dir, async ({ tree }) => {
-    const there = wholeIds(home, disk);
+    const there = wholeIds(home.host.fs, disk);
     const record = [...tree].find(([path]) => path.endsWith("/ship/disk.json"))?.[1].content;
     const { confirmed } = record ? JSON.parse(new TextDecoder().decode(record)) : { confirmed: {} };
     for (const key of Object.keys(confirmed)) assert.ok(there.includes(key.split("/")[1] as never), key);
@@ -186,15 +163,15 @@ Deno.test("power lost at any moment of a shipping leaves only whole snapshots th
     assert.deepEqual(report.destinations[0]!.errors, []);
     assert.deepEqual(report.destinations[0]!.waiting, []);
     assert.deepEqual(report.destinations[0]!.vanished, []);
-    assert.deepEqual(wholeIds(home, disk), all);
+    assert.deepEqual(wholeIds(home.host.fs, disk), all);
     assert.deepEqual(namesIn(`${disk}/home/state`), all, "no residue");
     assert.deepEqual(namesIn(`${home.stateFolder}/ship`), ["disk.json"]);
-    assert.deepEqual(wholeIds(home, home.store), all);
+    assert.deepEqual(wholeIds(home.host.fs, home.store), all);
   }, isRead);
   assert.ok(states > 30, `${states} states`);
 
   writeTree(home.dir, recording.synced);
-  assert.deepEqual(wholeIds(home, disk), all, "a success is on the disk");
+  assert.deepEqual(wholeIds(home.host.fs, disk), all, "a success is on the disk");
 });
 
 Deno.test("power lost at any moment of a restore in place loses neither the old files nor the way back", async () => {
@@ -309,7 +286,7 @@ Deno.test("power lost at any moment of a retention leaves whole chains, and the 
         if (ledger[index]) Deno.writeFileSync(file, ledger[index]);
         else removeIfThere(host.fs, file);
       }
-      assert.equal(wholeIds({ host }, store).at(-1), written.at(-1)!.seal.id);
+      assert.equal(wholeIds(host.fs, store).at(-1), written.at(-1)!.seal.id);
       const scrubbed = await scrub(host, config);
       assert.ok(scrubbed.ok, JSON.stringify(scrubbed.damage.items));
       assert.deepEqual(scrubbed.foreign.items, []);

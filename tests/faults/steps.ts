@@ -4,18 +4,26 @@
  * @module
  */
 
+import assert from "node:assert/strict";
 import { check } from "../../scripts/check.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { BackupError } from "../../scripts/core/errors.ts";
-import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
+import { type HubName, MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
-import type { Host } from "../../scripts/host/host.ts";
+import type { Fs, Host } from "../../scripts/host/host.ts";
 import { readKeys } from "../../scripts/host/keys/keys.ts";
 import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
 import { makeScratch } from "../../scripts/host/scratch.ts";
 import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
-import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
+import {
+  isSealed,
+  problemWithPart,
+  readSet,
+  readSetIfThere,
+  readSignature,
+  setIn,
+} from "../../scripts/host/store/store.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
@@ -41,6 +49,21 @@ async function openingIn(host: Host, dir: string): Promise<Opening> {
   const config = configIn(dir);
   const keys = await readKeys(host, config, { identity: `${dir}/identity.txt` });
   return { host, set: setIn(config.store, config.hub, MAIN_SET), ...keys };
+}
+
+/** Ids of what is sealed in a store; all of it must be whole and signed, and `complete` with all that it needs. */
+export function wholeIds(fs: Fs, store: string, complete = true): SnapshotId[] {
+  const sealed = readSetIfThere(fs, setIn(store, "home" as HubName, MAIN_SET)).filter(isSealed);
+  const ids = sealed.map(({ id }) => id);
+  for (const snapshot of sealed) {
+    const { id, folder, sealed: { seal } } = snapshot;
+    for (const part of seal.parts) {
+      assert.equal(problemWithPart(fs, folder, part), undefined, `${id}: ${part.name}`);
+    }
+    for (const needed of complete ? seal.needs : []) assert.ok(ids.includes(needed), `${id} needs ${needed}`);
+    assert.match(readSignature(fs, snapshot), /END SSH SIGNATURE/);
+  }
+  return ids;
 }
 
 /** The newest snapshot of the store. */

@@ -57,6 +57,8 @@ export interface Home extends Disposable {
   readonly host: Host;
   /** Writes the configuration anew, with `changes` over the keys of the fixture. */
   configure(changes: Readonly<Record<string, unknown>>): void;
+  /** Ships to a folder `disk` beside the home, which is made. @returns Its path. */
+  addDisk(changes?: Readonly<Record<string, unknown>>): string;
   config(): Config;
   sql(text: string): void;
   write(path: string, content: string | Uint8Array, mode?: number): void;
@@ -122,6 +124,12 @@ export async function makeHome(): Promise<Home> {
         ...changes,
       };
       Deno.writeTextFileSync(fixture.configFile, JSON.stringify(config, null, 2));
+    },
+    addDisk(changes = {}) {
+      const path = `${dir}/disk`;
+      Deno.mkdirSync(path);
+      fixture.configure({ destinations: [{ kind: "folder", name: "disk", path }], ...changes });
+      return path;
     },
     config: () => parseConfig(Deno.readTextFileSync(fixture.configFile), fixture.configFile, around),
     sql(text) {
