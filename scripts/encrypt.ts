@@ -194,14 +194,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     collectIfMany();
     const content = [...databases, files].flatMap(({ part }) => part ?? []);
     const { manifest, suspicions, good } = await describe(job, parent, databases, files);
-    requireReadable(staged.id, "manifest", whyUnreadable(manifest, new Set(parent?.manifest.files)));
-    const manifestPart = await writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
-      const size = new ManifestSize();
-      for (const piece of jsonPieces(manifest)) {
-        if (size.add(piece)) throw tooManyFiles(manifest);
-        part.write(piece);
-      }
-    });
+    const manifestPart = await writeManifest(job, manifest, parent);
     const isUnchanged = parent !== undefined && content.length === 0 &&
       sameContent(parent.manifest, manifest);
     const seal: Seal = {
@@ -219,10 +212,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       suspicions: sealedSuspicions(suspicions),
       writer: PROGRAM,
     };
-    const sealText = serializeSeal(seal);
-    requireReadable(staged.id, "seal", problemOf(() => parseSeal(sealText, SEAL_FILE)));
-    const sealBytes = new TextEncoder().encode(sealText);
-    const signatureBytes = writeSeal(job, sealBytes);
+    const written = writeSeal(job, seal);
     host.checkpoint();
     publish(host.fs, incoming, `${stored.folder}/${staged.id}`);
 
@@ -231,7 +221,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
     writeMemory(host.fs, folder, {
       version: 1,
       manifest,
-      sealChecksum: sealChecksum(sealBytes),
+      sealChecksum: written.checksum,
       fullBytes: Object.fromEntries(databases.map(({ saved, fullBytes }) => [saved.source, fullBytes])),
       fingerprints: Object.fromEntries(
         staged.databases.flatMap(({ source, fingerprint }) => fingerprint ? [[source, fingerprint]] : []),
@@ -248,7 +238,7 @@ async function write(job: Job, full: string | undefined): Promise<EncryptReport>
       id: staged.id,
       kind: seal.kind,
       reason: full,
-      bytes: sealedBytes(seal) + sealBytes.length + signatureBytes,
+      bytes: sealedBytes(seal) + written.bytes,
       rows: Object.fromEntries(manifest.databases.map((database) => [database.source, database.rows])),
       databaseBytes: manifest.databases.reduce((sum, database) => sum + database.bytes, 0),
       files: manifest.files.filter((file) => file.type === "file").length,
@@ -271,15 +261,29 @@ function pruneIfPossible({ host, config, options, stored }: Job): void {
   }
 }
 
-/** Signs the seal and writes both, the seal last. Returns the bytes of the signature. */
-function writeSeal({ host, config, incoming }: Job, sealBytes: Uint8Array): number {
+function writeManifest(job: Job, manifest: Manifest, parent: Memory | undefined): Promise<SealedPart> {
+  requireReadable(manifest.id, "manifest", whyUnreadable(manifest, new Set(parent?.manifest.files)));
+  return writePart(job, MANIFEST_PART, FOR_THE_REST, (part) => {
+    const size = new ManifestSize();
+    for (const piece of jsonPieces(manifest)) {
+      if (size.add(piece)) throw tooManyFiles(manifest);
+      part.write(piece);
+    }
+  });
+}
+
+/** Signs the seal and writes both, the seal last. @returns Its checksum, and what both take in bytes. */
+function writeSeal({ host, config, incoming }: Job, seal: Seal): { checksum: string; bytes: number } {
+  const text = serializeSeal(seal);
+  requireReadable(seal.id, "seal", problemOf(() => parseSeal(text, SEAL_FILE)));
+  const bytes = new TextEncoder().encode(text);
   const key = readSigningKey(host, config.signingKeyFile);
   const untrusted = untrustedKey(config, key);
   if (untrusted !== undefined) host.report.warn(`${untrusted}; ${UNTRUSTED_REMEDY}`);
-  const signature = signSsh(key.seed, SEAL_NAMESPACE, sealBytes);
+  const signature = signSsh(key.seed, SEAL_NAMESPACE, bytes);
   writeFileDurably(host.fs, `${incoming}/${SIGNATURE_FILE}`, signature, 0o640);
-  writeFileDurably(host.fs, `${incoming}/${SEAL_FILE}`, sealBytes, 0o640);
-  return signature.length;
+  writeFileDurably(host.fs, `${incoming}/${SEAL_FILE}`, bytes, 0o640);
+  return { checksum: sealChecksum(bytes), bytes: bytes.length + signature.length };
 }
 
 /** A database in the snapshot being made. */

@@ -58,78 +58,65 @@ export async function verify(
   extras: VerifyExtras = {},
 ): Promise<Check[]> {
   const { host } = opening;
-  const checks: Check[] = [];
-  const check: RunCheck = async (name, work, say) => {
-    host.checkpoint();
-    try {
-      const value = await work();
-      checks.push({ name, ok: true, detail: say(value) });
-      return value;
-    } catch (error) {
-      if (isNoVerdict(error, checks)) throw error;
-      checks.push({ name, ok: false, detail: reasonOf(error) });
-      return undefined;
-    }
-  };
-
-  const seal = await check("seal", () => openSeal(opening, id).seal, () => "signed by a known key");
-  if (!seal) return checks;
-  await check(
+  const list = new Checklist(host);
+  const seal = await list.check("seal", () => openSeal(opening, id).seal, () => "signed by a known key");
+  if (!seal) return list.checks;
+  await list.check(
     "seals of the chain",
     () => [...seal.needs, id].map((needed) => openSeal(opening, needed)),
     (all) => `${all.length} signed by a known key`,
   );
-  await check(
+  await list.check(
     "links between seals",
     () => requireLinks(seals.filter(({ id }) => isTrusted(opening, id))),
     (count) => `${count} compared`,
   );
-  const manifest = await check(
+  const manifest = await list.check(
     "manifest",
     () => openManifest(opening, openSeal(opening, id)),
     contentOf,
   );
-  if (!manifest) return checks;
+  if (!manifest) return list.checks;
   const involved: PartsBySnapshot = new Map<SnapshotId, ReadonlySet<PartName>>(partsRead(manifest))
     .set(id, new Set(seal.parts.map(({ name }) => name)));
   // Which can fail for other reasons than the snapshot's.
   await opening.far?.fetch(involved);
-  await check(
+  await list.check(
     "parts",
     () => requireParts(host, opening, involved),
     ({ count, bytes }) =>
       `${formatCounted(count, "part")}, ${formatBytes(bytes)}: sizes and SHA-256 as sealed`,
   );
 
-  const restored = await check(
+  const restored = await list.check(
     "decrypted and rebuilt",
     () => restore({ ...opening, host: withoutLinks(host) }, id, `${scratch}/restored`),
     (all) => `${contentOf(all)}: every SHA-256 as in the manifest`,
   );
-  if (!restored) return checks;
+  if (!restored) return list.checks;
   const root = `${scratch}/restored`;
   for (const database of restored.databases) {
-    await checkDatabase(host, database, `${root}/${database.place}`, check);
+    await checkDatabase(host, database, `${root}/${database.place}`, list);
   }
   for (const { source, detail } of restored.manifest.suspicions) {
-    checks.push({ name: `${source}: not suspect`, ok: false, detail: `as it was saved: ${detail}` });
+    list.checks.push({ name: `${source}: not suspect`, ok: false, detail: `as it was saved: ${detail}` });
   }
-  await check(
+  await list.check(
     "no secret shows in the store",
     () => requireHidden(opening, restored, involved, root),
     (count) => `${formatCounted(count, "secret value")} looked for`,
   );
   for (const database of restored.databases) {
-    if (extras.home !== undefined) reportMovedOn(host, database, extras.home, checks);
+    if (extras.home !== undefined) reportMovedOn(host, database, extras.home, list.checks);
   }
   if (extras.hubProgram !== undefined) {
     const { hubProgram } = extras;
     for (const database of restored.databases.filter(hasSessions)) {
       const ask = () => askHubForSessions(host, hubProgram, `${root}/${database.place}`, scratch);
-      await checkServed(database, ask, check);
+      await checkServed(database, ask, list);
     }
   }
-  return checks;
+  return list.checks;
 }
 
 /** What a snapshot holds, as a restore counts it. */
@@ -148,27 +135,45 @@ function withoutLinks(host: Host): Host {
   return { ...host, fs: { ...host.fs, symlink } };
 }
 
-/** An interruption says nothing of the snapshot, nor does a wrong key or a full disk while all else was right. */
-function isNoVerdict(error: unknown, checks: readonly Check[]): boolean {
-  const kind = knownError(error)?.kind;
-  return kind === "cancelled" || (kind === "key" || kind === "disk") && checks.every(({ ok }) => ok);
-}
+/** Checks, each noted with what it found. */
+class Checklist {
+  readonly checks: Check[] = [];
 
-/** Does something and notes how it went; undefined if it failed. */
-type RunCheck = <T>(
-  name: string,
-  work: () => T | Promise<T>,
-  say: (value: T) => string,
-) => Promise<T | undefined>;
+  constructor(private readonly host: Host) {}
+
+  /** Does something and notes how it went; undefined if it failed. */
+  async check<T>(
+    name: string,
+    work: () => T | Promise<T>,
+    say: (value: T) => string,
+  ): Promise<T | undefined> {
+    this.host.checkpoint();
+    try {
+      const value = await work();
+      this.checks.push({ name, ok: true, detail: say(value) });
+      return value;
+    } catch (error) {
+      if (this.#isNoVerdict(error)) throw error;
+      this.checks.push({ name, ok: false, detail: reasonOf(error) });
+      return undefined;
+    }
+  }
+
+  /** An interruption says nothing of the snapshot, nor does a wrong key or a full disk while all else was right. */
+  #isNoVerdict(error: unknown): boolean {
+    const kind = knownError(error)?.kind;
+    return kind === "cancelled" || (kind === "key" || kind === "disk") && this.checks.every(({ ok }) => ok);
+  }
+}
 
 async function checkDatabase(
   host: Host,
   saved: SavedDatabase,
   image: string,
-  check: RunCheck,
+  list: Checklist,
 ): Promise<void> {
   const { source } = saved;
-  const facts = await check(
+  const facts = await list.check(
     `${source}: opens in SQLite`,
     () => host.blocking(() => readFacts(host, image)),
     () => formatBytes(saved.bytes),
@@ -180,22 +185,22 @@ async function checkDatabase(
     Number(b === "messages") - Number(a === "messages") || (a < b ? -1 : 1)
   );
   for (const table of tables) {
-    await check(`${source}: rows of ${table}`, () => {
+    await list.check(`${source}: rows of ${table}`, () => {
       const [now, then] = [facts.rows[table], saved.rows[table]];
       if (now !== then) throw new Error(`${now ?? "none"} where ${then ?? "none"} were saved`);
       return now!;
     }, (count) => `${formatCount(count)}, as saved`);
   }
-  await check(`${source}: schema`, () => {
+  await list.check(`${source}: schema`, () => {
     const differs = facts.schemaSha256 !== saved.schemaSha256 || facts.userVersion !== saved.userVersion ||
       facts.applicationId !== saved.applicationId;
     if (differs) throw new Error(`it is not the schema that was saved (user_version ${facts.userVersion})`);
   }, () => `as saved, user_version ${saved.userVersion}`);
   const result = checkImage(host, image, `check ${source}`);
-  await check(`${source}: integrity_check`, () => {
+  await list.check(`${source}: integrity_check`, () => {
     if (result.integrity.join() !== "ok") throw new Error(result.integrity.slice(0, 3).join("; "));
   }, () => "ok");
-  await check(
+  await list.check(
     `${source}: foreign_key_check`,
     () => {
       if (result.foreignKeys.length > saved.checks.foreignKeys.length) {
@@ -212,9 +217,9 @@ async function checkDatabase(
 async function checkServed(
   { source, rows }: SavedDatabase,
   askHub: () => Promise<number>,
-  check: RunCheck,
+  list: Checklist,
 ): Promise<void> {
-  await check(
+  await list.check(
     `${source}: served by the hub`,
     async () => {
       const served = await askHub();
