@@ -145,12 +145,19 @@ export const folderOf = (destination: Destination): string[] =>
   destination.kind === "folder" ? [destination.path] : [];
 
 /** Files that a destination is reached with. */
-function accessFiles(destination: Destination): string[] {
+const accessFiles = (destination: Destination): string[] => [
+  ...secretFiles(destination),
+  ...destination.kind === "rsync" ? [destination.knownHostsFile] : [],
+];
+
+/** Those of them that nobody else may read. */
+export function secretFiles(destination: Destination): string[] {
   switch (destination.kind) {
-    case "rsync": {
-      const { identityFile, knownHostsFile, readIdentityFile } = destination;
-      return [identityFile, knownHostsFile, ...readIdentityFile ? [readIdentityFile] : []];
-    }
+    case "rsync":
+      return [
+        destination.identityFile,
+        ...destination.readIdentityFile ? [destination.readIdentityFile] : [],
+      ];
     case "rclone":
       return destination.configFile ? [destination.configFile] : [];
     case "folder":

@@ -9,10 +9,10 @@ import type { Config } from "../../core/config/config.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { formatMode } from "../../core/format.ts";
 import { fingerprintOf } from "../../core/keys/openssh_key.ts";
-import { notifierFiles } from "../../core/sandbox/permissions.ts";
+import { notifierFiles, secretFiles } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
 import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
-import { lstatIfThere, readTextIfThere } from "../fs.ts";
+import { exists, lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { createEncrypter } from "../keys/age.ts";
 import { readIdentities, recipientOf } from "../keys/identity.ts";
@@ -98,25 +98,15 @@ export function checkSigning(host: Host, config: Config): Finding[] {
 export function checkModes(host: Host, config: Config): Finding[] {
   const files = [
     config.signingKeyFile,
-    ...config.destinations.flatMap((destination) =>
-      destination.kind === "rsync"
-        ? [destination.identityFile, destination.readIdentityFile]
-        : destination.kind === "rclone"
-        ? [destination.configFile]
-        : []
-    ),
+    ...config.destinations.flatMap(secretFiles),
     ...config.notify.flatMap(notifierFiles),
     config.stateFolder,
-  ].filter((path) => path !== undefined);
-  const open = files.filter((path) => ((statIfThere(host, path)?.mode ?? 0) & 0o077) !== 0);
+  ];
+  const open = files.filter((path) => exists(host.fs, path) && (host.fs.stat(path).mode & 0o077) !== 0);
   const { ok, fail } = about("Keys", "file modes");
   if (open.length === 0) return [ok(`${files.length} private files and folders`)];
   return open.map((path) => {
     const mode = formatMode(host.fs.stat(path).mode);
     return fail("key", `${path} is open to others (mode ${mode})`, `chmod go= ${shellQuote(path)}`);
   });
-}
-
-function statIfThere(host: Host, path: string) {
-  return lstatIfThere(host.fs, path) && host.fs.stat(path);
 }
