@@ -1,7 +1,7 @@
 /**
  * A step in a worker of its own, with only the permissions it needs.
  *
- * `mod.ts` starts a script with {@linkcode runStep}; the script's last line answers with {@linkcode serveStep}. What
+ * A verb starts a script with {@linkcode runStep}; the script's last line answers with {@linkcode serveStep}. What
  * the step prints, reports and throws comes back as messages, so that only one place writes to the terminal.
  *
  * @module
