@@ -77,6 +77,10 @@ function source(
   return (kind === "folder" ? { ...common, kind, exclude } : { ...common, kind }) satisfies Source;
 }
 
+/** What a source finds. @param path Below the home. */
+const look = ({ home }: Scratch, kind: FileSource["kind"], path: string) =>
+  findFiles(realFs, source(kind, `${home}/${path}`), home);
+
 const placesOf = (found: { readonly found: readonly FoundFile[] }) => found.found.map((file) => file.place);
 
 type Previous = { manifest: { id: typeof FIRST; files: SavedFile[] }; remembered: RememberedFiles };
@@ -214,7 +218,7 @@ Deno.test("findFiles() lists a folder in order: hidden files, empty folders, lin
   Deno.mkdirSync(`${scratch.home}/f/empty`);
   Deno.symlinkSync("/etc", `${scratch.home}/f/outside`);
   Deno.symlinkSync("nowhere", `${scratch.home}/f/dangling`);
-  const result = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const result = look(scratch, "folder", "f");
   assert.deepEqual(placesOf(result), [
     "home/f",
     "home/f/.hidden",
@@ -238,10 +242,10 @@ Deno.test("findFiles() follows the path that the operator named, and keeps its p
   scratch.write("real/inner", "content");
   Deno.symlinkSync("real", `${scratch.home}/linked`);
   Deno.symlinkSync("real/inner", `${scratch.home}/file`);
-  const folder = findFiles(realFs, source("folder", `${scratch.home}/linked`), scratch.home);
+  const folder = look(scratch, "folder", "linked");
   assert.deepEqual(placesOf(folder), ["home/linked", "home/linked/inner"]);
   assert.equal(folder.found[0]!.type, "folder");
-  const file = findFiles(realFs, source("file", `${scratch.home}/file`), scratch.home);
+  const file = look(scratch, "file", "file");
   assert.equal(file.found[0]!.type, "file");
 
   const { packed, tar } = await pack([...folder.found, ...file.found]);
@@ -315,7 +319,7 @@ Deno.test("findFiles() skips sockets and pipes inside a folder with a note", () 
     "socket(S, AF_UNIX, SOCK_STREAM, 0) && bind(S, sockaddr_un(shift)) or die",
     `${scratch.home}/f/socket`,
   ]);
-  const result = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const result = look(scratch, "folder", "f");
   assert.deepEqual(placesOf(result), ["home/f", "home/f/a"]);
   assert.equal(result.notes.length, 2);
 });
@@ -447,7 +451,7 @@ Deno.test("findFiles() matches patterns", () => {
     ["d/**", ["d/a.md", "d/e", "d/e/b.md"]],
   ];
   for (const [pattern, expected] of cases) {
-    const result = findFiles(realFs, source("glob", `${scratch.home}/${pattern}`), scratch.home);
+    const result = look(scratch, "glob", `${pattern}`);
     assert.deepEqual(placesOf(result).sort(), expected.map((name) => `home/${name}`).sort(), pattern);
   }
   for (const pattern of ["[z-a]", "{../x,y}/*"]) {
@@ -461,14 +465,14 @@ Deno.test("findFiles() keeps links that a pattern matches, follows none, and say
   scratch.write("real/a.md");
   Deno.symlinkSync("real", `${scratch.home}/link`);
   Deno.symlinkSync("real/a.md", `${scratch.home}/l.md`);
-  const matched = findFiles(realFs, source("glob", `${scratch.home}/*.md`), scratch.home);
+  const matched = look(scratch, "glob", "*.md");
   assert.equal(matched.found[0]!.type, "link");
-  const through = findFiles(realFs, source("glob", `${scratch.home}/*/a.md`), scratch.home);
+  const through = look(scratch, "glob", "*/a.md");
   assert.deepEqual(placesOf(through), ["home/real/a.md"]);
   assert.ok(through.notes.some((note) => note.includes("/link is a link")));
-  const deep = findFiles(realFs, source("glob", `${scratch.home}/**/a.md`), scratch.home);
+  const deep = look(scratch, "glob", "**/a.md");
   assert.deepEqual(placesOf(deep), ["home/real/a.md"]);
-  const named = findFiles(realFs, source("glob", `${scratch.home}/link/*.md`), scratch.home);
+  const named = look(scratch, "glob", "link/*.md");
   assert.deepEqual(placesOf(named), ["home/link/a.md"]);
 });
 
@@ -492,7 +496,7 @@ Deno.test("findFiles() reads only the folders in which a pattern can match", () 
 Deno.test("planFiles() reads again only what stat shows as changed", async () => {
   using scratch = new Scratch();
   for (const name of ["same", "grown", "touched", "replaced", "chmodded"]) scratch.write(`f/${name}`);
-  const find = () => findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found;
+  const find = () => look(scratch, "folder", "f").found;
   const first = await pack(find());
   // Deno's ctime has whole seconds.
   await new Promise((resolve) => setTimeout(resolve, 1_050));
@@ -526,7 +530,7 @@ Deno.test("planFiles() reads again only what stat shows as changed", async () =>
 Deno.test("planFiles() reads again what had just been written when it was read", async () => {
   using scratch = new Scratch();
   scratch.write("f/racy", "one");
-  const find = () => findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found;
+  const find = () => look(scratch, "folder", "f").found;
   const justNow = hostWith(realFs, () => new Date());
   const first = await pack(find(), { host: justNow });
   const known = first.packed.remembered.files[place("home/f/racy")]!;
@@ -562,7 +566,7 @@ Deno.test("planFiles() reads again what had just been written when it was read",
 Deno.test("a file that need not be read is listed with the source that names it now, and its mode", async () => {
   using scratch = new Scratch();
   scratch.write("f/a", "four");
-  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const { found } = look(scratch, "folder", "f");
   const first = await pack(found);
   const now = found.map((file) => ({
     ...file,
@@ -579,7 +583,7 @@ Deno.test("a file that need not be read is listed with the source that names it 
 Deno.test("planFiles() trusts no memory of another snapshot", async () => {
   using scratch = new Scratch();
   scratch.write("f/a", "four");
-  const find = () => findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found;
+  const find = () => look(scratch, "folder", "f").found;
   const { next } = await pack(find());
   const planWith = (remembered: RememberedFiles | undefined) =>
     planFiles({ id: SECOND, found: find(), previous: { ...next, remembered } }).bytesToRead;
@@ -632,7 +636,7 @@ Deno.test("packFiles() stores no content twice: not in one snapshot, not under a
   scratch.write("f/big copy", big);
   scratch.write("f/small", "s");
   scratch.write("f/small copy", "s");
-  const find = () => findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found;
+  const find = () => look(scratch, "folder", "f").found;
   const first = await pack(find());
   assert.ok(first.tar.length < 9.5 * MIB, String(first.tar.length));
   assert.equal(new Set(first.packed.files.map((file) => file.stored?.member)).size, 3);
@@ -651,9 +655,7 @@ Deno.test("packFiles() stores no content twice: not in one snapshot, not under a
 Deno.test("packFiles() writes no tar when nothing has content", async () => {
   using scratch = new Scratch();
   Deno.mkdirSync(`${scratch.home}/f/empty`, { recursive: true });
-  const { packed, tar } = await pack(
-    findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found,
-  );
+  const { packed, tar } = await pack(look(scratch, "folder", "f").found);
   assert.equal(tar.length, 0);
   assert.equal(packed.files.length, 2);
 });
@@ -716,7 +718,7 @@ Deno.test("packFiles() gives its sink chunks of any file size, which the sink ma
   for (let index = 0; index < 12; index++) {
     scratch.write(`f/${index}`, new Uint8Array(index % 3 * 200_000 + index).fill(index));
   }
-  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const { found } = look(scratch, "folder", "f");
   const chunks: Uint8Array[] = [];
   for (let turn = 0; turn < 2; turn++) {
     chunks.length = 0;
@@ -776,7 +778,7 @@ Deno.test("packFiles() hashes a big file first whose size is known, and streams 
 Deno.test("packFiles() leaves out, with a note, what vanished or is no file any more", async () => {
   using scratch = new Scratch();
   for (const name of ["gone", "link", "folder", "stays"]) scratch.write(`f/${name}`);
-  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const { found } = look(scratch, "folder", "f");
   const first = await pack(found);
   for (const name of ["gone", "link", "folder"]) Deno.removeSync(`${scratch.home}/f/${name}`);
   Deno.symlinkSync("/etc/hostname", `${scratch.home}/f/link`);
@@ -797,7 +799,7 @@ Deno.test("packFiles() tells what cannot be read, and what it stores of all else
       if (read >= reads) throw new Error("Input/output error (os error 5)");
     });
   const tell = async (fs: Fs, reason: RegExp, previous?: Previous) => {
-    const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+    const { found } = look(scratch, "folder", "f");
     const { packed, tar } = await pack(found, {
       host: hostWith(fs),
       ...(previous ? { previous } : {}),
@@ -820,7 +822,7 @@ Deno.test("packFiles() tells what cannot be read, and what it stores of all else
   await tell({ ...realFs, open: claiming }, /^Cannot save ".*locked": it says that it has \d+ bytes$/);
   // Too big to be read whole: its member in the tar has been begun, and is to stand in none.
   Deno.writeFileSync(path, new Uint8Array(9 * MIB).fill(1));
-  const { found: all } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const { found: all } = look(scratch, "folder", "f");
   await assert.rejects(pack(all, { host: hostWith(failingAt(3)) }), (error) => {
     assert.ok(error instanceof TornMember);
     assert.equal(error.file.path, path);
@@ -828,7 +830,7 @@ Deno.test("packFiles() tells what cannot be read, and what it stores of all else
   });
   // Of a known size it is hashed first.
   scratch.write("f/zz", new Uint8Array(9 * MIB).fill(2));
-  const { found } = findFiles(realFs, source("file", `${scratch.home}/f/zz`), scratch.home);
+  const { found } = look(scratch, "file", "f/zz");
   const known = (await pack(found)).packed;
   scratch.write("f/zz", "12345");
   const previous = { manifest: { id: FIRST, files: [...known.files] }, remembered: known.remembered };
@@ -870,7 +872,7 @@ Deno.test("packFiles() tells how far it is, up to the total", async () => {
   using scratch = new Scratch();
   scratch.write("f/a", new Uint8Array(10 * MIB));
   scratch.write("f/b", "12345");
-  const { found } = findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home);
+  const { found } = look(scratch, "folder", "f");
   const seen: [number, number][] = [];
   await packFiles(
     hostWith(),
@@ -929,9 +931,7 @@ function makeRichTree(scratch: Scratch): void {
 Deno.test("packFiles() and unpackFiles() bring back names, modes, times, links and empty folders", async () => {
   using scratch = new Scratch();
   makeRichTree(scratch);
-  const { packed, tar } = await pack(
-    findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found,
-  );
+  const { packed, tar } = await pack(look(scratch, "folder", "f").found);
   assert.deepEqual(packed.notes, []);
   await restore(packed.files, tar, scratch.root);
   assert.deepEqual(describe(scratch.root + "/home/f"), describe(scratch.home + "/f"));
@@ -956,9 +956,7 @@ Deno.test("packFiles() and unpackFiles() bring back names, modes, times, links a
 Deno.test("packFiles() writes what the tar program reads: names, sizes, modes, whole seconds", async () => {
   using scratch = new Scratch();
   makeRichTree(scratch);
-  const { packed, tar } = await pack(
-    findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found,
-  );
+  const { packed, tar } = await pack(look(scratch, "folder", "f").found);
   Deno.writeFileSync(`${scratch.path}/files.tar`, tar);
   run("tar", ["-x", "-p", "-f", `${scratch.path}/files.tar`, "-C", scratch.root]);
   for (const file of packed.files) {
@@ -998,9 +996,7 @@ Deno.test("unpackFiles() writes only what is wanted, to every place that has the
   scratch.write("f/a", "A");
   scratch.write("f/b", new Uint8Array(3 * MIB).fill(66));
   scratch.write("f/c", "C");
-  const { packed, tar } = await pack(
-    findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found,
-  );
+  const { packed, tar } = await pack(look(scratch, "folder", "f").found);
   const b = packed.files.find((file) => file.place === "home/f/b")!;
   const copies = [b, { ...b, place: place("root/srv/copy") }, { ...b, place: place("home/other/copy") }];
   await restore(copies, tar, scratch.root);
@@ -1055,7 +1051,7 @@ Deno.test("unpackFiles() is the inverse of packFiles() on any tree, over two sna
           realFs.chmod(full, type === "folder" ? mode | 0o700 : mode);
           realFs.utime(full, mtimeMs);
         };
-        const find = () => findFiles(realFs, source("folder", `${scratch.home}/f`), scratch.home).found;
+        const find = () => look(scratch, "folder", "f").found;
         entries.forEach(make);
         const first = await pack(find());
         later.forEach(make);
