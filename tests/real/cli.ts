@@ -50,7 +50,7 @@ export function startCli({ home, cwd = home, env, under = [] }: CliOptions, args
 
 /** The program and its arguments. */
 export function cliWords(args: readonly string[]): string[] {
-  const verb = args[0]! in verbs.verbs ? args[0]! : "help";
+  const verb = args[0]! in verbs.verbs ? args[0]! : "config";
   return [Deno.execPath(), ...denoArguments(verb, MOD).slice(0, -1), ...args];
 }
 
