@@ -294,6 +294,20 @@ Deno.test("printable() writes out what would steer a terminal, and leaves lines,
   assert.equal(printable("a\r\x1b[2Jb\x1b]0;c\x07"), "a\\u000d\\u001b[2Jb\\u001b]0;c\\u0007");
 });
 
+Deno.test("help fits a narrow terminal: its texts break there, and begin below each other", async () => {
+  using home = await makeHome();
+  await using terminal = startPty(cliWords(["storage", "--help"]), {
+    cwd: home.dir,
+    env: cliEnv(home.home),
+    columns: 60,
+  });
+  const { code, text } = await terminal.end();
+  assert.equal(code, 0, text);
+  const [help] = text.replaceAll("\r", "").split("Example:");
+  assert.deepEqual(help!.split("\n").filter((line) => line.length > 60), []);
+  assert.match(help!, /^list {7}every .*\n {11}it came/m);
+});
+
 Deno.test("a reader that has read enough ends nothing", async () => {
   using home = await makeHome();
   const closed = 'set -o pipefail; "$@" | true';

@@ -1,12 +1,13 @@
 /** A program on a terminal of its own, by script(1): what it draws is read, what a person would type is typed. */
 
 const SECONDS_MAX = 180;
-const COLUMNS = 100;
 
 /** How to start it. */
 export interface PtyOptions {
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
+  /** Default 100. */
+  readonly columns?: number;
 }
 
 /** A program on a terminal. */
@@ -25,8 +26,8 @@ export interface Pty extends AsyncDisposable {
 const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;
 
 /** Starts a program. */
-export function startPty(words: readonly string[], { cwd, env }: PtyOptions): Pty {
-  const command = `stty cols ${COLUMNS} rows 40; exec ${words.map(quote).join(" ")}`;
+export function startPty(words: readonly string[], { cwd, env, columns = 100 }: PtyOptions): Pty {
+  const command = `stty cols ${columns} rows 40; exec ${words.map(quote).join(" ")}`;
   const child = new Deno.Command("script", {
     args: ["--quiet", "--return", "--flush", "--command", command, "/dev/null"],
     cwd,

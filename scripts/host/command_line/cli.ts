@@ -21,7 +21,7 @@ import { VERSION } from "../../core/version.ts";
 import { knownError, lstatIfThere, readTextIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { makeHost } from "../steps/step.ts";
-import { type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
+import { columns, type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
 
 /** What a verb is given. */
 export interface VerbContext {
@@ -137,6 +137,7 @@ function makeProgram(
   terminal: FullTerminal,
   run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>,
 ): Command {
+  const width = Deno.stdout.isTerminal() ? Math.min(80, columns()) : 80;
   const codes = Object.entries(EXIT_CODES).map(([code, text]) => `  ${code}  ${text}`).join("\n");
   const program = new Command("hapi-backup")
     .description("Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable.")
@@ -144,14 +145,22 @@ function makeProgram(
     .helpOption("-h, --help", "print this help")
     .helpCommand(false)
     // `tell` says what is wrong, as data too where that is asked for.
-    .configureOutput({ outputError: () => {}, writeOut: (text) => terminal.print(text) })
+    .configureOutput({
+      outputError: () => {},
+      writeOut: (text) => terminal.print(text),
+      getOutHelpWidth: () => width,
+    })
+    .configureHelp({ minWidthToWrap: 20 })
     .addHelpText("after", `\nExit codes:\n${codes}\n\nExample:\n  hapi-backup backup`)
     .exitOverride();
   for (const spec of COMMANDS) {
     const command = program.command(spec.verb)
       .summary(spec.summary)
       .description(
-        [spec.summary, ...spec.details ? ["", ...spec.details.split("\n").map(indented)] : []].join("\n"),
+        [
+          spec.summary,
+          ...spec.details ? ["", ...spec.details.split("\n").map((line) => indented(line, width))] : [],
+        ].join("\n"),
       )
       .helpGroup(`${spec.group}:`)
       .helpOption("-h, --help", "print this help")
@@ -175,14 +184,14 @@ function makeProgram(
   return program;
 }
 
-/** An entry such as `add    what it does`, in lines of 80 that begin below what it does; any other line as it is. */
-function indented(line: string): string {
+/** An entry such as `add    what it does`, in lines that begin below what it does; any other line as it is. */
+function indented(line: string, width: number): string {
   const term = /^\S+ {2,}/.exec(line)?.[0];
   if (term === undefined) return line;
   const lines = [""];
   for (const word of line.slice(term.length).split(" ")) {
     const last = lines.at(-1)!;
-    if (last !== "" && term.length + last.length + 1 + word.length > 80) lines.push(word);
+    if (last !== "" && term.length + last.length + 1 + word.length > width) lines.push(word);
     else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
   }
   return term + lines.join(`\n${" ".repeat(term.length)}`);

@@ -176,4 +176,5 @@ export function takesColor(): boolean {
   return Deno.stdout.isTerminal() && env.get("TERM") !== "dumb";
 }
 
-const columns = (): number => ifPossible(() => Deno.consoleSize().columns) ?? 80;
+/** Width of the terminal; 80 where there is none, or it does not know. */
+export const columns = (): number => ifPossible(() => Deno.consoleSize().columns) || 80;
