@@ -5,7 +5,15 @@ import { type Config, parseConfig } from "../scripts/core/config/config.ts";
 import { drillLog } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { notifyPermissions } from "../scripts/core/sandbox/permissions.ts";
-import { dueNotices, hostOf, parseAddress } from "../scripts/core/status/notices.ts";
+import {
+  dueNotices,
+  hostOf,
+  type HubView,
+  parseAddress,
+  pingNotice,
+  type Problem,
+  type Told,
+} from "../scripts/core/status/notices.ts";
 import { tellable, withoutSecrets } from "../scripts/core/status/run_record.ts";
 import { HOUR_MS } from "../scripts/core/time.ts";
 import { tell } from "../scripts/host/command_line/telling.ts";
@@ -173,6 +181,28 @@ Deno.test("a failure is told once, again when it changes or lasts, and its end o
   assert.deepEqual(await events(), []);
 });
 
+Deno.test("a suspect snapshot hides no failure beside it, and a new problem not that another is over", () => {
+  const only = { on: ["failure", "recovery"] };
+  using hub = makeHub([
+    { kind: "webhook", url: "http://127.0.0.1:9", ...only },
+    { kind: "ping", url: "http://127.0.0.1:9", ...only },
+  ]);
+  const [webhook, ping] = hub.config.notify;
+  const suspect = { topic: "suspect state", kind: "suspect", text: "it is empty" };
+  const failure = { topic: "ship", kind: "network", text: "nobody answers" };
+  const view = (...problems: Problem[]): HubView => ({ hub: "home", problems, digest: [] });
+  const due = (now: HubView, told?: Told) => {
+    const after = dueNotices(now, webhook!, told, hub.clock.now);
+    return { events: after.due.map(({ notice }) => notice.event), told: after.told };
+  };
+  const pinged = (now: HubView) => pingNotice(now, ping!, "end", hub.clock.now)?.event;
+  assert.deepEqual([due(view(suspect)).events, pinged(view(suspect))], [[], undefined]);
+  const both = due(view(suspect, failure));
+  assert.deepEqual([both.events, pinged(view(suspect, failure))], [["failure"], "failure"]);
+  const next = { ...failure, topic: "backup state" };
+  assert.deepEqual(due(view(suspect, next), both.told).events, ["failure", "recovery"]);
+});
+
 Deno.test("a failure is told with its age, and how long it has been so", async () => {
   using hub = makeHub([{ kind: "webhook", url: "http://127.0.0.1:9" }]);
   const age = () =>
@@ -322,6 +352,13 @@ Deno.test("what could not be delivered is told the next time, and the others are
   broken.take();
   assert.deepEqual((await notify(hub.host, hub.config, "end")).failed, []);
   assert.equal(broken.take().length, 1);
+
+  using tool = makeHub([{ kind: "command", command: ["/bin/sh", "-c", "exit 3"] }]);
+  await tool.run(LOCKED);
+  for (const time of ["first", "next"]) {
+    const { failed } = await notify(tool.host, tool.config, "end");
+    assert.match(failed.map(({ reason }) => reason).join(), /\/bin\/sh ended with 3/, time);
+  }
 });
 
 Deno.test("a token that no header can hold is named, and the server is not blamed", async () => {

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import type { Destination } from "../scripts/core/config/config.ts";
-import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
 import { prunable } from "../scripts/core/snapshot/chain.ts";
 import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
 import { DAY_MS } from "../scripts/core/time.ts";
+import { confirmedIds } from "../scripts/host/records/ship_records.ts";
 import { status } from "../scripts/host/status/hub_status.ts";
 import { makeHome } from "./real/home.ts";
 
@@ -81,6 +82,33 @@ Deno.test("what only this machine's own disk confirmed stays in the local store"
     return [...Deno.readDirSync(home.stored)].some(({ name }) => name === id);
   };
   assert.deepEqual([await isThereAfterRun(false), await isThereAfterRun(true)], [true, false]);
+});
+
+Deno.test("only what every destination confirmed of a set counts, and nothing where none is off this machine", async () => {
+  using home = await makeHome();
+  home.configure({
+    destinations: ["a", "b"].map((name) => ({ kind: "folder", name, path: `/mnt/${name}` })),
+  });
+  const config = home.config();
+  Deno.mkdirSync(`${home.stateFolder}/ship`, { recursive: true });
+  const [all, one, other] = [3, 2, 1].map((days) => daysAgo(days));
+  const keys = {
+    a: [`state/${all}`, `state/${one}`, `voice/${other}`],
+    b: [`state/${all}`, `voice/${other}`],
+  };
+  const counted = (offBox: Record<string, boolean>) => {
+    for (const destination of config.destinations) {
+      const { name } = destination;
+      const confirmation = { sealSha256: "0".repeat(64), confirmedAt: "", files: [] };
+      const confirmed = new Map(keys[name as "a" | "b"].map((key) => [key, confirmation]));
+      const record = { where: whereOf(destination, offBox[name]!), confirmed, uploads: new Map() };
+      Deno.writeTextFileSync(`${home.stateFolder}/ship/${name}.json`, serializeDestinationRecord(record));
+    }
+    return [...confirmedIds(home.host, config, "state" as SetName)];
+  };
+  assert.deepEqual(counted({ a: true, b: true }), [all]);
+  assert.deepEqual(counted({ a: false, b: true }), [all]);
+  assert.deepEqual(counted({ a: false, b: false }), []);
 });
 
 Deno.test("what a destination confirmed says nothing of another place that has its name now", async () => {

@@ -524,7 +524,7 @@ Deno.test("a snapshot that rotted in the local store is sent nowhere", async () 
   });
 });
 
-Deno.test("folders without a valid seal are skipped with a warning", async () => {
+Deno.test("folders without a seal are skipped with a warning; one whose seal is damaged, or a set that cannot be read, is no success", async () => {
   await withStorage(async (hub, { far, destination }) => {
     await hub.make(ID[1]);
     const unsealed = await hub.make(ID[0]);
@@ -532,7 +532,17 @@ Deno.test("folders without a valid seal are skipped with a warning", async () =>
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[1]}`]);
     assert.ok(hub.told.some((text) => text.includes(`! state/${ID[0]} is not shipped`)));
+    assert.equal(unshippedError(report), undefined, "it is none");
     await assert.rejects(Deno.stat(`${far}/state/${ID[0]}`), Deno.errors.NotFound);
+    await Deno.writeTextFile(`${unsealed}/seal.json`, "{");
+    const damaged = await hub.ship([destination]);
+    assert.deepEqual([keysOf(damaged.damaged), damaged.destinations[0]!.waiting], [[`state/${ID[0]}`], []]);
+    assert.match(
+      unshippedError(damaged)!.message,
+      new RegExp(`state/${ID[0]} is damaged in the local store`),
+    );
+    const unread = [{ set: "voice" as SetName, problem: "it is not a folder" }];
+    assert.match(unshippedError({ ...report, unread })!.message, /set voice cannot be read/);
   });
 });
 

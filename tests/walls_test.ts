@@ -9,6 +9,7 @@ import { permissionFlags } from "../scripts/core/sandbox/deno_flags.ts";
 import {
   checkPermissions,
   connectPermissions,
+  doctorPermissions,
   encryptPermissions,
   keysPermissions,
   listPermissions,
@@ -23,6 +24,7 @@ import {
   snapshotPermissions,
   statusPermissions,
   type StepPermissions,
+  systemdPermissions,
   verifyPermissions,
 } from "../scripts/core/sandbox/permissions.ts";
 import { runStep } from "../scripts/host/steps/step.ts";
@@ -225,6 +227,25 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         `${at}/.config/hapi-backup`,
       ),
       can: ["read /op/store/home/state", "read /identity.txt", `write ${own}/scratch`],
+    },
+    doctor: {
+      permissions: doctorPermissions(config, [], realPath),
+      can: [
+        "read /op/.hapi/hapi.db",
+        "read /op/.hapi/hub.env",
+        ...["state/staging/x", "state/base/x", "state/last.json", "ship/x"].map((name) =>
+          `read ${own}/${name}`
+        ),
+        "read /op/store/home/state",
+        "read /op/.config/hapi-backup/signing_ed25519",
+        "read /op/ship_key",
+        `write ${own}/ship`,
+        "run rsync",
+      ],
+    },
+    systemd: {
+      permissions: systemdPermissions({ configFile: home.configFile, to: `${at}/elsewhere` }),
+      can: ["read /op/elsewhere/x", "write /op/elsewhere"],
     },
     "restore --to": {
       permissions: restorePermissions(config, { keys, store: access, to: `${at}/out`, inPlace: false }),
