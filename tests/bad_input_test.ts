@@ -327,6 +327,8 @@ Deno.test("a destination whose disk is not mounted is told as that by what reads
   await home.backup();
   const disk = `${home.dir}/disk`;
   home.configure({ destinations: [{ kind: "folder", name: "usb", path: disk }] });
+  const slip = /^error: Cannot open store ubs: no destination and no folder has that name$/;
+  assertError(await home.cli(["list", "--store", "ubs"]), 2, slip, /destinations: usb; or name a folder/);
   const opening = ["--store", "usb", "--identity", home.identityFile];
   for (const args of [["list", "--store", "usb"], ["verify", ...opening], ["session", "list", ...opening]]) {
     assertError(await home.cli(args), 1, /open store usb: there is no folder .*\/disk$/m, /^hint: mount it/m);

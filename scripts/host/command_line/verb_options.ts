@@ -68,10 +68,19 @@ export function configOrDefaults(context: VerbContext): Config {
 }
 
 /** Which store is looked into, and how it is reached. */
-export function storeOptions({ options }: VerbContext, config: Config): StoreOptions {
+export function storeOptions({ options, host }: VerbContext, config: Config): StoreOptions {
   const store = textOf(options.store);
-  const isDestination = config.destinations.some(({ name }) => name === store);
-  const isPath = store !== undefined && !isDestination && !/^[^/]+:/.test(store);
+  const destinations = config.destinations.map(({ name }) => name);
+  const isPath = store !== undefined && !destinations.includes(store) && !/^[^/]+:/.test(store);
+  const isName = isPath && destinations.length > 0 && !store.includes("/");
+  if (isName && !exists(host.fs, absolutePath(store))) {
+    throw new BackupError(`Cannot open store ${store}: no destination and no folder has that name`, {
+      kind: "usage",
+      hint: `destinations: ${
+        destinations.join(", ")
+      }; or name a folder, user@host:path, or rclone:remote:path`,
+    });
+  }
   const given = {
     store: isPath ? absolutePath(store).replace(/(?<=.)\/+$/, "") : store,
     hubName: textOf(options.hubName),
