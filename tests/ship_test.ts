@@ -385,6 +385,7 @@ Deno.test("a refused port is tried again, then reported, and does not stop the o
     assert.equal(first!.errors[0]!.kind, "network");
     assert.match(first!.errors[0]!.message, /refuses the connection/);
     assert.deepEqual(hub.pauses, [2.5, 7.5]);
+    assert.deepEqual(report.fullWanted, [], "it can still be sent");
     assert.deepEqual(keysOf(second!.shipped), [`state/${ID[0]}`]);
     assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
     const error = unshippedError(report)!;
@@ -517,6 +518,7 @@ Deno.test("a snapshot that rotted in the local store is sent nowhere", async () 
     await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(2_000));
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.damaged), [`state/${ID[0]}`]);
+    assert.deepEqual(report.fullWanted, ["state"], "nothing could build on it there");
     const { message, hint } = unshippedError(report)!;
     assert.match(message, /is damaged in the local store/);
     assert.match(hint!, /^take a new full snapshot: `hapi-backup backup --set state --full`[^;]*$/);
