@@ -118,6 +118,13 @@ Deno.test("restore in place keeps what is as it was saved, and --only touches no
   assert.deepEqual(done.placed, [`${home.home}/.hapi/hub.env`]);
   assert.deepEqual(done.kept, [`${home.home}/.hapi/settings.json`]);
   assert.equal(countMessages(home.database), 800);
+
+  // As long as it was saved, and with another mode.
+  const [secrets, settings] = [`${home.home}/.hapi/hub.env`, `${home.home}/.hapi/settings.json`];
+  Deno.writeTextFileSync(secrets, Deno.readTextFileSync(secrets).toUpperCase());
+  Deno.chmodSync(settings, 0o644);
+  const again = await inPlace(home, made.id, undefined, ["home/.hapi/*.{env,json}"]);
+  assert.deepEqual([again.placed, again.kept], [[secrets, settings], []]);
 });
 
 Deno.test("a restore in place that fails at any rename, mkdir or sync puts everything back", async () => {
@@ -241,7 +248,7 @@ async function openIn(database: string): Promise<{ readonly pid: number; end(): 
 
 Deno.test("restore in place refuses while a process has the database open, and names it", async () => {
   using home = await makeHome();
-  await home.backup();
+  const { id } = await home.backup();
   home.sql(insertMessages(10));
   const reader = await openIn(home.database);
   const before = await liveFiles(home);
@@ -259,6 +266,21 @@ Deno.test("restore in place refuses while a process has the database open, and n
   assert.match(dry.stderr, new RegExp(`hapi\\.db is open in sqlite3 \\(${reader.pid}\\): .*not be restored`));
 
   await reader.end();
+  // Started while what is to take its place is built.
+  let late: Awaited<ReturnType<typeof openIn>> | undefined;
+  const run: typeof home.host.run = async (...given) => {
+    const answer = await home.host.run(...given);
+    late ??= await openIn(home.database);
+    return answer;
+  };
+  const opening = await home.opening({ host: { ...home.host, run } });
+  await assert.rejects(restoreInPlace(opening, home.config(), id), {
+    kind: "source",
+    message: /it is open in/,
+  });
+  await late!.end();
+  assert.equal(countMessages(home.database), 310);
+
   const done = await home.cli(args);
   assert.equal(done.code, 0, done.stderr);
   assert.equal(countMessages(home.database), 300);

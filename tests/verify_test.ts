@@ -105,6 +105,14 @@ Deno.test("what a manifest or seal says wrong of a database that is whole fails 
     assert.deepEqual(await failing(home, id), failed);
     Deno.removeSync(`${home.stored}/${id}`, { recursive: true });
   }
+
+  // Damage that is saved as it was, to the byte, is damage still.
+  home.sql(insertMessages(2_000));
+  const bytes = Deno.readFileSync(home.database);
+  bytes.fill(0xa5, 60 * 4096, 62 * 4096);
+  Deno.writeFileSync(home.database, bytes);
+  const { id: damaged } = await home.backup();
+  assert.deepEqual(await failing(home, damaged), ["hapi.db: integrity_check", "hapi.db: not suspect"]);
 });
 
 Deno.test("a --hub that is no program is told before the drill, which has no verdict then: exit 2", async () => {
@@ -209,6 +217,18 @@ Deno.test("of secret files, be they large or many, so much is looked for as can 
   assert.equal(needles.length, 256);
   assert.ok(needles.some((needle) => new TextDecoder().decode(needle) === "the-value-of-a-large-file"));
   assert.ok(fileShows(home.host, many[3]!, needles));
+  // A key that is no text, also where it stands across what is read at once.
+  const key = new Uint8Array(32).map((_, at) => 0x80 + 3 * at);
+  Deno.writeFileSync(many[0]!, key);
+  const [needle] = needlesOf(fs, many);
+  const showing = new Uint8Array(3 << 20);
+  for (const at of [undefined, 0, (1 << 20) - 16, (2 << 20) + 7]) {
+    if (at !== undefined) showing.fill(0).set(key, at);
+    Deno.writeFileSync(many[1]!, showing);
+    assert.equal(fileShows(home.host, many[1]!, [needle!]), at !== undefined, `at ${at}`);
+  }
+  Deno.writeTextFileSync(many[2]!, "one\nshort\nline\nafter\nanother\n");
+  assert.ok(fileShows(home.host, many[2]!, needlesOf(fs, [many[2]!])));
   const checkpoint = () => {
     throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
   };

@@ -35,15 +35,16 @@ export function needlesOf(fs: Fs, paths: Iterable<string>): Uint8Array[] {
 
 /** The values at the start of a secret file: what stands after `=` or between quotes, and each long line. */
 function needlesIn(secret: Uint8Array): Uint8Array[] {
-  const text = new TextDecoder().decode(secret);
+  // A character for each byte, so that what is no text comes out as it is.
+  const text = Buffer.from(secret).toString("latin1");
   const values = text.split("\n").flatMap((line) => [
     line.trim(),
     line.slice(line.indexOf("=") + 1).trim(),
     ...[...line.matchAll(/"([^"]*)"|'([^']*)'/g)].map((match) => match[1] ?? match[2] ?? ""),
   ]);
-  const needles = [...new Set(values)].map((value) => new TextEncoder().encode(value))
+  const needles = [...new Set(values)].map((value) => Buffer.from(value, "latin1"))
     .filter((bytes) => bytes.length >= NEEDLE_BYTES_MIN).map((bytes) => bytes.slice(0, NEEDLE_BYTES_MAX));
-  // A secret that is not text: its start will do.
+  // All of its lines are short: its start will do.
   if (needles.length === 0 && secret.length >= NEEDLE_BYTES_MIN) return [secret.slice(0, NEEDLE_BYTES_MAX)];
   return needles.slice(0, NEEDLES_MAX);
 }
