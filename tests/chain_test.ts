@@ -13,6 +13,7 @@ import {
 } from "../scripts/core/names.ts";
 import { type Manifest, partsRead } from "../scripts/core/snapshot/manifest.ts";
 import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { realFs } from "../scripts/host/fs.ts";
 import type { Fs, OpenOptions } from "../scripts/host/host.ts";
 import {
   type Opening,
@@ -21,6 +22,7 @@ import {
   readPartSaying,
 } from "../scripts/host/restore/open_snapshot.ts";
 import { bytesIn } from "../scripts/host/restore/store_option.ts";
+import { openImage } from "../scripts/host/snapshot/image.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { list } from "../scripts/list.ts";
 import { restore } from "../scripts/restore.ts";
@@ -318,6 +320,28 @@ Deno.test("a new chain starts when it is time, when an increment would not pay, 
     const count = await restored(opening, id, (folder) => countMessages(`${folder}/.hapi/hapi.db`));
     assert.equal(count, counts.get(id), id);
   }
+
+  // The database did not change, so its kept image is what a full would be made of.
+  await home.backup();
+  flip(base());
+  home.now = new Date(home.now.getTime() + 7 * 24 * 3_600_000);
+  await assert.rejects(home.backup(), {
+    kind: "source",
+    message: /Cannot make a full of hapi\.db: the image kept on this hub is damaged/,
+  });
+  assert.equal((await home.backup()).kind, "full", "of the database, which is copied now");
+});
+
+Deno.test("an image that became shorter while it is read is not taken for one with other bytes at its end", () => {
+  const path = Deno.makeTempFileSync();
+  Deno.writeFileSync(path, new Uint8Array(8192).fill(1));
+  using image = openImage(realFs, path);
+  Deno.truncateSync(path, 5000);
+  assert.throws(() => image.readAt(new Uint8Array(4096), 4096), {
+    kind: "disk",
+    message: /it is shorter than it was/,
+  });
+  Deno.removeSync(path);
 });
 
 /** By the program: node:sqlite refuses VACUUM unless Deno may do everything. */

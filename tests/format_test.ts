@@ -35,9 +35,14 @@ import {
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { lstatIfThere } from "../scripts/host/fs.ts";
-import { type Opening, openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
+import {
+  type Opening,
+  openManifest,
+  openSeal,
+  readPartSaying,
+} from "../scripts/host/restore/open_snapshot.ts";
 import { rebuildDatabase } from "../scripts/host/restore/rebuild.ts";
-import { PartWriter } from "../scripts/host/snapshot/part_writer.ts";
+import { FOR_FULLS, FOR_THE_REST, writePart } from "../scripts/host/snapshot/part_writer.ts";
 import { isSealed, readSetIfThere } from "../scripts/host/store/store.ts";
 import { restore } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
@@ -140,6 +145,10 @@ Deno.test("a seal cut anywhere or with any bit flipped, and a signature so, are 
       attempt(`flipped at ${at}`, flipped);
     }
     assert.deepEqual(taken, []);
+    // More than any machine could read.
+    Deno.truncateSync(path, 2 ** 42);
+    const message = name === SEAL_FILE ? /which no seal has$/ : /is no signature$/;
+    assert.throws(() => openSeal(opening, ids[1]), { kind: "integrity", message });
     Deno.writeFileSync(path, bytes);
   }
 });
@@ -147,27 +156,31 @@ Deno.test("a seal cut anywhere or with any bit flipped, and a signature so, are 
 Deno.test("a part encrypted anew by someone who knows the recipients is refused: the seal names the bytes", async () => {
   const { home: at, ids } = await makeChain();
   using home = at;
-  const path = `${home.stored}/${ids[0]}/hapi.db.full.zst.age`;
-  const sealed = openSeal(await home.opening(), ids[0]).seal.parts.find(({ name }) => path.endsWith(name))!;
-  Deno.removeSync(path);
-  const image = Deno.readFileSync(
-    [...Deno.readDirSync(`${home.stateFolder}/state/base`)]
-      .map(({ name }) => `${home.stateFolder}/state/base/${name}`)[0]!,
-  );
-  const folder = `${home.stored}/${ids[0]}`;
-  using part = await PartWriter.create(home.host.fs, folder, sealed.name, [home.recipient], {
-    level: 3,
-    frameBytes: 1 << 20,
-  });
-  part.write(image);
-  const made = part.finish();
-  assert.notEqual(made.sha256, sealed.sha256);
-  assert.equal((await outcomeOf(home, await home.opening(), ids[1]))[1], "integrity");
-  // Even one of the same size.
-  const bytes = Deno.readFileSync(path);
-  Deno.writeFileSync(path, bytes.subarray(0, Math.min(bytes.length, sealed.bytes)));
-  Deno.truncateSync(path, sealed.bytes);
-  assert.equal((await outcomeOf(home, await home.opening(), ids[1]))[1], "integrity");
+  const opening = await home.opening();
+  for (const id of ids) {
+    const snapshot = openSeal(opening, id);
+    for (const { name, bytes, sha256 } of snapshot.seal.parts) {
+      // Nobody reads another's manifest.
+      if (name === MANIFEST_PART && id === ids[0]) continue;
+      const path = `${home.stored}/${id}/${name}`;
+      const good = Deno.readFileSync(path);
+      const plaintext = await Array.fromAsync(readPartSaying(opening, snapshot, name));
+      Deno.removeSync(path);
+      // The same content, of the same size: any other would be no harder to make.
+      const target = { ...home, incoming: `${home.stored}/${id}`, recipients: [home.recipient] };
+      const compression = name.includes(".full.") ? FOR_FULLS : FOR_THE_REST;
+      const made = await writePart(
+        target,
+        name,
+        compression,
+        (part) => plaintext.forEach((piece) => part.write(piece)),
+      );
+      assert.equal(made.bytes, bytes, name);
+      assert.notEqual(made.sha256, sha256);
+      assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, "integrity"], `${id}/${name}`);
+      Deno.writeFileSync(path, good);
+    }
+  }
 });
 
 Deno.test("snapshots of another hub or set, swapped parts, and an old seal under a new id are refused", async () => {
@@ -781,14 +794,32 @@ Deno.test("what is wrong with one of a manifest's files is told with its place i
       [{ ...entry, owner: "me" }, 'files.1: Unrecognized key: "owner"'],
       [{ ...entry, source: "a\nb" }, "files.1.source: is not a source's name"],
       [7, "files.1: Invalid input"],
+      [{ ...entry, type: "link" }, "home/x is half a link"],
+      [{ ...entry, target: "y" }, "home/x is half a link"],
+      [{ ...entry, type: "link", target: "a\0b" }, "files.1.target: is nothing that a link can lead to"],
+      [{ ...entry, type: "link", target: "\ud800" }, "files.1.target: is nothing that a link can lead to"],
+      [{ ...entry, type: "link", target: "é".repeat(2048) }, "files.1.target: is nothing that a link"],
+      [{ ...entry, type: "file" }, "home/x has content where it should have none, or the reverse"],
     ] as const
   ) {
-    const text = JSON.stringify({ ...manifest, files: [entry, wrong] });
+    const text = JSON.stringify({ ...manifest, files: [{ ...entry, place: "home/a" }, wrong] });
     assert.throws(
       () => parseManifest(text, manifest!),
       (error) => error instanceof BackupError && error.kind === "integrity" && error.message.includes(told),
       told,
     );
+  }
+});
+
+Deno.test("a manifest whose rows are no counts is refused", () => {
+  const [manifest] = fc.sample(manifests, { numRuns: 1, seed: 1 });
+  const [database] = manifest!.databases;
+  for (const rows of [null, [1], "1", { messages: -1 }, { messages: "1" }, { messages: 0.5 }]) {
+    const text = JSON.stringify({ ...manifest, databases: [{ ...database, rows }] });
+    assert.throws(() => parseManifest(text, manifest!), {
+      kind: "integrity",
+      message: /databases\.0\.rows: is not a number of rows for each table/,
+    }, JSON.stringify(rows));
   }
 });
 

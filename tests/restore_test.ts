@@ -17,7 +17,7 @@ import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { filesBelow } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { countMessages, type Home, insertMessages, makeHome, output } from "./real/home.ts";
+import { countMessages, type Home, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
 
 /** What a restore in place adds to names, in local time, at the first moment of a home's clock. */
 const STAMP = asideStamp(new Date("2026-03-01T12:00:00Z"));
@@ -324,6 +324,42 @@ Deno.test("a database that is a link is restored to where the link points, and s
   assert.equal(Deno.lstatSync(`${home.home}/.hapi/hub.env`).isSymlink, true);
   assert.deepEqual(setAside.map(({ from }) => from.split("/").at(-1)), ["real.db", "real.db-wal", "hub.env"]);
 });
+
+Deno.test(
+  "what lies on another disk is restored in place there, with its mode and time, and its script undoes that",
+  { ignore: Deno.uid() !== 0 },
+  async () => {
+    using home = await makeHome();
+    const notes = `${home.home}/notes`;
+    Deno.mkdirSync(notes);
+    await using _disk = await mountTmpfs(notes);
+    const [state] = home.config().sets.values();
+    home.configure({
+      sets: { state: { sources: [...state!.sources, { kind: "folder", path: "~/notes" }] } },
+    });
+    const write = (content: string, mode: number, time: number, target: string) => {
+      home.write("notes/one.md", content, mode);
+      Deno.utimeSync(`${notes}/one.md`, time, time);
+      Deno.symlinkSync(target, `${notes}/link`);
+    };
+    const found = () => {
+      const { mode, mtime } = Deno.statSync(`${notes}/one.md`);
+      const content = Deno.readTextFileSync(`${notes}/one.md`);
+      return [content, mode! & 0o777, mtime!.getTime() / 1000, Deno.readLinkSync(`${notes}/link`)];
+    };
+    write("one", 0o640, 1_000_000_000, "one.md");
+    const { id } = await home.backup();
+    for (const name of ["one.md", "link"]) Deno.removeSync(`${notes}/${name}`);
+    write("changed", 0o604, 1_100_000_000, "elsewhere");
+    const done = await inPlace(home, id);
+    assert.deepEqual(found(), ["one", 0o640, 1_000_000_000, "one.md"]);
+    const names = () =>
+      [...Deno.readDirSync(notes)].map(({ name }) => name.replace(/-restore-.*/, "")).sort();
+    assert.deepEqual(names(), ["link", "link.before", "one.md", "one.md.before"]);
+    await output("sh", [done.undoScript]);
+    assert.deepEqual(found(), ["changed", 0o604, 1_100_000_000, "elsewhere"]);
+  },
+);
 
 Deno.test("a set without anything in it can be restored in place", async () => {
   using home = await makeHome();

@@ -16,6 +16,7 @@ import {
 } from "../scripts/core/keys/openssh_key.ts";
 import { armorText, dearmorText, sshString, uint32 } from "../scripts/core/keys/ssh_wire.ts";
 import { signSsh, verifySsh } from "../scripts/core/keys/sshsig.ts";
+import { parseTrust } from "../scripts/core/snapshot/trust.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import { readSigningKey } from "../scripts/host/keys/signing_key.ts";
 import { inTempDir } from "./real/files.ts";
@@ -286,6 +287,8 @@ Deno.test("an allowed_signers file is read with comments, several principals and
     { principals: ["hub3"], namespaces: ["seal"], publicKey },
   ]);
   assert.deepEqual(parseAllowedSigners("# nobody\n"), []);
+  const trusted = (namespaces: string) => parseTrust([`hub namespaces="${namespaces}" ${line}\n`]).size;
+  assert.deepEqual(["git", "git,hapi-backup-seal"].map(trusted), [0, 1], "for seals or for none");
 });
 
 Deno.test("a line of allowed_signers that is not understood in full is refused by its number", () => {

@@ -473,6 +473,8 @@ Deno.test("what could not be restored is not sealed: a manifest that contradicts
     { kind: "internal", message: /its seal could not be read again: .*recipients/ },
   );
   assert.deepEqual([...Deno.readDirSync(home.stored)], before);
+  const unchecked = await encrypt(home.host, home.config(), options, Promise.resolve({}));
+  assert.equal(detailOf(unchecked, "integrity", "unchecked"), "integrity_check: was not checked");
 });
 
 Deno.test("compare: what could not be read is neither removed nor added, as far as is known", async () => {
