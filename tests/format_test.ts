@@ -575,6 +575,8 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
     [{ version: 0 }, /version/],
     [{ format: "other" }, /format/],
     [{ kind: "full" }, /a full that needs others/],
+    [{ kind: "full", parent: null }, /a full that needs others/],
+    [{ kind: "full", needs: [] }, /a full that needs others/],
     [{ parent: null }, /without a parent/],
     [{ parent: seal!.id }, /parent is not older/],
     [{ needs: [later] }, /not older than itself/],
@@ -600,6 +602,10 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
       JSON.stringify(changes),
     );
   }
+  assert.throws(() => parseSeal(" ".repeat(2 ** 20 + 1), "x"), {
+    kind: "integrity",
+    message: /1048577 characters/,
+  });
 });
 
 Deno.test("no text makes the readers of seals, manifests and configurations throw anything but a BackupError", () => {

@@ -11,7 +11,13 @@ import { check } from "../../scripts/check.ts";
 import { type EncryptReport, suspectError } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import { MAIN_SET, type SnapshotId, type SourceName } from "../../scripts/core/names.ts";
-import { gateHint, suspicionsOfUnreadable } from "../../scripts/core/snapshot/gate.ts";
+import {
+  gateHint,
+  type GateReference,
+  type GateSubject,
+  suspicionsOf,
+  suspicionsOfUnreadable,
+} from "../../scripts/core/snapshot/gate.ts";
 import type { SuspicionCode } from "../../scripts/core/snapshot/seal.ts";
 import { chooseSnapshot } from "../../scripts/core/snapshot/select.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
@@ -67,6 +73,48 @@ Deno.test("garbage or zeros in any table, index or the schema make a snapshot su
       assert.equal(latestGood(home), good, what);
     }
   }
+});
+
+Deno.test("the gate finds each thing alone, and what is just allowed not at all", () => {
+  const sound = { integrity: ["ok"], foreignKeys: [] as string[] };
+  const rows = { sessions: 60, messages: 200, cache: 900 };
+  const good: GateReference = { rows, checks: sound };
+  const gate = { rowsLostRatio: 0.5, rowsLostMin: 50, ignoreTables: ["cache"] };
+  const found = (changes: Partial<GateSubject>, lastGood: GateReference | undefined = good) =>
+    suspicionsOf("db", { rows, unreadable: [], checks: sound, ...changes }, lastGood, gate)
+      .map(({ code }) => code).join();
+  const { sessions, messages, cache } = rows;
+  const cases: [Partial<GateSubject>, string][] = [
+    [{}, ""],
+    [{ problems: ["the file was cut"] }, "integrity"],
+    [{ checks: { ...sound, integrity: [] } }, "integrity"],
+    [{ checks: { ...sound, integrity: ["ok", "a row is missing"] } }, "integrity"],
+    [{ checks: { ...sound, foreignKeys: ["messages 1"] } }, "foreign-keys"],
+    // What cannot be counted is neither lost nor gone.
+    [{ rows: { sessions, cache }, unreadable: ["messages"] }, "integrity"],
+    [{ rows: {}, unreadable: Object.keys(rows) }, "integrity"],
+    [{ rows: {} }, "empty,swapped,rows-lost,rows-lost"],
+    [{ rows: { sessions: 0, messages: 0, cache: 0 } }, "empty,rows-lost,rows-lost"],
+    [{ rows: { sessions, messages } }, ""],
+    [{ rows: { messages, another: 1 } }, "swapped,rows-lost"],
+    [{ rows: { ...rows, messages: 100 } }, ""],
+    [{ rows: { ...rows, messages: 99 } }, "rows-lost"],
+    [{ rows: { ...rows, sessions: 11 } }, ""],
+    [{ rows: { ...rows, sessions: 10 } }, "rows-lost"],
+  ];
+  for (const [changes, codes] of cases) assert.equal(found(changes), codes, JSON.stringify(changes));
+  const broken = { ...sound, foreignKeys: ["messages 1"] };
+  assert.equal(found({ checks: broken }, { rows, checks: broken }), "", "as the last good one");
+  assert.equal(
+    found({ rows: { another: 1 } }, { rows: { one: 1 }, checks: sound }),
+    "",
+    "one table, renamed",
+  );
+  assert.equal(found({ rows: { a: 0 } }, { rows: { a: 0 }, checks: sound }), "", "as empty as it was");
+  assert.equal(
+    suspicionsOf("db", { rows: { a: 0 }, unreadable: [], checks: sound }, undefined, gate).length,
+    0,
+  );
 });
 
 /** What can become of a database, and what a person is told of it. */
@@ -473,7 +521,9 @@ Deno.test("what could not be restored is not sealed: a manifest that contradicts
     { kind: "internal", message: /its seal could not be read again: .*recipients/ },
   );
   assert.deepEqual([...Deno.readDirSync(home.stored)], before);
-  const unchecked = await encrypt(home.host, home.config(), options, Promise.resolve({}));
+  const anew = { ...options, full: true };
+  await snapshot(home.host, home.config(), anew);
+  const unchecked = await encrypt(home.host, home.config(), anew, Promise.resolve({}));
   assert.equal(detailOf(unchecked, "integrity", "unchecked"), "integrity_check: was not checked");
 });
 
