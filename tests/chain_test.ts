@@ -316,6 +316,8 @@ Deno.test("a new chain starts when it is time, when an increment would not pay, 
     home.told.some((text) => text.includes("last.json cannot be used (it is not as it was written)")),
   );
   const opening = await home.opening();
+  const afterLost = openSeal(opening, ids.at(-2)!).seal;
+  assert.equal(afterLost.previous?.id, ids.at(-3), "that one is gone, and shows as missing");
   for (const { id } of readSetIfThere(home.host.fs, opening.set)) {
     const count = await restored(opening, id, (folder) => countMessages(`${folder}/.hapi/hapi.db`));
     assert.equal(count, counts.get(id), id);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import type { Destination } from "../scripts/core/config/config.ts";
-import { type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { INCOMING_PREFIX, type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { nameOf } from "../scripts/core/paths.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
 import { prunable } from "../scripts/core/snapshot/chain.ts";
 import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
@@ -72,16 +73,25 @@ Deno.test("what only this machine's own disk confirmed stays in the local store"
   using home = await makeHome();
   home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path: "/mnt/disk" }] });
   const { id } = await home.backup({ full: true });
-  const confirmed = new Map([[`state/${id}`, { sealSha256: "0".repeat(64), confirmedAt: "", files: [] }]]);
+  const { id: dependent } = await home.backup();
+  const ship = { sealSha256: "0".repeat(64), confirmedAt: "", files: [] };
+  const confirmed = new Map([id, dependent].map((id) => [`state/${id}`, ship]));
   const [disk] = home.config().destinations as [Destination];
   Deno.mkdirSync(`${home.stateFolder}/ship`);
+  const { fs } = home.host;
+  const gone: string[] = [];
+  const rename: typeof fs.rename = (from, to) => {
+    if (nameOf(to).startsWith(INCOMING_PREFIX)) gone.push(nameOf(from));
+    fs.rename(from, to);
+  };
   const isThereAfterRun = async (offBox: boolean) => {
     const record = { where: whereOf(disk, offBox), confirmed, uploads: new Map() };
     Deno.writeTextFileSync(`${home.stateFolder}/ship/disk.json`, serializeDestinationRecord(record));
-    await home.backup({ full: true });
+    await home.backup({ full: true, host: { ...home.host, fs: { ...fs, rename } } });
     return [...Deno.readDirSync(home.stored)].some(({ name }) => name === id);
   };
   assert.deepEqual([await isThereAfterRun(false), await isThereAfterRun(true)], [true, false]);
+  assert.deepEqual(gone, [dependent, id], "at no moment one without what it needs");
 });
 
 Deno.test("only what every destination confirmed of a set counts, and nothing where none is off this machine", async () => {
