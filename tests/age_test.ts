@@ -249,7 +249,9 @@ Deno.test("a payload cut near the edge of a chunk, or with chunks left out, doub
     ...[0, 1, 2].map((index) => payload.subarray(16 + index * 65552, 16 + (index + 1) * 65552)),
   ] as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
   assert.equal(run(new PayloadDecrypter(fileKey), concatBytes(nonce, a, b, c), 4096).error, undefined);
+  const first = run(new PayloadEncrypter(fileKey, nonce), plaintext.subarray(0, CHUNK_BYTES), 2 ** 20).output;
   const broken: [string, Uint8Array[]][] = [
+    ["with chunks in their places behind one that calls itself the last", [first, b, c]],
     ["without its last chunk", [nonce, a, b]],
     ["without its first chunk", [nonce, b, c]],
     ["without a chunk between", [nonce, a, c]],

@@ -301,6 +301,16 @@ Deno.test("a clock that was ahead once silences neither reminders nor digests wh
   assert.deepEqual(await told(), []);
 });
 
+Deno.test("a clock that is set right during a run makes it no longer", async () => {
+  using hub = makeHub([]);
+  const topic = { verb: "ship" } as const;
+  const work = () => Promise.resolve(void hub.later(24 * 365));
+  await logged(hub.host, hub.config, topic, work, () => ({}));
+  const [run] = readRuns(hub.host, hub.config, topic);
+  assert.equal(run!.at, "2027-11-22T06:00:00.000Z");
+  assert.ok(run!.seconds < 3600, `${run!.seconds} s`);
+});
+
 Deno.test("pings are sent at the start, and at the end to /fail with a summary or to the address itself", async () => {
   await using server = startServer();
   using hub = makeHub([{ kind: "ping", url: `${server.base}/uuid?create=1` }]);

@@ -48,12 +48,12 @@ export async function logged<T>(
   work: () => Promise<T>,
   facts: (result: T) => RunFacts,
 ): Promise<T> {
-  const started = host.now().getTime();
+  // The clock may be set right meanwhile.
+  const started = performance.now();
   const note = ({ error, ...rest }: RunFacts) => {
-    const at = host.now();
     append(host, runLogFile(config, topic), {
-      at: at.toISOString(),
-      seconds: Math.max(0, Math.round((at.getTime() - started) / 100) / 10),
+      at: host.now().toISOString(),
+      seconds: Math.round((performance.now() - started) / 100) / 10,
       ...topic,
       ok: error === undefined,
       ...rest,
