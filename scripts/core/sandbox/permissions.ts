@@ -30,7 +30,8 @@
  * @module
  */
 
-import type { Config, Destination, HttpNotifier, Notifier, Source } from "../config/config.ts";
+import type { Config, Destination, Notifier } from "../config/config.ts";
+import { accessFiles, folderOf, notifierFiles, programOf, readableRoot } from "../config/named_paths.ts";
 import {
   drillLog,
   memoryFile,
@@ -40,7 +41,7 @@ import {
   stagingFolder,
 } from "../config/state_paths.ts";
 import type { SetName } from "../names.ts";
-import { isWild, literalName, parentOf } from "../paths.ts";
+import { parentOf } from "../paths.ts";
 import { DATABASE_FILES } from "../snapshot/sqlite_format.ts";
 
 /** The permissions of a worker, as Deno takes them. */
@@ -118,14 +119,6 @@ export function prunePermissions(config: Config, set: SetName): StepPermissions 
   return { read: [shipFolder(config.stateFolder), hub], write: [`${hub}/${set}`] };
 }
 
-/** The path that a source's files lie under: of a pattern, the folders before its first wildcard. */
-export function readableRoot(source: Source): string {
-  if (source.kind !== "glob") return source.path;
-  const names = source.path.split("/");
-  const wild = names.findIndex(isWild);
-  return names.slice(0, wild < 0 ? names.length : wild).map(literalName).join("/") || "/";
-}
-
 /** Ciphertext, the keys to send it with, and the records of what was sent. */
 export function shipPermissions(config: Config): StepPermissions {
   const ship = shipFolder(config.stateFolder);
@@ -138,31 +131,6 @@ export function shipPermissions(config: Config): StepPermissions {
     run: [...new Set(programs)],
     sys: FREE_SPACE,
   };
-}
-
-/** The folder that a destination is, if it is one. */
-export const folderOf = (destination: Destination): string[] =>
-  destination.kind === "folder" ? [destination.path] : [];
-
-/** Files that a destination is reached with. */
-const accessFiles = (destination: Destination): string[] => [
-  ...secretFiles(destination),
-  ...destination.kind === "rsync" ? [destination.knownHostsFile] : [],
-];
-
-/** Those of them that nobody else may read. */
-export function secretFiles(destination: Destination): string[] {
-  switch (destination.kind) {
-    case "rsync":
-      return [
-        destination.identityFile,
-        ...destination.readIdentityFile ? [destination.readIdentityFile] : [],
-      ];
-    case "rclone":
-      return destination.configFile ? [destination.configFile] : [];
-    case "folder":
-      return [];
-  }
 }
 
 /** What a store is read with: of {@linkcode StoreOptions}, what matters here. */
@@ -318,20 +286,6 @@ export function notifyPermissions(
     net: granted.flatMap(({ host }) => host === undefined ? [] : [host]),
   };
 }
-
-/** Files that hold a notifier's address and token. */
-export function notifierFiles(notifier: Notifier): string[] {
-  if (notifier.kind === "command") return [];
-  return [notifier.urlFile, tokenFileOf(notifier)].filter((path) => path !== undefined);
-}
-
-/** The file that holds a notifier's token, if it takes one. */
-export const tokenFileOf = (notifier: HttpNotifier): string | undefined =>
-  "tokenFile" in notifier ? notifier.tokenFile : undefined;
-
-/** The program that a notifier starts, if it does. */
-export const programOf = (notifier: Notifier): string[] =>
-  notifier.kind === "command" ? [notifier.command[0]!] : [];
 
 /** @param realPath Resolves the links on the way to a source that is there. */
 export function doctorPermissions(

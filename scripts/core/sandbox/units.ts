@@ -9,11 +9,11 @@
 
 import description from "../../../nix/units.json" with { type: "json" };
 import type { Config, Destination, Notifier, Source } from "../config/config.ts";
+import { folderOf, programOf, readableRoot, tokenFileOf } from "../config/named_paths.ts";
 import { BackupError } from "../errors.ts";
 import { MAIN_SET } from "../names.ts";
 import { isWithin, parentOf } from "../paths.ts";
 import type { StorageConfig } from "../storage_host/storage_config.ts";
-import { folderOf, programOf, readableRoot, tokenFileOf } from "./permissions.ts";
 
 /** Whose manager runs the units: the machine's, or the operator's own. */
 export type Manager = "system" | "user";

@@ -5,8 +5,8 @@
  */
 
 import type { HttpNotifier } from "../../core/config/config.ts";
+import { tokenFileOf } from "../../core/config/named_paths.ts";
 import { BackupError } from "../../core/errors.ts";
-import { tokenFileOf } from "../../core/sandbox/permissions.ts";
 import { parseAddress } from "../../core/status/notices.ts";
 import { readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";

@@ -6,11 +6,11 @@
 
 import { textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, parseConfig } from "../../core/config/config.ts";
+import { readableRoot } from "../../core/config/named_paths.ts";
 import { setNamed } from "../../core/config/set_named.ts";
 import { defined } from "../../core/defined.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import type { SetName } from "../../core/names.ts";
-import { readableRoot } from "../../core/sandbox/permissions.ts";
 import { exists } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { readIdentityFile } from "../keys/identity_bytes.ts";

@@ -6,10 +6,10 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
+import { notifierFiles, secretFiles } from "../../core/config/named_paths.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { formatMode } from "../../core/format.ts";
 import { fingerprintOf } from "../../core/keys/openssh_key.ts";
-import { notifierFiles, secretFiles } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
 import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
 import { exists, lstatIfThere, readTextIfThere } from "../fs.ts";

@@ -5,10 +5,10 @@
  */
 
 import type { Config, SetConfig, Source } from "../../core/config/config.ts";
+import { readableRoot } from "../../core/config/named_paths.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { formatBytes, formatCounted, formatMode } from "../../core/format.ts";
 import type { SetName } from "../../core/names.ts";
-import { readableRoot } from "../../core/sandbox/permissions.ts";
 import { shellQuote } from "../../core/shell.ts";
 import { about, type Finding, remedyOf } from "../../core/status/finding.ts";
 import { lstatIfThere } from "../fs.ts";
