@@ -5,7 +5,7 @@
  */
 
 import type { BackupError } from "../core/errors.ts";
-import type { TransferFailure } from "../core/shipping/rsync_failure.ts";
+import type { TransferFailure } from "../core/shipping/transfer_failure.ts";
 import type { Host } from "./host.ts";
 
 /** How often and how patiently to try. */

@@ -6,7 +6,7 @@
 
 import { BackupError } from "../errors.ts";
 import { cleanText } from "../format.ts";
-import type { Cause, FailedRun, TransferFailure } from "./rsync_failure.ts";
+import type { Cause, FailedRun, TransferFailure } from "./transfer_failure.ts";
 
 /** What rclone says, what it means, and what to do. The first that matches counts. */
 const CAUSES: readonly (Cause & { readonly pattern: RegExp })[] = [

@@ -9,27 +9,7 @@
 import { BackupError, type ErrorKind } from "../errors.ts";
 import { cleanText } from "../format.ts";
 import { parseRsyncTarget, type RsyncAccess } from "./rsync_args.ts";
-
-/** How a program ended, as far as its error is concerned. */
-export interface FailedRun {
-  readonly code: number;
-  readonly signal?: string;
-  readonly stderr: string;
-}
-
-/** An error of a transfer, and whether to try it again. */
-export interface TransferFailure {
-  readonly error: BackupError;
-  readonly retry: boolean;
-}
-
-/** The state and the remedy of an error, its kind, and whether to try again. */
-export interface Cause {
-  readonly state: string;
-  readonly kind: ErrorKind;
-  readonly retry: boolean;
-  readonly hint: string;
-}
+import type { Cause, FailedRun, TransferFailure } from "./transfer_failure.ts";
 
 /**
  * Explains why rsync or the ssh under it failed. The text on stderr decides before the exit code does: rsync ends
