@@ -281,6 +281,13 @@ Deno.test(
       /read .*another: Permission denied \(os error 13\)$/,
       /./,
     );
+    // What is closed is not to be told as nothing.
+    Deno.chownSync(`${store}/home`, 0, 0);
+    Deno.chmodSync(`${store}/home`, 0o700);
+    Deno.mkdirSync(`${store}/third/state`, { recursive: true });
+    const closed = await home.cli(["list"], { under });
+    assertError(closed, 1, /^error: Cannot .*home\/state: Permission denied/m, /./);
+    assert.doesNotMatch(closed.stderr, /warning/);
   },
 );
 

@@ -126,7 +126,7 @@ function ownSets(
   const find = (closed: ClosedFolders) => exists(fs, store) ? findSets(fs, store, closed) : [];
   if (closed.hubName !== undefined) return find(closed);
   // Only to be told: another hub's folder may be closed to us.
-  const hubs = [...new Set(ifPossible(() => find({ onClosed: () => {} }))?.map((set) => set.hub))];
+  const hubs = [...new Set(ifPossible(() => find({ hubName: hub }))?.map((set) => set.hub))];
   if (hubs.length > 0 && !hubs.includes(hub)) {
     report.warn(`${store} holds nothing of hub ${hub}, but of ${hubs.join(", ")}: name it with --hub-name`);
   }
