@@ -7,7 +7,7 @@ import type { BackupError } from "../scripts/core/errors.ts";
 import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
-import { checkImage, readFacts } from "../scripts/host/sqlite.ts";
+import { checkImage, copyDatabase, readFacts } from "../scripts/host/sqlite.ts";
 import type { Ran } from "./real/cli.ts";
 import { filesBelow, namesIn } from "./real/files.ts";
 import { fillDatabase, type Home, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
@@ -431,6 +431,22 @@ Deno.test(
       assertError(await home.cli([...args, ...identity]), 1, /the disk is full/, /free some space/);
       assert.deepEqual([...Deno.readDirSync(disk)], []);
     }
+  },
+);
+
+Deno.test(
+  "a disk on which the image of a live database cannot even be begun is told as full, and not as a bad database",
+  ONLY_AS_ROOT,
+  async () => {
+    using home = await makeHome();
+    const disk = `${home.home}/no more files`;
+    Deno.mkdirSync(disk);
+    // For its own folder alone.
+    await using _disk = await mountTmpfs(disk, "nr_inodes=1");
+    using live = new DatabaseSync(home.database);
+    live.exec(insertMessages(1));
+    const copied = copyDatabase(home.host, home.database, `${disk}/image`, home.config().limits);
+    await assert.rejects(copied, { kind: "disk", message: /^Cannot write .*\/image: the disk is full$/ });
   },
 );
 

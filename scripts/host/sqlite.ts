@@ -27,7 +27,15 @@ import {
   walIndexState,
 } from "../core/snapshot/sqlite_format.ts";
 import { piecesOf } from "./file_bytes.ts";
-import { diskError, isMissing, knownError, lstatIfThere, removeIfThere, systemReason } from "./fs.ts";
+import {
+  attempt,
+  diskError,
+  isMissing,
+  knownError,
+  lstatIfThere,
+  removeIfThere,
+  systemReason,
+} from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
 import { requireFree } from "./space.ts";
 
@@ -207,10 +215,11 @@ async function copyLive(
     } catch (error) {
       throw sourceError(path, error);
     }
+    // SQLite would make it with the mode that the umask leaves.
+    const fresh = { write: true, create: true, truncate: true, mode: 0o600 };
+    attempt(`write ${image}`, () => fs.open(image, fresh).close());
     let stopped: unknown;
     try {
-      // SQLite would make it with the mode that the umask leaves.
-      host.fs.open(image, { write: true, create: true, truncate: true, mode: 0o600 }).close();
       await backup(db, image, {
         rate: PAGES_PER_STEP,
         progress: ({ totalPages, remainingPages }: { totalPages: number; remainingPages: number }) => {
