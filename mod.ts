@@ -2,7 +2,8 @@
  * hapi-backup: one command line over the scripts, each run as a step in a worker with only its own permissions.
  *
  * `hapi-backup <verb>`: the verbs are listed in `scripts/core/command_line/commands.ts`, what each step may touch in
- * `scripts/core/sandbox/permissions.ts`. Here are the verbs of one step; those of several are loaded when one is called.
+ * `scripts/core/sandbox/permissions.ts`. Here are verbs of one step or none, and what a first run does; the others are
+ * loaded when one of them is called.
  *
  * @module
  */

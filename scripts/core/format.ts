@@ -70,7 +70,7 @@ export function formatTime(time: Date): string {
 /** A day in the zone of this machine: `2026-11-22`. */
 export const formatDate = (time: Date): string => formatTime(time).slice(0, 10);
 
-/** A minute in the zone of this machine, as `--snapshot` takes it: `2026-11-22 06:00`. For tables, which are to fit 80 columns. */
+/** A minute in the zone of this machine, as `--snapshot` takes it: `2026-11-22 06:00`. For tables, to fit 80 columns. */
 export const formatMinute = (time: Date): string => formatTime(time).slice(0, 16);
 
 /** When a snapshot was taken, as {@linkcode formatTime} writes it. */

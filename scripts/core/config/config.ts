@@ -160,7 +160,7 @@ const httpNotifier = {
   ...notifierCommon,
   url: url.optional().describe("where it is told; either this or urlFile"),
   urlFile: path.optional().describe("a file that holds the address, where the address is a secret"),
-  timeoutSeconds: z.number().int().min(1).max(300).default(15).describe("an answer is waited for"),
+  timeoutSeconds: z.number().int().min(1).max(300).default(15).describe("how long an answer is waited for"),
 };
 const tokenFile = path.optional().describe("a file that holds the token; mode 0600");
 const notifier = z.discriminatedUnion("kind", [
@@ -178,7 +178,7 @@ const notifier = z.discriminatedUnion("kind", [
     command: z.array(z.string().min(1)).min(1).describe(
       "an absolute path and arguments; gets JSON on standard input; no shell",
     ),
-    timeoutSeconds: z.number().int().min(1).max(3600).default(60).describe("its end is waited for"),
+    timeoutSeconds: z.number().int().min(1).max(3600).default(60).describe("how long its end is waited for"),
   }),
 ]);
 

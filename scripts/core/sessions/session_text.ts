@@ -29,20 +29,14 @@ const SHORT_ID_LENGTH = 8;
 /** Sessions as a table of at most 80 columns, but for ids that begin alike. */
 export function describeSessions(sessions: readonly SessionSummary[]): string {
   if (sessions.length === 0) return "no sessions";
-  const alike = new Map<string, number>();
-  for (const { id } of sessions) {
-    const start = id.slice(0, SHORT_ID_LENGTH);
-    alike.set(start, (alike.get(start) ?? 0) + 1);
-  }
-  const rows = sessions.map(({ id, title, updatedAt, messages }) => {
-    const start = id.slice(0, SHORT_ID_LENGTH);
-    return [
-      cleanText(alike.get(start) === 1 ? start : id),
-      updatedAt === null ? "-" : formatMinute(new Date(updatedAt)),
-      formatCount(messages),
-      cleanText(title, 42),
-    ];
-  });
+  const startOf = (id: string) => id.slice(0, SHORT_ID_LENGTH);
+  const alike = Map.groupBy(sessions, ({ id }) => startOf(id));
+  const rows = sessions.map(({ id, title, updatedAt, messages }) => [
+    cleanText(alike.get(startOf(id))!.length === 1 ? startOf(id) : id),
+    updatedAt === null ? "-" : formatMinute(new Date(updatedAt)),
+    formatCount(messages),
+    cleanText(title, 42),
+  ]);
   return formatTable([["id", "last change", "messages", "session"], ...rows]);
 }
 

@@ -74,11 +74,10 @@ export function storeOptions({ options, host }: VerbContext, config: Config): St
   const isPath = store !== undefined && !destinations.includes(store) && !/^[^/]+:/.test(store);
   const isName = isPath && destinations.length > 0 && !store.includes("/");
   if (isName && !exists(host.fs, absolutePath(store))) {
+    const known = destinations.join(", ");
     throw new BackupError(`Cannot open store ${store}: no destination and no folder has that name`, {
       kind: "usage",
-      hint: `destinations: ${
-        destinations.join(", ")
-      }; or name a folder, user@host:path, or rclone:remote:path`,
+      hint: `destinations: ${known}; or name a folder, user@host:path, or rclone:remote:path`,
     });
   }
   const given = {

@@ -40,7 +40,7 @@ import type { KeysMade, SetupJob } from "./init_jobs.ts";
 /** Characters of an identity that are asked for, so that it was not only looked at. */
 const CONFIRM_LENGTH = 6;
 
-/** Sets all up. */
+/** `init`: begins, or goes on where it stopped. @throws {BackupError} (unshipped) If nothing is off this machine. */
 export const init: Verb = async (given) => {
   const context: InitContext = {
     ...given,
@@ -78,7 +78,7 @@ async function backUpFirst(context: VerbContext, config: Config): Promise<Backup
   }
 }
 
-/** The set that comes first. */
+/** The set that the set-up backs up, and restores as proof. */
 const firstSetOf = ({ sets }: Config): SetName => [...sets.keys()][0]!;
 
 /** What `--identity` names, with its passphrase. */

@@ -188,11 +188,10 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
 
 /** That a store has no such set, hub or snapshot, with the sets that it has. */
 export function noSuchSet(store: OpenedStore, what: string): BackupError {
-  const known = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
+  const sets = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
+  const known = sets ? `sets there: ${sets}` : "no set is there";
   return new BackupError(`Cannot find ${what} in ${store.name}: it holds none`, {
     kind: "usage",
-    hint: `${
-      known ? `sets there: ${known}` : "no set is there"
-    }; a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in`,
+    hint: `${known}; a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in`,
   });
 }

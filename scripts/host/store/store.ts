@@ -82,7 +82,7 @@ export interface ClosedFolders {
  * Finds the sets under `root`, which is a store or one hub's folder in it. Sorted by hub, then set.
  *
  * @throws {BackupError} (usage) If there is no such folder.
- * @throws {BackupError} (disk) If a folder in it cannot be read.
+ * @throws {BackupError} (disk) If it, or a folder in it that {@linkcode ClosedFolders} says to throw of, cannot be read.
  */
 export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFolders = {}): StoredSet[] {
   let names: string[];
@@ -209,7 +209,7 @@ export function setIn(store: string, hub: HubName, set: SetName): StoredSet {
   return { hub, set, folder: `${store}/${hub}/${set}` };
 }
 
-/** Reads all snapshots of a set that may have no folder yet. @throws {BackupError} (disk) If its folder cannot be read. */
+/** Reads all snapshots of a set that may have no folder yet. @throws {BackupError} (disk) If it cannot be read. */
 export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
   return attempt(`read ${set.folder}`, () => lstatIfThere(fs, set.folder) ? readSet(fs, set) : []);
 }
