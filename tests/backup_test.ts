@@ -262,8 +262,7 @@ Deno.test("a database that another set saves is not saved as torn files by a set
   const args = ["--set", "rest", "--to", `${home.dir}/out`, "--identity", home.identityFile];
   const restored = await home.cli(["restore", ...args]);
   assert.equal(restored.code, 0, restored.stderr);
-  const names = [...Deno.readDirSync(`${home.dir}/out/home/.hapi`)].map(({ name }) => name);
-  assert.deepEqual(names.sort(), ["hub.env", "settings.json"]);
+  assert.deepEqual(namesIn(`${home.dir}/out/home/.hapi`), ["hub.env", "settings.json"]);
 });
 
 Deno.test("a database behind a link is saved once, and comes back, where a folder holds the link and what is behind it", async () => {
@@ -283,15 +282,14 @@ Deno.test("a database behind a link is saved once, and comes back, where a folde
     return done.stdout;
   };
   await restored("rest", "--to", `${home.dir}/rest`);
-  const below = (path: string) => namesIn(path);
-  assert.deepEqual(below(`${home.dir}/rest/home/data`), ["hub.env", "settings.json"]);
+  assert.deepEqual(namesIn(`${home.dir}/rest/home/data`), ["hub.env", "settings.json"]);
   assert.ok(
     Deno.lstatSync(`${home.dir}/rest/home/.hapi`).isSymlink,
     "where it stands above nothing it is kept",
   );
   await restored("state", "--to", `${home.dir}/state`);
-  assert.deepEqual(below(`${home.dir}/state/home/.hapi`), ["hapi.db"]);
-  assert.deepEqual(below(`${home.dir}/state/home/data`), ["hub.env", "settings.json"]);
+  assert.deepEqual(namesIn(`${home.dir}/state/home/.hapi`), ["hapi.db"]);
+  assert.deepEqual(namesIn(`${home.dir}/state/home/data`), ["hub.env", "settings.json"]);
   await restored("state", "--in-place");
   assert.equal(countMessages(`${home.home}/data/hapi.db`), 310);
 });

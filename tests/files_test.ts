@@ -451,7 +451,7 @@ Deno.test("findFiles() matches patterns", () => {
     ["d/**", ["d/a.md", "d/e", "d/e/b.md"]],
   ];
   for (const [pattern, expected] of cases) {
-    const result = look(scratch, "glob", `${pattern}`);
+    const result = look(scratch, "glob", pattern);
     assert.deepEqual(placesOf(result).sort(), expected.map((name) => `home/${name}`).sort(), pattern);
   }
   for (const pattern of ["[z-a]", "{../x,y}/*"]) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import type { Destination } from "../scripts/core/config/config.ts";
-import { INCOMING_PREFIX, type SetName, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import { INCOMING_PREFIX, MAIN_SET, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { nameOf } from "../scripts/core/paths.ts";
 import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
 import { prunable } from "../scripts/core/snapshot/chain.ts";
@@ -9,7 +9,8 @@ import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
 import { DAY_MS } from "../scripts/core/time.ts";
 import { confirmedIds } from "../scripts/host/records/ship_records.ts";
 import { status } from "../scripts/host/status/hub_status.ts";
-import { makeHome } from "./real/home.ts";
+import { namesIn } from "./real/files.ts";
+import { type Home, makeHome } from "./real/home.ts";
 
 const NOW = new Date("2026-11-24T12:00:00Z");
 const daysAgo = (days: number) => snapshotIdAt(new Date(NOW.getTime() - days * DAY_MS));
@@ -69,15 +70,26 @@ Deno.test("prunable() never breaks what stays", () => {
   }));
 });
 
+/** Notes that a destination, which is off this machine or not, confirmed these snapshots. */
+function confirm(
+  { stateFolder }: Home,
+  destination: Destination,
+  offBox: boolean,
+  keys: readonly string[],
+): void {
+  const confirmation = { sealSha256: "0".repeat(64), confirmedAt: "", files: [] };
+  const confirmed = new Map(keys.map((key) => [key, confirmation]));
+  const record = { where: whereOf(destination, offBox), confirmed, uploads: new Map() };
+  Deno.mkdirSync(`${stateFolder}/ship`, { recursive: true });
+  Deno.writeTextFileSync(`${stateFolder}/ship/${destination.name}.json`, serializeDestinationRecord(record));
+}
+
 Deno.test("what only this machine's own disk confirmed stays in the local store", async () => {
   using home = await makeHome();
   home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path: "/mnt/disk" }] });
   const { id } = await home.backup({ full: true });
   const { id: dependent } = await home.backup();
-  const ship = { sealSha256: "0".repeat(64), confirmedAt: "", files: [] };
-  const confirmed = new Map([id, dependent].map((id) => [`state/${id}`, ship]));
   const [disk] = home.config().destinations as [Destination];
-  Deno.mkdirSync(`${home.stateFolder}/ship`);
   const { fs } = home.host;
   const gone: string[] = [];
   const rename: typeof fs.rename = (from, to) => {
@@ -85,10 +97,9 @@ Deno.test("what only this machine's own disk confirmed stays in the local store"
     fs.rename(from, to);
   };
   const isThereAfterRun = async (offBox: boolean) => {
-    const record = { where: whereOf(disk, offBox), confirmed, uploads: new Map() };
-    Deno.writeTextFileSync(`${home.stateFolder}/ship/disk.json`, serializeDestinationRecord(record));
+    confirm(home, disk, offBox, [`state/${id}`, `state/${dependent}`]);
     await home.backup({ full: true, host: { ...home.host, fs: { ...fs, rename } } });
-    return [...Deno.readDirSync(home.stored)].some(({ name }) => name === id);
+    return namesIn(home.stored).includes(id);
   };
   assert.deepEqual([await isThereAfterRun(false), await isThereAfterRun(true)], [true, false]);
   assert.deepEqual(gone, [dependent, id], "at no moment one without what it needs");
@@ -100,21 +111,12 @@ Deno.test("only what every destination confirmed of a set counts, and nothing wh
     destinations: ["a", "b"].map((name) => ({ kind: "folder", name, path: `/mnt/${name}` })),
   });
   const config = home.config();
-  Deno.mkdirSync(`${home.stateFolder}/ship`, { recursive: true });
   const [all, one, other] = [3, 2, 1].map((days) => daysAgo(days));
-  const keys = {
-    a: [`state/${all}`, `state/${one}`, `voice/${other}`],
-    b: [`state/${all}`, `voice/${other}`],
-  };
-  const counted = (offBox: Record<string, boolean>) => {
-    for (const destination of config.destinations) {
-      const { name } = destination;
-      const confirmation = { sealSha256: "0".repeat(64), confirmedAt: "", files: [] };
-      const confirmed = new Map(keys[name as "a" | "b"].map((key) => [key, confirmation]));
-      const record = { where: whereOf(destination, offBox[name]!), confirmed, uploads: new Map() };
-      Deno.writeTextFileSync(`${home.stateFolder}/ship/${name}.json`, serializeDestinationRecord(record));
-    }
-    return [...confirmedIds(home.host, config, "state" as SetName)];
+  const [a, b] = config.destinations as [Destination, Destination];
+  const counted = (offBox: { readonly a: boolean; readonly b: boolean }) => {
+    confirm(home, a, offBox.a, [`state/${all}`, `state/${one}`, `voice/${other}`]);
+    confirm(home, b, offBox.b, [`state/${all}`, `voice/${other}`]);
+    return [...confirmedIds(home.host, config, MAIN_SET)];
   };
   assert.deepEqual(counted({ a: true, b: true }), [all]);
   assert.deepEqual(counted({ a: false, b: true }), [all]);
@@ -128,16 +130,11 @@ Deno.test("what a destination confirmed says nothing of another place that has i
   configure("/mnt/old");
   const { id } = await home.backup({ full: true });
   const [old] = home.config().destinations as [Destination];
-  const confirmed = new Map([[`state/${id}`, { sealSha256: "0".repeat(64), confirmedAt: "", files: [] }]]);
-  Deno.mkdirSync(`${home.stateFolder}/ship`);
-  Deno.writeTextFileSync(
-    `${home.stateFolder}/ship/disk.json`,
-    serializeDestinationRecord({ where: whereOf(old, true), confirmed, uploads: new Map() }),
-  );
+  confirm(home, old, true, [`state/${id}`]);
   const waiting = () => status(home.host, home.config())[0]!.destinations[0]!.waiting;
   assert.deepEqual(waiting(), []);
   configure("/mnt/new");
   assert.deepEqual(waiting(), [id]);
   await home.backup({ full: true });
-  assert.ok([...Deno.readDirSync(home.stored)].some(({ name }) => name === id), "it was let go of");
+  assert.ok(namesIn(home.stored).includes(id), "it was let go of");
 });

@@ -49,7 +49,7 @@ interface Hub {
   readonly runs: { program: string; args: readonly string[]; stdout: string }[];
   readonly pauses: number[];
   ship(destinations: readonly Destination[], settings?: ShipSettings): Promise<ShipReport>;
-  make(id: string, more?: Partial<Parameters<typeof makeSealedFolder>[0]>): Promise<string>;
+  make(id: string, more?: Partial<Parameters<typeof makeSealedFolder>[0]>): string;
   record(name: string): Promise<{ confirmed: Record<string, unknown>; uploads: Record<string, number> }>;
 }
 
@@ -91,7 +91,7 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
       pauses,
       ship: (destinations, settings = {}) =>
         ship(host, { hub: "home" as HubName, store, stateFolder, destinations }, { retry, ...settings }),
-      make: (id, more = {}) => Promise.resolve(makeSealedFolder({ store, id, ...more })),
+      make: (id, more = {}) => makeSealedFolder({ store, id, ...more }),
       record: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
     });
   } finally {
@@ -140,7 +140,7 @@ const visible = async (folder: string) =>
 
 Deno.test("ship() brings a snapshot to the storage host, confirms it, and sends nothing the second time", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const report = await hub.ship([destination]);
     assert.equal(unshippedError(report), undefined);
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[0]}`]);
@@ -160,7 +160,7 @@ Deno.test("ship() brings a snapshot to the storage host, confirms it, and sends 
 
 Deno.test("ship() whose record is lost compares what is there and sends nothing", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0], { parts: { "hapi.db.full.zst.age": 5 << 20, "manifest.json.zst.age": 500 } });
+    hub.make(ID[0], { parts: { "hapi.db.full.zst.age": 5 << 20, "manifest.json.zst.age": 500 } });
     await hub.ship([destination]);
     await Deno.remove(`${hub.stateFolder}/ship`, { recursive: true });
     const report = await hub.ship([destination]);
@@ -173,9 +173,9 @@ Deno.test("ship() whose record is lost compares what is there and sends nothing"
 
 Deno.test("ship() sends several waiting snapshots oldest first, across sets", async () => {
   await withStorage(async (hub, { destination }) => {
-    await hub.make(ID[2], { needs: [ID[0]] });
-    await hub.make(ID[1], { set: "voice" });
-    await hub.make(ID[0]);
+    hub.make(ID[2], { needs: [ID[0]] });
+    hub.make(ID[1], { set: "voice" });
+    hub.make(ID[0]);
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [
       `state/${ID[0]}`,
@@ -187,8 +187,8 @@ Deno.test("ship() sends several waiting snapshots oldest first, across sets", as
 
 Deno.test("ship() of one set leaves the others waiting", async () => {
   await withStorage(async (hub, { destination }) => {
-    await hub.make(ID[0]);
-    await hub.make(ID[1], { set: "voice" });
+    hub.make(ID[0]);
+    hub.make(ID[1], { set: "voice" });
     const report = await hub.ship([destination], { sets: ["voice" as never] });
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`voice/${ID[1]}`]);
   });
@@ -197,7 +197,7 @@ Deno.test("ship() of one set leaves the others waiting", async () => {
 Deno.test("an upload that is cut leaves nothing half under a final name, and only the rest is sent afterwards", async () => {
   await withStorage(async (hub, { far, sshd, destination }) => {
     const size = 12 << 20;
-    await hub.make(ID[0], { parts: { "hapi.db.full.zst.age": size, "manifest.json.zst.age": 500 } });
+    hub.make(ID[0], { parts: { "hapi.db.full.zst.age": size, "manifest.json.zst.age": 500 } });
     await using proxy = startCuttingProxy(sshd.port);
     await Deno.writeTextFile(
       destination.knownHostsFile,
@@ -220,7 +220,7 @@ Deno.test("an upload that is cut leaves nothing half under a final name, and onl
     assert.deepEqual(await visible(far), []);
     // Nor does it count for nothing where another set alone is shipped.
     proxy.budget = Infinity;
-    await hub.make(ID[1], { set: "voice" });
+    hub.make(ID[1], { set: "voice" });
     await hub.ship([throughProxy], { sets: ["voice" as never] });
     assert.equal((await hub.record("storage")).uploads[`state/${ID[0]}`], 2);
 
@@ -240,7 +240,7 @@ Deno.test("an upload that is cut leaves nothing half under a final name, and onl
 
 Deno.test("ship() tries again after a cut within one run, with growing pauses", async () => {
   await withStorage(async (hub, { far, sshd, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await using proxy = startCuttingProxy(sshd.port);
     await Deno.writeTextFile(
       destination.knownHostsFile,
@@ -267,8 +267,8 @@ Deno.test("ship() tries again after a cut within one run, with growing pauses", 
 
 Deno.test("ship() refuses a far side that holds something else under a name, and goes on with the next snapshot", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
-    await hub.make(ID[1]);
+    hub.make(ID[0]);
+    hub.make(ID[1]);
     await Deno.mkdir(`${far}/state/${ID[0]}`, { recursive: true });
     const foreign = `${far}/state/${ID[0]}/files.tar.zst.age`;
     // The same size: only its content tells.
@@ -286,8 +286,8 @@ Deno.test("ship() refuses a far side that holds something else under a name, and
 
 Deno.test("ship() has read anew what was taken: what is altered or gone by then is not confirmed", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
-    await hub.make(ID[1]);
+    hub.make(ID[0]);
+    hub.make(ID[1]);
     const part = (id: string) => `${far}/state/${id}/files.tar.zst.age`;
     const ruins = new Map<string, (path: string) => void>([
       [part(ID[0]), (path) => Deno.writeFileSync(path, new Uint8Array(2_000))],
@@ -313,7 +313,7 @@ Deno.test("ship() has read anew what was taken: what is altered or gone by then 
 for (const writeOptions of ["-wo -no-del -no-overwrite", "-wo -no-del"]) {
   Deno.test(`ship() touches no existing file under rrsync ${writeOptions}`, async () => {
     await withStorage(async (hub, { far, destination }) => {
-      await hub.make(ID[0]);
+      hub.make(ID[0]);
       await Deno.mkdir(`${far}/state/${ID[0]}`, { recursive: true });
       await Deno.writeTextFile(`${far}/state/${ID[0]}/seal.json`, "an older one");
       const report = await hub.ship([destination]);
@@ -325,7 +325,7 @@ for (const writeOptions of ["-wo -no-del -no-overwrite", "-wo -no-del"]) {
 
 Deno.test("an unknown host key is an error with the line that pins it", async () => {
   await withStorage(async (hub, { sshd, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await Deno.writeTextFile(destination.knownHostsFile, "");
     const [storage] = (await hub.ship([{ ...destination, attempts: 3 }])).destinations;
     assert.equal(storage!.errors[0]!.kind, "key");
@@ -339,7 +339,7 @@ Deno.test("an unknown host key is an error with the line that pins it", async ()
 
 Deno.test("a changed host key is an error that warns of somebody in between", async () => {
   await withStorage(async (hub, { sshd, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await sshd.restart({ newHostKey: true });
     const [storage] = (await hub.ship([destination])).destinations;
     assert.equal(storage!.errors[0]!.kind, "key");
@@ -350,7 +350,7 @@ Deno.test("a changed host key is an error that warns of somebody in between", as
 
 Deno.test("a key that the far side does not know is an error that names it", async () => {
   await withStorage(async (hub, { destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await newKey(`${hub.dir}/other`);
     const [storage] = (await hub.ship([{ ...destination, identityFile: `${hub.dir}/other` }])).destinations;
     assert.equal(storage!.errors[0]!.kind, "key");
@@ -360,7 +360,7 @@ Deno.test("a key that the far side does not know is an error that names it", asy
 
 Deno.test("a key file that is missing is an error that names it", async () => {
   await withStorage(async (hub, { destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const [storage] = (await hub.ship([{ ...destination, identityFile: `${hub.dir}/none` }])).destinations;
     assert.equal(storage!.errors[0]!.kind, "key");
     assert.match(storage!.errors[0]!.message, /none/);
@@ -369,7 +369,7 @@ Deno.test("a key file that is missing is an error that names it", async () => {
 
 Deno.test("the reading key used for shipping is an error that says so", async () => {
   await withStorage(async (hub, { sshd, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const [storage] = (await hub.ship([{ ...destination, identityFile: sshd.readKeyFile }])).destinations;
     assert.equal(storage!.errors[0]!.kind, "key");
     assert.match(storage!.errors[0]!.hint!, /use the other one/);
@@ -378,7 +378,7 @@ Deno.test("the reading key used for shipping is an error that says so", async ()
 
 Deno.test("a refused port is tried again, then reported, and does not stop the other destination", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const down = { ...destination, name: "down", port: freePort(), attempts: 3 };
     const report = await hub.ship([down, destination]);
     const [first, second] = report.destinations;
@@ -396,7 +396,7 @@ Deno.test("a refused port is tried again, then reported, and does not stop the o
 
 Deno.test("a far side whose disk is not mounted is told so, gets nothing, and gets it all once it is", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await Deno.rename(far, `${far}.away`);
     const [storage] = (await hub.ship([destination])).destinations;
     await Deno.rename(`${far}.away`, far);
@@ -410,8 +410,8 @@ Deno.test("a far side whose disk is not mounted is told so, gets nothing, and ge
 
 Deno.test("what the far side has lost of the newest chain is sent again", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[0]);
-    await hub.make(ID[1], { needs: [ID[0]] });
+    hub.make(ID[0]);
+    hub.make(ID[1], { needs: [ID[0]] });
     await hub.ship([destination]);
     await Deno.remove(`${far}/state/${ID[0]}/files.tar.zst.age`);
     const report = await hub.ship([destination]);
@@ -429,11 +429,11 @@ Deno.test("a destination that was wiped gets all again that is here, also where 
     const places: Destination[] = [destination, { kind: "folder", name: "disk", path: disk }];
     const ids = ID.slice(0, 3);
     for (const id of ids.slice(0, 2)) {
-      await hub.make(id);
+      hub.make(id);
       await hub.ship(places);
     }
     for (const folder of [`${far}/state`, `${disk}/home`]) await Deno.remove(folder, { recursive: true });
-    await hub.make(ids[2]!);
+    hub.make(ids[2]!);
     for (const { name, shipped, waiting } of (await hub.ship(places)).destinations) {
       assert.deepEqual(keysOf(shipped), ids.map((id) => `state/${id}`), name);
       assert.deepEqual(waiting, []);
@@ -447,7 +447,7 @@ Deno.test("a part of an older chain that the far side has lost is sent again, an
     const disk = `${hub.dir}/disk`;
     await Deno.mkdir(disk);
     const places: Destination[] = [destination, { kind: "folder", name: "disk", path: disk }];
-    for (const id of ID.slice(0, 4)) await hub.make(id);
+    for (const id of ID.slice(0, 4)) hub.make(id);
     await hub.ship(places);
     for (const state of [`${far}/state`, `${disk}/home/state`]) {
       await Deno.remove(`${state}/${ID[0]}`, { recursive: true });
@@ -481,8 +481,8 @@ Deno.test("a part of an older chain that the far side has lost is sent again, an
 
 Deno.test("a chain that can be completed neither there nor from here asks for a new full, until there is one", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    const full = await hub.make(ID[0]);
-    await hub.make(ID[1], { needs: [ID[0]] });
+    const full = hub.make(ID[0]);
+    hub.make(ID[1], { needs: [ID[0]] });
     await hub.ship([destination]);
     await Deno.remove(full, { recursive: true });
 
@@ -491,7 +491,7 @@ Deno.test("a chain that can be completed neither there nor from here asks for a 
     assert.deepEqual((await hub.ship([destination])).fullWanted, []);
 
     await Deno.remove(`${far}/state/${ID[0]}`, { recursive: true });
-    await hub.make(ID[2], { needs: [ID[0], ID[1]] });
+    hub.make(ID[2], { needs: [ID[0], ID[1]] });
     const report = await hub.ship([destination]);
     assert.deepEqual(report.fullWanted, ["state"]);
     assert.match(await Deno.readTextFile(marker), new RegExp(`storage lacks state/${ID[0]}`));
@@ -506,7 +506,7 @@ Deno.test("a chain that can be completed neither there nor from here asks for a 
     await hub.ship([down]);
     assert.ok(await Deno.stat(marker));
 
-    await hub.make(ID[3]);
+    hub.make(ID[3]);
     assert.deepEqual((await hub.ship([destination])).fullWanted, []);
     await assert.rejects(Deno.stat(marker), Deno.errors.NotFound);
   });
@@ -514,7 +514,7 @@ Deno.test("a chain that can be completed neither there nor from here asks for a 
 
 Deno.test("a snapshot that rotted in the local store is sent nowhere", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    const folder = await hub.make(ID[0]);
+    const folder = hub.make(ID[0]);
     await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(2_000));
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.damaged), [`state/${ID[0]}`]);
@@ -528,8 +528,8 @@ Deno.test("a snapshot that rotted in the local store is sent nowhere", async () 
 
 Deno.test("folders without a seal are skipped with a warning; one whose seal is damaged, or a set that cannot be read, is no success", async () => {
   await withStorage(async (hub, { far, destination }) => {
-    await hub.make(ID[1]);
-    const unsealed = await hub.make(ID[0]);
+    hub.make(ID[1]);
+    const unsealed = hub.make(ID[0]);
     await Deno.remove(`${unsealed}/seal.json`);
     const report = await hub.ship([destination]);
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[1]}`]);
@@ -551,8 +551,8 @@ Deno.test("folders without a seal are skipped with a warning; one whose seal is 
 Deno.test("a destination that was given another place under the same name gets everything again", async () => {
   await withHub(async (hub) => {
     // Two chains, and the other place holds the newer: what is gone there of the older could be its retention's doing.
-    await hub.make(ID[0]);
-    await hub.make(ID[1]);
+    hub.make(ID[0]);
+    hub.make(ID[1]);
     const newer = `home/state/${ID[1]}`;
     copySync(`${hub.store}/${newer}`, `${hub.dir}/two/${newer}`);
     for (const disk of ["one", "two"]) {
@@ -565,7 +565,7 @@ Deno.test("a destination that was given another place under the same name gets e
 
 Deno.test("a folder on the same disk gets a copy, and does not count as off the box", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await Deno.mkdir(`${hub.dir}/a disk`);
     const disk = [{ kind: "folder", name: "disk", path: `${hub.dir}/a disk` }] as const;
     const report = await hub.ship(disk);
@@ -576,7 +576,7 @@ Deno.test("a folder on the same disk gets a copy, and does not count as off the 
     await Deno.rename(`${hub.dir}/a disk`, `${hub.dir}/taken away`);
     const unasked = unshippedError(await hub.ship(disk))!;
     assert.match(unasked.message, /: disk: cannot be asked whether it holds all \(.*there is no folder/);
-    await hub.make(ID[1]);
+    hub.make(ID[1]);
     const gone = await hub.ship(disk);
     assert.deepEqual(keysOf(gone.destinations[0]!.waiting), [`state/${ID[1]}`], "what it confirmed is there");
     const { message, hint } = unshippedError(gone)!;
@@ -587,7 +587,7 @@ Deno.test("a folder on the same disk gets a copy, and does not count as off the 
 
 Deno.test("a destination that is the local store, by whatever path, is an error and confirms nothing", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await Deno.symlink(hub.store, `${hub.dir}/link`);
     for (const path of [hub.store, `${hub.dir}/link`]) {
       const [disk] = (await hub.ship([{ kind: "folder", name: "disk", path }])).destinations;
@@ -601,7 +601,7 @@ Deno.test("a destination that is the local store, by whatever path, is an error 
 
 Deno.test("an rclone remote that is the local store, by whatever path, is an error and confirms nothing", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     await Deno.symlink(hub.store, `${hub.dir}/link`);
     const configFile = `${hub.dir}/rclone.conf`;
     await Deno.writeTextFile(
@@ -630,7 +630,7 @@ Deno.test("an rclone remote that is the local store, by whatever path, is an err
 
 Deno.test("a mount that is missing is an error, and its folder is not made", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const path = `${hub.dir}/not mounted`;
     const [disk] = (await hub.ship([{ kind: "folder", name: "disk", path }])).destinations;
     assert.equal(disk!.errors[0]!.kind, "disk");
@@ -641,7 +641,7 @@ Deno.test("a mount that is missing is an error, and its folder is not made", asy
 
 Deno.test("a folder destination that holds something else is an error, and a missing file is filled in", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const path = `${hub.dir}/disk`;
     await Deno.mkdir(path);
     const destination: Destination = { kind: "folder", name: "disk", path };
@@ -677,8 +677,8 @@ Deno.test({
       const path = `${hub.dir}/tiny`;
       await Deno.mkdir(path);
       await using _disk = await mountTmpfs(path, "size=1m");
-      await hub.make(ID[0]);
-      await hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
+      hub.make(ID[0]);
+      hub.make(ID[1], { parts: { "files.tar.zst.age": 2 << 20 } });
       const report = await hub.ship([{ kind: "folder", name: "tiny", path }]);
       const [tiny] = report.destinations;
       assert.ok(tiny!.offBox, "another device");
@@ -692,7 +692,7 @@ Deno.test({
 
 Deno.test("without a destination nothing is off the box, however much is stored", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const error = unshippedError(await hub.ship([]))!;
     assert.equal(error.kind, "unshipped");
     assert.match(error.message, /1 snapshot is stored here, and no destination is configured/);
@@ -777,7 +777,7 @@ for (const protocol of ["webdav", "sftp"] as const) {
         // A remote that has hashes, though of no file: then rclone calls files of one size the same, and exits with 0.
         const remote = await Deno.readTextFile(configFile);
         await Deno.writeTextFile(configFile, remote.replace("vendor = other", "vendor = owncloud"));
-        await hub.make(ID[0]);
+        hub.make(ID[0]);
         const destination: Destination = {
           kind: "rclone",
           name: "cloud",
@@ -800,7 +800,7 @@ for (const protocol of ["webdav", "sftp"] as const) {
         assert.equal(changed.destinations[0]!.errors[0]!.kind, "integrity");
 
         await stop();
-        await hub.make(ID[1]);
+        hub.make(ID[1]);
         const down = await hub.ship([destination]);
         assert.equal(down.destinations[0]!.errors[0]!.kind, "network");
         assert.equal(hub.pauses.length, 1);
@@ -823,7 +823,7 @@ Deno.test("a program that takes too long is a fault of the network only where it
 
 Deno.test("rclone gives up on a server that takes connections and never answers, or takes an upload and never says so", async () => {
   await withHub(async (hub) => {
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
     const asked: string[] = [];
     const left: (() => void)[] = [];
     let hangs = true;
@@ -872,7 +872,7 @@ Deno.test("rclone gives up on a server that takes connections and never answers,
 Deno.test("a cut rclone upload, half under its final name without a seal, is sent again", async () => {
   await withHub(async (hub) => {
     await withRclone(hub, "webdav", async ({ served, configFile }) => {
-      await hub.make(ID[0]);
+      hub.make(ID[0]);
       const folder = `${served}/home/state/${ID[0]}`;
       await Deno.mkdir(folder, { recursive: true });
       await Deno.writeFile(`${folder}/files.tar.zst.age`, new Uint8Array(100));
@@ -917,7 +917,7 @@ Deno.test("a cut rclone upload, half under its final name without a seal, is sen
 Deno.test("rclone through crypt is off the box over a network, and not over a folder of this disk", async () => {
   await withHub(async (hub) => {
     await withRclone(hub, "webdav", async ({ configFile }) => {
-      await hub.make(ID[0]);
+      hub.make(ID[0]);
       const rclone = (name: string, remote: string): Destination => ({
         kind: "rclone",
         name,
@@ -1076,7 +1076,7 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
       await Deno.writeTextFile(`${far}/${RECEIPT_SIGNATURE_FILE}`, signature);
     };
     const isThere = (path: string) => Deno.lstat(path).then(() => true, () => false);
-    await hub.make(ID[0]);
+    hub.make(ID[0]);
 
     const without = await hub.ship([reading]);
     assert.equal(without.destinations[0]!.receipt, undefined, "no receipt yet is no error");
@@ -1104,8 +1104,8 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
     }
 
     // An older snapshot is sent again if the storage host misses it, and not if it says nothing of it.
-    await hub.make(ID[1]);
-    await hub.make(ID[2]);
+    hub.make(ID[1]);
+    hub.make(ID[2]);
     const problem = `${ID[1]}: it was here, and this host did not remove it`;
     await writeReceipt("2026-03-04T14:00:00Z", { fullWanted: false, problem });
     await hub.ship([reading]);

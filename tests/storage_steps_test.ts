@@ -209,9 +209,7 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
     assert.equal(reaches(read, `${root}/key`), verb === "scrub", `${verb} and the receipts' key`);
   }
   // The wall stands: without the permission to write, retention ends with an error and removes nothing.
-  const aged = storage.withConfig({
-    retention: KEEP_ONE,
-  });
+  const aged = storage.withConfig({ retention: KEEP_ONE });
   writeHistory(store, signer, [new Date(storage.now.getTime() - DAY_MS)]);
   await step("scrub", aged);
   const walled = await step("retain", aged, { apply: true }, storagePermissions("watch", aged, {}));

@@ -319,9 +319,7 @@ Deno.test("a set takes up so many new snapshots a run; the others wait, and rete
 });
 
 Deno.test("retain() touches no hub that is not in the configuration", async () => {
-  using storage = makeStorageHost({
-    retention: KEEP_ONE,
-  });
+  using storage = makeStorageHost({ retention: KEEP_ONE });
   const { host, config, store, signer } = storage;
   writeHistory(store, signer, timesUntil(storage.now, 4), { hub: "stray" as HubName, chainLength: 1 });
   const report = await scrub(host, config);
@@ -923,8 +921,7 @@ Deno.test("what comes from another hub or in another set hides no alarm, and is 
   using storage = makeStorageHost();
   const { host, store, signer, root } = storage;
   const of = { signers: [signer.publicKey], maxAgeHours: { state: 26, voice: 192 } };
-  const receiptKeyFile = `${root}/receipt_key`;
-  Deno.writeTextFileSync(receiptKeyFile, formatPrivateKey(signer.seed, "storage", 1), { mode: 0o600 });
+  const { receiptKeyFile } = makeReceiptKey(storage);
   const settings = { store, stateFolder: `${root}/ledger`, receiptKeyFile, hubs: { away: of, home: of } };
   const config = parseStorageConfig(JSON.stringify(settings), "test");
   writeHistory(store, signer, [storage.now]);
@@ -1434,16 +1431,10 @@ Deno.test("a read error of a part is damage of that part; the rest is still read
 });
 
 Deno.test("a read-only store can be scrubbed and watched; retention says that it cannot remove", async () => {
-  using storage = makeStorageHost({
-    retention: KEEP_ONE,
-  });
-  const { host, store, signer, root } = storage;
-  Deno.writeTextFileSync(`${root}/key`, formatPrivateKey(new Uint8Array(32), "storage", 1), { mode: 0o600 });
-  const settings = {
-    receiptKeyFile: `${root}/key`,
-    retention: KEEP_ONE,
-  };
-  const config = storage.withConfig(settings);
+  using storage = makeStorageHost();
+  const { host, store, signer } = storage;
+  const { receiptKeyFile } = makeReceiptKey(storage);
+  const config = storage.withConfig({ receiptKeyFile, retention: KEEP_ONE });
   writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 1 });
   const refuse = (): never => {
     throw new Error("Read-only file system (os error 30)");

@@ -24,6 +24,7 @@ import { createHash } from "node:crypto";
 import { parseArgs } from "node:util";
 import { formatTable } from "../../scripts/core/format.ts";
 import { MAIN_SET } from "../../scripts/core/names.ts";
+import { shellQuote } from "../../scripts/core/shell.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
 import { snapshot } from "../../scripts/snapshot.ts";
 import { cliEnv, cliWords } from "../real/cli.ts";
@@ -224,7 +225,7 @@ async function runRestore(home: Home, database: string): Promise<Cost> {
 }
 
 async function run(home: Home, verb: string, ...args: string[]): Promise<Omit<Cost, "bytesStored">> {
-  const command = cliWords([verb, ...args]).map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+  const command = cliWords([verb, ...args]).map(shellQuote).join(" ");
   return await measure(command, cliEnv(home.home));
 }
 

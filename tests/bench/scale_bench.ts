@@ -12,6 +12,7 @@ import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
 import { formatCount, formatTable } from "../../scripts/core/format.ts";
 import { type HubName, isSnapshotId, MAIN_SET, timeOfSnapshotId } from "../../scripts/core/names.ts";
+import { shellQuote } from "../../scripts/core/shell.ts";
 import { exists, realFs } from "../../scripts/host/fs.ts";
 import { cliEnv, cliWords } from "../real/cli.ts";
 import { makeSigner, timesUntil, writeHistory } from "../real/signed_store.ts";
@@ -67,7 +68,7 @@ async function main(hubs: number, snapshots: number, folder: string | undefined)
 async function run(root: string, command: readonly string[]): Promise<string[]> {
   const args = command.map((arg) => arg === "STORE" ? `${root}/store` : arg);
   const config = command[0] === "list" ? [] : ["--config", `${root}/config.json`];
-  const line = cliWords([...args, ...config]).map((arg) => `'${arg}'`).join(" ");
+  const line = cliWords([...args, ...config]).map(shellQuote).join(" ");
   // A watch that alarms, as it does at a store that was made long ago, ends with 8.
   const cost = await measure(`${line} > ${root}/printed || [[ $? == 8 ]]`, cliEnv(root));
   const lines = Deno.readTextFileSync(`${root}/printed`).split("\n").length - 1;

@@ -239,9 +239,7 @@ async function makeRestoreScene(step: "restore in place" | "restore to a folder"
 
 /** A storage host with two chains, of which the older is to go. */
 async function makeStorageScene(step: "retain" | "scrub"): Promise<Scene> {
-  const settings = {
-    retention: KEEP_ONE,
-  };
+  const settings = { retention: KEEP_ONE };
   const storage: StorageHost = makeStorageHost(settings);
   const { host, root, store, signer } = storage;
   const ids = writeHistory(store, signer, timesUntil(storage.now, 4), { chainLength: 2 })

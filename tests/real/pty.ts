@@ -1,5 +1,7 @@
 /** A program on a terminal of its own, by script(1): what it draws is read, what a person would type is typed. */
 
+import { shellQuote } from "../../scripts/core/shell.ts";
+
 const SECONDS_MAX = 180;
 
 /** How to start it. */
@@ -23,11 +25,9 @@ export interface Pty extends AsyncDisposable {
   end(): Promise<{ readonly code: number; readonly text: string }>;
 }
 
-const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;
-
 /** Starts a program. */
 export function startPty(words: readonly string[], { cwd, env, columns = 100 }: PtyOptions): Pty {
-  const command = `stty cols ${columns} rows 40; exec ${words.map(quote).join(" ")}`;
+  const command = `stty cols ${columns} rows 40; exec ${words.map(shellQuote).join(" ")}`;
   const child = new Deno.Command("script", {
     args: ["--quiet", "--return", "--flush", "--command", command, "/dev/null"],
     cwd,
