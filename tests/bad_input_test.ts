@@ -10,7 +10,15 @@ import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, copyDatabase, readFacts } from "../scripts/host/sqlite.ts";
 import type { Ran } from "./real/cli.ts";
 import { filesBelow, namesIn } from "./real/files.ts";
-import { fillDatabase, type Home, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
+import {
+  fillDatabase,
+  type Home,
+  insertMessages,
+  makeHome,
+  mountTmpfs,
+  output,
+  unmount,
+} from "./real/home.ts";
 
 /** Of a test that mounts a disk. */
 const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
@@ -126,19 +134,17 @@ Deno.test(
     Deno.truncateSync(image, 64 << 20);
     await output("mkfs.ext2", ["-q", "-b", "4096", image]);
     const path = `${disk}/other.db`;
-    const mount = () => output("mount", ["-o", "loop", image, disk]);
-    await mount();
-    fillDatabase(path, 100_000);
-    // One in WAL mode that nobody has open is copied without SQLite, which says of neither disk that it was the one.
-    using db = new DatabaseSync(path);
-    db.exec("PRAGMA journal_mode = DELETE");
-    db.close();
-    await output("umount", [disk]);
-    await mount();
+    await output("mount", ["-o", "loop", image, disk]);
     try {
-      Deno.statSync(path);
-      // What is cut off can be read no more than a bad sector.
+      fillDatabase(path, 100_000);
+      // One in WAL mode that nobody has open is copied without SQLite, which says of neither disk that it was the one.
+      using db = new DatabaseSync(path);
+      db.exec("PRAGMA journal_mode = DELETE");
+      db.close();
+      // What is cut off can be read no more than a bad sector, once it is not in memory.
+      await output("sync", ["-f", path]);
       Deno.truncateSync(image, 12 << 20);
+      await output("dd", [`if=${path}`, "iflag=nocache", "count=0"]);
       await assert.rejects(output("cat", [path]), /Input\/output error/);
       const run = async (required: boolean) => {
         const sources = [{ kind: "sqlite", path, required }, { kind: "sqlite", path: "~/.hapi/hapi.db" }];
@@ -151,7 +157,7 @@ Deno.test(
       assertError(suspect, 3, /other\.db: Input\/output error/, /all that could be read is stored/);
       assert.match(suspect.stdout, /hapi\.db: 2 sessions, 300 messages/);
     } finally {
-      await output("umount", [disk]);
+      await unmount(disk);
     }
   },
 );
@@ -466,7 +472,7 @@ Deno.test(
         const restored = await home.cli(["restore", "--to", `${disk}/out`, "--identity", home.identityFile]);
         assert.equal(restored.code, 0, restored.stderr);
       } finally {
-        await output("umount", [disk]);
+        await unmount(disk);
       }
     }
   },
@@ -531,11 +537,10 @@ Deno.test(
     addNoise(home, 750);
     const store = `${home.home}/small disk`;
     const disk = `${home.dir}/disk`;
-    using mounts = new DisposableStack();
+    await using mounts = new AsyncDisposableStack();
     for (const [folder, size] of [[store, "3m"], [disk, "30m"]] as const) {
       Deno.mkdirSync(folder);
-      await output("mount", ["-t", "tmpfs", "-o", `size=${size}`, "tmpfs", folder]);
-      mounts.defer(() => assert.ok(new Deno.Command("umount", { args: [folder] }).outputSync().success));
+      mounts.use(await mountTmpfs(folder, `size=${size}`));
     }
     const configure = (localKeepDays: number) =>
       home.configure({ store, localKeepDays, destinations: [{ name: "disk", kind: "folder", path: disk }] });

@@ -27,6 +27,7 @@ import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageList, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
 import { copySync, namesIn } from "./real/files.ts";
+import { mountTmpfs } from "./real/home.ts";
 import {
   arriveOneByOne,
   HUB,
@@ -1468,22 +1469,16 @@ Deno.test(
     const { host, store, signer } = storage;
     const disk = `${storage.root}/disk`;
     Deno.mkdirSync(disk);
-    const mounted = await new Deno.Command("mount", { args: ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk] })
-      .output();
-    assert.ok(mounted.success, new TextDecoder().decode(mounted.stderr));
+    await using _mounted = await mountTmpfs(disk, "size=1m");
+    const config = storage.withConfig({ stateFolder: `${disk}/state` });
+    writeHistory(store, signer, timesUntil(storage.now, 3));
+    assert.equal((await scrub(host, config)).ok, true);
     try {
-      const config = storage.withConfig({ stateFolder: `${disk}/state` });
-      writeHistory(store, signer, timesUntil(storage.now, 3));
-      assert.equal((await scrub(host, config)).ok, true);
-      try {
-        Deno.writeFileSync(`${disk}/filler`, new Uint8Array(2 << 20));
-      } catch { /* It is full now. */ }
-      writeHistory(store, signer, timesUntil(new Date(storage.now.getTime() + DAY_MS), 500, 0.01));
-      await assert.rejects(() => scrub(host, config), { kind: "disk" });
-      Deno.removeSync(`${disk}/filler`);
-    } finally {
-      await new Deno.Command("umount", { args: [disk] }).output();
-    }
+      Deno.writeFileSync(`${disk}/filler`, new Uint8Array(2 << 20));
+    } catch { /* It is full now. */ }
+    writeHistory(store, signer, timesUntil(new Date(storage.now.getTime() + DAY_MS), 500, 0.01));
+    await assert.rejects(() => scrub(host, config), { kind: "disk" });
+    Deno.removeSync(`${disk}/filler`);
   },
 );
 
