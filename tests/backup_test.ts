@@ -13,11 +13,9 @@ import {
   insertMessages,
   makeHome,
   mountTmpfs,
+  ONLY_AS_ROOT,
   output,
 } from "./real/home.ts";
-
-/** Of a test that mounts a disk. */
-const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
 
 Deno.test("the first run makes keys and a configuration, backs up, and says what to move and what is missing", async () => {
   const home = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "first-" }));

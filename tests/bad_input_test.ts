@@ -16,14 +16,13 @@ import {
   insertMessages,
   makeHome,
   mountTmpfs,
+  ONLY_AS_ROOT,
   output,
   unmount,
 } from "./real/home.ts";
 
-/** Of a test that mounts a disk. */
-const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
-/** Of one that mounts the image of a disk. */
-const CAN_MOUNT = { ignore: Deno.uid() !== 0 || !hasLoopDevice() };
+/** Of a test that mounts the image of a disk. */
+const CAN_MOUNT = { ignore: ONLY_AS_ROOT.ignore || !hasLoopDevice() };
 
 function hasLoopDevice(): boolean {
   try {

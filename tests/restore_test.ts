@@ -17,7 +17,15 @@ import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
 import { filesBelow, namesIn } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
-import { countMessages, type Home, insertMessages, makeHome, mountTmpfs, output } from "./real/home.ts";
+import {
+  countMessages,
+  type Home,
+  insertMessages,
+  makeHome,
+  mountTmpfs,
+  ONLY_AS_ROOT,
+  output,
+} from "./real/home.ts";
 
 /** What a restore in place adds to names, in local time, at the first moment of a home's clock. */
 const STAMP = asideStamp(new Date("2026-03-01T12:00:00Z"));
@@ -327,7 +335,7 @@ Deno.test("a database that is a link is restored to where the link points, and s
 
 Deno.test(
   "what lies on another disk is restored in place there, with its mode and time, and its script undoes that",
-  { ignore: Deno.uid() !== 0 },
+  ONLY_AS_ROOT,
   async () => {
     using home = await makeHome();
     const notes = `${home.home}/notes`;

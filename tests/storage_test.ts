@@ -27,7 +27,7 @@ import { scrub } from "../scripts/scrub.ts";
 import { authorize, forget, storageList, storageStatus } from "../scripts/storage.ts";
 import { watch } from "../scripts/watch.ts";
 import { copySync, namesIn } from "./real/files.ts";
-import { mountTmpfs } from "./real/home.ts";
+import { mountTmpfs, ONLY_AS_ROOT } from "./real/home.ts";
 import {
   arriveOneByOne,
   HUB,
@@ -1459,8 +1459,6 @@ Deno.test("a read-only store can be scrubbed and watched; retention says that it
   assert.equal((await scrub(host, config)).ok, true);
 });
 
-// Only root can mount a small disk.
-const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
 Deno.test(
   "a full disk under the ledger is one clear error, and what the ledger held stays",
   ONLY_AS_ROOT,

@@ -27,7 +27,7 @@ export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const RECIPIENTS_MAX = 100;
 /** Most parts that a seal names, and most suspicions. */
 export const SEALED_ENTRIES_MAX = 1_000;
-/** Most sources of a set, each of which may be a part and five suspicions. */
+/** Most sources of a set, each of which may be a part, and five suspicions where it can be read or one where it cannot. */
 export const SOURCES_MAX = 200;
 
 const PROBLEM_LENGTH_MAX = 300;

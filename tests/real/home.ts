@@ -217,6 +217,9 @@ export async function output(
   return out!;
 }
 
+/** Of a test that mounts a disk, or takes on another user. */
+export const ONLY_AS_ROOT = { ignore: Deno.uid() !== 0 };
+
 /** Mounts an empty disk in memory, as root, until it is disposed of. @param options Of mount, such as `size=3m`. */
 export async function mountTmpfs(folder: string, options = "mode=755"): Promise<AsyncDisposable> {
   await output("mount", ["-t", "tmpfs", "-o", options, "tmpfs", folder]);
