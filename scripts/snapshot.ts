@@ -1,5 +1,6 @@
 /**
- * Copies the databases of a set into staging, as of one moment.
+ * Copies the databases of a set into staging, as of one moment, then asks SQLite whether the copies are sound: that takes
+ * longer than all else, and `encrypt` works beside it, on the other core.
  *
  * Sees the databases and the set's own state folder. Has no network and starts no program.
  *
@@ -13,19 +14,21 @@ import { BackupError, reasonAndRemedy } from "./core/errors.ts";
 import { type SetName, type SnapshotId, snapshotIdAt, timeOfSnapshotId } from "./core/names.ts";
 import { placeOf } from "./core/place.ts";
 import type { Unreadable } from "./core/snapshot/file_index.ts";
-import type { SourceOutcome } from "./core/snapshot/manifest.ts";
+import type { DatabaseChecks, SourceOutcome } from "./core/snapshot/manifest.ts";
 import { sameFingerprint } from "./core/snapshot/sqlite_format.ts";
-import { isMissing, lstatIfThere, systemReason } from "./host/fs.ts";
+import { attempt, isMissing, lstatIfThere, syncBeside, systemReason } from "./host/fs.ts";
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/records/memory.ts";
 import {
   clearStaging,
   makeSetFolders,
   type Staged,
+  type StagedChecks,
   type StagedDatabase,
   writeStaged,
+  writeStagedChecks,
 } from "./host/snapshot/staging.ts";
-import { copyDatabase, readFingerprint, requireDatabase } from "./host/sqlite.ts";
+import { checkImage, copyDatabase, readFingerprint, requireDatabase } from "./host/sqlite.ts";
 import { requireFree } from "./host/space.ts";
 import { serveStep } from "./host/steps/step.ts";
 import { setIn, snapshotIds } from "./host/store/store.ts";
@@ -175,7 +178,30 @@ async function nextSnapshotId(
 const CLOCK_WAITS_MAX = 30;
 const CLOCK_WAIT_MS = 100;
 
+/** Checks every staged image, and leaves the result beside them once they are on the disk: it vouches for both. */
+export async function check(host: Host, config: Config, staged: Staged): Promise<StagedChecks> {
+  const folder = setFolder(config.stateFolder, staged.set);
+  const checks: Record<string, DatabaseChecks> = {};
+  for (const { source, copy } of staged.databases) {
+    host.checkpoint();
+    if (!copy) continue;
+    using file = attempt(`read ${copy.image}`, () => host.fs.open(copy.image, { read: true }));
+    const synced = syncBeside(file, copy.image);
+    try {
+      checks[source] = checkImage(host, copy.image, `check ${source}`);
+    } finally {
+      await synced;
+    }
+  }
+  writeStagedChecks(host.fs, folder, checks);
+  return checks;
+}
+
 serveStep<{ config: Config; options: SnapshotOptions }>(
   import.meta,
-  ({ config, options }, { host }) => snapshot(host, config, options),
+  async ({ config, options }, { host, tell }): Promise<StagedChecks> => {
+    const staged = await snapshot(host, config, options);
+    tell(staged);
+    return await check(host, config, staged);
+  },
 );

@@ -7,7 +7,6 @@ import type { RsyncDestination } from "../scripts/core/config/config.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
 import { permissionFlags } from "../scripts/core/sandbox/deno_flags.ts";
 import {
-  checkPermissions,
   connectPermissions,
   doctorPermissions,
   encryptPermissions,
@@ -118,10 +117,6 @@ Deno.test("no step can do what its table does not grant, and each can do what it
         `write ${own}/state/staging`,
         `write ${own}/state`,
       ],
-    },
-    check: {
-      permissions: checkPermissions(config, MAIN_SET),
-      can: [`read ${own}/state/staging/x`, `write ${own}/state/staging`],
     },
     encrypt: {
       permissions: encryptPermissions(config, MAIN_SET, realPath),

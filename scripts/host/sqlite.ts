@@ -37,6 +37,7 @@ import {
   systemReason,
 } from "./fs.ts";
 import type { Fs, Host } from "./host.ts";
+import { collectGarbage } from "./garbage.ts";
 import { requireFree } from "./space.ts";
 
 /** What was read of a database in one transaction. */
@@ -66,6 +67,11 @@ const PAGES_PER_STEP = 2_000;
 const BUSY_MS = 10_000;
 /** As much as the largest page: what SQLite could not write does not fit, either. */
 const PROBE_BYTES = 65_536;
+/**
+ * SQLite's cache while it checks an image, in KiB. It looks every row up in every index, in the order of the rows: six
+ * times its usual cache takes a seventh of the time off 277 MB, and a larger one little more.
+ */
+const CHECK_CACHE_KIB = 12_000;
 /** Lines of a check's report that are kept. */
 const REPORT_LINES_MAX = 100;
 /** SQLite's "disk I/O error" where the index of a WAL does not fit on the disk (https://sqlite.org/rescode.html). */
@@ -389,8 +395,11 @@ export function checkImage(
 ): DatabaseChecks {
   const { bytes } = fs.stat(image);
   report.progress(what, 0, bytes);
+  // What was done before would count beside that cache.
+  collectGarbage();
   const checks = blocking(() =>
     withImage(fs, image, (db) => {
+      db.exec(`PRAGMA cache_size = -${CHECK_CACHE_KIB}`);
       const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
         try {
           const found: string[] = [];

@@ -7,7 +7,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
-import { check } from "../../scripts/check.ts";
 import { type EncryptReport, suspectError } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import { MAIN_SET, type SnapshotId, type SourceName } from "../../scripts/core/names.ts";
@@ -25,7 +24,7 @@ import { generateIdentity } from "../../scripts/host/keys/identity.ts";
 import { readMemory } from "../../scripts/host/records/memory.ts";
 import { isSealed, readSet, setIn } from "../../scripts/host/store/store.ts";
 import { restore } from "../../scripts/restore.ts";
-import { snapshot } from "../../scripts/snapshot.ts";
+import { check, snapshot } from "../../scripts/snapshot.ts";
 import { generateHubDatabase } from "../bench/generate.ts";
 import { fillDatabase, type Home, makeHome, output } from "../real/home.ts";
 import { pageBytesOf, treesOf } from "./pages.ts";
@@ -514,8 +513,8 @@ Deno.test("what could not be restored is not sealed: a manifest that contradicts
   const config = { ...home.config(), recipients };
   const options = { set: MAIN_SET, full: false, accept: false };
   home.now = new Date(home.now.getTime() + 3_600_000);
-  await snapshot(home.host, config, options);
-  const checks = check(home.host, config, options.set);
+  const staged = await snapshot(home.host, config, options);
+  const checks = check(home.host, config, staged);
   await assert.rejects(
     encrypt(home.host, config, options, Promise.resolve(checks)),
     { kind: "internal", message: /its seal could not be read again: .*recipients/ },

@@ -4,7 +4,6 @@
  */
 
 import assert from "node:assert/strict";
-import { check } from "../../scripts/check.ts";
 import { MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
 import { HOUR_MS } from "../../scripts/core/time.ts";
 import { encrypt } from "../../scripts/encrypt.ts";
@@ -14,7 +13,7 @@ import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
-import { snapshot } from "../../scripts/snapshot.ts";
+import { check, snapshot } from "../../scripts/snapshot.ts";
 import { namesIn } from "../real/files.ts";
 import { type Home, insertMessages, makeHome, output } from "../real/home.ts";
 import { makeReadStorage, retainAll } from "../real/signed_store.ts";
@@ -128,8 +127,8 @@ Deno.test("power lost between snapshot and encrypt leaves nothing staged, or all
   const config = home.config();
   const recording = new Recording(home.host.fs, home.dir);
   const host = { ...home.host, fs: recording.fs };
-  await snapshot(host, config, { set: MAIN_SET });
-  await check(host, config, MAIN_SET);
+  const staged = await snapshot(host, config, { set: MAIN_SET });
+  await check(host, config, staged);
   let encrypted = 0;
   await forEveryState(recording, home.dir, async () => {
     const made = await Promise.try(() => {

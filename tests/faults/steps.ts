@@ -5,7 +5,6 @@
  */
 
 import assert from "node:assert/strict";
-import { check } from "../../scripts/check.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { BackupError } from "../../scripts/core/errors.ts";
 import { type HubName, MAIN_SET, type SnapshotId } from "../../scripts/core/names.ts";
@@ -27,7 +26,7 @@ import {
 import { restore, restoreInPlace } from "../../scripts/restore.ts";
 import { scrub } from "../../scripts/scrub.ts";
 import { ship } from "../../scripts/ship.ts";
-import { snapshot } from "../../scripts/snapshot.ts";
+import { check, snapshot } from "../../scripts/snapshot.ts";
 import { verify } from "../../scripts/verify.ts";
 import { namesIn } from "../real/files.ts";
 import { retainAll } from "../real/signed_store.ts";
@@ -72,8 +71,8 @@ const newestIn = ({ set }: Opening): SnapshotId => namesIn(set.folder).at(-1) as
 export const STEPS = {
   async snapshot(host, dir) {
     const config = configIn(dir);
-    await snapshot(host, config, { set: MAIN_SET });
-    await check(host, config, MAIN_SET);
+    const staged = await snapshot(host, config, { set: MAIN_SET });
+    await check(host, config, staged);
   },
   async encrypt(host, dir) {
     const config = configIn(dir);

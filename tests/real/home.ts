@@ -6,7 +6,6 @@
  */
 
 import { DatabaseSync } from "node:sqlite";
-import { check } from "../../scripts/check.ts";
 import type { EncryptReport } from "../../scripts/core/command_line/reports.ts";
 import { type Config, parseConfig } from "../../scripts/core/config/config.ts";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
@@ -19,7 +18,7 @@ import { readKeys } from "../../scripts/host/keys/keys.ts";
 import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { setIn } from "../../scripts/host/store/store.ts";
-import { snapshot } from "../../scripts/snapshot.ts";
+import { check, snapshot } from "../../scripts/snapshot.ts";
 import { cli, type CliOptions, type Ran, startCli } from "./cli.ts";
 
 /** How to start the command line. */
@@ -147,8 +146,8 @@ export async function makeHome(): Promise<Home> {
       fixture.now = new Date(fixture.now.getTime() + 12 * HOUR_MS);
       const config = fixture.config();
       const options = { set: set as SetName, full: full ?? false, accept: accept ?? false };
-      await snapshot(host, config, options);
-      const checks = await check(host, config, options.set);
+      const staged = await snapshot(host, config, options);
+      const checks = await check(host, config, staged);
       return await encrypt(host, config, options, Promise.resolve(checks));
     },
     async opening(changes = {}) {

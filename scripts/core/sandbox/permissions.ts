@@ -5,7 +5,6 @@
  * | step      | reads                                        | writes                         | programs      |
  * | --------- | -------------------------------------------- | ------------------------------ | ------------- |
  * | snapshot  | the set's databases, its state, store names   | its staging                    | none          |
- * | check     | staging                                      | staging                        | none          |
  * | encrypt   | the set's files, its state, signing key       | its state, its folder in store | none          |
  * | prune     | the hub's folder in the store, what is shipped | the set's folder in the store | none          |
  * | ship      | store, SSH keys                               | its own records, folders that are destinations | rsync, rclone |
@@ -32,14 +31,7 @@
 
 import type { Config, Destination, Notifier } from "../config/config.ts";
 import { accessFiles, folderOf, notifierFiles, programOf, readableRoot } from "../config/named_paths.ts";
-import {
-  drillLog,
-  memoryFile,
-  proofLog,
-  setFolder,
-  shipFolder,
-  stagingFolder,
-} from "../config/state_paths.ts";
+import { drillLog, memoryFile, proofLog, setFolder, shipFolder } from "../config/state_paths.ts";
 import type { SetName } from "../names.ts";
 import { parentOf } from "../paths.ts";
 import { DATABASE_FILES } from "../snapshot/sqlite_format.ts";
@@ -83,12 +75,6 @@ function databaseFiles(
   const databases = sets.get(set as SetName)?.sources.filter(({ kind }) => kind === "sqlite") ?? [];
   const paths = databases.flatMap(({ path }) => [path, realPath(path)]);
   return new Set(paths.flatMap((path) => ends.map((end) => path + end)));
-}
-
-/** What looks at staged images needs nothing else. */
-export function checkPermissions(config: Config, set: SetName): StepPermissions {
-  const staging = stagingFolder(setFolder(config.stateFolder, set));
-  return { read: [staging], write: [staging] };
 }
 
 /** @param realPath Resolves the links on the way to a source that is there. */

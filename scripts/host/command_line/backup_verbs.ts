@@ -16,7 +16,6 @@ import { BackupError, isInterruption, outcome, reasonOf } from "../../core/error
 import { localTime } from "../../core/format.ts";
 import type { SetName } from "../../core/names.ts";
 import {
-  checkPermissions,
   encryptPermissions,
   prunePermissions,
   shipPermissions,
@@ -25,6 +24,7 @@ import {
 import { type ShipReport, unshippedError } from "../../core/shipping/shipping.ts";
 import { factsOf } from "../../core/status/run_record.ts";
 import { makeFolderDurably } from "../fs.ts";
+import { collectGarbage } from "../garbage.ts";
 import { withLock } from "../lock.ts";
 import { logged } from "../records/run_log.ts";
 import { clearStaging, type Staged, type StagedChecks } from "../snapshot/staging.ts";
@@ -40,14 +40,15 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
     const config = requireConfig(context);
     const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
       const result = await locked(context, config, set, async () => {
-        const staged = await snapshotStep(context, config, set);
+        const { staged, checks } = snapshotStep(context, config, set);
+        const result = await staged;
         try {
-          await checkStep(context, config, set);
+          await checks;
         } catch (error) {
           clearStaging(context.host.fs, setFolder(config.stateFolder, set));
           throw error;
         }
-        return staged;
+        return result;
       });
       if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(result.id)}`);
       return result;
@@ -168,20 +169,22 @@ function endWith(
   if (error) throw error;
 }
 
-/** Snapshot, then encrypt while the images are checked on the other core. Nothing stays staged, however it ends. */
+/** Snapshot, then encrypt while the images are still checked. Nothing stays staged, however it ends. */
 async function snapshotAndEncrypt(
   context: VerbContext,
   config: Config,
   set: SetName,
 ): Promise<EncryptReport> {
-  const staged = await snapshotStep(context, config, set);
-  const checks = staged.databases.some(({ copy }) => copy)
-    ? checkStep(context, config, set)
-    : Promise.resolve({});
+  const { staged, checks } = snapshotStep(context, config, set);
+  const isCopied = (await staged).databases.some(({ copy }) => copy);
   const job = { config, options: encryptOptions(context, set), checksComeLater: true };
   const permissions = encryptPermissions(config, set, realPath(context));
+  const talk = { later: checks };
   try {
-    return await runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, checks);
+    const encrypted = runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, talk);
+    // This thread only waits from here on, and what loading it left behind would stay to the end.
+    if (isCopied) collectGarbage();
+    return await encrypted;
   } catch (error) {
     // The next run copies the databases anew: no second plaintext copy is to wait for it.
     await checks.catch(() => {});
@@ -207,10 +210,6 @@ async function makingRoom(context: VerbContext, config: Config, set: SetName): P
   }
 }
 
-function checkStep({ terminal }: VerbContext, config: Config, set: SetName): Promise<StagedChecks> {
-  return runStep<StagedChecks>(script("check"), { config, set }, checkPermissions(config, set), terminal);
-}
-
 /** {@linkcode makingRoom} under the lock of the set, and a line in the log of runs however it ends. */
 export function loggedSnapshot(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
   return logged(
@@ -222,10 +221,24 @@ export function loggedSnapshot(context: VerbContext, config: Config, set: SetNam
   );
 }
 
-async function snapshotStep(context: VerbContext, config: Config, set: SetName): Promise<Staged> {
+/** Starts the step: what it staged is known before what SQLite says of that. */
+function snapshotStep(
+  context: VerbContext,
+  config: Config,
+  set: SetName,
+): { readonly staged: Promise<Staged>; readonly checks: Promise<StagedChecks> } {
   const options = { set, full: context.options.full === true };
   const permissions = snapshotPermissions(config, set, realPath(context));
-  return await runStep<Staged>(script("snapshot"), { config, options }, permissions, context.terminal);
+  const { promise: staged, resolve, reject } = Promise.withResolvers<Staged>();
+  const checks = runStep<StagedChecks, Staged>(
+    script("snapshot"),
+    { config, options },
+    permissions,
+    context.terminal,
+    { told: resolve },
+  );
+  checks.catch(reject);
+  return { staged, checks };
 }
 
 /** @param sets Which; all that the local store holds where left out. */

@@ -132,7 +132,7 @@ async function restoreSession(context: VerbContext): Promise<void> {
         job,
         sessionPermissions(config, job, live),
         terminal,
-        async () => (await loggedSnapshot(context, config, choice.set as SetName)).id,
+        { later: async () => (await loggedSnapshot(context, config, choice.set as SetName)).id },
       ));
   // The step sees the file and not its folder.
   const report = job.target.kind === "file"

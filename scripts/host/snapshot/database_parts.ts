@@ -97,6 +97,8 @@ export async function writeDelta(
   const { host, set, folder } = target;
   const spool = `${stagingFolder(folder)}/${source}.delta`;
   try {
+    // What loading left behind would count beside the tables for finding the changes.
+    collectGarbage();
     const { sha256, sums } = spoolChanges(target, before, next, spool);
     if (sha256 === before.sha256) return { part: undefined, sha256, sums };
     collectGarbage();

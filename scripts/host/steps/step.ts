@@ -34,6 +34,16 @@ export interface StepTools {
   readonly later: Promise<unknown>;
   /** Says that this step has come to where it needs `later`, and waits for it. */
   readonly ask: () => Promise<unknown>;
+  /** Tells the program something before the step is done. */
+  readonly tell: (value: unknown) => void;
+}
+
+/** What goes between the program and a step beside its job and its result. */
+export interface StepTalk<Told> {
+  /** What the step is given as its `later`, once it is known; a function is called when the step asks. */
+  readonly later?: Promise<unknown> | (() => Promise<unknown>);
+  /** Is given what the step tells before it is done. */
+  readonly told?: (value: Told) => void;
 }
 
 type ToWorker =
@@ -46,6 +56,7 @@ type FromWorker =
   | { readonly type: "link"; readonly request: LinkRequest }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
   | { readonly type: "detail" | "info" | "warn" | "print" | "result"; readonly text: string }
+  | { readonly type: "told"; readonly value: unknown }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "failed"; readonly error: SentError };
 
@@ -139,15 +150,14 @@ export const script = (name: string): string => import.meta.resolve(`../../${nam
  * Runs a script as a step in a worker, to its end.
  *
  * @param url The module's.
- * @param later What the step is given as its `later`, once it is known; a function is called when the step asks.
  * @throws {BackupError} What the step threw; (internal) if it died.
  */
-export function runStep<Result>(
+export function runStep<Result, Told = never>(
   url: string,
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
-  later?: Promise<unknown> | (() => Promise<unknown>),
+  { later, told }: StepTalk<Told> = {},
 ): Promise<Result> {
   const deno = { permissions: workerPermissions(permissions) };
   const worker = new Worker(url, { type: "module", deno } as WorkerOptions);
@@ -188,6 +198,8 @@ export function runStep<Result>(
         case "print":
         case "result":
           return terminal[data.type](data.text);
+        case "told":
+          return told?.(data.value as Told);
         case "done":
           return resolve(data.result as Result);
         case "failed":
@@ -277,6 +289,7 @@ export function serveStep<Job>(
       result: (text) => say({ type: "result", text }),
       later,
       ask,
+      tell: (value) => say({ type: "told", value }),
     };
     Promise.try(step, data.job as Job, tools).then(
       (result) => say({ type: "done", result }),
