@@ -166,6 +166,12 @@ function warmMemory(): void {
   }
 }
 
+/** Has written what runs before left unwritten: whoever syncs next, as we do, would wait for that, too. */
+async function settleDisk(): Promise<void> {
+  const { success } = await new Deno.Command("sync").output();
+  assert.ok(success, "sync");
+}
+
 /** As after the first days: no run pays for compiling, by Deno or by V8, which keeps what a run compiled. */
 async function compile(): Promise<void> {
   const scripts = [...Deno.readDirSync(`${ROOT}scripts`)].filter((entry) => entry.isFile);
@@ -248,6 +254,7 @@ function sha256(path: string): string {
 
 async function record(name: string, tool: string, run: () => Promise<Cost>): Promise<void> {
   warmMemory();
+  await settleDisk();
   const cost = await run();
   rows.push({ case: name, tool, ...cost });
   const { bytesStored, wallSeconds, cpuSeconds, peakBytes } = cost;
