@@ -29,8 +29,12 @@ export const realFs: Fs = {
   remove: (path, options) => Deno.removeSync(path, options ?? {}),
   symlink: (target, path) => Deno.symlinkSync(target, path),
   chmod: (path, mode) => Deno.chmodSync(path, mode),
-  // As dates: as numbers of seconds they come out a millisecond off now and then.
-  utime: (path, mtimeMs) => Deno.utimeSync(path, new Date(mtimeMs), new Date(mtimeMs)),
+  utime(path, mtimeMs) {
+    // As a date: as numbers of seconds times come out a millisecond off now and then. Deno 2.8 refuses fractions of
+    // seconds before 1970.
+    const time = new Date(mtimeMs < 0 ? Math.floor(mtimeMs / 1000) * 1000 : mtimeMs);
+    Deno.utimeSync(path, time, time);
+  },
   syncFolder: (path) => {
     using folder = Deno.openSync(path, { read: true });
     folder.syncSync();

@@ -215,8 +215,7 @@ export function finishTree(host: Host, files: readonly SavedFile[], root: string
     host.checkpoint();
     tree.attempt("set mode and time of", place, (path) => {
       host.fs.chmod(path, mode);
-      // Deno 2.8 refuses fractions of seconds before 1970.
-      host.fs.utime(path, mtimeMs < 0 ? Math.floor(mtimeMs / 1000) * 1000 : mtimeMs);
+      host.fs.utime(path, mtimeMs);
     });
   }
 }
