@@ -11,6 +11,7 @@ import {
   formatCount,
   formatCounted,
   formatDate,
+  formatDaysUntil,
   formatDuration,
   formatMinute,
   formatTable,
@@ -270,7 +271,7 @@ function describe(status: StorageStatus): string {
   const free = status.freeBytes === null ? "" : `, ${formatBytes(status.freeBytes)} free`;
   const full = status.daysUntilFull === null
     ? ""
-    : `, full in ${formatCounted(status.daysUntilFull, "day")} at this rate`;
+    : `, full in ${formatDaysUntil(status.daysUntilFull)} at this rate`;
   return [
     formatTable([head, ...rows]),
     `${formatBytes(status.bytes)} stored${free}${full}`,

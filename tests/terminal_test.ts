@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { Encrypter } from "npm:age-encryption@0.3.1";
 import { shipFolder } from "../scripts/core/config/state_paths.ts";
-import { formatCount, formatCounted, printable } from "../scripts/core/format.ts";
+import { formatCount, formatCounted, formatDaysUntil, printable } from "../scripts/core/format.ts";
 import { progressText } from "../scripts/core/progress.ts";
 import { absolutePath } from "../scripts/host/command_line/cli.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
@@ -390,6 +390,15 @@ Deno.test("counts are grouped by thousands, and one thing is not many", () => {
     "1 file",
     "2 files",
     "1,000 files",
+  ]);
+});
+
+Deno.test("days to come are counted up to ten years", () => {
+  assert.deepEqual([0, 1, 3650, 3651, 1_010_105, Infinity].map(formatDaysUntil), [
+    "0 days",
+    "1 day",
+    "3,650 days",
+    ...Array(3).fill("more than 10 years"),
   ]);
 });
 

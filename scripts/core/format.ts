@@ -37,6 +37,11 @@ export function formatDuration(seconds: number): string {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+/** In how many days something comes: `3 days`. What is more than ten years away is a guess, and told as no number. */
+export function formatDaysUntil(days: number): string {
+  return days > 3650 ? "more than 10 years" : formatCounted(days, "day");
+}
+
 /** How long before `now`: `3 days ago`. Seconds ahead of this clock count as now; more is told. */
 export function formatAgo(then: Date, now: Date): string {
   const seconds = (now.getTime() - then.getTime()) / 1000;
