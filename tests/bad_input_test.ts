@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { randomBytes } from "node:crypto";
+import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { knownError } from "../scripts/host/fs.ts";
@@ -889,7 +890,12 @@ Deno.test("a second run is told that another holds the lock, exit 6; with --wait
   const reader = holder.stdout.getReader();
   await reader.read();
   const refused = await home.cli(["backup", "--no-ship"]);
-  assertError(refused, 6, /another run holds the lock/, /--wait SECONDS/);
+  const verbs = COMMANDS.filter(({ options }) => options.some(({ flags }) => flags.startsWith("--wait ")))
+    .map(({ verb }) => verb);
+  const wait = new RegExp(
+    `\\(${verbs.slice(0, -1).join(", ")} and ${verbs.at(-1)} do with --wait SECONDS\\)`,
+  );
+  assertError(refused, 6, /another run holds the lock/, wait);
   const identity = ["--identity", home.identityFile];
   const inPlace = await home.cli(["restore", "--in-place", ...identity]);
   assertError(inPlace, 6, /another run holds the lock/, /--wait SECONDS/);

@@ -50,8 +50,8 @@ export async function waitForLock(
       throw new BackupError(`Cannot start: another run holds the lock ${path}`, {
         kind: "busy",
         hint:
-          "wait for it to end (backup and restore do with --wait SECONDS); the lock goes with its process, nothing " +
-          "has to be removed",
+          "wait for it to end (backup, snapshot, encrypt, ship, restore and session do with --wait SECONDS); the lock " +
+          "goes with its process, nothing has to be removed",
       });
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
