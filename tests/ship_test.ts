@@ -1046,6 +1046,9 @@ Deno.test("a used up quota of the far side, and an rrsync without its Python, ar
       "sh: 1: /usr/bin/rrsync: not found",
       "bash: line 1: /usr/bin/rrsync: cannot execute: required file not found",
       "bash: line 1: /usr/bin/rrsync: No such file or directory",
+      "env: 'python3': No such file or directory",
+      "/usr/bin/env: ‘python3’: No such file or directory",
+      "/usr/bin/env: python3: No such file or directory",
     ]
   ) assert.deepEqual(explained(12, `${said}\nrsync: connection unexpectedly closed\n`), missing);
 });

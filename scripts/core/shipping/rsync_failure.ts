@@ -128,8 +128,10 @@ function causeOnFarSide(user: string, host: string, stderr: string): Cause | und
           "`hapi-backup storage authorize` prints it",
     };
   }
-  // The shell says this of a script whose Python is missing, too.
-  if (/rrsync: (?:\d+: )?(?:not found|cannot execute|No such file)/.test(stderr)) {
+  // The shell says this of a script whose Python is missing, too; or `env` does, which quotes as its locale has it.
+  const unstartable =
+    /rrsync: (?:\d+: )?(?:not found|cannot execute|No such file)|env: ['‘]?python3['’]?: No such file/;
+  if (unstartable.test(stderr)) {
     return {
       state: `rrsync cannot be started on ${host}`,
       kind: "config",
