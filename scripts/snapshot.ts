@@ -20,6 +20,7 @@ import { attempt, isMissing, lstatIfThere, syncBeside, systemReason } from "./ho
 import type { Host, Stat } from "./host/host.ts";
 import { type Memory, readMemory } from "./host/records/memory.ts";
 import {
+  clearingIfFailed,
   clearStaging,
   makeSetFolders,
   type Staged,
@@ -53,7 +54,7 @@ export async function snapshot(host: Host, config: Config, options: SnapshotOpti
   clearStaging(host.fs, folder);
   const memory = readMemory(host, folder);
   const id = await nextSnapshotId(host, config, options.set, memory);
-  try {
+  return await clearingIfFailed(host, folder, async () => {
     const databases: StagedDatabase[] = [];
     const sources: SourceOutcome[] = [];
     const unreadable: Unreadable[] = [];
@@ -76,10 +77,7 @@ export async function snapshot(host: Host, config: Config, options: SnapshotOpti
     const staged: Staged = { version: 2, set: options.set, id, databases, sources, unreadable, notes: [] };
     writeStaged(host.fs, folder, staged);
     return staged;
-  } catch (error) {
-    clearStaging(host.fs, folder);
-    throw error;
-  }
+  });
 }
 
 async function stageDatabase(

@@ -4,6 +4,9 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
+import { MAIN_SET } from "../scripts/core/names.ts";
+import { BACKUP_VERBS, loggedSnapshot } from "../scripts/host/command_line/backup_verbs.ts";
+import { makeTerminal } from "../scripts/host/command_line/terminal.ts";
 import { cli } from "./real/cli.ts";
 import { filesBelow, inTempDir, namesIn } from "./real/files.ts";
 import {
@@ -111,6 +114,38 @@ Deno.test("snapshot, encrypt and ship, one after the other, do what backup does,
   }
   const next = await home.cli(["backup", "--no-ship", "--json"]);
   assert.deepEqual([next.code, JSON.parse(next.stdout).snapshots[0].kind], [0, "increment"], next.stderr);
+});
+
+Deno.test("nothing stays staged where a snapshot fails before it begins; what fails in clearing hides no reason", async () => {
+  using home = await makeHome();
+  const own = `${home.stateFolder}/state`;
+  home.write(`${own}/base`, "where a folder belongs");
+  const warned: string[] = [];
+  const terminal = {
+    ...makeTerminal({ quiet: true, verbose: false, json: false, journal: false }),
+    warn: (text: string) => void warned.push(text),
+  };
+  const around = { home: home.home, hostname: "home", env: {} };
+  const options = { set: MAIN_SET, wait: "0" };
+  const context = { options, json: false, around, terminal, configFile: home.configFile };
+  const host = { ...home.host, report: terminal };
+  const stuck = {
+    ...host.fs,
+    remove() {
+      throw new Error("Read-only file system");
+    },
+  };
+  const leaves = async (run: () => unknown, left: string[]) => {
+    // Left by a run that was killed.
+    home.write(`${own}/staging/hapi.db.image`, "plaintext");
+    await assert.rejects(async () => await run(), { kind: "disk", message: /^Cannot make .*\/base: / });
+    assert.deepEqual(namesIn(`${own}/staging`), left);
+  };
+  await leaves(() => BACKUP_VERBS.snapshot!({ ...context, host }), []);
+  await leaves(() => loggedSnapshot({ ...context, host }, home.config(), MAIN_SET), []);
+  assert.deepEqual(warned, []);
+  await leaves(() => BACKUP_VERBS.snapshot!({ ...context, host: { ...host, fs: stuck } }), ["hapi.db.image"]);
+  assert.match(warned.join("\n"), /^\S.*\/staging is not cleared, .*: Read-only file system$/);
 });
 
 Deno.test("HAPI_HOME and DB_PATH say where the hub is, and what is restored in place goes back there", async () => {

@@ -27,7 +27,7 @@ import { makeFolderDurably } from "../fs.ts";
 import { collectGarbage } from "../garbage.ts";
 import { withLock } from "../lock.ts";
 import { logged } from "../records/run_log.ts";
-import { clearStaging, type Staged, type StagedChecks } from "../snapshot/staging.ts";
+import { clearingIfFailed, type Staged, type StagedChecks } from "../snapshot/staging.ts";
 import { runStep, script } from "../steps/step.ts";
 import { numberOption, type Verb, type VerbContext } from "./cli.ts";
 import { telling } from "./telling.ts";
@@ -39,17 +39,13 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
     numberOption(context.options, "wait");
     const config = requireConfig(context);
     const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
-      const result = await locked(context, config, set, async () => {
+      const folder = setFolder(config.stateFolder, set);
+      const run = async () => {
         const { staged, checks } = snapshotStep(context, config, set);
-        const result = await staged;
-        try {
-          await checks;
-        } catch (error) {
-          clearStaging(context.host.fs, setFolder(config.stateFolder, set));
-          throw error;
-        }
-        return result;
-      });
+        return (await Promise.all([staged, checks]))[0];
+      };
+      const work = () => clearingIfFailed(context.host, folder, run);
+      const result = await locked(context, config, set, work);
       if (!context.json) context.terminal.result(`staged ${set} as of ${localTime(result.id)}`);
       return result;
     });
@@ -170,27 +166,23 @@ function endWith(
 }
 
 /** Snapshot, then encrypt while the images are still checked. Nothing stays staged, however it ends. */
-async function snapshotAndEncrypt(
-  context: VerbContext,
-  config: Config,
-  set: SetName,
-): Promise<EncryptReport> {
-  const { staged, checks } = snapshotStep(context, config, set);
-  const isCopied = (await staged).databases.some(({ copy }) => copy);
-  const job = { config, options: encryptOptions(context, set), checksComeLater: true };
-  const permissions = encryptPermissions(config, set, realPath(context));
-  const talk = { later: checks };
-  try {
-    const encrypted = runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, talk);
-    // This thread only waits from here on, and what loading it left behind would stay to the end.
-    if (isCopied) collectGarbage();
-    return await encrypted;
-  } catch (error) {
-    // The next run copies the databases anew: no second plaintext copy is to wait for it.
-    await checks.catch(() => {});
-    clearStaging(context.host.fs, setFolder(config.stateFolder, set));
-    throw error;
-  }
+function snapshotAndEncrypt(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
+  return clearingIfFailed(context.host, setFolder(config.stateFolder, set), async () => {
+    const { staged, checks } = snapshotStep(context, config, set);
+    try {
+      const isCopied = (await staged).databases.some(({ copy }) => copy);
+      const job = { config, options: encryptOptions(context, set), checksComeLater: true };
+      const permissions = encryptPermissions(config, set, realPath(context));
+      const talk = { later: checks };
+      const encrypted = runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, talk);
+      // This thread only waits from here on, and what loading it left behind would stay to the end.
+      if (isCopied) collectGarbage();
+      return await encrypted;
+    } finally {
+      // Where it failed, these may still be under way, and write there.
+      await checks.catch(() => {});
+    }
+  });
 }
 
 /** {@linkcode snapshotAndEncrypt}; where the disk is full once more, if old snapshots could be let go of. */

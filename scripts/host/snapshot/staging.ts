@@ -8,14 +8,21 @@
  */
 
 import { stagingFolder } from "../../core/config/state_paths.ts";
-import { BackupError } from "../../core/errors.ts";
+import { BackupError, reasonOf } from "../../core/errors.ts";
 import { isSnapshotId, type SetName, type SnapshotId, type SourceName } from "../../core/names.ts";
 import type { Place } from "../../core/place.ts";
 import type { Unreadable } from "../../core/snapshot/file_index.ts";
 import type { DatabaseChecks, SourceOutcome } from "../../core/snapshot/manifest.ts";
 import type { Fingerprint } from "../../core/snapshot/sqlite_format.ts";
-import { attempt, makeFolderDurably, readTextIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
-import type { Fs } from "../host.ts";
+import {
+  attempt,
+  exists,
+  makeFolderDurably,
+  readTextIfThere,
+  removeIfThere,
+  writeFileDurably,
+} from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
 import type { DatabaseFacts } from "../sqlite.ts";
 
 /** A database as it was found. */
@@ -58,9 +65,34 @@ export function makeSetFolders(fs: Fs, folder: string): void {
 /** Removes everything from a set's staging folder. */
 export function clearStaging(fs: Fs, folder: string): void {
   const staging = stagingFolder(folder);
+  if (!exists(fs, staging)) return;
   // What makes it a staging goes first, so that a crash leaves none rather than half of one.
   removeIfThere(fs, stagedFile(folder));
   for (const { name } of fs.readDir(staging)) removeIfThere(fs, `${staging}/${name}`);
+}
+
+/**
+ * Does work that stages a set, or needs what is staged. Where it fails nothing stays staged: the next run copies the
+ * databases anew, and no second plaintext copy is to wait for it. Why the work failed is what is thrown, whatever else
+ * fails.
+ */
+export async function clearingIfFailed<Result>(
+  { fs, report }: Pick<Host, "fs" | "report">,
+  folder: string,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    try {
+      clearStaging(fs, folder);
+    } catch (problem) {
+      report.warn(
+        `${stagingFolder(folder)} is not cleared, which the next snapshot does: ${reasonOf(problem)}`,
+      );
+    }
+    throw error;
+  }
 }
 
 /** Says what is staged: the last thing that `snapshot` does. It is not on the disk before it is checked. */
