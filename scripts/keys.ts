@@ -9,7 +9,7 @@
 import { type Config, parseConfig, type Surroundings } from "./core/config/config.ts";
 import { appendInText, removeInText } from "./core/config/config_edit.ts";
 import { BackupError, type ErrorKind, internalError, outcome } from "./core/errors.ts";
-import { formatAgo, formatCount, formatCounted, localTime } from "./core/format.ts";
+import { formatAgo, formatCount, formatCounted, formatStore, localTime } from "./core/format.ts";
 import { type HubName, MANIFEST_PART, type SetName, type SnapshotId } from "./core/names.ts";
 import type { Seal } from "./core/snapshot/seal.ts";
 import { diskError, knownError } from "./host/fs.ts";
@@ -384,7 +384,7 @@ function describeProof(chains: readonly ProvenChain[], recipients: readonly stri
   const good = chains.filter(({ ok }) => ok).length;
   const others = chains.filter(({ isForOthers }) => isForOthers).length;
   return [
-    `${recipients.map(short).join(", ")} in ${store}:`,
+    `${recipients.map(short).join(", ")} in ${formatStore(store)}:`,
     ...lines,
     good + others < chains.length
       ? `OPENS ${good} OF ${chains.length} CHAINS`

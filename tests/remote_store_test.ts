@@ -7,7 +7,7 @@ import type { Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
 import { openSetOf } from "../scripts/host/restore/chosen_snapshot.ts";
 import { type Opening, openPartSaying } from "../scripts/host/restore/open_snapshot.ts";
-import { openStoreOf } from "../scripts/host/restore/store_option.ts";
+import { noSuchSet, openStoreOf } from "../scripts/host/restore/store_option.ts";
 import { findSets, isSealed, problemWithPart, readSet } from "../scripts/host/store/store.ts";
 import { look } from "../scripts/look.ts";
 import { restore } from "../scripts/restore.ts";
@@ -70,7 +70,11 @@ function makeHost(told: string[]): Host {
     now: () => new Date(),
     checkpoint: () => {},
     blocking: (work) => work(),
-    report: { progress: () => {}, info: () => {}, warn: (text) => told.push(text) },
+    report: {
+      progress: (what) => assert.doesNotMatch(what, /:$/),
+      info: () => {},
+      warn: (text) => told.push(text),
+    },
   };
 }
 
@@ -179,7 +183,7 @@ Deno.test("a part that is shorter than its seal says is not handed on, and is na
     const path = `${opened.root}/home/state/${ID[0]}`;
     await assert.rejects(Deno.stat(`${path}/files.tar.zst.age`), Deno.errors.NotFound);
     assert.ok(await Deno.stat(`${path}/manifest.json.zst.age`));
-    const there = `state/${ID[0]}/files.tar.zst.age of ${target}`;
+    const there = `state/${ID[0]}/files.tar.zst.age of ${target.slice(0, -1)}`;
     assert(told[0]!.startsWith(`${there} is not what the seal says (a file of 100 bytes`), told[0]);
     await Deno.remove(`${folder}/files.tar.zst.age`);
     await using again = await openStore(host, target, options);
@@ -207,6 +211,8 @@ for (const served of ["store", "hub"] as const) {
       });
       const [set] = far.sets;
       const [first, second] = readSet(realFs, set!);
+      const none = noSuchSet(far, "set x").message;
+      assert.equal(none, `Cannot find set x in ${target.slice(0, -1)}: it holds none`);
       const there = `${target}${served === "store" ? "home/" : ""}state`;
       const { problem } = first!.sealed as { problem: string };
       assert(problem.includes(`${there}/${ID[0]}/seal.json`) && !problem.includes(scratch), problem);
@@ -225,11 +231,16 @@ for (const served of ["store", "hub"] as const) {
 
 Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, unknown host key", async () => {
   await withFar("store", async ({ store, target, options, host, scratch }) => {
-    await assert.rejects(openStore(host, target, options), { kind: "usage" });
+    const name = target.slice(0, -1);
+    await assert.rejects(openStore(host, target, options), {
+      kind: "usage",
+      message: `Cannot open store ${name}: no sealed snapshot is there`,
+    });
     makeSealedFolder({ store, id: ID[0] });
     const { identityFile: _, ...noKey } = options;
     await assert.rejects(openStore(host, target, noKey), {
       kind: "usage",
+      message: `Cannot open store ${name}: no key is named`,
       hint: /--ssh-key .*--known-hosts/,
     });
     await newKey(`${scratch}/other`);
@@ -239,7 +250,7 @@ Deno.test("openStore() names what is wrong: nothing there, no key, wrong key, un
     await touch(`${scratch}/none`);
     await assert.rejects(
       openStore(host, target, { ...options, knownHostsFile: `${scratch}/none` }),
-      { kind: "key", message: /is not pinned/ },
+      { kind: "key", message: /^Cannot read store [^:]+: .* is not pinned/ },
     );
     for (const name of ["other", "other.pub", "none"]) await Deno.remove(`${scratch}/${name}`);
   });
@@ -249,7 +260,10 @@ Deno.test("openStore() of a hub's folder without one readable seal is an integri
   await withFar("hub", async ({ store, target, options, host }) => {
     const folder = makeSealedFolder({ store, id: ID[0] });
     await Deno.writeTextFile(`${folder}/seal.json`, "{}");
-    await assert.rejects(openStore(host, target, options), { kind: "integrity" });
+    await assert.rejects(openStore(host, target, options), {
+      kind: "integrity",
+      message: `Cannot open store ${target} none of its 1 seals can be read`,
+    });
   });
 });
 
@@ -337,7 +351,7 @@ Deno.test("what a storage host sends beyond what it said is not waited for to it
     });
     await assert.rejects(opened.fetch([wanted(ID[0])]), {
       kind: "integrity",
-      message: `Cannot read store ${sshd.user}@${sshd.host}:: it sends more than it said that it would`,
+      message: `Cannot read store ${sshd.user}@${sshd.host}: it sends more than it said that it would`,
     });
   } finally {
     await Deno.remove(dir, { recursive: true });
@@ -381,7 +395,7 @@ Deno.test("what an rclone remote sends beyond what it listed is not waited for t
     await using opened = await openStore(makeHost([]), "rclone:far:", options);
     await assert.rejects(opened.fetch([wanted(ID[0])]), {
       kind: "integrity",
-      message: /^Cannot read store rclone:far:: the remote sends more than it said that it would/,
+      message: /^Cannot read store rclone:far: the remote sends more than it said that it would \(far: \w/,
     });
     assert.ok(sent < 20_000_000, `${sent}`);
   } finally {

@@ -100,6 +100,9 @@ export function cleanText(text: string, lengthMax = 80): string {
   return characters.length <= lengthMax ? clean : `${characters.slice(0, lengthMax - 1).join("")}…`;
 }
 
+/** A store as a text names it: `me@storage` for `me@storage:`, because a colon of the text may follow. */
+export const formatStore = (store: string): string => store.replace(/:$/, "");
+
 /**
  * What is to be shown, with what would steer the terminal written out (`\\u001b`): no name or word from elsewhere may do
  * so. Line ends and tabs stay. JSON says the same afterwards.

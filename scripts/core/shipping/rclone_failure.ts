@@ -5,7 +5,7 @@
  */
 
 import { BackupError } from "../errors.ts";
-import { cleanText } from "../format.ts";
+import { cleanText, formatStore } from "../format.ts";
 import type { Cause, FailedRun, TransferFailure } from "./transfer_failure.ts";
 
 /** What rclone says, what it means, and what to do. The first that matches counts. */
@@ -118,5 +118,8 @@ export function explainRcloneFailure(action: string, remote: string, run: Failed
   // What it says last can go over several lines, as with S3; only the first of them has a time.
   const last = run.stderr.trim().split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1) ?? "";
   const said = cleanText(last.trim().replaceAll(/\s+/g, " "), 300);
-  return { error: new BackupError(`Cannot ${action}: ${state} (${remote}: ${said})`, { kind, hint }), retry };
+  return {
+    error: new BackupError(`Cannot ${action}: ${state} (${formatStore(remote)}: ${said})`, { kind, hint }),
+    retry,
+  };
 }

@@ -9,6 +9,7 @@
  */
 
 import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
+import { formatStore } from "../../core/format.ts";
 import {
   isHubName,
   isPartName,
@@ -113,7 +114,9 @@ export async function openStore(host: Host, spec: string, options: RemoteOptions
 
 /** What the two ways of fetching have in common. */
 interface Source {
-  /** What to call it in errors. */
+  /** As it was given. */
+  readonly spec: string;
+  /** What to call it in texts. */
   readonly name: string;
   /** Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes. May hold anything. */
   readonly list: (take: (path: string, bytes: number) => void, withSizes: boolean) => Promise<void>;
@@ -128,10 +131,11 @@ interface Source {
 
 function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
   parseRsyncTarget(spec);
+  const name = formatStore(spec);
   const { identityFile, knownHostsFile, port = 22, timeoutSeconds = 120 } = options;
   if (identityFile === undefined || knownHostsFile === undefined) {
     throw new BackupError(
-      `Cannot open store ${spec}: no ${identityFile ? "known hosts file" : "key"} is named`,
+      `Cannot open store ${name}: no ${identityFile ? "known hosts file" : "key"} is named`,
       {
         kind: "usage",
         hint:
@@ -141,9 +145,10 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
     );
   }
   const access: RsyncAccess = { target: spec, identityFile, knownHostsFile, port, timeoutSeconds };
-  const what = `read store ${spec}`;
+  const what = `read store ${name}`;
   return {
-    name: spec,
+    spec,
+    name,
     list: async (take, withSizes) => {
       await runRsync(host, access, what, listArgs(access, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
         secondsMax: SEALS_SECONDS_MAX,
@@ -161,9 +166,9 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
         onLine: (line) => {
           const { bytes = 0, percent = 0 } = parseProgress(line) ?? {};
           // What a file is said to be at first, by which rsync limits it, need not be what comes.
-          if (bytes > bytesMax * names.length) throw sendsMore(spec);
+          if (bytes > bytesMax * names.length) throw sendsMore(name);
           if (percent > 0) {
-            host.report.progress(`fetch from ${spec}`, bytes, Math.ceil(100 * bytes / percent));
+            host.report.progress(`fetch from ${name}`, bytes, Math.ceil(100 * bytes / percent));
           }
         },
       });
@@ -180,7 +185,8 @@ function sendsMore(name: string): BackupError {
 
 function rcloneSource(host: Host, remote: string, options: RemoteOptions): Source {
   const access: RcloneAccess = { remote, configFile: options.rcloneConfigFile };
-  const name = `rclone:${remote}`;
+  const spec = `rclone:${remote}`;
+  const name = formatStore(spec);
   const what = `read store ${name}`;
   // rclone takes either a list of names or a limit of size, so sizes are asked for first.
   const sizes = new Map<string, number>();
@@ -207,6 +213,7 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
     });
   };
   return {
+    spec,
     name,
     list: (take, withSizes) => {
       const names = [SEAL_FILE, SIGNATURE_FILE, ...withSizes ? [PARTS] : []];
@@ -284,7 +291,7 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
       });
     return {
       root,
-      called: (set) => below(source.name, pathOf(set)),
+      called: (set) => below(source.spec, pathOf(set)),
       bytesOf: (snapshot, part) => sizes.get(`${pathOf(snapshot)}/${snapshot.id}/${part}`),
       [Symbol.asyncDispose]: close,
       bytesLacking: (snapshots) => bytesOfAll(lacking(snapshots)),

@@ -6,6 +6,7 @@
 
 import type { Config, Destination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
+import { formatStore } from "../../core/format.ts";
 import { isHubName, parseSetName, type PartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import type { PartsBySnapshot } from "../../core/snapshot/manifest.ts";
 import { isMounted } from "../destinations/folder_destination.ts";
@@ -190,7 +191,7 @@ export function storedSetNamed(store: OpenedStore, name: string, hubName: string
 export function noSuchSet(store: OpenedStore, what: string): BackupError {
   const sets = store.sets.map(({ hub, set }) => `${hub}/${set}`).join(", ");
   const known = sets ? `sets there: ${sets}` : "no set is there";
-  return new BackupError(`Cannot find ${what} in ${store.name}: it holds none`, {
+  return new BackupError(`Cannot find ${what} in ${formatStore(store.name)}: it holds none`, {
     kind: "usage",
     hint: `${known}; a store is the folder that HUB/SET/SNAPSHOT, or SET/SNAPSHOT, lie in`,
   });
