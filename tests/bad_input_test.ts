@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
-import { knownError } from "../scripts/host/fs.ts";
+import { attempt, knownError } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { checkImage, copyDatabase, readFacts } from "../scripts/host/sqlite.ts";
 import type { Ran } from "./real/cli.ts";
@@ -952,6 +952,17 @@ Deno.test("a disk that is full or read-only is named, whatever was being done th
   const quota = known("Disk quota exceeded (os error 122): mkdir '/mnt/x'");
   assert.equal(quota.message, "Cannot go on with mkdir '/mnt/x': the disk quota is used up");
   assert.match(quota.hint!, /^raise it \(setquota\)/);
+  const doing = (error: Error) => () =>
+    attempt("read /y", () => {
+      throw error;
+    });
+  assert.throws(doing(new Error("x (os error 5)")), {
+    kind: "disk",
+    message: "Cannot read /y: x (os error 5)",
+  });
+  assert.throws(doing(new TypeError("Invalid argument (os error 22)")), { kind: "disk" });
+  const fault = new TypeError("y is not a function");
+  assert.throws(doing(fault), fault, "a fault of ours is none of the disk");
   assert.equal(known("x (os error 5): stat '/y'").message, "Cannot go on: x (os error 5): stat '/y'");
   assert.equal(knownError(new Error("x")), undefined);
 });

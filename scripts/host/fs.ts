@@ -317,14 +317,23 @@ export function knownError(error: unknown): BackupError | undefined {
   return diskError(doing === undefined ? "go on" : `go on with ${doing}`, error);
 }
 
-/** Does something with the file system. @throws {BackupError} (disk) "Cannot <action>", if that fails. */
+/**
+ * Does something with the file system. A fault of ours stays what it is: no disk is to be looked at for it.
+ *
+ * @throws {BackupError} (disk) "Cannot <action>", if that fails.
+ */
 export function attempt<T>(action: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw diskError(action, error);
+    throw isFaultOfOurs(error) ? error : diskError(action, error);
   }
 }
+
+/** Whether the program was wrong, and not what it met. Deno makes a TypeError of what the system calls invalid, too. */
+const isFaultOfOurs = (error: unknown): boolean =>
+  (error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError) &&
+  !/\(os error \d+\)/.test(error.message);
 
 /** Turns an error of the file system into one that names what was being done, and the remedy where one is known. */
 export function diskError(action: string, error: unknown): BackupError {
