@@ -1,7 +1,7 @@
 /** Notices: what is told, when, to real HTTP servers on loopback, and what never is. */
 
 import assert from "node:assert/strict";
-import { type Config, parseConfig } from "../scripts/core/config/config.ts";
+import { type Config, type HttpNotifier, parseConfig } from "../scripts/core/config/config.ts";
 import { drillLog } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { notifyPermissions } from "../scripts/core/sandbox/permissions.ts";
@@ -633,7 +633,15 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
     );
   refused([{ kind: "ntfy" }], /either url or urlFile/);
   refused([{ kind: "ntfy", url: "http://a/b", urlFile: "/x" }], /either url or urlFile/);
-  refused([{ kind: "ntfy", url: "https://user:word@a/b" }], /a password stands in it/);
+  for (const who of ["user:word", "user", ":word"]) {
+    refused([{ kind: "ntfy", url: `https://${who}@a/b` }], /a password stands in it/);
+  }
+  const { notify: [hook] } = parseConfig(
+    JSON.stringify({ notify: [{ kind: "webhook", url: "https://a/x//@me?to=//b@c" }] }),
+    "c",
+    { home: "/h", hostname: "h", env: {} },
+  );
+  assert.equal((hook as HttpNotifier).url, "https://a/x//@me?to=//b@c", "that is no password");
   refused([{ kind: "ntfy", url: "file:///etc/passwd" }], /not an http/);
   refused([{ kind: "command", command: ["curl", "x"] }], /not absolute/);
   refused(

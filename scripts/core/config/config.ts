@@ -447,7 +447,8 @@ function resolveNotifier(
   if ((raw.url === undefined) === (raw.urlFile === undefined)) {
     fail(`notify.${index}: it needs either url or urlFile`, "urlFile names a file that holds the address");
   }
-  if (raw.url && /\/\/[^/]*@/.test(raw.url)) {
+  const address = raw.url && new URL(raw.url);
+  if (address && (address.username || address.password)) {
     fail(`notify.${index}.url: a password stands in it`, "use tokenFile, or keep the address in urlFile");
   }
   return {
