@@ -7,11 +7,13 @@ import {
   type Config,
   configJsonSchema,
   defaultConfigFile,
+  hubNameFor,
   parseConfig,
   type RsyncDestination,
   type Surroundings,
 } from "../scripts/core/config/config.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
+import type { SetName } from "../scripts/core/names.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
 import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
 import { storageConfigJsonSchema } from "../scripts/core/storage_host/storage_config.ts";
@@ -160,6 +162,42 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
     [{ store: "/s", stateFolder: "//s" }, /stateFolder \/s is the store, or lies in it/],
     [{ store: "/s", stateFolder: "/s/x/../state/" }, /stateFolder \/s\/state is the store, or lies in it/],
     [{ store: "/", stateFolder: "/s" }, /lies in it/],
+    ...["/dev/shm/s", "/proc", "~/../../sys/x"].map((store): [object, RegExp] => [
+      { store },
+      /lies in \/(dev|proc|sys), where this program may not look/,
+    ]),
+    [{ store: "s" }, /path "s" is not absolute/],
+    [
+      { sets: { state: { sources: ["/a/x", "/b/x"].map((path) => ({ kind: "file", path })) } } },
+      /sets\.state\.sources\.1: the name x is taken/,
+    ],
+    [
+      { destinations: [{ kind: "folder", path: "/a" }, { kind: "folder", path: "/b", name: "folder" }] },
+      /are named folder/,
+    ],
+    [to({ attempts: 0 }), /attempts/],
+    [to({ timeoutSeconds: 0 }), /timeoutSeconds/],
+    [to({ port: 65536 }), /port/],
+    [to({ name: "A" }), /name: is not a name/],
+    ...[{ rowsLostRatio: 1.1 }, { rowsLostRatio: -0.1 }, { rowsLostMin: -1 }].map((
+      gate,
+    ): [object, RegExp] => [
+      { sets: { state: { sources: [{ kind: "file", path: "/x" }], gate } } },
+      /sets\.state\.gate\.rowsLost/,
+    ]),
+    ...["maxAgeHours", "chainLengthMax"].map((key): [object, RegExp] => [
+      { sets: { state: { sources: [{ kind: "file", path: "/x" }], [key]: 0 } } },
+      new RegExp(`sets\\.state\\.${key}`),
+    ]),
+    [{ sets: { state: { sources: [] } } }, /sets\.state\.sources/],
+    [{ limits: { freeBytesMin: -1 } }, /limits\.freeBytesMin/],
+    [{ limits: { snapshotSeconds: 0 } }, /limits\.snapshotSeconds/],
+    [{ limits: { walGrowthBytes: 0 } }, /limits\.walGrowthBytes/],
+    [{ localKeepDays: -1 }, /localKeepDays/],
+    [{ proofMaxAgeDays: 0 }, /proofMaxAgeDays/],
+    [{ notify: [{ kind: "ntfy", url: "http://a", remindHours: 0 }] }, /notify\.0\.remindHours/],
+    [{ notify: [{ kind: "ntfy", url: "http://a", digestDays: 0 }] }, /notify\.0\.digestDays/],
+    [{ notify: [{ kind: "command", command: [] }] }, /notify\.0\.command/],
   ];
   for (const [raw, expected] of cases) {
     assert.throws(() => parseConfig(JSON.stringify(raw), "x", here), (error: BackupError) => {
@@ -174,6 +212,68 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
     assert.ok(parseRsyncTarget(target).user);
   }
   assert.equal(parseConfig('{ "store": "/s", "stateFolder": "/state" }', "x", here).stateFolder, "/state");
+  assert.equal(parseConfig('{ "identityFile": "/dev/null" }', "x", here).identityFile, "/dev/null");
+});
+
+Deno.test("where nothing is said, a hub's database and secrets are saved, and whatever is secret is so", () => {
+  const config = (raw: object, env: Surroundings["env"] = {}) =>
+    parseConfig(JSON.stringify(raw), "x", { home: "/home/a", hostname: "Home.lan", env });
+  const { hub, sets } = config({});
+  assert.equal(hub, "home");
+  const described = [...sets].map(([name, { sources, maxAgeHours, fullEveryDays }]) => [
+    name,
+    maxAgeHours,
+    fullEveryDays,
+    sources.map((source) =>
+      [
+        source.kind,
+        source.path,
+        ...source.required ? ["required"] : [],
+        ..."secret" in source && source.secret ? ["secret"] : [],
+      ].join(" ")
+    ),
+  ]);
+  assert.deepEqual(described, [
+    ["state", 26, 7, [
+      "sqlite /home/a/.hapi/hapi.db required",
+      "file /home/a/.hapi/hub.env secret",
+      "file /home/a/.hapi/settings.json secret",
+      "file /home/a/.hapi/jwt-secret.json secret",
+      "file /home/a/.hapi/owner-id.json secret",
+      "folder /home/a/.hapi/scratchlist-attachments",
+      "file /home/a/.config/hapi/driver-manifest.yaml",
+      "file /home/a/.hapi/driver-status.json",
+      "glob /home/a/coding/hapi/docs/plans/*.md",
+    ]],
+    ["voice", 192, 56, ["folder /home/a/voice-test-output"]],
+  ]);
+  const { sources: _, ...rules } = sets.get("state" as SetName)!;
+  assert.deepEqual(rules, {
+    keepBase: true,
+    fullEveryDays: 7,
+    fullOverRatio: 0.5,
+    chainLengthMax: 500,
+    maxAgeHours: 26,
+    gate: { rowsLostRatio: 0.5, rowsLostMin: 50, ignoreTables: [] },
+  });
+  const { limits, localKeepDays, proofMaxAgeDays } = config({});
+  assert.deepEqual([limits, localKeepDays, proofMaxAgeDays], [
+    { snapshotSeconds: 900, walGrowthBytes: 2 ** 30, freeBytesMin: 2 ** 28 },
+    14,
+    180,
+  ]);
+  const database = (raw: object, env: Surroundings["env"]) =>
+    config(raw, env).sets.get("state" as SetName)!.sources[0]!.path;
+  assert.equal(database({}, { DB_PATH: "/env.db", HAPI_HOME: "/h" }), "/env.db");
+  assert.equal(database({ database: "/raw.db" }, { DB_PATH: "/env.db" }), "/raw.db");
+  assert.equal(database({}, { DB_PATH: "", HAPI_HOME: "/h" }), "/h/hapi.db");
+  assert.deepEqual(["", "_", "-a_B-.c", "é", "x".repeat(64)].map(hubNameFor), [
+    "hub",
+    "hub",
+    "a-b",
+    "hub",
+    "x".repeat(63),
+  ]);
 });
 
 Deno.test("a folder that the environment names emptily or not absolutely counts as not named", () => {
@@ -213,9 +313,20 @@ function undescribedKeys(
   ];
 }
 
-Deno.test("the schemas of both configurations say what every key means", () => {
+/** Objects that would take a mistyped key without a word. */
+function openObjects({ properties, items, additionalProperties, oneOf = [] }: Schema, path = ""): string[] {
+  const inside = [items, additionalProperties, ...oneOf].filter((each) => typeof each === "object");
+  return [
+    ...properties && additionalProperties !== false ? [path] : [],
+    ...inside.flatMap((each) => openObjects(each, `${path}[]`)),
+    ...Object.entries(properties ?? {}).flatMap(([key, schema]) => openObjects(schema, `${path}.${key}`)),
+  ];
+}
+
+Deno.test("the schemas of both configurations say what every key means, and take no other", () => {
   for (const schema of [configJsonSchema(), storageConfigJsonSchema()] as Schema[]) {
     assert.ok(Object.keys(schema.properties!).length > 5);
     assert.deepEqual(undescribedKeys(schema), []);
+    assert.deepEqual(openObjects(schema), []);
   }
 });

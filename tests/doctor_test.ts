@@ -7,7 +7,7 @@ import { BackupError } from "../scripts/core/errors.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
 import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/shipping/receipt.ts";
-import { doctorError, type Finding } from "../scripts/core/status/finding.ts";
+import { about, describeFindings, doctorError, type Finding } from "../scripts/core/status/finding.ts";
 import { HOUR_MS } from "../scripts/core/time.ts";
 import { doctor, type DoctorOptions } from "../scripts/doctor.ts";
 import type { Host, RunResult } from "../scripts/host/host.ts";
@@ -371,4 +371,13 @@ Deno.test("the exit code is that of the most telling failure, and warnings have 
   assert.ok(doctorError([finding("disk")]) instanceof BackupError);
   const { message } = doctorError([finding("network"), finding("key")])!;
   assert.equal(message, 'Cannot call it healthy: 2 of 2 checks failed, above all "key": x');
+  const well = about("Keys", "recipients").ok("2");
+  const warned = { ...about("Runs", "drill").warn("old", "run it"), group: "Keys" as const };
+  assert.equal(describeFindings([well]), "Keys\n  ok    recipients: 2\nall 1 checks are fine");
+  assert.equal(
+    describeFindings([well, about("Runs", "state").fail("stale", "late", "wait"), warned]),
+    "Keys\n  ok    recipients: 2\n  WARN  drill: old\n        -> run it\n" +
+      "Runs\n  FAIL  state: late\n        -> wait\n3 checks: 1 failed, 1 warning",
+  );
+  assert.match(describeFindings([well, warned]), /^2 checks: 0 failed, 1 warning$/m);
 });

@@ -235,6 +235,23 @@ Deno.test("planRetention() keeps of misdated ones of a day the one that came fir
   const policy = { ...DEFAULT_POLICY, keepWithinDays: 1, keepGoodMin: 1 };
   const { remove } = planRetention([late, backdated, newest], policy, NOW, "UTC");
   assert.deepEqual(remove.map(({ id }) => id), [backdated.id]);
+  // NOW is 55 days after its time.
+  const none = { ...policy, keepDaily: 0, keepWeekly: 0, keepMonthly: 0 };
+  const stays = (rule: Partial<RetentionPolicy>) =>
+    idsOf(planRetention([late, newest], { ...none, ...rule }, NOW, "UTC").keep).has(late.id);
+  assert.deepEqual([{ keepDaily: 56 }, { keepWeekly: 8 }, { keepMonthly: 2 }].map(stays), [true, true, true]);
+  assert.deepEqual([{ keepDaily: 54 }, { keepWeekly: 7 }, { keepMonthly: 1 }].map(stays), [
+    false,
+    false,
+    false,
+  ]);
+});
+
+Deno.test("isTimely() lets a clock be two hours ahead, and a snapshot come so many hours late", () => {
+  const id = "20261124T120000Z" as SnapshotId;
+  const seen = (hours: number, ms = 0) =>
+    isTimely(id, Date.parse("2026-11-24T12:00:00Z") + hours * HOUR + ms, 72);
+  assert.deepEqual([seen(-2, -1), seen(-2), seen(72), seen(72, 1)], [false, true, true, false]);
 });
 
 Deno.test("planRetention() keeps the last good ones by their number, and of a day the one that came last", () => {
@@ -292,4 +309,11 @@ Deno.test("findFlood() is silent about what a person has accepted, and tells of 
   assert.equal(findFlood(flood, limits, 50), undefined);
   const next = flood.map(({ firstSeenMs, bytes }) => ({ firstSeenMs: firstSeenMs + HOUR, bytes }));
   assert.notEqual(findFlood([...flood, ...next], limits, 50), undefined);
+  // What was accepted does not count against the limits, which are met exactly here.
+  assert.equal(findFlood([...flood, ...next.slice(0, 24)], { ...limits, bytesPerDayMax: 24 }, 50), undefined);
+  assert.match(findFlood([...flood, ...next.slice(0, 25)], limits, 50)!, /more than 24 snapshots/);
+  assert.match(
+    findFlood([...flood, ...next.slice(0, 24)], { ...limits, bytesPerDayMax: 23 }, 50)!,
+    /more than 23 bytes/,
+  );
 });

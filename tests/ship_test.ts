@@ -1013,6 +1013,18 @@ Deno.test("every documented exit code of rsync has a meaning", () => {
     assert.doesNotMatch(error.message, /not documented/, `${code}`);
   }
   assert.match(explainRsyncFailure("ship", ACCESS, { code: 77, stderr: "" }).error.message, /not documented/);
+  const all = Array.from({ length: 256 }, (_, code) => code);
+  const retried = all.filter((code) => explainRsyncFailure("ship", ACCESS, { code, stderr: "" }).retry);
+  const hopeless = [1, 2, 3, 4, 6, 11, 13, 22, 24, 25, 127];
+  assert.deepEqual(all.filter((code) => !retried.includes(code)), hopeless, "no other try can mend these");
+  const ofKind = (kind: string) =>
+    all.filter((code) => explainRsyncFailure("ship", ACCESS, { code, stderr: "" }).error.kind === kind);
+  assert.deepEqual(["config", "disk", "source", "internal"].map(ofKind), [
+    [1, 2, 3, 4, 6, 25, 127],
+    [11],
+    [24],
+    [13, 14, 15, 16, 21, 22],
+  ]);
   const stderr = "ssh: Could not resolve hostname host: Name or service not known\n";
   assert.equal(explainRsyncFailure("ship", ACCESS, { code: 255, stderr }).retry, true);
 });
@@ -1051,6 +1063,145 @@ Deno.test("a used up quota of the far side, and an rrsync without its Python, ar
       "/usr/bin/env: python3: No such file or directory",
     ]
   ) assert.deepEqual(explained(12, `${said}\nrsync: connection unexpectedly closed\n`), missing);
+});
+
+Deno.test("what ssh, rsync and rrsync say decides what is told, whether it is tried again, and what to do", () => {
+  const cases: [said: string, kind: string, retry: boolean, state: string, hint: RegExp][] = [
+    [
+      "Host key verification failed.",
+      "key",
+      false,
+      "the host key of host port 22 is not pinned in /h",
+      /ssh-keyscan/,
+    ],
+    [
+      "No ED25519 host key is known for host and you have requested strict checking.",
+      "key",
+      false,
+      "the host key of host port 22 is not pinned in /h",
+      /ssh-keyscan -p 22 host >> '\/h'/,
+    ],
+    [
+      "Host key for host has changed and you have requested strict checking.\nHost key verification failed.",
+      "key",
+      false,
+      "host port 22 shows another host key (an unknown fingerprint) than the one pinned in /h",
+      /ssh-keygen -R 'host' -f '\/h'/,
+    ],
+    [
+      "Permissions 0644 for '/k' are too open.\n@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\nme@host: Permission denied (publickey).",
+      "key",
+      false,
+      "key /k cannot be used (@ WARNING: UNPROTECTED PRIVATE KEY FILE! @)",
+      /mode 0600/,
+    ],
+    [
+      'Load key "/k": error in libcrypto\nme@host: Permission denied (publickey).',
+      "key",
+      false,
+      'key /k cannot be used (Load key "/k": error in libcrypto)',
+      /without a passphrase/,
+    ],
+    [
+      "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",
+      "key",
+      false,
+      "me on host port 22 does not accept key /k",
+      /authorized_keys/,
+    ],
+    [
+      "ssh: connect to host host port 22: Connection refused",
+      "network",
+      true,
+      "host port 22 refuses the connection",
+      /sshd/,
+    ],
+    [
+      "ssh: connect to host host port 22: Connection timed out",
+      "network",
+      true,
+      "host port 22 does not answer",
+      /VPN/,
+    ],
+    [
+      "ssh: connect to host host port 22: No route to host",
+      "network",
+      true,
+      "host port 22 does not answer",
+      /VPN/,
+    ],
+    [
+      "ssh: connect to host host port 22: Network is unreachable",
+      "network",
+      true,
+      "host port 22 does not answer",
+      /VPN/,
+    ],
+    ["Timeout, server host not responding.", "network", true, "host port 22 does not answer", /VPN/],
+    [
+      "Another instance of rrsync is already accessing this directory.",
+      "network",
+      true,
+      "another transfer into that folder is still running on host",
+      /run it again/,
+    ],
+    [
+      "Traceback (most recent call last):\nPermissionError: [Errno 13] Permission denied: '/s'",
+      "disk",
+      false,
+      "the hub's folder on host is not there, or is closed",
+      /mounted/,
+    ],
+    [
+      "rrsync error: option -L has been disabled on this server.",
+      "config",
+      false,
+      'the far side says "option -L has been disabled on this server."',
+      /3\.5 or newer/,
+    ],
+    [
+      "rrsync error: sending to read-only server is not allowed",
+      "key",
+      false,
+      'the far side says "sending to read-only server is not allowed"',
+      /use the other one/,
+    ],
+    [
+      'rsync: [receiver] write failed on "/s/x": No space left on device (28)',
+      "disk",
+      false,
+      "the disk of host is full",
+      /retain --apply/,
+    ],
+    [
+      'rsync: [receiver] mkstemp "/s/x" failed: Read-only file system (30)',
+      "disk",
+      false,
+      "the disk of host is read-only",
+      /system log/,
+    ],
+    // This is not ssh's: the key was let in.
+    [
+      'rsync: [receiver] mkstemp "/s/x" failed: Permission denied (13)\nrsync error: some files (code 23)',
+      "network",
+      true,
+      'rsync ended with 23 (some files were not transferred): rsync: [receiver] mkstemp "/s/x" failed: Permission denied (13)',
+      /run it again/,
+    ],
+  ];
+  for (const [stderr, kind, retry, state, hint] of cases) {
+    const told = explainRsyncFailure("ship", ACCESS, { code: 23, stderr: `${stderr}\n` });
+    assert.deepEqual([told.error.message, told.error.kind, told.retry], [
+      `Cannot ship: ${state}`,
+      kind,
+      retry,
+    ]);
+    assert.match(told.error.hint!, hint);
+  }
+  const changed = "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nSHA256:abc/+1.\n";
+  const { error } = explainRsyncFailure("ship", { ...ACCESS, port: 2222 }, { code: 255, stderr: changed });
+  assert.match(error.message, /host port 2222 shows another host key \(SHA256:abc\/\+1\)/);
+  assert.match(error.hint!, /ssh-keygen -R '\[host\]:2222' -f '\/h'.*ssh-keyscan -p 2222 host/);
 });
 
 Deno.test("pauses grow threefold, are spread by half, and end at five minutes", () => {
@@ -1151,6 +1302,42 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
   );
   assert.ok(!waits("read tcp 10.0.0.2:5->10.0.0.1:443: i/o timeout"));
   assert.ok(!waits("write tcp 10.0.0.2:5->10.0.0.1:443: use of closed network connection"));
+  const causes: [said: string, kind: string, retry: boolean, state: RegExp][] = [
+    [`didn't find section in config file ("b2")`, "config", false, /does not know that remote/],
+    ['Config file "/r.conf" not found - using defaults', "config", false, /does not know that remote/],
+    ["unable to decrypt configuration: most likely wrong password", "config", false, /is encrypted/],
+    [
+      "Source and destination exist but do not match: immutable file modified",
+      "integrity",
+      false,
+      /not overwritten/,
+    ],
+    ["max transfer limit reached as set by --max-transfer", "integrity", false, /more than it said/],
+    ["error in ListJSON: directory not found", "config", false, /no such bucket or folder/],
+    ["InvalidObjectState: not valid for its storage class\n\tstatus code: 403", "config", false, /archive/],
+    ["ssh: handshake failed: knownhosts: key mismatch", "key", false, /host key is not the one/],
+    ["ssh: handshake failed: ssh: unable to authenticate", "key", false, /refuses our credentials/],
+    ["401 Unauthorized", "key", false, /refuses our credentials/],
+    ["InvalidAccessKeyId: none", "key", false, /refuses our credentials/],
+    ["SignatureDoesNotMatch: x", "key", false, /refuses our credentials/],
+    ["Error 403: x", "key", false, /refuses our credentials/],
+    ["The user's storage quota has been exceeded", "disk", false, /is full/],
+    ["mkdir /b: permission denied", "key", false, /refuses our credentials/],
+    ["write /b/x: no space left on device", "disk", false, /is full/],
+    ["507 Insufficient Storage", "disk", false, /is full/],
+    ["dial tcp 10.0.0.1:443: connect: connection refused", "network", true, /cannot be reached/],
+    ["unexpected EOF", "network", true, /cannot be reached/],
+    ["net/http: timeout awaiting response headers", "network", false, /does not answer in time/],
+  ];
+  for (const [reason, kind, retry, state] of causes) {
+    const stderr = `2026/11/29 01:50:18 Failed to copy: ${reason}\n`;
+    const told = explainRcloneFailure("ship", "s3:b", { code: 3, stderr });
+    assert.deepEqual([told.error.kind, told.retry], [kind, retry], reason);
+    assert.match(told.error.message, state);
+    assert.doesNotMatch(told.error.message, /rclone ended/);
+  }
+  const again = (code: number) => explainRcloneFailure("ship", "s3:b", { code, stderr: "" }).retry;
+  assert.deepEqual([1, 2, 3, 4, 5, 6, 7, 8].filter(again), [1, 2, 5, 6]);
   const name = "s3:geoffrey-backups/site-403";
   const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
   const unknown = explainRcloneFailure("ship", name, { code: 1, stderr: failed }).error;

@@ -18,7 +18,7 @@ import {
 import { shellQuote } from "../scripts/core/shell.ts";
 import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/shipping/receipt.ts";
 import { formatMetrics } from "../scripts/core/storage_host/prometheus.ts";
-import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { parseStorageConfig, policyOf } from "../scripts/core/storage_host/storage_config.ts";
 import { DAY_MS, HOUR_MS } from "../scripts/core/time.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { openLedger } from "../scripts/host/storage_host/ledger.ts";
@@ -1272,6 +1272,31 @@ Deno.test("parseStorageConfig() names the file, the line, the key and what is wr
     [{ store: "/srv/b", stateFolder: "/srv/b/x/../state", hubs }, /inside the store/],
     [{ store: "/srv/b", hubs, timeZone: "Berlin" }, /timeZone: is not a time zone/],
     [{ store: "/srv/b", hubs, retention: { keepGoodMin: 0 } }, /retention.keepGoodMin/],
+    ...[{ keepWithinDays: -1 }, { keepDaily: -1 }, { keepDaily: 1.5 }, { lateHoursMax: 0 }].map(
+      (retention): [unknown, RegExp] => [
+        { store: "/srv/b", hubs: { home: { signers: [key], retention } } },
+        /hubs\.home\.retention\.(keepWithinDays|keepDaily|lateHoursMax)/,
+      ],
+    ),
+    ...[
+      { snapshotsPerDayMax: 0 },
+      { bytesPerDayMax: 0 },
+      { quotaBytes: 0 },
+      { quotaFiles: 0 },
+      { user: "-x" },
+      { user: "a b" },
+      { maxAgeHours: { state: 0 } },
+    ].map((limit): [unknown, RegExp] => [
+      { store: "/srv/b", hubs: { home: { signers: [key], ...limit } } },
+      new RegExp(`hubs\\.home\\.${Object.keys(limit)[0]}`),
+    ]),
+    ...["incomingKeepDays", "clockGapDaysMax", "scrubMaxAgeDays", "drillMaxAgeDays"].map(
+      (name): [unknown, RegExp] => [{ store: "/srv/b", hubs, [name]: 0 }, new RegExp(`: ${name}`)],
+    ),
+    [
+      { store: "/srv/b", hubs: { ["a".repeat(28)]: { signers: [key] } } },
+      /user hapi-a+ has more than 32 characters/,
+    ],
     [{ store: "/srv/b", hubs, storre: 1 }, /"storre" \(did you mean "store"\?\)/],
   ];
   for (const [settings, message] of wrong) {
@@ -1283,6 +1308,49 @@ Deno.test("parseStorageConfig() names the file, the line, the key and what is wr
       String(message),
     );
   }
+});
+
+Deno.test("what is kept is said for a set, else for its hub, else for all, else by the default policy", () => {
+  const signers = [makeSigner().publicKey];
+  const config = parseStorageConfig(
+    JSON.stringify({
+      store: "/srv/b",
+      retention: { keepDaily: 1, keepWeekly: 1, keepMonthly: 1 },
+      hubs: {
+        ["a".repeat(27)]: { signers },
+        home: {
+          signers,
+          retention: { keepWeekly: 2, keepMonthly: 2 },
+          sets: { voice: { retention: { keepMonthly: 3 } } },
+        },
+      },
+    }),
+    "storage.json",
+  );
+  const ofAll = {
+    keepWithinDays: 14,
+    keepLast: 0,
+    keepDaily: 1,
+    keepWeekly: 1,
+    keepMonthly: 1,
+    keepYearly: 0,
+    keepGoodMin: 14,
+    lateHoursMax: 72,
+  };
+  const policy = (hub: string, set: string) => policyOf(config, hub as HubName, set as SetName);
+  assert.deepEqual(policy("unknown", "voice"), ofAll);
+  assert.deepEqual(policy("home", "state"), { ...ofAll, keepWeekly: 2, keepMonthly: 2 });
+  assert.deepEqual(policy("home", "voice"), { ...ofAll, keepWeekly: 2, keepMonthly: 3 });
+  const { user, maxAgeHours, snapshotsPerDayMax, quotaFiles } = config.hubs.get("home" as HubName)!;
+  assert.deepEqual([user, [...maxAgeHours], snapshotsPerDayMax, quotaFiles], [
+    "hapi-home",
+    [["state", 26], ["voice", 192]],
+    24,
+    200_000,
+  ]);
+  const { keepDaily, keepWeekly, keepMonthly } =
+    parseStorageConfig('{ "store": "/s", "hubs": {} }', "x").policy;
+  assert.deepEqual([keepDaily, keepWeekly, keepMonthly], [60, 26, 24]);
 });
 
 Deno.test("ten thousand junk entries of every kind are counted, named in part, and left alone", async () => {
