@@ -31,8 +31,7 @@ interface Far {
 /** A storage host whose reading key sees the whole store, or one hub's folder. */
 async function withFar(served: "store" | "hub", test: (far: Far) => Promise<void>): Promise<void> {
   const dir = await Deno.makeTempDir({ prefix: "remote store it's-" });
-  // sshd's forced command splits at spaces.
-  const farDir = await Deno.makeTempDir({ prefix: "far-" });
+  const farDir = await Deno.makeTempDir({ prefix: "far store-" });
   try {
     const store = `${farDir}/store`;
     await Deno.mkdir(`${store}/home`, { recursive: true });

@@ -7,6 +7,8 @@
 
 import { userInfo } from "node:os";
 import { formatPrivateKey, formatPublicKeyLine, publicKeyOf } from "../../scripts/core/keys/openssh_key.ts";
+import { shellQuote } from "../../scripts/core/shell.ts";
+import { sshCommand } from "../../scripts/core/shipping/rsync_args.ts";
 import { freePort } from "./free_port.ts";
 
 const START_MS_MAX = 60_000;
@@ -87,7 +89,8 @@ class RunningSshd implements Sshd {
   #log = "";
 
   static async prepare(options: SshdOptions): Promise<RunningSshd> {
-    const scratch = await Deno.makeTempDir({ prefix: "sshd-" });
+    // With a space, as every path may have that is named to ssh and sshd.
+    const scratch = await Deno.makeTempDir({ prefix: "an sshd-" });
     const user = userInfo().username;
     const server = new RunningSshd(scratch, user, freePort());
     for (const name of ["host", "write", "read"]) await newKey(`${scratch}/${name}`);
@@ -96,7 +99,7 @@ class RunningSshd implements Sshd {
     const rrsync = await where("rrsync");
     const dir = await Deno.realPath(options.dir);
     const line = (mode: string, publicKey: string) =>
-      `restrict,command="${rrsync} ${mode} ${dir}" ${publicKey}`;
+      `restrict,command="${rrsync} ${mode} ${shellQuote(dir)}" ${publicKey}`;
     await Deno.writeTextFile(
       `${scratch}/authorized_keys`,
       [
@@ -110,8 +113,8 @@ class RunningSshd implements Sshd {
       [
         `Port ${server.port}`,
         "ListenAddress 127.0.0.1",
-        `HostKey ${scratch}/host`,
-        `AuthorizedKeysFile ${scratch}/authorized_keys`,
+        `HostKey "${scratch}/host"`,
+        `AuthorizedKeysFile "${scratch}/authorized_keys"`,
         "PidFile none",
         "UsePAM no",
         // The temporary folder's parents are writable by others, which StrictModes refuses.
@@ -166,8 +169,8 @@ class RunningSshd implements Sshd {
   }
 
   rsh(keyFile: string): string {
-    return `ssh -F none -p ${this.port} -i ${keyFile} -o IdentitiesOnly=yes -o BatchMode=yes ` +
-      `-o StrictHostKeyChecking=yes -o UserKnownHostsFile=${this.knownHostsFile} -o GlobalKnownHostsFile=none`;
+    const { knownHostsFile, port } = this;
+    return sshCommand({ identityFile: keyFile, knownHostsFile, port, timeoutSeconds: 60 });
   }
 
   authorize(lines: string): void {

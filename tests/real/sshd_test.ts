@@ -22,7 +22,7 @@ async function withSshd(
   run: (fixture: Fixture) => Promise<void>,
   options: Partial<SshdOptions> = {},
 ): Promise<void> {
-  const dir = await Deno.makeTempDir({ prefix: "sshd-test-" });
+  const dir = await Deno.makeTempDir({ prefix: "sshd test-" });
   const local = `${dir}/local`;
   const store = `${dir}/store`;
   await Deno.mkdir(local);
@@ -65,13 +65,13 @@ Deno.test("the write-only key cannot read, list or run anything", async () => {
     assert.match(read.stderr, /reading from write-only server is not allowed/);
     const listed = await push(["--list-only"], [`${sshd.user}@${sshd.host}:`]);
     assert.notEqual(listed.code, 0);
-    const [ssh, ...args] = sshd.rsh(sshd.writeKeyFile).split(" ");
-    const shell = await new Deno.Command(ssh!, {
-      args: [...args, `${sshd.user}@${sshd.host}`, "id"],
+    const shell = await new Deno.Command("sh", {
+      args: ["-c", `${sshd.rsh(sshd.writeKeyFile)} ${sshd.user}@${sshd.host} id`],
       stdin: "null",
     })
       .output();
     assert.notEqual(shell.code, 0);
+    assert.match(new TextDecoder().decode(shell.stderr), /rrsync/);
     assert.deepEqual([...Deno.readDirSync(local)], []);
   });
 });
