@@ -36,8 +36,8 @@ import {
   removeIfThere,
   systemReason,
 } from "./fs.ts";
-import type { Fs, Host } from "./host.ts";
 import { collectGarbage } from "./garbage.ts";
+import type { Fs, Host } from "./host.ts";
 import { requireFree } from "./space.ts";
 
 /** What was read of a database in one transaction. */
