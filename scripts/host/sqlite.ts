@@ -11,7 +11,7 @@
 import { createHash } from "node:crypto";
 import { backup, DatabaseSync } from "node:sqlite";
 import type { Limits } from "../core/config/config.ts";
-import { BackupError, reasonOf } from "../core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
 import { isSameMark, markOf } from "../core/snapshot/file_mark.ts";
 import type { DatabaseChecks } from "../core/snapshot/manifest.ts";
@@ -399,7 +399,8 @@ export function checkImage(
   collectGarbage();
   const checks = blocking(() =>
     withImage(fs, image, (db) => {
-      db.exec(`PRAGMA cache_size = -${CHECK_CACHE_KIB}`);
+      // Of a schema that cannot be read the checks are to tell.
+      ifPossible(() => db.exec(`PRAGMA cache_size = -${CHECK_CACHE_KIB}`));
       const lines = (sql: string, text: (row: Record<string, unknown>) => string) => {
         try {
           const found: string[] = [];
