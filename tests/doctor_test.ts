@@ -373,7 +373,8 @@ Deno.test("the exit code is that of the most telling failure, and warnings have 
   assert.equal(message, 'Cannot call it healthy: 2 of 2 checks failed, above all "key": x');
   const well = about("Keys", "recipients").ok("2");
   const warned = { ...about("Runs", "drill").warn("old", "run it"), group: "Keys" as const };
-  assert.equal(describeFindings([well]), "Keys\n  ok    recipients: 2\nall 1 checks are fine");
+  const line = "\n  ok    recipients: 2";
+  assert.equal(describeFindings([well, well]), `Keys${line}${line}\nall 2 checks are fine`);
   assert.equal(
     describeFindings([well, about("Runs", "state").fail("stale", "late", "wait"), warned]),
     "Keys\n  ok    recipients: 2\n  WARN  drill: old\n        -> run it\n" +
