@@ -12,7 +12,7 @@ import type { Shell } from "./scripts/core/command_line/commands.ts";
 import { completions } from "./scripts/core/command_line/completions.ts";
 import { manPage } from "./scripts/core/command_line/man_page.ts";
 import { textOf } from "./scripts/core/command_line/option_flags.ts";
-import { type Config, configJsonSchema, type Surroundings } from "./scripts/core/config/config.ts";
+import { type Config, configSchema, type Surroundings } from "./scripts/core/config/config.ts";
 import { BackupError, outcome, reasonOf } from "./scripts/core/errors.ts";
 import { nameOf, parentOf } from "./scripts/core/paths.ts";
 import {
@@ -224,7 +224,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
 
   async config(context) {
     if (context.options.action === "schema") {
-      context.terminal.print(JSON.stringify(configJsonSchema(), null, 2));
+      const { jsonSchemaOf } = await import("./scripts/core/json_schema.ts");
+      context.terminal.print(JSON.stringify(jsonSchemaOf(configSchema), null, 2));
       return;
     }
     const config = configOrDefaults(context);

@@ -22,7 +22,8 @@ import type { HubName, SetName } from "./core/names.ts";
 import { authorizeText } from "./core/storage_host/authorize.ts";
 import type { Standing } from "./core/storage_host/retention.ts";
 import { isDamage } from "./core/storage_host/standing.ts";
-import { hubNamed, type StorageConfig, storageConfigJsonSchema } from "./core/storage_host/storage_config.ts";
+import { jsonSchemaOf } from "./core/json_schema.ts";
+import { hubNamed, type StorageConfig, storageConfigSchema } from "./core/storage_host/storage_config.ts";
 import { printJsonList } from "./host/command_line/json_list.ts";
 import { readTextIfThere } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
@@ -342,7 +343,7 @@ serveStep<StorageJob>(import.meta, async ({ config, options }, { host, print }) 
       return say(`forgot ${wanted.hub}/${wanted.set}/${wanted.id}`, { ok: true, forgot: wanted });
     }
     case "schema":
-      return print(JSON.stringify(storageConfigJsonSchema(), null, 2));
+      return print(JSON.stringify(jsonSchemaOf(storageConfigSchema), null, 2));
     default:
       throw new BackupError(`Cannot run storage ${JSON.stringify(options.action)}: there is no such action`, {
         kind: "usage",

@@ -839,7 +839,29 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
       /line 4: destinations\.0: .*"pth" .*"path"/,
     ],
     [`"destinations": [\n    { "kind": "folder" }]`, /line 4: destinations\.0\.path: is missing$/],
-    [`"limits": { "snapshotSeconds": "many" }`, /line 3: limits\.snapshotSeconds/],
+    [
+      `"limits": { "snapshotSeconds": "many" }`,
+      /line 3: limits\.snapshotSeconds: expected a number, found text$/,
+    ],
+    [`"limits": { "snapshotSeconds": 1e999 }`, /line 3: limits\.snapshotSeconds: is too large a number$/],
+    [`"limits": { "walGrowthBytes": 1.5 }`, /line 3: limits\.walGrowthBytes: is not a whole number$/],
+    [`"localKeepDays": -1`, /line 3: localKeepDays: is less than 0$/],
+    [`"proofMaxAgeDays": 0`, /line 3: proofMaxAgeDays: is not more than 0$/],
+    [`"store": ""`, /line 3: store: is empty$/],
+    [`"store": null`, /line 3: store: expected text, found null$/],
+    // No key of it has to be there: valibot would take the list for it.
+    [`"limits": []`, /line 3: limits: expected an object, found a list$/],
+    [
+      `"sets": [{ "sources": [{ "kind": "file", "path": "/x" }] }]`,
+      /line 3: sets: expected an object, found a list$/,
+    ],
+    [`"notify": {}`, /line 3: notify: expected a list, found an object$/],
+    [`"notify": [{ "kind": "mail" }]`, /line 3: notify\.0\.kind: expected \("ntfy" \| .*\), found text$/],
+    // valibot would leave it out without a word.
+    [
+      `"sets": { "constructor": {} }`,
+      /line 3: key "constructor" is not a key$/,
+    ],
     [`"sets": { "state": { "sources": [{ "kind": "sqlite", "path": "db" }] } }`, /path "db" is not absolute/],
     [
       `"store": "/dev/shm/store"`,

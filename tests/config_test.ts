@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import {
   type Config,
-  configJsonSchema,
+  configSchema,
   defaultConfigFile,
   hubNameFor,
   parseConfig,
@@ -13,10 +13,11 @@ import {
   type Surroundings,
 } from "../scripts/core/config/config.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
+import { jsonSchemaOf } from "../scripts/core/json_schema.ts";
 import type { SetName } from "../scripts/core/names.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
 import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
-import { storageConfigJsonSchema } from "../scripts/core/storage_host/storage_config.ts";
+import { storageConfigSchema } from "../scripts/core/storage_host/storage_config.ts";
 
 const fileName = fc.string({ minLength: 1, maxLength: 12, unit: "grapheme" }).filter((text) =>
   !/[/\0\n]/.test(text)
@@ -324,7 +325,7 @@ function openObjects({ properties, items, additionalProperties, oneOf = [] }: Sc
 }
 
 Deno.test("the schemas of both configurations say what every key means, and take no other", () => {
-  for (const schema of [configJsonSchema(), storageConfigJsonSchema()] as Schema[]) {
+  for (const schema of [configSchema, storageConfigSchema].map(jsonSchemaOf) as Schema[]) {
     assert.ok(Object.keys(schema.properties!).length > 5);
     assert.deepEqual(undescribedKeys(schema), []);
     assert.deepEqual(openObjects(schema), []);

@@ -7,7 +7,7 @@ import { packTar } from "modern-tar";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
-import { configJsonSchema, parseConfig } from "../scripts/core/config/config.ts";
+import { configSchema, parseConfig } from "../scripts/core/config/config.ts";
 import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { jsonPieces } from "../scripts/core/json_pieces.ts";
@@ -611,7 +611,7 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
 Deno.test("no text makes the readers of seals, manifests and configurations throw anything but a BackupError", () => {
   const around = { home: "/home/op", hostname: "x", env: {} };
   const expected = { hub: "home", set: "state", id: "20260301T060000Z" } as never;
-  const keys = Object.keys((configJsonSchema() as { properties: object }).properties);
+  const keys = Object.keys(configSchema.entries);
   const texts = fc.oneof(
     fc.string({ maxLength: 100 }),
     fc.json({ maxDepth: 4 }),
@@ -799,7 +799,8 @@ Deno.test("what is wrong with one of a manifest's files is told with its place i
       [{ ...entry, place: "home/../x" }, "files.1.place: is not a place"],
       [{ ...entry, owner: "me" }, 'files.1: Unrecognized key: "owner"'],
       [{ ...entry, source: "a\nb" }, "files.1.source: is not a source's name"],
-      [7, "files.1: Invalid input"],
+      [7, "files.1: expected an object, found a number"],
+      [{ ...entry, mode: 0o10000 }, "files.1.mode: is more than 4095"],
       [{ ...entry, type: "link" }, "home/x is half a link"],
       [{ ...entry, target: "y" }, "home/x is half a link"],
       [{ ...entry, type: "link", target: "a\0b" }, "files.1.target: is nothing that a link can lead to"],

@@ -212,7 +212,7 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
   assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
   Deno.writeTextFileSync(home.configFile, '{ "__proto__": {} }');
   const proto = await home.cli(["config", "check"]);
-  assert.match(proto.stderr, /key "__proto__" is not a key\nhint: remove it$/m);
+  assert.match(proto.stderr, /key "__proto__" is not a key\nhint: remove it, or use another name$/m);
   Deno.removeSync(home.configFile);
   const none = await home.cli(["config", "check"]);
   assert.match(none.stdout, /config\.json is not there; these are the defaults:/);

@@ -4,13 +4,14 @@
  * @module
  */
 
-import type { z } from "zod";
+import { check, type Schema } from "./schema.ts";
 
 /** The lines that are what they should be, in order. Others, such as one that a crash cut, are passed over. */
-export function parseJsonLines<Line>(text: string, schema: z.ZodType<Line>): Line[] {
+export function parseJsonLines<Line>(text: string, schema: Schema<Line>): Line[] {
   return text.split("\n").flatMap((line) => {
     try {
-      return [schema.parse(JSON.parse(line))];
+      const checked = check(schema, JSON.parse(line));
+      return "value" in checked ? [checked.value] : [];
     } catch {
       return [];
     }

@@ -13,9 +13,8 @@ import {
   parseTree,
   printParseErrorCode,
 } from "jsonc-parser";
-import type { z } from "zod";
-import { closestWord } from "./closest_word.ts";
 import { BackupError } from "./errors.ts";
+import { check, type Problem, type Schema } from "./schema.ts";
 
 /**
  * Reads a configuration by its schema.
@@ -24,33 +23,14 @@ import { BackupError } from "./errors.ts";
  * @param hint What helps with any value that is wrong.
  * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
  */
-export function parseBySchema<T>(schema: z.ZodType<T>, text: string, where: string, hint: string): T {
-  const parsed = schema.safeParse(parseJsonc(text, where), { error: wordsFor });
-  if (parsed.success) return parsed.data;
-  const { issues } = parsed.error;
-  // Where a key is mistyped, the one that was meant is missing, too.
-  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
+export function parseBySchema<T>(schema: Schema<T>, text: string, where: string, hint: string): T {
+  const checked = check(schema, parseJsonc(text, where));
+  if (!("problem" in checked)) return checked.value;
+  const { problem } = checked;
   throw new BackupError(
-    `Cannot use configuration ${where}: ${placeInText(text, issue)}${messageOf(issue)}`,
+    `Cannot use configuration ${where}: ${placeInText(text, problem)}${problem.message}`,
     { kind: "config", hint },
   );
-}
-
-/** What is said of keys that are not there or not known; undefined where zod's own words do. */
-const wordsFor: z.core.$ZodErrorMap = (issue) => {
-  if (issue.code === "invalid_type" && issue.input === undefined) return "is missing";
-  if (issue.code !== "unrecognized_keys") return undefined;
-  const known = Object.keys((issue.inst as z.ZodObject).shape);
-  const keys = issue.keys.map((key) => {
-    const meant = closestWord(key, known);
-    return `${JSON.stringify(key)}${meant === undefined ? "" : ` (did you mean "${meant}"?)`}`;
-  });
-  return `Unrecognized key${keys.length === 1 ? "" : "s"}: ${keys.join(", ")}`;
-};
-
-/** What is wrong, of a key what is wrong with it. */
-function messageOf(issue: z.core.$ZodIssue): string {
-  return (issue.code === "invalid_key" ? issue.issues[0] : issue)?.message ?? issue.message;
 }
 
 /** Reads JSON with comments and trailing commas. @throws {BackupError} (config) With line and column. */
@@ -97,18 +77,22 @@ function refuseDeep(text: string, where: string): void {
   }
 }
 
+/** What every object of JavaScript has. */
+const NO_KEYS: readonly unknown[] = ["__proto__", "constructor", "prototype"];
+
 /** JSON lets a key stand twice and takes the last: a configuration must not say two things. */
 function refuseTwice(node: Node, text: string, where: string): void {
   if (node.type === "object") {
     const seen = new Set<unknown>();
     for (const property of node.children ?? []) {
       const key = property.children?.[0]?.value;
-      if (seen.has(key) || key === "__proto__") {
+      const isNoKey = NO_KEYS.includes(key);
+      if (seen.has(key) || isNoKey) {
         throw new BackupError(
           `Cannot use configuration ${where}: line ${lineOf(text, property.offset)}: key ${
             JSON.stringify(key)
-          } ${key === "__proto__" ? "is not a key" : "stands there twice"}`,
-          { kind: "config", hint: key === "__proto__" ? "remove it" : "remove one of them" },
+          } ${isNoKey ? "is not a key" : "stands there twice"}`,
+          { kind: "config", hint: isNoKey ? "remove it, or use another name" : "remove one of them" },
         );
       }
       seen.add(key);
@@ -117,12 +101,11 @@ function refuseTwice(node: Node, text: string, where: string): void {
   for (const child of node.children ?? []) refuseTwice(child, text, where);
 }
 
-/** Where in a configuration's text an issue lies: `line 3: hubs.home.signers: `. */
-function placeInText(text: string, issue: z.core.$ZodIssue): string {
-  const path = issue.path.map((step) => typeof step === "symbol" ? String(step) : step);
+/** Where in a configuration's text a problem lies: `line 3: hubs.home.signers: `. */
+function placeInText(text: string, problem: Problem): string {
+  const path = problem.path.map(({ key }) => key as string | number);
   const tree = parseTree(text);
-  // An issue about a key that is not known lies in what the key stands in.
-  const steps = [...path, ...issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : []];
+  const steps = [...path, ...problem.unknownKey === undefined ? [] : [problem.unknownKey]];
   // Of a key that is missing: where what it belongs into begins.
   while (tree && steps.length > 0 && !findNodeAtLocation(tree, steps)) steps.pop();
   const node = tree && findNodeAtLocation(tree, steps);

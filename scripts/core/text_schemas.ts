@@ -1,27 +1,28 @@
 /**
- * What stands in our own files, as zod checks it: names, ids, checksums, sizes.
+ * What stands in our own files, as schemas: names, ids, checksums, sizes.
  *
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { cleanText } from "./format.ts";
 import { isHubName, isPartName, isSetName, isSnapshotId, isSourceName } from "./names.ts";
+import { check, type Schema, wholeNumber } from "./schema.ts";
 
 /** A hub's name. */
-export const hubName = z.string().refine(isHubName, "is not a hub's name");
+export const hubName = v.pipe(v.string(), v.guard(isHubName, "is not a hub's name"));
 /** A set's name. */
-export const setName = z.string().refine(isSetName, "is not a set's name");
+export const setName = v.pipe(v.string(), v.guard(isSetName, "is not a set's name"));
 /** A source's name, which is told to people. */
-export const sourceName = z.string().refine((text): boolean => isSourceName(text), "is not a source's name");
+export const sourceName = v.pipe(v.string(), v.check(isSourceName, "is not a source's name"));
 /** A part's name. */
-export const partName = z.string().refine(isPartName, "is not a part's name");
+export const partName = v.pipe(v.string(), v.guard(isPartName, "is not a part's name"));
 /** A snapshot's id. */
-export const snapshotId = z.string().refine(isSnapshotId, "is not a snapshot id");
+export const snapshotId = v.pipe(v.string(), v.guard(isSnapshotId, "is not a snapshot id"));
 /** A SHA-256 in lower-case hex. */
-export const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex");
+export const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex"));
 /** A number of bytes, rows or files. */
-export const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+export const count = wholeNumber(0);
 
 /** Most recipients that a seal names. */
 export const RECIPIENTS_MAX = 100;
@@ -45,10 +46,11 @@ export function readJson(text: string, fail: Fail): unknown {
 }
 
 /** JSON as what a schema says; else the first thing wrong with its place: `parts.0.sha256: is not a SHA-256 in hex`. */
-export function readAs<T>(schema: z.ZodType<T>, json: unknown, fail: Fail): T {
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const { path, message } = parsed.error.issues[0]!;
+export function readAs<T>(schema: Schema<T>, json: unknown, fail: Fail): T {
+  const checked = check(schema, json);
+  if (!("problem" in checked)) return checked.value;
+  const { path, message } = checked.problem;
+  const at = path.map(({ key }) => key);
   // It names keys as they stand there.
-  return fail(cleanText(path.length === 0 ? message : `${path.join(".")}: ${message}`, PROBLEM_LENGTH_MAX));
+  return fail(cleanText(at.length === 0 ? message : `${at.join(".")}: ${message}`, PROBLEM_LENGTH_MAX));
 }

@@ -6,11 +6,20 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { BackupError } from "../errors.ts";
 import { parseBySchema } from "../jsonc.ts";
 import { type HubName, isHubName, isSetName, isSourceName, type SetName, type SourceName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
+import {
+  byName,
+  described,
+  numberWithin,
+  positive,
+  positiveUpTo,
+  strictObject,
+  wholeNumber,
+} from "../schema.ts";
 import { RECIPIENTS_MAX, SOURCES_MAX } from "../text_schemas.ts";
 
 /** What of the environment the defaults depend on. */
@@ -21,121 +30,172 @@ export interface Surroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-const path = z.string().min(1).max(4096).regex(/^[^\0\n]*$/, "holds a line break or a NUL").describe(
+const path = described(
+  v.pipe(v.string(), v.minLength(1), v.maxLength(4096), v.regex(/^[^\0\n]*$/, "holds a line break or a NUL")),
   "absolute, or starting with ~/ or $HAPI_HOME/",
 );
-const required = z.boolean().default(false).describe("a snapshot without it does not count as good");
-const requiredDatabase = z.boolean().default(true).describe(
-  "nothing is stored when it is missing or cannot be copied; if false, the rest is, and does not count as good",
+const required = v.optional(described(v.boolean(), "a snapshot without it does not count as good"), false);
+const requiredDatabase = v.optional(
+  described(
+    v.boolean(),
+    "nothing is stored when it is missing or cannot be copied; if false, the rest is, and does not count as good",
+  ),
+  true,
 );
-const secret = z.boolean().default(false).describe(
-  "never written to disk in plaintext; verify looks for its bytes in the store",
+const secret = v.optional(
+  described(v.boolean(), "never written to disk in plaintext; verify looks for its bytes in the store"),
+  false,
 );
-const name = z.string().refine(isSourceName, "is not a name: use letters, digits, dot, dash and underscore")
-  .optional()
-  .describe("unique in its set; the last part of the path where left out");
-const globs = z.array(z.string().min(1)).default([]).describe(
-  "patterns of paths inside the folder that are left out",
-);
+const name = v.optional(described(
+  v.pipe(
+    v.string(),
+    v.guard(isSourceName, "is not a name: use letters, digits, dot, dash and underscore"),
+  ),
+  "unique in its set; the last part of the path where left out",
+));
+const words = v.array(v.pipe(v.string(), v.minLength(1)));
+const globs = v.optional(described(words, "patterns of paths inside the folder that are left out"), []);
 
-const source = z.discriminatedUnion("kind", [
+const source = v.variant("kind", [
   // A database that is gone is what a backup is for: its absence passes only where that is said.
-  z.strictObject({ kind: z.literal("sqlite"), path, name, required: requiredDatabase }),
-  z.strictObject({ kind: z.literal("file"), path, name, required, secret }),
-  z.strictObject({ kind: z.literal("glob"), path, name, required, secret }),
-  z.strictObject({ kind: z.literal("folder"), path, name, required, secret, exclude: globs }),
+  strictObject({ kind: v.literal("sqlite"), path, name, required: requiredDatabase }),
+  strictObject({ kind: v.literal("file"), path, name, required, secret }),
+  strictObject({ kind: v.literal("glob"), path, name, required, secret }),
+  strictObject({ kind: v.literal("folder"), path, name, required, secret, exclude: globs }),
 ]);
 
-const gate = z.strictObject({
-  rowsLostRatio: z.number().min(0).max(1).default(0.5)
-    .describe(
+const ratio = numberWithin(0, 1);
+
+const gate = strictObject({
+  rowsLostRatio: v.optional(
+    described(
+      ratio,
       "a table that lost more than this share of its rows since the last good snapshot makes it suspect",
     ),
-  rowsLostMin: z.number().int().min(0).default(50).describe("... if it lost at least this many rows"),
-  ignoreTables: z.array(z.string()).default([]).describe("tables that may shrink without a word"),
+    0.5,
+  ),
+  rowsLostMin: v.optional(described(wholeNumber(0), "... if it lost at least this many rows"), 50),
+  ignoreTables: v.optional(described(v.array(v.string()), "tables that may shrink without a word"), []),
 });
 
-const set = z.strictObject({
-  sources: z.array(source).min(1).max(
-    SOURCES_MAX,
-    `are more than ${SOURCES_MAX}: name a folder, or a pattern of files, or make two sets of them`,
-  ).describe("what is saved: databases, files, patterns of files, folders"),
-  keepBase: z.boolean().default(true)
-    .describe(
+const set = strictObject({
+  sources: described(
+    v.pipe(
+      v.array(source),
+      v.minLength(1),
+      v.maxLength(
+        SOURCES_MAX,
+        `are more than ${SOURCES_MAX}: name a folder, or a pattern of files, or make two sets of them`,
+      ),
+    ),
+    "what is saved: databases, files, patterns of files, folders",
+  ),
+  keepBase: v.optional(
+    described(
+      v.boolean(),
       "keep the last image of each database on the hub, for the smallest increments; false keeps page checksums only",
     ),
-  fullEveryDays: z.number().min(0).max(365).default(7).describe(
-    "start a new chain when the last full is this old",
+    true,
   ),
-  fullOverRatio: z.number().min(0).max(1).default(0.5)
-    .describe("start a new chain when an increment would exceed this share of the full"),
-  chainLengthMax: z.number().int().min(1).max(10_000).default(500).describe(
-    "start a new chain after this many snapshots",
+  fullEveryDays: v.optional(
+    described(numberWithin(0, 365), "start a new chain when the last full is this old"),
+    7,
   ),
-  maxAgeHours: z.number().positive().default(26).describe(
-    "status exits 8 when the newest good snapshot is older",
+  fullOverRatio: v.optional(
+    described(ratio, "start a new chain when an increment would exceed this share of the full"),
+    0.5,
   ),
-  gate: gate.default(gate.parse({})).describe("what makes a snapshot suspect"),
+  chainLengthMax: v.optional(
+    described(wholeNumber(1, 10_000), "start a new chain after this many snapshots"),
+    500,
+  ),
+  maxAgeHours: v.optional(described(positive, "status exits 8 when the newest good snapshot is older"), 26),
+  gate: v.optional(described(gate, "what makes a snapshot suspect"), v.parse(gate, {})),
 });
 
 /** Beside the sets' folders of the state folder lies that of `ship`, which may reach the network; `all` is all sets. */
 const SET_NAMES_TAKEN: readonly string[] = ["ship", "all"];
-const setName = z.string()
-  .refine(isSetName, "is not a set's name: use lower-case letters, digits and dashes")
-  .refine((text) => !SET_NAMES_TAKEN.includes(text), "is a name that no set can have: use another");
+const setName = v.pipe(
+  v.string(),
+  v.check(isSetName, "is not a set's name: use lower-case letters, digits and dashes"),
+  v.check((text) => !SET_NAMES_TAKEN.includes(text), "is a name that no set can have: use another"),
+);
 
 /** The form only: the age library, which knows its checksum, is not for this thread. No text of it is repeated. */
-const recipient = z.string()
-  .refine(
+const recipient = v.pipe(
+  v.string(),
+  v.check(
     (text) => !/^\s*age-(secret-key|plugin)-/i.test(text),
     "is an identity, which is secret and does not belong here: give its public key, which `age-keygen -y` prints",
-  )
-  .refine((text) => /^\s*age1[a-z0-9]+\s*$/.test(text), "is not a recipient, which looks like age1...");
+  ),
+  v.check(
+    (text) => /^\s*age1[a-z0-9]+\s*$/.test(text),
+    "is not a recipient, which looks like age1...",
+  ),
+);
 
 /** As `parseRsyncTarget` reads it. */
-const target = z.string().regex(
-  /^[A-Za-z0-9_][A-Za-z0-9._-]*@(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?!:)[^\0\n]*$/,
-  "is not of the form user@host:path",
+const target = v.pipe(
+  v.string(),
+  v.regex(
+    /^[A-Za-z0-9_][A-Za-z0-9._-]*@(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*):(?!:)[^\0\n]*$/,
+    "is not of the form user@host:path",
+  ),
 );
 
-const destinationName = z.string().regex(
-  /^[a-z0-9][a-z0-9-]{0,40}$/,
-  "is not a name: use lower case, digits and dashes",
-).optional().describe("what to call it; its kind where left out");
-const attempts = z.number().int().min(1).max(20).default(4).describe(
-  "how often it is tried before it counts as failed",
+const destinationName = v.optional(described(
+  v.pipe(
+    v.string(),
+    v.regex(/^[a-z0-9][a-z0-9-]{0,40}$/, "is not a name: use lower case, digits and dashes"),
+  ),
+  "what to call it; its kind where left out",
+));
+const attempts = v.optional(
+  described(wholeNumber(1, 20), "how often it is tried before it counts as failed"),
+  4,
 );
-const destination = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("rsync"),
+const destination = v.variant("kind", [
+  strictObject({
+    kind: v.literal("rsync"),
     name: destinationName,
-    target: target.describe(
+    target: described(
+      target,
       "user@host:path; the path is this hub's own folder there, and empty where the far side forces it",
     ),
-    identityFile: path.describe("the SSH key that may only add files"),
-    knownHostsFile: path.describe("holds the far side's host key; nothing else is accepted"),
-    readIdentityFile: path.optional().describe(
-      "an SSH key that may only read, for list, verify, restore and receipts",
+    identityFile: described(path, "the SSH key that may only add files"),
+    knownHostsFile: described(path, "holds the far side's host key; nothing else is accepted"),
+    readIdentityFile: v.optional(
+      described(path, "an SSH key that may only read, for list, verify, restore and receipts"),
     ),
-    readTarget: target.optional().describe("user@host:path for the reading key, where it differs"),
-    receiptSigners: z.array(z.string()).default([])
-      .describe("ssh-ed25519 public keys of the storage host, which signs what it verified"),
-    port: z.number().int().min(1).max(65535).default(22).describe("its SSH port"),
-    bandwidthLimitKiBps: z.number().int().positive().optional().describe("KiB sent in a second, at most"),
-    timeoutSeconds: z.number().int().min(1).max(86_400).default(120).describe("without a byte moved"),
+    readTarget: v.optional(described(target, "user@host:path for the reading key, where it differs")),
+    receiptSigners: v.optional(
+      described(
+        v.array(v.string()),
+        "ssh-ed25519 public keys of the storage host, which signs what it verified",
+      ),
+      [],
+    ),
+    port: v.optional(described(wholeNumber(1, 65535), "its SSH port"), 22),
+    bandwidthLimitKiBps: v.optional(described(wholeNumber(1), "KiB sent in a second, at most")),
+    timeoutSeconds: v.optional(described(wholeNumber(1, 86_400), "without a byte moved"), 120),
     attempts,
   }),
-  z.strictObject({
-    kind: z.literal("folder"),
+  strictObject({
+    kind: v.literal("folder"),
     name: destinationName,
-    path: path.describe("a store, such as a mounted disk"),
+    path: described(path, "a store, such as a mounted disk"),
   }),
-  z.strictObject({
-    kind: z.literal("rclone"),
+  strictObject({
+    kind: v.literal("rclone"),
     name: destinationName,
-    remote: z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0\n]*$/, "is not of the form remote:path")
-      .describe("remote:path; a store"),
-    configFile: path.optional().describe("rclone's configuration"),
+    remote: described(
+      v.pipe(
+        v.string(),
+        v.regex(/^[A-Za-z0-9_][A-Za-z0-9._ -]*:[^\0\n]*$/, "is not of the form remote:path"),
+      ),
+      "remote:path; a store",
+    ),
+    configFile: v.optional(described(path, "rclone's configuration")),
     attempts,
   }),
 ]);
@@ -147,85 +207,122 @@ export type NoticeEvent = typeof NOTICE_EVENTS[number];
 
 const notifierCommon = {
   name: destinationName,
-  on: z.array(z.enum(NOTICE_EVENTS)).optional().describe(
+  on: v.optional(described(
+    v.array(v.picklist(NOTICE_EVENTS)),
     "what is told: failure, suspect, recovery and digest; of pings start, success, failure and suspect",
-  ),
-  digestDays: z.number().positive().max(366).default(7).describe("days between two digests"),
-  remindHours: z.number().positive().max(8760).default(24).describe(
-    "what is still wrong is told again after this long",
+  )),
+  digestDays: v.optional(described(positiveUpTo(366), "days between two digests"), 7),
+  remindHours: v.optional(
+    described(positiveUpTo(8760), "what is still wrong is told again after this long"),
+    24,
   ),
 };
-const url = z.url({ protocol: /^https?$/, error: "is not an http or https address" });
+const url = v.pipe(
+  v.string(),
+  v.check(
+    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
+    "is not an http or https address",
+  ),
+);
 const httpNotifier = {
   ...notifierCommon,
-  url: url.optional().describe("where it is told; either this or urlFile"),
-  urlFile: path.optional().describe("a file that holds the address, where the address is a secret"),
-  timeoutSeconds: z.number().int().min(1).max(300).default(15).describe("how long an answer is waited for"),
+  url: v.optional(described(url, "where it is told; either this or urlFile")),
+  urlFile: v.optional(described(path, "a file that holds the address, where the address is a secret")),
+  timeoutSeconds: v.optional(described(wholeNumber(1, 300), "how long an answer is waited for"), 15),
 };
-const tokenFile = path.optional().describe("a file that holds the token; mode 0600");
-const notifier = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("ntfy"), ...httpNotifier, tokenFile })
-    .describe("the address is that of the topic, such as https://ntfy.sh/my-topic"),
-  z.strictObject({ kind: z.literal("ping"), ...httpNotifier })
-    .describe("as healthchecks.io takes them: the address, and /start and /fail below it"),
-  z.strictObject({ kind: z.literal("gotify"), ...httpNotifier, tokenFile: path })
-    .describe("the address is that of the server"),
-  z.strictObject({ kind: z.literal("webhook"), ...httpNotifier, tokenFile })
-    .describe("gets JSON by POST; the token as `Authorization: Bearer`"),
-  z.strictObject({
-    kind: z.literal("command"),
+const tokenFile = v.optional(described(path, "a file that holds the token; mode 0600"));
+const notifier = v.variant("kind", [
+  described(
+    strictObject({ kind: v.literal("ntfy"), ...httpNotifier, tokenFile }),
+    "the address is that of the topic, such as https://ntfy.sh/my-topic",
+  ),
+  described(
+    strictObject({ kind: v.literal("ping"), ...httpNotifier }),
+    "as healthchecks.io takes them: the address, and /start and /fail below it",
+  ),
+  described(
+    strictObject({ kind: v.literal("gotify"), ...httpNotifier, tokenFile: path }),
+    "the address is that of the server",
+  ),
+  described(
+    strictObject({ kind: v.literal("webhook"), ...httpNotifier, tokenFile }),
+    "gets JSON by POST; the token as `Authorization: Bearer`",
+  ),
+  strictObject({
+    kind: v.literal("command"),
     ...notifierCommon,
-    command: z.array(z.string().min(1)).min(1).describe(
+    command: described(
+      v.pipe(words, v.minLength(1)),
       "an absolute path and arguments; gets JSON on standard input; no shell",
     ),
-    timeoutSeconds: z.number().int().min(1).max(3600).default(60).describe("how long its end is waited for"),
+    timeoutSeconds: v.optional(described(wholeNumber(1, 3600), "how long its end is waited for"), 60),
   }),
 ]);
 
-const limits = z.strictObject({
-  snapshotSeconds: z.number().positive().default(900).describe(
-    "longest time that a database's read transaction stays open",
+const limits = strictObject({
+  snapshotSeconds: v.optional(
+    described(positive, "longest time that a database's read transaction stays open"),
+    900,
   ),
-  walGrowthBytes: z.number().int().positive().default(2 ** 30).describe(
-    "most bytes that the WAL may grow by meanwhile",
+  walGrowthBytes: v.optional(
+    described(wholeNumber(1), "most bytes that the WAL may grow by meanwhile"),
+    2 ** 30,
   ),
-  freeBytesMin: z.number().int().min(0).default(256 * 2 ** 20).describe("free space that a run must leave"),
+  freeBytesMin: v.optional(described(wholeNumber(0), "free space that a run must leave"), 256 * 2 ** 20),
 });
 
-const configSchema = z.strictObject({
-  $schema: z.string().optional(),
-  hub: z.string().refine(isHubName, "is not a hub's name: use lower-case letters, digits and dashes")
-    .optional().describe("what this hub is called in every store; the machine's name where left out"),
-  hapiHome: path.optional().describe("the hub's folder; $HAPI_HOME or ~/.hapi where left out"),
-  database: path.optional().describe(
-    "the hub's database; $DB_PATH or hapi.db in the hub's folder where left out",
+/** The configuration file. */
+export const configSchema = strictObject({
+  $schema: v.optional(v.string()),
+  hub: v.optional(described(
+    v.pipe(
+      v.string(),
+      v.guard(isHubName, "is not a hub's name: use lower-case letters, digits and dashes"),
+    ),
+    "what this hub is called in every store; the machine's name where left out",
+  )),
+  hapiHome: v.optional(described(path, "the hub's folder; $HAPI_HOME or ~/.hapi where left out")),
+  database: v.optional(
+    described(path, "the hub's database; $DB_PATH or hapi.db in the hub's folder where left out"),
   ),
-  store: path.optional().describe("the local store; ~/.local/share/hapi-backup/store where left out"),
-  stateFolder: path.optional().describe(
+  store: v.optional(described(path, "the local store; ~/.local/share/hapi-backup/store where left out")),
+  stateFolder: v.optional(described(
+    path,
     "staging, base images, logs and the locks; ~/.local/state/hapi-backup where left out",
-  ),
-  recipients: z.array(recipient).max(RECIPIENTS_MAX, `are more than ${RECIPIENTS_MAX}`).optional().describe(
+  )),
+  recipients: v.optional(described(
+    v.pipe(v.array(recipient), v.maxLength(RECIPIENTS_MAX, `are more than ${RECIPIENTS_MAX}`)),
     "age recipients (age1...); two or more, kept in different places",
-  ),
-  signingKeyFile: path.optional().describe(
+  )),
+  signingKeyFile: v.optional(described(
+    path,
     "OpenSSH Ed25519 key that signs seals; ~/.config/hapi-backup/signing_ed25519 where left out",
-  ),
-  identityFile: path.optional().describe("age identity for verify and restore; keep it off the hub"),
-  signers: z.array(z.string()).optional().describe(
+  )),
+  identityFile: v.optional(described(path, "age identity for verify and restore; keep it off the hub")),
+  signers: v.optional(described(
+    v.array(v.string()),
     "ssh-ed25519 public keys whose seals verify and restore accept",
-  ),
-  sets: z.record(setName, set).optional().describe(
+  )),
+  sets: v.optional(described(
+    byName(setName, set),
     "what is saved, by the name of the set; `state` and `voice` of a hub where left out, as `config check` shows",
+  )),
+  destinations: v.optional(described(v.array(destination), "where snapshots are sent"), []),
+  limits: v.optional(
+    described(limits, "past one of these a run stops, and leaves nothing behind"),
+    v.parse(limits, {}),
   ),
-  destinations: z.array(destination).default([]).describe("where snapshots are sent"),
-  limits: limits.default(limits.parse({})).describe(
-    "past one of these a run stops, and leaves nothing behind",
+  localKeepDays: v.optional(
+    described(
+      numberWithin(0, 36_500),
+      "days that shipped snapshots stay in the local store; what is not shipped stays",
+    ),
+    14,
   ),
-  localKeepDays: z.number().min(0).max(36_500).default(14)
-    .describe("days that shipped snapshots stay in the local store; what is not shipped stays"),
-  notify: z.array(notifier).default([]).describe("who is told how it goes"),
-  proofMaxAgeDays: z.number().positive().max(36_500).default(180).describe(
-    "be reminded when `keys prove` was not run for longer",
+  notify: v.optional(described(v.array(notifier), "who is told how it goes"), []),
+  proofMaxAgeDays: v.optional(
+    described(positiveUpTo(36_500), "be reminded when `keys prove` was not run for longer"),
+    180,
   ),
 });
 
@@ -250,9 +347,9 @@ export type Source =
   );
 
 /** A set: its sources, and what holds for its snapshots. */
-export type SetConfig = Omit<z.infer<typeof set>, "sources"> & { readonly sources: readonly Source[] };
+export type SetConfig = Omit<v.InferOutput<typeof set>, "sources"> & { readonly sources: readonly Source[] };
 /** Where snapshots are sent. */
-export type Destination = z.infer<typeof destination> & { readonly name: string };
+export type Destination = v.InferOutput<typeof destination> & { readonly name: string };
 /** A storage host, by rsync over SSH. */
 export type RsyncDestination = Extract<Destination, { kind: "rsync" }>;
 /** A folder, such as a mounted disk. */
@@ -260,13 +357,13 @@ export type FolderDestination = Extract<Destination, { kind: "folder" }>;
 /** Whatever rclone can write to. */
 export type RcloneDestination = Extract<Destination, { kind: "rclone" }>;
 /** Whom to tell, and how. */
-export type Notifier = z.infer<typeof notifier> & { readonly name: string };
+export type Notifier = v.InferOutput<typeof notifier> & { readonly name: string };
 /** One that has an address. */
 export type HttpNotifier = Exclude<Notifier, { readonly kind: "command" }>;
 /** Budgets of a run: past one, it stops and leaves nothing behind. */
-export type Limits = z.infer<typeof limits>;
+export type Limits = v.InferOutput<typeof limits>;
 /** What makes a snapshot suspect. */
-export type Gate = z.infer<typeof gate>;
+export type Gate = v.InferOutput<typeof gate>;
 
 /** The configuration with every default filled in and every path absolute. */
 export interface Config {
@@ -319,7 +416,7 @@ const UNREACHABLE: readonly string[] = ["dev", "proc", "sys"];
 type Fail = (state: string, hint: string) => never;
 type Absolute = (path: string) => string;
 
-function resolveConfig(raw: z.infer<typeof configSchema>, where: string, around: Surroundings): Config {
+function resolveConfig(raw: v.InferOutput<typeof configSchema>, where: string, around: Surroundings): Config {
   const fail: Fail = (state, hint) => {
     throw new BackupError(`Cannot use configuration ${where}: ${state}`, { kind: "config", hint });
   };
@@ -395,7 +492,7 @@ const absoluteFor = (home: string, hapiHome: string, fail: Fail): Absolute => (p
   return absolute;
 };
 
-function resolveSet(name: string, raw: z.infer<typeof set>, absolute: Absolute, fail: Fail): SetConfig {
+function resolveSet(name: string, raw: v.InferOutput<typeof set>, absolute: Absolute, fail: Fail): SetConfig {
   const seen = new Set<string>();
   const sources = raw.sources.map((source, index): Source => {
     const path = absolute(source.path);
@@ -411,7 +508,7 @@ function resolveSet(name: string, raw: z.infer<typeof set>, absolute: Absolute, 
 
 /** @param index Its place in the list, which names it where it has no name. */
 function resolveDestination(
-  raw: z.infer<typeof destination>,
+  raw: v.InferOutput<typeof destination>,
   index: number,
   absolute: Absolute,
 ): Destination {
@@ -434,7 +531,7 @@ function resolveDestination(
 
 /** @param index As for {@linkcode resolveDestination}. */
 function resolveNotifier(
-  raw: z.infer<typeof notifier>,
+  raw: v.InferOutput<typeof notifier>,
   index: number,
   absolute: Absolute,
   fail: Fail,
@@ -466,10 +563,13 @@ const nameOrKind = (
 ): string => raw.name ?? `${raw.kind}${index === 0 ? "" : index + 1}`;
 
 /** What is saved where the configuration names no sets: `state`, taken twice a day, and `voice`, weekly. */
-function defaultSets(hapiHome: string, dbPath: string | undefined): Record<string, z.infer<typeof set>> {
+function defaultSets(
+  hapiHome: string,
+  dbPath: string | undefined,
+): Record<string, v.InferOutput<typeof set>> {
   const secretFile = (name: string) => ({ kind: "file", path: `${hapiHome}/${name}`, secret: true });
   return {
-    state: set.parse({
+    state: v.parse(set, {
       sources: [
         { kind: "sqlite", path: dbPath || `${hapiHome}/hapi.db` },
         ...["hub.env", "settings.json", "jwt-secret.json", "owner-id.json"].map(secretFile),
@@ -479,7 +579,7 @@ function defaultSets(hapiHome: string, dbPath: string | undefined): Record<strin
         { kind: "glob", path: "~/coding/hapi/docs/plans/*.md", name: "plans" },
       ],
     }),
-    voice: set.parse({
+    voice: v.parse(set, {
       sources: [{ kind: "folder", path: "~/voice-test-output" }],
       maxAgeHours: 8 * 24,
       // Taken weekly: with a full every week there would be nothing but fulls.
@@ -500,9 +600,4 @@ export function hubNameFor(hostname: string): HubName {
   const name = hostname.toLowerCase().split(".")[0]!.replace(/[^a-z0-9-]+/g, "-").replace(/^-+|-+$/g, "")
     .slice(0, 63);
   return (isHubName(name) ? name : "hub") as HubName;
-}
-
-/** The JSON Schema of the configuration file, for editors and for Nix. */
-export function configJsonSchema(): unknown {
-  return z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any" });
 }

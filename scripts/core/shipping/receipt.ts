@@ -6,11 +6,12 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { BackupError } from "../errors.ts";
 import { fingerprintOf } from "../keys/openssh_key.ts";
 import { verifySsh } from "../keys/sshsig.ts";
 import type { HubName, SetName, SnapshotId } from "../names.ts";
+import { byName, strictObject } from "../schema.ts";
 import { hubName, readAs, readJson, setName, sha256, snapshotId } from "../text_schemas.ts";
 
 /** Names in the hub's folder of a store. They start with a dot, so that no one takes them for a set. */
@@ -45,20 +46,20 @@ export interface Receipt {
   readonly sets: ReadonlyMap<SetName, SetReceipt>;
 }
 
-const receiptSchema = z.strictObject({
-  format: z.literal(FORMAT),
-  version: z.literal(VERSION),
+const receiptSchema = strictObject({
+  format: v.literal(FORMAT),
+  version: v.literal(VERSION),
   hub: hubName,
-  time: z.iso.datetime(),
-  sets: z.record(
+  time: v.pipe(v.string(), v.isoTimestamp("is not a time in ISO 8601")),
+  sets: byName(
     setName,
-    z.strictObject({
-      newestVerified: z.strictObject({
-        id: snapshotId,
-        sealSha256: sha256,
-      }).nullable(),
-      problems: z.array(z.string().max(PROBLEM_LENGTH_MAX)).max(RECEIPT_PROBLEMS_MAX),
-      fullWanted: z.boolean(),
+    strictObject({
+      newestVerified: v.nullable(strictObject({ id: snapshotId, sealSha256: sha256 })),
+      problems: v.pipe(
+        v.array(v.pipe(v.string(), v.maxLength(PROBLEM_LENGTH_MAX))),
+        v.maxLength(RECEIPT_PROBLEMS_MAX),
+      ),
+      fullWanted: v.boolean(),
     }),
   ),
 });

@@ -6,10 +6,11 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import type { Destination } from "../config/config.ts";
 import { BackupError, type ErrorKind, ifPossible } from "../errors.ts";
 import type { SetName, SnapshotId } from "../names.ts";
+import { recordOf, strictObject } from "../schema.ts";
 import { count, sha256 } from "../text_schemas.ts";
 import type { SetReceipt } from "./receipt.ts";
 
@@ -88,18 +89,17 @@ export const isOffBox = (where: string): boolean => !where.endsWith(ON_SAME_DISK
 /** A snapshot's key in a {@linkcode DestinationRecord}. */
 export const keyOf = ({ set, id }: SnapshotKey): string => `${set}/${id}`;
 
-const recordSchema = z.strictObject({
-  version: z.literal(1),
-  where: z.string(),
-  confirmed: z.record(
-    z.string(),
-    z.strictObject({
+const recordSchema = strictObject({
+  version: v.literal(1),
+  where: v.string(),
+  confirmed: recordOf(
+    strictObject({
       sealSha256: sha256,
-      confirmedAt: z.string(),
-      files: z.array(z.strictObject({ name: z.string(), bytes: count })),
+      confirmedAt: v.string(),
+      files: v.array(strictObject({ name: v.string(), bytes: count })),
     }),
   ),
-  uploads: z.record(z.string(), count),
+  uploads: recordOf(count),
 });
 
 /** The record as text. Inverse of {@linkcode parseDestinationRecord}. */
@@ -120,7 +120,7 @@ export function serializeDestinationRecord({ where, confirmed, uploads }: Destin
 export function parseDestinationRecord(text: string | undefined, where: string): DestinationRecord {
   const none = { where, confirmed: new Map(), uploads: new Map() };
   if (text === undefined) return none;
-  const record = ifPossible(() => recordSchema.parse(JSON.parse(text)));
+  const record = ifPossible(() => v.parse(recordSchema, JSON.parse(text)));
   if (record?.where !== where) return none;
   return {
     where,

@@ -7,10 +7,11 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { BackupError } from "../errors.ts";
 import { FILES_PART, type HubName, type PartName, type SetName, type SnapshotId } from "../names.ts";
 import { isPlace } from "../place.ts";
+import { check, finiteNumber, listOf, recordOf, strictObject, wholeNumber } from "../schema.ts";
 import {
   count,
   hubName,
@@ -51,126 +52,113 @@ export class ManifestSize {
 
 /** What a link leads to: Linux has none that is empty, or longer (bytes in UTF-8). */
 const TARGET_BYTES_MAX = 4095;
-const target = z.string().min(1).refine(
-  (text) =>
-    !text.includes("\0") && text.isWellFormed() &&
-    new TextEncoder().encode(text).length <= TARGET_BYTES_MAX,
-  "is nothing that a link can lead to",
+const target = v.pipe(
+  v.string(),
+  v.check(
+    (text) =>
+      text !== "" && !text.includes("\0") && text.isWellFormed() &&
+      new TextEncoder().encode(text).length <= TARGET_BYTES_MAX,
+    "is nothing that a link can lead to",
+  ),
 );
 
 /** The remedy for a snapshot that is damaged, or lies. */
 export const ANOTHER_COPY = "choose another snapshot, or another copy of the store with --store";
 
-/**
- * A list of any length. Its entries are looked at one by one, up to the first that is wrong, and left as they are: zod
- * makes a copy of each, and would note what is wrong with each, which took 420 MB and 5 s for 1 MiB of a forged list.
- */
-function listOf<Entry>(schema: z.ZodType<Entry>) {
-  return z.array(z.custom<Entry>()).superRefine((entries, context) => {
-    for (const [at, entry] of entries.entries()) {
-      const problem = schema.safeParse(entry).error?.issues[0];
-      if (!problem) continue;
-      context.addIssue({ code: "custom", message: problem.message, path: [at, ...problem.path] });
-      return;
-    }
-  });
-}
-
-const place = z.string().refine(isPlace, "is not a place");
-const mode = z.number().int().min(0).max(0o7777);
-/** Not one of zod's records: those leave out `__proto__`, which may be a table's name too. */
-const rowCounts = z.custom<Record<string, number>>(
-  (value) =>
-    typeof value === "object" && value !== null && !Array.isArray(value) &&
-    Object.values(value).every((rows) => count.safeParse(rows).success),
-  "is not a number of rows for each table",
-);
+const place = v.pipe(v.string(), v.guard(isPlace, "is not a place"));
+const mode = wholeNumber(0, 0o7777);
+const rowCounts = recordOf(count, "is not a number of rows for each table");
+const headerNumber = wholeNumber(Number.MIN_SAFE_INTEGER);
 
 /** What SQLite itself said of a database's image. */
-const checks = z.strictObject({
+const checks = strictObject({
   /** `["ok"]`, or what `PRAGMA integrity_check` reported (at most 100 lines). */
-  integrity: z.array(z.string()).max(200),
+  integrity: v.pipe(v.array(v.string()), v.maxLength(200)),
   /** Rows of `PRAGMA foreign_key_check` as text; empty when all is well. */
-  foreignKeys: z.array(z.string()).max(200),
+  foreignKeys: v.pipe(v.array(v.string()), v.maxLength(200)),
 });
 
-const database = z.strictObject({
+const database = strictObject({
   /** The source's name; the parts of the database are named after it. */
   source: sourceName,
   place,
   mode,
-  mtimeMs: z.number(),
-  pageBytes: z.number().int().min(512).max(65536),
+  mtimeMs: finiteNumber,
+  pageBytes: wholeNumber(512, 65536),
   /** Size of the image in bytes. */
   bytes: count,
   /** SHA-256 of the image. */
   sha256,
   /** Where its bytes are: the full first, then each delta in order. The last may be an earlier snapshot. */
-  chain: listOf(z.strictObject({
-    snapshot: snapshotId,
-    part: partName,
-    /** Image after this link: size in bytes and SHA-256. */
-    bytes: count,
-    sha256,
-  })).min(1).max(100_000),
+  chain: v.pipe(
+    listOf(strictObject({
+      snapshot: snapshotId,
+      part: partName,
+      /** Image after this link: size in bytes and SHA-256. */
+      bytes: count,
+      sha256,
+    })),
+    v.minLength(1),
+    v.maxLength(100_000),
+  ),
   /** Rows by table, counted in the read transaction that the image was copied in. */
   rows: rowCounts,
   /** SHA-256 over `sqlite_schema`, and the two version numbers that applications keep in the header. */
   schemaSha256: sha256,
-  userVersion: z.number().int(),
-  applicationId: z.number().int(),
+  userVersion: headerNumber,
+  applicationId: headerNumber,
   checks,
 });
 
-const file = z.strictObject({
+const file = strictObject({
   source: sourceName,
   place,
-  type: z.enum(["file", "folder", "link"]),
+  type: v.picklist(["file", "folder", "link"]),
   mode,
-  mtimeMs: z.number(),
+  mtimeMs: finiteNumber,
   bytes: count,
   /** Of a file's content; absent for folders and links. */
-  sha256: sha256.optional(),
+  sha256: v.optional(sha256),
   /** Which snapshot's tar holds the bytes, under which name. Absent for folders and links. */
-  stored: z.strictObject({ snapshot: snapshotId, member: place }).optional(),
+  stored: v.optional(strictObject({ snapshot: snapshotId, member: place })),
   /** What a link points to. */
-  target: target.optional(),
+  target: v.optional(target),
 });
 
-const manifestSchema = z.strictObject({
-  version: z.literal(FORMAT_VERSION),
+const manifestSchema = strictObject({
+  version: v.literal(FORMAT_VERSION),
   hub: hubName,
   set: setName,
   id: snapshotId,
-  parent: snapshotId.nullable(),
+  parent: v.nullable(snapshotId),
   /** What became of each configured source. */
-  sources: listOf(z.strictObject({
+  sources: listOf(strictObject({
     name: sourceName,
-    kind: z.enum(["sqlite", "file", "glob", "folder"]),
-    path: z.string(),
-    secret: z.boolean(),
+    kind: v.picklist(["sqlite", "file", "glob", "folder"]),
+    path: v.string(),
+    secret: v.boolean(),
     /** `unreadable` if something of it exists and could not be saved. */
-    outcome: z.enum(["saved", "absent", "unreadable"]),
+    outcome: v.picklist(["saved", "absent", "unreadable"]),
   })),
   databases: listOf(database),
   files: listOf(file),
   /** Places that the parent had and that are gone. */
   removed: listOf(place),
   /** What a person should know: files that changed or vanished while they were read. */
-  notes: listOf(z.string()),
+  notes: listOf(v.string()),
   suspicions: listOf(
-    z.strictObject({ code: z.enum(SUSPICION_CODES), source: sourceName, detail: z.string() }),
+    strictObject({ code: v.picklist(SUSPICION_CODES), source: sourceName, detail: v.string() }),
   ),
 });
 
 /** What SQLite said of an image. */
-export type DatabaseChecks = z.infer<typeof checks>;
+export type DatabaseChecks = v.InferOutput<typeof checks>;
 /** A database of the snapshot: what it was, and where its bytes are. */
-export type SavedDatabase = z.infer<typeof database>;
+export type SavedDatabase = v.InferOutput<typeof database>;
 /** A file, folder or link of the snapshot, and where its bytes are. */
-export type SavedFile = z.infer<typeof file>;
+export type SavedFile = v.InferOutput<typeof file>;
 /** All that a snapshot holds. */
-export type Manifest = z.infer<typeof manifestSchema>;
+export type Manifest = v.InferOutput<typeof manifestSchema>;
 /** What became of one source. */
 export type SourceOutcome = Manifest["sources"][number];
 
@@ -206,11 +194,12 @@ export function parseManifest(
  */
 export function whyUnreadable(manifest: Manifest, known: ReadonlySet<SavedFile>): string | undefined {
   const files = manifest.files.filter((entry) => !known.has(entry));
-  const issue = manifestSchema.safeParse({ ...manifest, files }).error?.issues[0];
-  if (issue) {
-    const [list, at, ...inIt] = issue.path;
-    const path = list === "files" && at !== undefined ? [files[Number(at)]!.place, ...inIt] : issue.path;
-    return `${path.join(".")}: ${issue.message}`;
+  const checked = check(manifestSchema, { ...manifest, files });
+  if ("problem" in checked) {
+    const steps = checked.problem.path.map(({ key }) => key);
+    const [list, at, ...inIt] = steps;
+    const path = list === "files" && at !== undefined ? [files[Number(at)]!.place, ...inIt] : steps;
+    return `${path.join(".")}: ${checked.problem.message}`;
   }
   return wrongEntry(files) ?? wrongPlace(manifest);
 }

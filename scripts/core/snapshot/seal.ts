@@ -8,9 +8,10 @@
  */
 
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as v from "valibot";
 import { BackupError } from "../errors.ts";
 import type { HubName, PartName, SetName, SnapshotId } from "../names.ts";
+import { strictObject } from "../schema.ts";
 import {
   count,
   hubName,
@@ -88,26 +89,31 @@ export interface Seal {
   readonly writer: string;
 }
 
-const sealSchema = z.strictObject({
-  format: z.literal(FORMAT_NAME),
-  version: z.literal(FORMAT_VERSION),
+const sealSchema = strictObject({
+  format: v.literal(FORMAT_NAME),
+  version: v.literal(FORMAT_VERSION),
   hub: hubName,
   set: setName,
   id: snapshotId,
-  kind: z.enum(["full", "increment", "unchanged"]),
-  parent: snapshotId.nullable(),
-  needs: z.array(snapshotId).max(100_000),
-  parts: z.array(z.strictObject({
-    name: partName,
-    bytes: count,
-    sha256,
-  })).min(1).max(SEALED_ENTRIES_MAX),
-  recipients: z.array(z.string().max(4_096)).min(1).max(RECIPIENTS_MAX),
-  previous: z.strictObject({ id: snapshotId, sha256 }).nullable(),
-  suspicions: z.array(z.strictObject({ code: z.enum(SUSPICION_CODES), source: sourceName })).max(
-    SEALED_ENTRIES_MAX,
+  kind: v.picklist(["full", "increment", "unchanged"]),
+  parent: v.nullable(snapshotId),
+  needs: v.pipe(v.array(snapshotId), v.maxLength(100_000)),
+  parts: v.pipe(
+    v.array(strictObject({ name: partName, bytes: count, sha256 })),
+    v.minLength(1),
+    v.maxLength(SEALED_ENTRIES_MAX),
   ),
-  writer: z.string().max(100),
+  recipients: v.pipe(
+    v.array(v.pipe(v.string(), v.maxLength(4_096))),
+    v.minLength(1),
+    v.maxLength(RECIPIENTS_MAX),
+  ),
+  previous: v.nullable(strictObject({ id: snapshotId, sha256 })),
+  suspicions: v.pipe(
+    v.array(strictObject({ code: v.picklist(SUSPICION_CODES), source: sourceName })),
+    v.maxLength(SEALED_ENTRIES_MAX),
+  ),
+  writer: v.pipe(v.string(), v.maxLength(100)),
 });
 
 /** Suspicions in a line: `hapi-db rows-lost, plans unreadable`. */

@@ -7,9 +7,10 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import type { HttpNotifier, NoticeEvent, Notifier } from "../config/config.ts";
 import { BackupError, ifPossible } from "../errors.ts";
+import { recordOf } from "../schema.ts";
 import { DAY_MS, HOUR_MS } from "../time.ts";
 import { withAge } from "./run_record.ts";
 
@@ -45,18 +46,18 @@ export interface Notice {
   readonly problems: readonly Problem[];
 }
 
-const toldSchema = z.object({
+const toldSchema = v.object({
   /** By topic: what was told, and when. */
-  problems: z.record(z.string(), z.object({ mark: z.string(), at: z.string() })),
-  digestAt: z.string(),
+  problems: recordOf(v.object({ mark: v.string(), at: v.string() })),
+  digestAt: v.string(),
 });
 /** What a notifier was told. */
-export type Told = z.infer<typeof toldSchema>;
+export type Told = v.InferOutput<typeof toldSchema>;
 
 /** Reads what was told, by notifier. What cannot be read is as good as nothing: something is told twice. */
 export function parseTold(text: string | undefined): Map<string, Told> {
   return new Map(
-    ifPossible(() => Object.entries(z.record(z.string(), toldSchema).parse(JSON.parse(text ?? "{}")))),
+    ifPossible(() => Object.entries(v.parse(recordOf(toldSchema), JSON.parse(text ?? "{}")))),
   );
 }
 

@@ -7,38 +7,38 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { BackupError, type ErrorKind } from "../errors.ts";
 import { formatAgo, formatDuration } from "../format.ts";
 import { parseJsonLines } from "../json_lines.ts";
 import type { Seal } from "../snapshot/seal.ts";
 
-const record = z.object({
+const record = v.object({
   /** When it ended, as an ISO 8601 time in UTC. */
-  at: z.string(),
-  seconds: z.number(),
-  verb: z.enum(["backup", "ship"]),
-  set: z.string().optional(),
-  ok: z.boolean(),
+  at: v.string(),
+  seconds: v.number(),
+  verb: v.picklist(["backup", "ship"]),
+  set: v.optional(v.string()),
+  ok: v.boolean(),
   /** The kind of error that ended it. */
-  kind: z.string().optional(),
-  message: z.string().optional(),
-  hint: z.string().optional(),
+  kind: v.optional(v.string()),
+  message: v.optional(v.string()),
+  hint: v.optional(v.string()),
   /** The snapshot that was made, and why it does not count as good. */
-  snapshot: z.string().optional(),
-  suspicions: z.array(z.string()).optional(),
-  bytes: z.number().optional(),
-  snapshotKind: z.enum(["full", "increment", "unchanged"]).optional(),
+  snapshot: v.optional(v.string()),
+  suspicions: v.optional(v.array(v.string())),
+  bytes: v.optional(v.number()),
+  snapshotKind: v.optional(v.picklist(["full", "increment", "unchanged"])),
   /** What its databases held together: numbers only, and of the hub's own two tables. */
-  content: z.object({
-    databaseBytes: z.number(),
-    rows: z.number(),
-    sessions: z.number().optional(),
-    messages: z.number().optional(),
-  }).optional(),
+  content: v.optional(v.object({
+    databaseBytes: v.number(),
+    rows: v.number(),
+    sessions: v.optional(v.number()),
+    messages: v.optional(v.number()),
+  })),
 });
 /** One run, as its log keeps it. */
-export type RunRecord = z.infer<typeof record>;
+export type RunRecord = v.InferOutput<typeof record>;
 /** What a run saved, in numbers. */
 export type RunContent = NonNullable<RunRecord["content"]>;
 

@@ -6,13 +6,22 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { defined } from "../defined.ts";
 import { BackupError, ifPossible } from "../errors.ts";
 import { parseBySchema } from "../jsonc.ts";
 import { fingerprintOf, parsePublicKeyLine } from "../keys/openssh_key.ts";
 import type { HubName, SetName } from "../names.ts";
 import { isWithin, normalizePath } from "../paths.ts";
+import {
+  byName,
+  described,
+  numberWithin,
+  positive,
+  positiveUpTo,
+  strictObject,
+  wholeNumber,
+} from "../schema.ts";
 import { hubName, setName } from "../text_schemas.ts";
 import type { RetentionPolicy } from "./retention.ts";
 
@@ -23,22 +32,24 @@ export const STORAGE_CONFIG_HINT =
   'write one, such as { "store": "/var/lib/hapi-backup-store", "hubs": { "home": { "signers": ["ssh-ed25519 AAAA..."] } } } ' +
   "(`hapi-backup storage schema` lists its keys), or name another with --config";
 
-const path = z.string().regex(/^\/[^\0\n]*$/, "is not an absolute path").max(4096);
-const count = z.number().int().min(0).max(100_000);
+const path = v.pipe(v.string(), v.regex(/^\/[^\0\n]*$/, "is not an absolute path"), v.maxLength(4096));
+const keep = (min: number, text: string) => v.optional(described(wholeNumber(min, 100_000), text));
 
-const rules = {
-  keepWithinDays: z.number().min(0).max(36_500).describe("keep everything that came within so many days"),
-  keepLast: count.describe("keep the newest so many good ones"),
-  keepDaily: count.describe("keep the last good one of each of so many days"),
-  keepWeekly: count.describe("... weeks, which start on Monday"),
-  keepMonthly: count.describe("... months"),
-  keepYearly: count.describe("... years"),
-  keepGoodMin: count.min(1).describe("never fewer good ones than this"),
-  lateHoursMax: z.number().positive().max(8760).describe(
-    "a snapshot that comes later than this after the time in its id takes no other's place",
+const retention = strictObject({
+  keepWithinDays: v.optional(
+    described(numberWithin(0, 36_500), "keep everything that came within so many days"),
   ),
-};
-const retention = z.strictObject(rules).partial();
+  keepLast: keep(0, "keep the newest so many good ones"),
+  keepDaily: keep(0, "keep the last good one of each of so many days"),
+  keepWeekly: keep(0, "... weeks, which start on Monday"),
+  keepMonthly: keep(0, "... months"),
+  keepYearly: keep(0, "... years"),
+  keepGoodMin: keep(1, "never fewer good ones than this"),
+  lateHoursMax: v.optional(described(
+    positiveUpTo(8760),
+    "a snapshot that comes later than this after the time in its id takes no other's place",
+  )),
+});
 
 /** Everything of 14 days, 60 daily, 26 weekly, 24 monthly, never fewer than 14 good ones. */
 export const DEFAULT_POLICY: RetentionPolicy = {
@@ -52,63 +63,103 @@ export const DEFAULT_POLICY: RetentionPolicy = {
   lateHoursMax: 72,
 };
 
-const maxAgeHours = z.record(setName, z.number().positive());
-const hub = z.strictObject({
-  signers: z.array(z.string()).min(1).describe("ssh-ed25519 public keys that may sign this hub's snapshots"),
-  user: z.string().regex(/^[a-z_][a-z0-9_-]{0,31}$/, "cannot name a user (at most 32 characters)").optional()
-    .describe("the system user that this hub logs in as; hapi-<hub> where left out"),
-  maxAgeHours: maxAgeHours.default(maxAgeHours.parse({ state: 26, voice: 192 })).describe(
-    "for each set, when its newest good snapshot is too old",
+const maxAgeHours = byName(setName, positive);
+const hub = strictObject({
+  signers: described(
+    v.pipe(v.array(v.string()), v.minLength(1)),
+    "ssh-ed25519 public keys that may sign this hub's snapshots",
   ),
-  snapshotsPerDayMax: z.number().int().positive().default(24).describe(
-    "more within a day is a flood: reported, and nothing of this hub is removed",
+  user: v.optional(described(
+    v.pipe(
+      v.string(),
+      v.regex(/^[a-z_][a-z0-9_-]{0,31}$/, "cannot name a user (at most 32 characters)"),
+    ),
+    "the system user that this hub logs in as; hapi-<hub> where left out",
+  )),
+  maxAgeHours: v.optional(
+    described(maxAgeHours, "for each set, when its newest good snapshot is too old"),
+    { state: 26, voice: 192 },
   ),
-  bytesPerDayMax: z.number().int().positive().optional().describe(
+  snapshotsPerDayMax: v.optional(
+    described(wholeNumber(1), "more within a day is a flood: reported, and nothing of this hub is removed"),
+    24,
+  ),
+  bytesPerDayMax: v.optional(described(
+    wholeNumber(1),
     "the same for bytes; three times the largest of the last 30 days where left out",
-  ),
-  quotaBytes: z.number().int().positive().optional().describe(
+  )),
+  quotaBytes: v.optional(described(
+    wholeNumber(1),
     "space that this hub may take; watch tells from nine tenths of it on",
+  )),
+  quotaFiles: v.optional(
+    described(
+      wholeNumber(1),
+      "files and folders that it may have; watch tells from nine tenths of it on",
+    ),
+    200_000,
   ),
-  quotaFiles: z.number().int().positive().default(200_000).describe(
-    "files and folders that it may have; watch tells from nine tenths of it on",
+  retention: v.optional(described(retention, "what is kept of this hub, where it differs"), {}),
+  sets: v.optional(
+    described(
+      byName(
+        setName,
+        strictObject({ retention: v.optional(described(retention, "what is kept of it"), {}) }),
+      ),
+      "sets of which something else is kept",
+    ),
+    {},
   ),
-  retention: retention.default({}).describe("what is kept of this hub, where it differs"),
-  sets: z.record(setName, z.strictObject({ retention: retention.default({}).describe("what is kept of it") }))
-    .default({}).describe("sets of which something else is kept"),
-  drillLogFile: path.optional().describe("a copy of the log that `hapi-backup verify` writes for this hub"),
+  drillLogFile: v.optional(
+    described(path, "a copy of the log that `hapi-backup verify` writes for this hub"),
+  ),
 });
 
-const storageConfigSchema = z.strictObject({
-  $schema: z.string().optional(),
-  store: path.describe("the folder that holds the hubs' folders"),
-  stateFolder: path.default("/var/lib/hapi-backup-storage").describe("the ledger; not inside the store"),
-  timeZone: z.string().refine(isTimeZone, "is not a time zone such as Europe/Berlin").optional().describe(
+/** The configuration file. */
+export const storageConfigSchema = strictObject({
+  $schema: v.optional(v.string()),
+  store: described(path, "the folder that holds the hubs' folders"),
+  stateFolder: v.optional(
+    described(path, "the ledger; not inside the store"),
+    "/var/lib/hapi-backup-storage",
+  ),
+  timeZone: v.optional(described(
+    v.pipe(v.string(), v.check(isTimeZone, "is not a time zone such as Europe/Berlin")),
     "whose days, weeks and months retention counts; the machine's where left out",
-  ),
-  receiptKeyFile: path.optional().describe(
+  )),
+  receiptKeyFile: v.optional(described(
+    path,
     "OpenSSH Ed25519 key of this host, with which receipts are signed; none are written without it",
+  )),
+  rrsync: v.optional(
+    described(path, "the program that hubs' keys are confined to"),
+    "/usr/bin/rrsync",
   ),
-  rrsync: path.default("/usr/bin/rrsync").describe("the program that hubs' keys are confined to"),
-  incomingKeepDays: z.number().min(1).max(3650).default(7).describe(
-    "an unfinished upload that has not grown for so long is removed",
+  incomingKeepDays: v.optional(
+    described(numberWithin(1, 3650), "an unfinished upload that has not grown for so long is removed"),
+    7,
   ),
-  clockGapDaysMax: z.number().positive().max(3650).default(7).describe(
-    "a clock that is further ahead of the last run than this is in doubt",
+  clockGapDaysMax: v.optional(
+    described(positiveUpTo(3650), "a clock that is further ahead of the last run than this is in doubt"),
+    7,
   ),
-  scrubMaxAgeDays: z.number().positive().max(3650).default(35).describe(
-    "watch exits 8 when a part was not read for longer",
+  scrubMaxAgeDays: v.optional(
+    described(positiveUpTo(3650), "watch exits 8 when a part was not read for longer"),
+    35,
   ),
-  drillMaxAgeDays: z.number().positive().max(3650).default(15).describe(
-    "... when a hub with a drillLogFile had no good drill for longer",
+  drillMaxAgeDays: v.optional(
+    described(positiveUpTo(3650), "... when a hub with a drillLogFile had no good drill for longer"),
+    15,
   ),
-  diskDaysMin: z.number().min(0).max(3650).default(14).describe("warn when the disk is full sooner"),
-  retention: retention.default({}).describe(
-    "what is kept of every set, where it differs from the default policy",
+  diskDaysMin: v.optional(described(numberWithin(0, 3650), "warn when the disk is full sooner"), 14),
+  retention: v.optional(
+    described(retention, "what is kept of every set, where it differs from the default policy"),
+    {},
   ),
-  hubs: z.record(hubName, hub).describe("the hubs that store here, by name"),
+  hubs: described(byName(hubName, hub), "the hubs that store here, by name"),
 });
 
-type RawHub = z.infer<typeof hub>;
+type RawHub = v.InferOutput<typeof hub>;
 /** What the storage host knows of a hub. */
 export interface HubConfig extends Omit<Readonly<RawHub>, "signers" | "maxAgeHours" | "retention" | "sets"> {
   readonly name: HubName;
@@ -121,7 +172,7 @@ export interface HubConfig extends Omit<Readonly<RawHub>, "signers" | "maxAgeHou
   readonly setPolicies: ReadonlyMap<SetName, RetentionPolicy>;
 }
 
-type RawConfig = z.infer<typeof storageConfigSchema>;
+type RawConfig = v.InferOutput<typeof storageConfigSchema>;
 /** The storage host's configuration with every default filled in. */
 export interface StorageConfig extends Omit<Readonly<RawConfig>, "$schema" | "retention" | "hubs"> {
   /** The policy of hubs that are not configured. */
@@ -198,11 +249,6 @@ function hubOf(name: HubName, raw: RawHub, defaults: RetentionPolicy, where: str
 export function policyOf(config: StorageConfig, hub: HubName, set: SetName): RetentionPolicy {
   const known = config.hubs.get(hub);
   return known?.setPolicies.get(set) ?? known?.policy ?? config.policy;
-}
-
-/** The JSON Schema of the configuration file, for editors and for Nix. */
-export function storageConfigJsonSchema(): unknown {
-  return z.toJSONSchema(storageConfigSchema, { io: "input", unrepresentable: "any" });
 }
 
 /** The hub with this name. @throws {BackupError} (usage) Naming those that exist. */

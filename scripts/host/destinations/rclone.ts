@@ -8,10 +8,11 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import type { RcloneDestination } from "../../core/config/config.ts";
 import { BackupError, ifPossible } from "../../core/errors.ts";
 import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../../core/names.ts";
+import type { Schema } from "../../core/schema.ts";
 import { explainRcloneFailure } from "../../core/shipping/rclone_failure.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
 import { exists } from "../fs.ts";
@@ -193,16 +194,16 @@ export async function missingAtRemote(
 }
 
 /** What `rclone lsjson` and `rclone backend features` print, as far as it is used. */
-const filesListed = z.array(z.object({ Path: z.string(), Size: z.number() }));
-const remoteFeatures = z.object({
-  Root: z.string().optional(),
-  Hashes: z.array(z.string()).nullish(),
-  Features: z.object({ IsLocal: z.boolean().optional() }).optional(),
+const filesListed = v.array(v.object({ Path: v.string(), Size: v.number() }));
+const remoteFeatures = v.object({
+  Root: v.optional(v.string()),
+  Hashes: v.nullish(v.array(v.string())),
+  Features: v.optional(v.object({ IsLocal: v.optional(v.boolean()) })),
 });
 
 /** What a program printed as JSON; undefined if it is anything else. */
-function readJson<Value>(schema: z.ZodType<Value>, text: string): Value | undefined {
-  return ifPossible(() => schema.parse(JSON.parse(text)));
+function readJson<Value>(schema: Schema<Value>, text: string): Value | undefined {
+  return ifPossible(() => v.parse(schema, JSON.parse(text)));
 }
 
 /** Files below a folder of the remote with their sizes (bytes); none if there is no such folder. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { drillLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
@@ -12,19 +12,19 @@ import { hubName, setName, snapshotId } from "../../core/text_schemas.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
-const drill = z.object({
+const drill = v.object({
   /** When it ended, as an ISO 8601 time in UTC. */
-  at: z.string(),
-  store: z.string(),
+  at: v.string(),
+  store: v.string(),
   /** Whose snapshot it was; drills of old say nothing, and are taken for those of this hub. */
-  hub: hubName.optional(),
+  hub: v.optional(hubName),
   set: setName,
   snapshot: snapshotId,
-  ok: z.boolean(),
-  seconds: z.number(),
+  ok: v.boolean(),
+  seconds: v.number(),
 });
 /** How a drill went. */
-export type Drill = z.infer<typeof drill>;
+export type Drill = v.InferOutput<typeof drill>;
 
 /** A drill is due after so many days. */
 export const DRILL_DAYS_MAX = 15;

@@ -10,16 +10,18 @@
  */
 
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as v from "valibot";
 import { releaseBytes } from "../../core/bytes.ts";
 import { memoryFile } from "../../core/config/state_paths.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { jsonPieces } from "../../core/json_pieces.ts";
-import { isSnapshotId, type SnapshotId } from "../../core/names.ts";
+import type { SnapshotId } from "../../core/names.ts";
+import { recordOf } from "../../core/schema.ts";
 import type { RememberedFiles } from "../../core/snapshot/file_index.ts";
 import type { GateReference } from "../../core/snapshot/gate.ts";
 import type { Manifest } from "../../core/snapshot/manifest.ts";
 import type { Fingerprint } from "../../core/snapshot/sqlite_format.ts";
+import { snapshotId } from "../../core/text_schemas.ts";
 import { isMissing, removeIfThere, writeFileDurably } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 
@@ -38,18 +40,18 @@ export interface Memory {
   readonly good: Readonly<Record<string, GateReference & { readonly snapshot: SnapshotId }>>;
 }
 
-const shape = z.looseObject({
-  version: z.literal(1),
-  manifest: z.looseObject({
-    id: z.string().refine(isSnapshotId),
-    databases: z.array(z.looseObject({ source: z.string() })),
-    files: z.custom(Array.isArray),
+const shape = v.looseObject({
+  version: v.literal(1),
+  manifest: v.looseObject({
+    id: snapshotId,
+    databases: v.array(v.looseObject({ source: v.string() })),
+    files: v.custom(Array.isArray),
   }),
-  sealChecksum: z.string(),
-  fullBytes: z.record(z.string(), z.number()),
-  fingerprints: z.record(z.string(), z.looseObject({})),
-  files: z.looseObject({ version: z.literal(1) }),
-  good: z.record(z.string(), z.looseObject({ rows: z.record(z.string(), z.number()) })),
+  sealChecksum: v.string(),
+  fullBytes: recordOf(v.number()),
+  fingerprints: recordOf(v.looseObject({})),
+  files: v.looseObject({ version: v.literal(1) }),
+  good: recordOf(v.looseObject({ rows: recordOf(v.number()) })),
 });
 
 /** Reads the memory of a set. What cannot be read is as good as none: the next snapshot is a full, and says so. */
@@ -64,14 +66,14 @@ export function readMemory(host: Pick<Host, "fs" | "report">, folder: string): M
     }
     const text = new TextDecoder().decode(line);
     releaseBytes(bytes);
-    const json = JSON.parse(text);
+    const json: Memory = JSON.parse(text);
     // Checked, not rebuilt: what is remembered is compared as text, so the order of its keys must stay.
-    shape.parse(json);
+    v.assert(shape, json as unknown);
     return json;
   } catch (error) {
     if (isMissing(error)) return undefined;
     // What a parser says of it may quote it.
-    const reason = error instanceof z.ZodError ? "it is of another version" : reasonOf(error);
+    const reason = v.isValiError(error) ? "it is of another version" : reasonOf(error);
     host.report.warn(`${path} cannot be used (${reason}): the next snapshot is a full`);
     return undefined;
   }

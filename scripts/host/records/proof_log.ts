@@ -5,7 +5,7 @@
  * @module
  */
 
-import { z } from "zod";
+import * as v from "valibot";
 import { proofLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
@@ -14,21 +14,21 @@ import { DAY_MS } from "../../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
-const proof = z.object({
+const proof = v.object({
   /** When, as an ISO 8601 time in UTC. */
-  at: z.string(),
-  store: z.string(),
+  at: v.string(),
+  store: v.string(),
   /** The public halves of the identities that opened a chain. */
-  recipients: z.array(z.string()),
-  ok: z.boolean(),
+  recipients: v.array(v.string()),
+  ok: v.boolean(),
   /** Chains that are made for one of the identities or must be, and those that none of them opened. */
-  chains: z.number(),
-  failed: z.array(z.string()),
+  chains: v.number(),
+  failed: v.array(v.string()),
   /** What was restored, where a drill opened the one chain that it needed. */
-  snapshot: snapshotId.optional(),
+  snapshot: v.optional(snapshotId),
 });
 /** How an attempt at a proof went. */
-export type Proof = z.infer<typeof proof>;
+export type Proof = v.InferOutput<typeof proof>;
 
 /** @param stateFolder Must be there: who may write the log may write nothing else in it. */
 export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
