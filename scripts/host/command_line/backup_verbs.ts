@@ -11,8 +11,8 @@ import {
   suspectError,
 } from "../../core/command_line/reports.ts";
 import type { Config } from "../../core/config/config.ts";
-import { setFolder, shipFolder } from "../../core/config/state_paths.ts";
-import { BackupError, isInterruption, outcome, reasonOf } from "../../core/errors.ts";
+import { memoryFile, setFolder, shipFolder } from "../../core/config/state_paths.ts";
+import { BackupError, ifPossible, isInterruption, outcome, reasonOf } from "../../core/errors.ts";
 import { localTime } from "../../core/format.ts";
 import type { SetName } from "../../core/names.ts";
 import {
@@ -168,21 +168,33 @@ function endWith(
 /** Snapshot, then encrypt while the images are still checked. Nothing stays staged, however it ends. */
 function snapshotAndEncrypt(context: VerbContext, config: Config, set: SetName): Promise<EncryptReport> {
   return clearingIfFailed(context.host, setFolder(config.stateFolder, set), async () => {
+    const isIdle = seemsIdle(context, config, set);
     const { staged, checks } = snapshotStep(context, config, set);
     try {
-      const isCopied = (await staged).databases.some(({ copy }) => copy);
-      const job = { config, options: encryptOptions(context, set), checksComeLater: true };
+      // Loading the next step would slow a copy down, and the check after it.
+      if (!isIdle) await staged;
+      const job = staged.then(({ databases }) => {
+        // This thread only waits from here on, and what loading it left behind would stay to the end.
+        if (databases.some(({ copy }) => copy)) collectGarbage();
+        return { config, options: encryptOptions(context, set), checksComeLater: true };
+      });
       const permissions = encryptPermissions(config, set, realPath(context));
       const talk = { later: checks };
-      const encrypted = runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, talk);
-      // This thread only waits from here on, and what loading it left behind would stay to the end.
-      if (isCopied) collectGarbage();
-      return await encrypted;
+      return await runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal, talk);
     } finally {
       // Where it failed, these may still be under way, and write there.
       await checks.catch(() => {});
     }
   });
+}
+
+/** Whether nobody seems to have written to a database since the last snapshot: a guess, which only saves time. */
+function seemsIdle({ host: { fs } }: VerbContext, config: Config, set: SetName): boolean {
+  const changedMs = (path: string) => ifPossible(() => fs.stat(path).mtimeMs) ?? 0;
+  const last = changedMs(memoryFile(setFolder(config.stateFolder, set)));
+  return config.sets.get(set)!.sources.every(({ kind, path }) =>
+    kind !== "sqlite" || Math.max(changedMs(path), changedMs(`${path}-wal`)) < last
+  );
 }
 
 /** {@linkcode snapshotAndEncrypt}; where the disk is full once more, if old snapshots could be let go of. */

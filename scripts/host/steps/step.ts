@@ -150,7 +150,8 @@ export const script = (name: string): string => import.meta.resolve(`../../${nam
  * Runs a script as a step in a worker, to its end.
  *
  * @param url The module's.
- * @throws {BackupError} What the step threw; (internal) if it died.
+ * @param job It may come later than the worker is loaded.
+ * @throws {BackupError} What the step threw, or what keeps the job from coming; (internal) if it died.
  */
 export function runStep<Result, Told = never>(
   url: string,
@@ -172,7 +173,9 @@ export function runStep<Result, Told = never>(
   const underWay = new Set<string>();
   const flags: StepFlags = { cancelled: cancelFlag, blocked: new SharedArrayBuffer(4) };
   const over = new AbortController();
+  const ready = Promise.withResolvers<void>();
   return new Promise<Result>((resolve, reject) => {
+    Promise.all([job, ready.promise]).then(([job]) => say({ type: "job", job, flags }), reject);
     const endIfBlocked = () => {
       if (Atomics.load(new Int32Array(flags.blocked), 0) !== 0) reject(interrupted());
     };
@@ -180,7 +183,7 @@ export function runStep<Result, Told = never>(
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
         case "ready":
-          return say({ type: "job", job, flags });
+          return ready.resolve();
         case "asked":
           if (typeof later === "function") give(later());
           return;
