@@ -24,10 +24,8 @@ import {
   statusPermissions,
   systemdPermissions,
 } from "./scripts/core/sandbox/permissions.ts";
-import { parseTrust } from "./scripts/core/snapshot/trust.ts";
 import { untoldError } from "./scripts/core/status/notices.ts";
-import { STORAGE_USER } from "./scripts/core/storage_host/authorize.ts";
-import { STORAGE_CONFIG_FILE } from "./scripts/core/storage_host/storage_config.ts";
+import { STORAGE_CONFIG_FILE, STORAGE_USER } from "./scripts/core/storage_host/storage_names.ts";
 import type { DoctorJob } from "./scripts/doctor.ts";
 import {
   absolutePath,
@@ -234,7 +232,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       const { createEncrypter } = await import("./scripts/host/keys/age.ts");
       await createEncrypter(config.recipients);
     }
-    requireSigners(config, context.configFile);
+    await requireSigners(config, context.configFile);
     const shown = { ...config, changedAt: undefined, sets: Object.fromEntries(config.sets) };
     context.terminal.print(
       context.json
@@ -255,7 +253,8 @@ const VERBS: Readonly<Record<string, Verb>> = {
 };
 
 /** @throws {BackupError} (config) If those who verify and restore could not read them. */
-function requireSigners({ signers }: Config, file: string): void {
+async function requireSigners({ signers }: Config, file: string): Promise<void> {
+  const { parseTrust } = await import("./scripts/core/snapshot/trust.ts");
   try {
     parseTrust(signers);
   } catch (error) {

@@ -7,7 +7,7 @@
 import type { Fs, OpenFile, OpenOptions, Stat } from "./host.ts";
 import { BackupError, ifPossible, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
-import { statfsSync } from "node:fs";
+import { statfs } from "./node_fs.ts";
 
 /**
  * File systems that store every byte they are given, by the numbers of linux/magic.h: ext2 to ext4, XFS, tmpfs, FAT,
@@ -40,15 +40,15 @@ export const realFs: Fs = {
     folder.syncSync();
   },
   freeBytes: (path) => {
-    const disk = ifPossible(() => statfsSync(path));
+    const disk = ifPossible(() => statfs(path));
     return disk && disk.blocks > 0 ? disk.bavail * disk.bsize : undefined;
   },
   roomBytes: (path) => {
-    const disk = ifPossible(() => statfsSync(path));
+    const disk = ifPossible(() => statfs(path));
     return disk && disk.blocks > 0 && STORING_ALL.includes(disk.type) ? disk.bfree * disk.bsize : undefined;
   },
   freeFiles: (path) => {
-    const disk = ifPossible(() => statfsSync(path));
+    const disk = ifPossible(() => statfs(path));
     return disk && disk.files > 0 ? { free: disk.ffree, total: disk.files } : undefined;
   },
 };

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { parseConfig } from "../../scripts/core/config/config.ts";
 import type { HubName } from "../../scripts/core/names.ts";
 import { hubUnits, storageUnits, type UnitFiles } from "../../scripts/core/sandbox/units.ts";
-import { STORAGE_USER } from "../../scripts/core/storage_host/authorize.ts";
+import { STORAGE_USER } from "../../scripts/core/storage_host/storage_names.ts";
 import { authorizeText } from "../../scripts/core/storage_host/authorize.ts";
 import { parseStorageConfig } from "../../scripts/core/storage_host/storage_config.ts";
 import { debianText, nixosText } from "../../scripts/core/storage_host/storage_text.ts";

@@ -5,7 +5,7 @@
  */
 
 import { EXIT_CODES } from "../errors.ts";
-import { STORAGE_CONFIG_FILE } from "../storage_host/storage_config.ts";
+import { STORAGE_CONFIG_FILE } from "../storage_host/storage_names.ts";
 import { VERSION } from "../version.ts";
 import {
   type ArgumentSpec,

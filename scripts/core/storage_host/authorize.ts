@@ -8,6 +8,7 @@
 import { BackupError } from "../errors.ts";
 import { formatPublicKeyLine, parsePublicKeyLine } from "../keys/openssh_key.ts";
 import type { HubConfig, StorageConfig } from "./storage_config.ts";
+import { STORAGE_USER } from "./storage_names.ts";
 
 /** What to let in. */
 export interface Authorization {
@@ -19,8 +20,6 @@ export interface Authorization {
   readonly from?: string | undefined;
 }
 
-/** The user that scrubs, retains and watches, and the group of that name. */
-export const STORAGE_USER = "hapi-backup-storage";
 /** Where the hubs' users have their homes, which hold nothing but `authorized_keys` and are not theirs to write. */
 const HOMES = "/var/lib/hapi-backup-hubs";
 

@@ -25,9 +25,7 @@ import {
 import { hubName, setName } from "../text_schemas.ts";
 import type { RetentionPolicy } from "./retention.ts";
 
-/** Where the configuration is when `--config` does not say. */
-export const STORAGE_CONFIG_FILE = "/etc/hapi-backup/storage.json";
-/** What to do where there is none. */
+/** What to do where there is no configuration. */
 export const STORAGE_CONFIG_HINT =
   'write one, such as { "store": "/var/lib/hapi-backup-store", "hubs": { "home": { "signers": ["ssh-ed25519 AAAA..."] } } } ' +
   "(`hapi-backup storage schema` lists its keys), or name another with --config";

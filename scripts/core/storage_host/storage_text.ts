@@ -6,7 +6,8 @@
 
 import type { HubName } from "../names.ts";
 import { authorizeText } from "./authorize.ts";
-import { hubNamed, parseStorageConfig, STORAGE_CONFIG_FILE } from "./storage_config.ts";
+import { hubNamed, parseStorageConfig } from "./storage_config.ts";
+import { STORAGE_CONFIG_FILE } from "./storage_names.ts";
 
 /** Where the hubs' folders are on a storage host where nothing else is said. */
 export const STORAGE_STORE = "/var/lib/hapi-backup-store";

@@ -10,10 +10,10 @@ import { BackupError } from "../../core/errors.ts";
 import { STORAGE_VERBS, storagePermissions } from "../../core/sandbox/storage_permissions.ts";
 import {
   parseStorageConfig,
-  STORAGE_CONFIG_FILE,
   STORAGE_CONFIG_HINT,
   type StorageConfig,
 } from "../../core/storage_host/storage_config.ts";
+import { STORAGE_CONFIG_FILE } from "../../core/storage_host/storage_names.ts";
 import { readTextIfThere } from "../fs.ts";
 import { runStep, script } from "../steps/step.ts";
 import type { StorageJob } from "../storage_host/storage_job.ts";

@@ -8,10 +8,10 @@
  * @module
  */
 
-import { fstatSync } from "node:fs";
 import { ifPossible } from "../../core/errors.ts";
 import { printable } from "../../core/format.ts";
 import { progressText } from "../../core/progress.ts";
+import { fstat } from "../node_fs.ts";
 import type { Terminal } from "../steps/step.ts";
 
 /** How talkative. */
@@ -160,7 +160,7 @@ function write(stream: { writeSync(bytes: Uint8Array): number }, text: string): 
  */
 export function isJournal(journalStream: string | undefined): boolean {
   if (journalStream === undefined) return false;
-  const stat = ifPossible(() => fstatSync(2));
+  const stat = ifPossible(() => fstat(2));
   return stat !== undefined && journalStream === `${stat.dev}:${stat.ino}`;
 }
 

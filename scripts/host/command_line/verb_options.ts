@@ -19,7 +19,6 @@ import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
 import type { StoreOptions } from "../restore/store_option.ts";
 import { makeScratch } from "../scratch.ts";
 import { absolutePath, fileOf, numberOption, readConfig, type VerbContext } from "./cli.ts";
-import { askSecret } from "./questions.ts";
 
 /** The sets that `--set` names. */
 export function chosenSets(config: Config, { options }: VerbContext): SetName[] {
@@ -126,7 +125,7 @@ export async function keyOptions(
   const read = identityText ?? (path === undefined ? "" : readIdentityText(host, path));
   const isEncrypted = /^(age-encryption\.org\/|-----BEGIN AGE)/.test(read);
   const passphrase = isEncrypted && Deno.stdin.isTerminal()
-    ? await askSecret("Passphrase of the identity file")
+    ? await (await import("./questions.ts")).askSecret("Passphrase of the identity file")
     : undefined;
   // A pipe, such as the shell's <(pass show identity), can be read only once.
   const text = identityText ??

@@ -14,7 +14,6 @@ import { knownError, realFs } from "../fs.ts";
 import type { Host, Report, Run, ThreadWork } from "../host.ts";
 import { makeRun } from "../process.ts";
 import { serveImageWriter } from "../restore/image_writer.ts";
-import { serveSources } from "../restore/part_source.ts";
 import { askingForLinks, type LinkRequest, makeLink } from "./step_link.ts";
 
 /** Where a step's words go. */
@@ -68,9 +67,9 @@ interface StepFlags {
 }
 
 /** The program's own thread only waits while a step runs: it does this for it. */
-const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => void>> = {
-  "part reader": (port) => serveSources(port, realFs),
-  "image writer": (port) => serveImageWriter(port, realFs),
+const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => Promise<void>>> = {
+  "part reader": async (port) => (await import("../restore/part_source.ts")).serveSources(port, realFs),
+  "image writer": (port) => Promise.try(serveImageWriter, port, realFs),
 };
 
 /** Milliseconds between two progress messages. */
@@ -188,7 +187,8 @@ export function runStep<Result, Told = never>(
           if (typeof later === "function") give(later());
           return;
         case "thread":
-          return SERVERS[data.work](data.port);
+          SERVERS[data.work](data.port).catch(reject);
+          return;
         case "link":
           return makeLink(data.request, permissions);
         case "progress":
