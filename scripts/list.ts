@@ -185,10 +185,13 @@ export interface ListJob {
 function unreadError(store: string, closed: readonly BackupError[]): BackupError | undefined {
   const [first] = closed;
   if (!first || closed.length === 1) return first;
-  return new BackupError(`Cannot list all of ${store}: ${closed.map(reasonOf).join("; ")}`, {
-    kind: first.kind,
-    hint: first.hint,
-  });
+  return new BackupError(
+    `Cannot list all of ${store.replace(/:$/, "")}: ${closed.map(reasonOf).join("; ")}`,
+    {
+      kind: first.kind,
+      hint: first.hint,
+    },
+  );
 }
 
 serveStep<ListJob>(import.meta, async (job, { host, print }) => {

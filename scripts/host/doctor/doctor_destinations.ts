@@ -168,7 +168,7 @@ async function checkRemote(host: Host, config: Config, destination: RcloneDestin
     lastConfirmed(host, config, name)
       ? fail(
         "unshipped",
-        `${remote}: what it once confirmed is gone, with its bucket or folder`,
+        `what ${remote} once confirmed is gone, with its bucket or folder`,
         "run `hapi-backup ship`, and find out who removed it",
       )
       : warn(
