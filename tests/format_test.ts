@@ -830,7 +830,7 @@ Deno.test("a manifest whose rows are no counts is refused", () => {
   }
 });
 
-Deno.test("a manifest may list a million files; one that lists as many wrong things takes little memory", async () => {
+Deno.test("a manifest may list a million files; it, or a seal, of as many wrong things takes little memory", async () => {
   const [manifest] = fc.sample(manifests, { numRuns: 1, seed: 1 });
   const stored = { snapshot: manifest!.id, member: "home/notes/0001" };
   const file = {
@@ -848,20 +848,30 @@ Deno.test("a manifest may list a million files; one that lists as many wrong thi
   for (let at = 0; at < 1_000; at++) assert.equal(size.add(thousand), false, `${at} thousand`);
 
   const lists = ["sources", "databases", "files", "removed", "notes", "suspicions"];
-  const module = import.meta.resolve("../scripts/core/snapshot/manifest.ts");
-  const code = `import { parseManifest } from ${JSON.stringify(module)};
+  const sealed = ["needs", "parts", "recipients", "suspicions"];
+  const module = (name: string) => JSON.stringify(import.meta.resolve(`../scripts/core/snapshot/${name}.ts`));
+  const code = `import { parseManifest } from ${module("manifest")};
+    import { parseSeal } from ${module("seal")};
     const manifest = ${JSON.stringify(manifest)};
+    const seal = ${JSON.stringify(fc.sample(seals, { numRuns: 1, seed: 1 })[0])};
+    const tell = (read) => { try { read(); } catch ({ message }) { console.log(message); } };
     for (const list of ${JSON.stringify(lists)}) {
       const forged = JSON.stringify({ ...manifest, [list]: Array(1_000_000).fill(1) });
-      try { parseManifest(forged, manifest); } catch ({ message }) { console.log(message); }
-    }`;
+      tell(() => parseManifest(forged, manifest));
+    }
+    for (const list of ${JSON.stringify(sealed)}) {
+      tell(() => parseSeal(JSON.stringify({ ...seal, [list]: Array(500_000).fill(1) }), "x"));
+    }
+    const keys = Array.from({ length: 80_000 }, (_, at) => ["key" + at, 1]);
+    tell(() => parseSeal(JSON.stringify({ ...seal, ...Object.fromEntries(keys) }), "x"));`;
   const told = await output(Deno.execPath(), [
     "eval",
     `--config=${new URL("../deno.json", import.meta.url).pathname}`,
     "--v8-flags=--max-old-space-size=200",
     code,
   ]);
-  assert.deepEqual(told.match(/(?<=: )\w+\.0(?=: )/g), lists.map((list) => `${list}.0`));
+  assert.deepEqual(told.match(/(?<=: )\w+\.0(?=: )/g), [...lists, ...sealed].map((list) => `${list}.0`));
+  assert.match(told, /x: Unrecognized keys: "key0", "key1", "key2"\n$/);
 });
 
 Deno.test("JSON in pieces is what JSON.stringify gives, long lists in more than one", () => {

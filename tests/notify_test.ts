@@ -643,6 +643,13 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
   );
   assert.equal((hook as HttpNotifier).url, "https://a/x//@me?to=//b@c", "that is no password");
   refused([{ kind: "ntfy", url: "file:///etc/passwd" }], /not an http/);
+  refused([{ kind: "ntfy", url: "nonsense" }], /not an http/);
+  const { notify: [padded] } = parseConfig(
+    JSON.stringify({ notify: [{ kind: "ping", url: " https://a/b\n" }] }),
+    "c",
+    { home: "/h", hostname: "h", env: {} },
+  );
+  assert.equal((padded as HttpNotifier).url, "https://a/b");
   refused([{ kind: "command", command: ["curl", "x"] }], /not absolute/);
   refused(
     [{ kind: "ping", url: "http://a", name: "x" }, { kind: "ping", url: "http://a", name: "x" }],

@@ -24,7 +24,7 @@ import { check, type Problem, type Schema } from "./schema.ts";
  * @throws {BackupError} (config) Naming the file, the line, the key, and what is expected there.
  */
 export function parseBySchema<T>(schema: Schema<T>, text: string, where: string, hint: string): T {
-  const checked = check(schema, parseJsonc(text, where));
+  const checked = check(schema, parseJsonc(text, where), true);
   if (!("problem" in checked)) return checked.value;
   const { problem } = checked;
   throw new BackupError(

@@ -22,9 +22,15 @@ export interface Problem {
 /** What a schema makes of JSON, defaults filled in. */
 export type Checked<Value> = { readonly value: Value } | { readonly problem: Problem };
 
-/** Checks JSON, or any part of it. */
-export function check<Value>(schema: Schema<Value>, json: unknown): Checked<Value> {
-  const { success, output, issues } = v.safeParse(schema, json, { message: wordsFor });
+/**
+ * Checks JSON, or any part of it.
+ *
+ * @param isOurs Whether all of it is looked at, for the problem that says most. What others made may be nothing but
+ * problems, and a note of each took 340 MB for 1 MiB.
+ */
+export function check<Value>(schema: Schema<Value>, json: unknown, isOurs = false): Checked<Value> {
+  const config = { message: wordsFor, abortEarly: !isOurs };
+  const { success, output, issues } = v.safeParse(schema, json, config);
   if (!success) {
     // Where a key is mistyped, the one that was meant is missing, too.
     const issue = issues.find(isUnknownKey) ?? issues[0];
@@ -41,6 +47,9 @@ export function check<Value>(schema: Schema<Value>, json: unknown): Checked<Valu
     : { value: output };
 }
 
+/** Most keys that are named, of those that none knows. */
+const UNKNOWN_MAX = 3;
+
 /** A schema with what its value means. */
 export const described = <Described extends v.GenericSchema>(schema: Described, text: string) =>
   v.pipe(schema, v.description(text));
@@ -51,10 +60,12 @@ export const strictObject = <const Entries extends v.ObjectEntries>(entries: Ent
     const object = issue.path?.at(-1)?.input;
     if (!isUnknownKey(issue) || !isObject(object)) return wordsFor(issue);
     const known = Object.keys(entries);
-    const unknown = Object.keys(object).filter((key) => !known.includes(key)).map((key) => {
-      const meant = closestWord(key, known);
-      return `${JSON.stringify(key)}${meant === undefined ? "" : ` (did you mean "${meant}"?)`}`;
-    });
+    const unknown = Object.keys(object).values().filter((key) => !known.includes(key)).take(UNKNOWN_MAX).map(
+      (key) => {
+        const meant = closestWord(key, known);
+        return `${JSON.stringify(key)}${meant === undefined ? "" : ` (did you mean "${meant}"?)`}`;
+      },
+    ).toArray();
     return `Unrecognized key${unknown.length === 1 ? "" : "s"}: ${unknown.join(", ")}`;
   });
 
@@ -69,10 +80,7 @@ export const recordOf = <Value>(schema: Schema<Value>, message = "is not a list 
     message,
   );
 
-/**
- * A list of any length. Its entries are looked at one by one, up to the first that is wrong, and left as they are: copies,
- * and a note of what is wrong with each, would take hundreds of megabytes for 1 MiB of a forged list.
- */
+/** A list of any length, whose entries are left as they are: copies of them all would take as much memory again. */
 export const listOf = <Entry>(schema: Schema<Entry>) =>
   v.pipe(
     v.custom<Entry[]>(Array.isArray, wordsFor),

@@ -219,6 +219,7 @@ const notifierCommon = {
 };
 const url = v.pipe(
   v.string(),
+  v.trim(),
   v.check(
     (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
     "is not an http or https address",

@@ -11,12 +11,13 @@ import * as v from "valibot";
 import { BackupError, type ErrorKind } from "../errors.ts";
 import { formatAgo, formatDuration } from "../format.ts";
 import { parseJsonLines } from "../json_lines.ts";
+import { finiteNumber } from "../schema.ts";
 import type { Seal } from "../snapshot/seal.ts";
 
 const record = v.object({
   /** When it ended, as an ISO 8601 time in UTC. */
   at: v.string(),
-  seconds: v.number(),
+  seconds: finiteNumber,
   verb: v.picklist(["backup", "ship"]),
   set: v.optional(v.string()),
   ok: v.boolean(),
@@ -27,14 +28,14 @@ const record = v.object({
   /** The snapshot that was made, and why it does not count as good. */
   snapshot: v.optional(v.string()),
   suspicions: v.optional(v.array(v.string())),
-  bytes: v.optional(v.number()),
+  bytes: v.optional(finiteNumber),
   snapshotKind: v.optional(v.picklist(["full", "increment", "unchanged"])),
   /** What its databases held together: numbers only, and of the hub's own two tables. */
   content: v.optional(v.object({
-    databaseBytes: v.number(),
-    rows: v.number(),
-    sessions: v.optional(v.number()),
-    messages: v.optional(v.number()),
+    databaseBytes: finiteNumber,
+    rows: finiteNumber,
+    sessions: v.optional(finiteNumber),
+    messages: v.optional(finiteNumber),
   })),
 });
 /** One run, as its log keeps it. */

@@ -8,6 +8,7 @@ import * as v from "valibot";
 import { drillLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
+import { finiteNumber } from "../../core/schema.ts";
 import { hubName, setName, snapshotId } from "../../core/text_schemas.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
@@ -21,7 +22,7 @@ const drill = v.object({
   set: setName,
   snapshot: snapshotId,
   ok: v.boolean(),
-  seconds: v.number(),
+  seconds: finiteNumber,
 });
 /** How a drill went. */
 export type Drill = v.InferOutput<typeof drill>;

@@ -9,6 +9,7 @@ import * as v from "valibot";
 import { proofLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
+import { finiteNumber } from "../../core/schema.ts";
 import { snapshotId } from "../../core/text_schemas.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
@@ -22,7 +23,7 @@ const proof = v.object({
   recipients: v.array(v.string()),
   ok: v.boolean(),
   /** Chains that are made for one of the identities or must be, and those that none of them opened. */
-  chains: v.number(),
+  chains: finiteNumber,
   failed: v.array(v.string()),
   /** What was restored, where a drill opened the one chain that it needed. */
   snapshot: v.optional(snapshotId),
