@@ -851,6 +851,7 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     [`"store": null`, /line 3: store: expected text, found null$/],
     // No key of it has to be there: valibot would take the list for it.
     [`"limits": []`, /line 3: limits: expected an object, found a list$/],
+    [`"limits": [900]`, /line 3: limits: expected an object, found a list$/],
     [
       `"sets": [{ "sources": [{ "kind": "file", "path": "/x" }] }]`,
       /line 3: sets: expected an object, found a list$/,

@@ -57,8 +57,10 @@ export const described = <Described extends v.GenericSchema>(schema: Described, 
 /** An object of these keys and no others. */
 export const strictObject = <const Entries extends v.ObjectEntries>(entries: Entries) =>
   v.strictObject(entries, (issue) => {
+    if (!isUnknownKey(issue)) return wordsFor(issue);
     const object = issue.path?.at(-1)?.input;
-    if (!isUnknownKey(issue) || !isObject(object)) return wordsFor(issue);
+    // To valibot a list is an object, too, whose keys none knows.
+    if (!isObject(object)) return wordsFor({ ...issue, input: object, expected: "Object" });
     const known = Object.keys(entries);
     const unknown = Object.keys(object).values().filter((key) => !known.includes(key)).take(UNKNOWN_MAX).map(
       (key) => {
