@@ -1190,6 +1190,10 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
     fullWanted: false,
   });
   assert.deepEqual(parseReceipt(serializeReceipt(receipt)), receipt);
+  for (const time of ["2026-03-01T00:00:00+05", "2026-02-30T00:00:00.000Z", "yesterday"]) {
+    const forged = JSON.stringify({ ...JSON.parse(text), time });
+    assert.throws(() => parseReceipt(forged), { message: /: time: is not a time in ISO 8601$/ }, time);
+  }
   assert.throws(() => verifyReceipt(text, signature, new Set(), HUB), { kind: "integrity" });
   assert.throws(() => verifyReceipt(text.replace("false", "true"), signature, allowed, HUB), {
     kind: "integrity",
