@@ -852,6 +852,8 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     // No key of it has to be there: valibot would take the list for it.
     [`"limits": []`, /line 3: limits: expected an object, found a list$/],
     [`"limits": [900]`, /line 3: limits: expected an object, found a list$/],
+    [`"notify": [[]]`, /line 3: notify\.0: expected an object, found a list$/],
+    [`"sets": [{ "name": "state", "sources": [] }]`, /line 3: sets: expected an object, found a list$/],
     [
       `"sets": [{ "sources": [{ "kind": "file", "path": "/x" }] }]`,
       /line 3: sets: expected an object, found a list$/,

@@ -35,6 +35,9 @@ export function check<Value>(schema: Schema<Value>, json: unknown, isOurs = fals
     // Where a key is mistyped, the one that was meant is missing, too.
     const issue = issues.find(isUnknownKey) ?? issues[0];
     const { message, path = [] } = issue;
+    // To valibot a list is an object, too, whose keys are its indexes.
+    const list = path.findIndex(({ type, input }) => type === "object" && Array.isArray(input));
+    if (list >= 0) return notObject(path.slice(0, list));
     return {
       problem: isUnknownKey(issue)
         ? { path: path.slice(0, -1), message, unknownKey: String(issue.input) }
@@ -42,10 +45,12 @@ export function check<Value>(schema: Schema<Value>, json: unknown, isOurs = fals
     };
   }
   const list = listForObject(json, output);
-  return list
-    ? { problem: { path: list, message: `expected ${TYPES.Object}, found ${TYPES.Array}` } }
-    : { value: output };
+  return list ? notObject(list) : { value: output };
 }
+
+const notObject = (path: readonly v.IssuePathItem[]) => ({
+  problem: { path, message: `expected ${TYPES.Object}, found ${TYPES.Array}` },
+});
 
 /** Most keys that are named, of those that none knows. */
 const UNKNOWN_MAX = 3;
@@ -57,10 +62,8 @@ export const described = <Described extends v.GenericSchema>(schema: Described, 
 /** An object of these keys and no others. */
 export const strictObject = <const Entries extends v.ObjectEntries>(entries: Entries) =>
   v.strictObject(entries, (issue) => {
-    if (!isUnknownKey(issue)) return wordsFor(issue);
     const object = issue.path?.at(-1)?.input;
-    // To valibot a list is an object, too, whose keys none knows.
-    if (!isObject(object)) return wordsFor({ ...issue, input: object, expected: "Object" });
+    if (!isUnknownKey(issue) || !isObject(object)) return wordsFor(issue);
     const known = Object.keys(entries);
     const unknown = Object.keys(object).values().filter((key) => !known.includes(key)).take(UNKNOWN_MAX).map(
       (key) => {
