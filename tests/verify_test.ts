@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { DatabaseSync } from "node:sqlite";
+import settings from "../deno.json" with { type: "json" };
 import { describeSnapshot, describeVerify } from "../scripts/core/command_line/reports.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { MAIN_SET, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
@@ -149,6 +150,24 @@ Deno.test("a drill makes no file beside a database that nobody has open", async 
     assert.equal(code, 0, stderr);
     assert.deepEqual(names(), before, end);
   }
+});
+
+Deno.test("what this thread cannot load to read parts with is told where a step asks for it, and no scratch stays", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const reader = import.meta.resolve("../scripts/host/restore/part_source.ts");
+  home.write(
+    "reader.ts",
+    `if (!("DedicatedWorkerGlobalScope" in globalThis)) throw new Error("not to be loaded");
+    export * from ${JSON.stringify(`${reader}?itself`)};`,
+  );
+  const imports = { ...settings.imports, [reader]: `file://${encodeURI(home.home)}/reader.ts` };
+  home.write("imports.json", JSON.stringify({ imports }));
+  const under = ["bash", "-c", 'exec "$1" run --import-map="$0" "${@:3}"', `${home.home}/imports.json`];
+  const { code, stderr } = await home.cli(["verify", "--identity", home.identityFile], { under });
+  assert.equal(stderr.split("\n")[0], "error: not to be loaded");
+  assert.equal(code, 1);
+  assert.deepEqual([...Deno.readDirSync(`${home.stateFolder}/scratch`)], []);
 });
 
 Deno.test("a drill is logged, good or bad, and list and status read the log; random ones take what is good", async () => {

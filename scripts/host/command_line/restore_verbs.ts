@@ -89,7 +89,8 @@ function runReading<Result>(
   terminal: Terminal,
 ): Promise<Result> {
   const result = runStep<Result>(url, job, permissions, terminal);
-  void import("../restore/part_source.ts");
+  // What fails here is told once the step asks for it.
+  import("../restore/part_source.ts").catch(() => {});
   return result;
 }
 
