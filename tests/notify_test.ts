@@ -644,6 +644,8 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
   assert.equal((hook as HttpNotifier).url, "https://a/x//@me?to=//b@c", "that is no password");
   refused([{ kind: "ntfy", url: "file:///etc/passwd" }], /not an http/);
   refused([{ kind: "ntfy", url: "nonsense" }], /not an http/);
+  refused([{ kind: "ntfy", url: "https:/my-topic" }], /not an http/);
+  refused([{ kind: "ntfy", url: "https://" }], /not an http/);
   const { notify: [padded] } = parseConfig(
     JSON.stringify({ notify: [{ kind: "ping", url: " https://a/b\n" }] }),
     "c",

@@ -221,7 +221,7 @@ const url = v.pipe(
   v.string(),
   v.trim(),
   v.check(
-    (text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ""),
+    (text) => /^https?:\/\//i.test(text) && URL.canParse(text),
     "is not an http or https address",
   ),
 );
