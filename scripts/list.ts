@@ -8,7 +8,14 @@
 
 import type { Config } from "./core/config/config.ts";
 import { BackupError, isInterruption, outcome, problemOf, reasonOf } from "./core/errors.ts";
-import { formatBytes, formatCounted, formatDate, formatMinute, formatTable } from "./core/format.ts";
+import {
+  formatBytes,
+  formatCounted,
+  formatDate,
+  formatMinute,
+  formatStore,
+  formatTable,
+} from "./core/format.ts";
 import { verifySsh } from "./core/keys/sshsig.ts";
 import {
   type HubName,
@@ -186,7 +193,7 @@ function unreadError(store: string, closed: readonly BackupError[]): BackupError
   const [first] = closed;
   if (!first || closed.length === 1) return first;
   return new BackupError(
-    `Cannot list all of ${store.replace(/:$/, "")}: ${closed.map(reasonOf).join("; ")}`,
+    `Cannot list all of ${formatStore(store)}: ${closed.map(reasonOf).join("; ")}`,
     {
       kind: first.kind,
       hint: first.hint,

@@ -49,7 +49,7 @@ export function check<Value>(schema: Schema<Value>, json: unknown, isOurs = fals
 }
 
 const notObject = (path: readonly v.IssuePathItem[]) => ({
-  problem: { path, message: `expected ${TYPES.Object}, found ${TYPES.Array}` },
+  problem: { path, message: found("Object", []) },
 });
 
 /** Most keys that are named, of those that none knows. */
@@ -79,7 +79,7 @@ export const byName = <Value extends v.GenericSchema>(name: v.GenericSchema<stri
   v.record(name, value);
 
 /** An object of any keys, left as it is: valibot's own record leaves out `constructor`, which may be a name, too. */
-export const recordOf = <Value>(schema: Schema<Value>, message = "is not a list by names") =>
+export const recordOf = <Value>(schema: Schema<Value>, message = "holds what does not belong there") =>
   v.custom<Record<string, Value>>(
     (input) => isObject(input) && Object.values(input).every((value) => v.is(schema, value)),
     message,
@@ -88,7 +88,7 @@ export const recordOf = <Value>(schema: Schema<Value>, message = "is not a list 
 /** A list of any length, whose entries are left as they are: copies of them all would take as much memory again. */
 export const listOf = <Entry>(schema: Schema<Entry>) =>
   v.pipe(
-    v.custom<Entry[]>(Array.isArray, wordsFor),
+    v.custom<Entry[]>(Array.isArray, ({ input }) => found("Array", input)),
     v.rawCheck(({ dataset, addIssue }) => {
       if (!dataset.typed) return;
       const input = dataset.value;
@@ -142,12 +142,13 @@ function wordsFor({ type, input, expected, requirement }: v.BaseIssue<unknown>):
       return Array.isArray(input) ? `has fewer than ${requirement} entries` : "is empty";
     case "max_length":
       return `is longer than ${requirement}`;
-    case "custom":
-      return `expected ${TYPES.Array}, found ${typeName(input)}`;
     default:
-      return `expected ${TYPES[expected ?? ""] ?? expected}, found ${typeName(input)}`;
+      return found(expected ?? "", input);
   }
 }
+
+const found = (expected: string, input: unknown): string =>
+  `expected ${TYPES[expected] ?? expected}, found ${typeName(input)}`;
 
 /** What valibot calls types, as people do. */
 const TYPES: Readonly<Record<string, string>> = {
