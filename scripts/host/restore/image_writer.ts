@@ -2,8 +2,9 @@
  * Writes an image on another thread: first as a row of pieces, then its changed lines from a ring, while the next ones
  * are being made.
  *
- * That thread opens the image by its path. Pieces change hands; the ring's memory is shared, and how far its lines are
- * written is said by a counter, so that who fills it can wait without a message.
+ * That thread opens the image by its path. Pieces change hands; the ring's memory is shared. How much is written is said
+ * by counters, so that who makes it sees that without a message: while one port has messages, Deno may leave those of
+ * another for a long time.
  *
  * @module
  */
@@ -37,7 +38,7 @@ export interface ImageWriter extends LineWriter, Disposable {
 }
 
 type ToThread =
-  | { readonly type: "start"; readonly path: string; readonly counter: SharedArrayBuffer }
+  | { readonly type: "start"; readonly path: string; readonly counters: SharedArrayBuffer }
   | { readonly type: "write"; readonly bytes: Uint8Array<ArrayBuffer>; readonly position: number }
   | { readonly type: "empty"; readonly ring: SharedRing }
   | { readonly type: "commit"; readonly count: number; readonly imageBytes: number }
@@ -49,7 +50,10 @@ interface SharedRing {
   readonly buffer: ArrayBufferLike;
 }
 
-/** What the counter says once a write has failed. */
+/** The counters: lines of the ring that are written, and pieces that are done with. */
+const LINES = 0;
+const PIECES = 1;
+/** What the first says once a write has failed. */
 const FAILED = -1;
 
 /**
@@ -58,7 +62,8 @@ const FAILED = -1;
  * @param path The image: a file that is there.
  */
 export function imageWriterThread(port: MessagePort, path: string): ImageWriter {
-  const counter = new BigInt64Array(new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT));
+  const counters = new BigInt64Array(new SharedArrayBuffer(2 * BigInt64Array.BYTES_PER_ELEMENT));
+  let offered = 0n;
   const asked: PromiseWithResolvers<void>[] = [];
   port.onmessage = ({ data: { error } }: MessageEvent<FromThread>) => {
     const next = asked.shift()!;
@@ -74,10 +79,11 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
     return next.promise;
   };
   let settled = Promise.resolve();
-  say({ type: "start", path, counter: counter.buffer as SharedArrayBuffer });
+  say({ type: "start", path, counters: counters.buffer as SharedArrayBuffer });
   return {
     offer(bytes, position) {
-      if (asked.length > 0) return false;
+      if (Atomics.load(counters, PIECES) < offered) return false;
+      offered++;
       say({ type: "write", bytes, position }, [bytes.buffer]);
       settled = answer();
       return true;
@@ -87,11 +93,11 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
     commit: (count, imageBytes) => say({ type: "commit", count, imageBytes }),
     wait(count) {
       for (;;) {
-        const written = Atomics.load(counter, 0);
+        const written = Atomics.load(counters, LINES);
         if (written >= count) return;
         // What failed comes with finish().
         if (Number(written) === FAILED) throw new BackupError(`Cannot write ${path}`, { kind: "disk" });
-        Atomics.wait(counter, 0, written);
+        Atomics.wait(counters, LINES, written);
       }
     },
     async finish() {
@@ -105,19 +111,19 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
 /** Answers {@linkcode imageWriterThread} from the far end of its port. */
 export function serveImageWriter(port: MessagePort, fs: Fs): void {
   let ring: LineRing;
-  let counter: BigInt64Array;
+  let counters: BigInt64Array;
   let file: OpenFile | undefined;
   let action = "write an image";
   let error: SentError | undefined;
   const publish = (written: number) => {
-    Atomics.store(counter, 0, BigInt(written));
-    Atomics.notify(counter, 0);
+    Atomics.store(counters, LINES, BigInt(written));
+    Atomics.notify(counters, LINES);
   };
   const writeAt = (lines: Uint8Array, position: number) => file!.writeAt(lines, position);
   const work = (data: ToThread) => {
     switch (data.type) {
       case "start":
-        counter = new BigInt64Array(data.counter);
+        counters = new BigInt64Array(data.counters);
         action = `write ${data.path}`;
         file = fs.open(data.path, { write: true });
         break;
@@ -128,7 +134,7 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
         ring = new LineRing(data.ring.slots, data.ring.buffer);
         break;
       case "commit":
-        ring.write(Number(Atomics.load(counter, 0)), data.count, data.imageBytes, writeAt, publish);
+        ring.write(Number(Atomics.load(counters, LINES)), data.count, data.imageBytes, writeAt, publish);
     }
   };
   port.onmessage = ({ data }: MessageEvent<ToThread>) => {
@@ -140,7 +146,10 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
       }
     }
     if (error) publish(FAILED);
-    if (data.type === "write") releaseBytes(data.bytes);
+    if (data.type === "write") {
+      releaseBytes(data.bytes);
+      Atomics.add(counters, PIECES, 1n);
+    }
     if (data.type === "finish") file?.close();
     if (data.type === "write" || data.type === "finish") {
       port.postMessage((error ? { error } : {}) satisfies FromThread);
