@@ -162,22 +162,39 @@ Deno.test("a part encrypted anew by someone who knows the recipients is refused:
     for (const { name, bytes, sha256 } of snapshot.seal.parts) {
       // Nobody reads another's manifest.
       if (name === MANIFEST_PART && id === ids[0]) continue;
-      const path = `${home.stored}/${id}/${name}`;
+      const what = `${id}/${name}`;
+      const path = `${home.stored}/${what}`;
       const good = Deno.readFileSync(path);
-      const plaintext = await Array.fromAsync(readPartSaying(opening, snapshot, name));
-      Deno.removeSync(path);
-      // The same content, of the same size: any other would be no harder to make.
+      const plaintext = concatBytes(...await Array.fromAsync(readPartSaying(opening, snapshot, name)));
       const target = { ...home, incoming: `${home.stored}/${id}`, recipients: [home.recipient] };
       const compression = name.includes(".full.") ? FOR_FULLS : FOR_THE_REST;
-      const made = await writePart(
-        target,
-        name,
-        compression,
-        (part) => plaintext.forEach((piece) => part.write(piece)),
-      );
-      assert.equal(made.bytes, bytes, name);
-      assert.notEqual(made.sha256, sha256);
-      assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, "integrity"], `${id}/${name}`);
+      const forge = async (content: Uint8Array<ArrayBuffer>) => {
+        Deno.removeSync(path);
+        const made = await writePart(target, name, compression, (part) => part.write(content.slice()));
+        assert.notEqual(made.sha256, sha256);
+        return made.bytes;
+      };
+
+      // The same content makes the same database, which is what counts; to verify, it is another part all the same.
+      assert.equal(await forge(plaintext), bytes, what);
+      const isDatabase = name.startsWith("hapi.db.");
+      const kind = isDatabase ? "restored" : "integrity";
+      assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, kind], what);
+
+      // Other content, of the same size: the first byte whose change compresses as well.
+      const other = plaintext.slice();
+      for (let at = other.length >> 1;; at++) {
+        other[at]! ^= 1;
+        if (await forge(other) === bytes) break;
+        other[at]! ^= 1;
+      }
+      assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, "integrity"], what);
+      if (isDatabase) {
+        const message = new RegExp(
+          `^Cannot read .*/${what}: its SHA-256 is .* where the seal says ${sha256}$`,
+        );
+        await assert.rejects(restore(opening, ids[1], `${home.dir}/restored`), { message });
+      }
       Deno.writeFileSync(path, good);
     }
   }

@@ -277,7 +277,9 @@ function subjects(chain: Awaited<ReturnType<typeof openChain>>): Subject[] {
       },
       async read(bytes) {
         const { headerBytes, fileKey } = await openHeader(bytes, opening.identities);
-        const reader = new CiphertextReader({ fileKey, header: bytes.subarray(0, headerBytes), what: "x" });
+        const reader = new CiphertextReader({
+          ...{ fileKey, header: bytes.subarray(0, headerBytes), what: "x", isHashed: true },
+        });
         reader.push(bytes.slice(headerBytes));
         reader.finish();
       },

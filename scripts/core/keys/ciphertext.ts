@@ -1,12 +1,12 @@
 /**
- * Reads a part piece by piece: its SHA-256 and its plaintext.
+ * Reads a part piece by piece: its plaintext, and its SHA-256 where that is wanted.
  *
  * What that holds compressed is for the caller to take frame by frame: a forged part may hold any amount of it.
  *
  * @module
  */
 
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { releaseBytes } from "../bytes.ts";
 import { PayloadDecrypter } from "./age_payload.ts";
 
@@ -18,23 +18,25 @@ export interface CiphertextStart {
   readonly header: Uint8Array;
   /** What to call it in errors. */
   readonly what: string;
+  /** Whether its SHA-256 is wanted. */
+  readonly isHashed: boolean;
 }
 
 /** The end of a part. */
 export interface CiphertextEnd {
   /** The last of it. */
   readonly plaintext: Uint8Array<ArrayBuffer>;
-  /** Of all its bytes, in hexadecimal. */
-  readonly sha256: string;
+  /** Of all its bytes, in hexadecimal, if it was wanted. */
+  readonly sha256: string | undefined;
 }
 
-/** Hashes and decrypts a part in one pass. */
+/** Decrypts a part, and hashes it in the same pass. */
 export class CiphertextReader {
-  readonly #hash = createHash("sha256");
+  readonly #hash: Hash | undefined;
   readonly #payload: PayloadDecrypter;
 
-  constructor({ fileKey, header, what }: CiphertextStart) {
-    this.#hash.update(header);
+  constructor({ fileKey, header, what, isHashed }: CiphertextStart) {
+    this.#hash = isHashed ? createHash("sha256").update(header) : undefined;
     this.#payload = new PayloadDecrypter(fileKey, what);
   }
 
@@ -45,13 +47,13 @@ export class CiphertextReader {
    * @throws {BackupError} (integrity) If a chunk before these bytes does not authenticate.
    */
   push(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-    this.#hash.update(bytes);
+    this.#hash?.update(bytes);
     return joined(this.#payload.push(bytes), bytes);
   }
 
   /** @throws {BackupError} (integrity) If the part is damaged or cut. */
   finish(): CiphertextEnd {
-    return { plaintext: joined(this.#payload.finish(), new Uint8Array()), sha256: this.#hash.digest("hex") };
+    return { plaintext: joined(this.#payload.finish(), new Uint8Array()), sha256: this.#hash?.digest("hex") };
   }
 }
 

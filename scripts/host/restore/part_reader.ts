@@ -2,22 +2,21 @@
  * Reads one part of a snapshot: file → its SHA-256 → age → zstd → plaintext, in one pass.
  *
  * The checksum is known only at the end, so what was yielded counts only once the generator has ended: age
- * authenticates each chunk before it is released, and the seal's checksum ties the whole to the hub's signature.
+ * authenticates each chunk before it is released, and the seal's checksum ties the whole to the hub's signature. Who has
+ * another checksum from under that signature, of what comes of it all, can do without that of each part.
  *
  * @module
  */
 
-import { createHash, type Hash } from "node:crypto";
 import { BackupError } from "../../core/errors.ts";
 import type { SealedPart } from "../../core/snapshot/seal.ts";
 import { FRAME_BYTES_MAX, FrameDecompressor } from "../../core/snapshot/zstd_frames.ts";
-import { piecesOf } from "../file_bytes.ts";
 import { attempt } from "../fs.ts";
 import { noteGarbage } from "../garbage.ts";
-import type { Host, OpenFile } from "../host.ts";
+import type { Host } from "../host.ts";
 import { HEADER_BYTES_MAX } from "../keys/age.ts";
 import { type Identity, openHeader } from "../keys/identity.ts";
-import { problemWithSize } from "../store/store.ts";
+import { problemWithChecksum, problemWithPart, problemWithSize } from "../store/store.ts";
 import { sourceHere, type StartSource } from "./part_source.ts";
 
 /** A part whose first bytes are being read. */
@@ -27,7 +26,7 @@ export interface OpenPart extends Disposable {
   /**
    * Yields the plaintext, once, in chunks of at most one zstd frame, which are the caller's.
    *
-   * @throws {BackupError} (integrity) If the part is not what the seal says.
+   * @throws {BackupError} (integrity) If the part cannot be read or, where it is hashed, is not what the seal says.
    */
   contents(): AsyncGenerator<Uint8Array<ArrayBuffer>>;
 }
@@ -37,38 +36,41 @@ export interface Reading {
   readonly start: StartSource;
   /** Whether it is decompressed there, too. */
   readonly unpacked: boolean;
+  /** Whether its SHA-256 is compared. Without that nothing ties what is read to the seal. */
+  readonly isHashed: boolean;
+}
+
+/** The folder of a snapshot, and what errors call that. */
+export interface SnapshotFolder {
+  readonly folder: string;
+  readonly called?: string | undefined;
 }
 
 /**
  * Opens a part, and starts to read it.
  *
- * @param snapshot Its folder, and what errors call that.
  * @throws {BackupError} (integrity) If the part is missing, or not what the seal says; (key) if no identity opens it.
  */
 export async function openPart(
   host: Host,
-  snapshot: { readonly folder: string; readonly called?: string | undefined },
+  snapshot: SnapshotFolder,
   part: SealedPart,
   identities: readonly Identity[],
-  reading: Reading = { start: sourceHere(host.fs), unpacked: true },
+  { start, unpacked, isHashed }: Reading = { start: sourceHere(host.fs), unpacked: true, isHashed: true },
 ): Promise<OpenPart> {
   const path = `${snapshot.folder}/${part.name}`;
-  const called = `${snapshot.called ?? snapshot.folder}/${part.name}`;
-  const damaged = (state: string) =>
-    new BackupError(`Cannot read ${called}: ${state}`, {
-      kind: "integrity",
-      hint: "another copy of the store may hold it whole: verify there with --store",
-    });
+  const called = calledOf(snapshot, part);
   const problem = problemWithSize(host.fs, path, part);
-  if (problem !== undefined) throw damaged(problem);
-  const requireSealed = (sha256: string | undefined) => {
-    if (sha256 !== part.sha256) throw damaged(`its SHA-256 is ${sha256} where the seal says ${part.sha256}`);
-  };
-  const { headerBytes, fileKey } = await openHeaderOf(host, path, part, identities, requireSealed);
-  const { unpacked } = reading;
+  if (problem !== undefined) throw damaged(called, problem);
+  const { headerBytes, fileKey } = await openHeaderOf(host, path, part, identities)
+    .catch((error) => {
+      // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
+      requireAsSealed(host, snapshot, part);
+      throw error;
+    });
   using stack = new DisposableStack();
   const source = stack.use(
-    reading.start({ path, called, bytes: part.bytes, headerBytes, fileKey, unpacked }),
+    start({ path, called, bytes: part.bytes, headerBytes, fileKey, unpacked, isHashed }),
   );
   const frames = unpacked ? undefined : stack.use(new FrameDecompressor(called, part.bytes));
   const kept = stack.move();
@@ -81,7 +83,8 @@ export async function openPart(
         host.report.progress(`read ${part.name}`, Math.min(readBytes, part.bytes), part.bytes);
         if (!bytes) {
           frames?.finish();
-          requireSealed(sha256);
+          const problem = isHashed ? problemWithChecksum(sha256, part) : undefined;
+          if (problem !== undefined) throw damaged(called, problem);
           return;
         }
         if (!frames) {
@@ -102,28 +105,32 @@ export async function openPart(
   };
 }
 
+/**
+ * Reads a part for its SHA-256 alone.
+ *
+ * @throws {BackupError} (integrity) If it is missing, or not what the seal says.
+ */
+export function requireAsSealed(host: Host, snapshot: SnapshotFolder, part: SealedPart): void {
+  const problem = problemWithPart(host.fs, snapshot.folder, part, () => host.checkpoint());
+  if (problem !== undefined) throw damaged(calledOf(snapshot, part), problem);
+}
+
+const calledOf = ({ called, folder }: SnapshotFolder, { name }: SealedPart) => `${called ?? folder}/${name}`;
+
+const damaged = (called: string, problem: string) =>
+  new BackupError(`Cannot read ${called}: ${problem}`, {
+    kind: "integrity",
+    hint: "another copy of the store may hold it whole: verify there with --store",
+  });
+
 async function openHeaderOf(
-  host: Host,
+  { fs }: Host,
   path: string,
   part: SealedPart,
   identities: readonly Identity[],
-  requireSealed: (sha256: string) => void,
 ): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
   const action = `read ${path}`;
-  using file = attempt(action, () => host.fs.open(path, { read: true }));
+  using file = attempt(action, () => fs.open(path, { read: true }));
   const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
-  const start = buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0)));
-  return await openHeader(start, identities).catch((error) => {
-    // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-    requireSealed(attempt(action, () => hashOfRest(host, file, createHash("sha256").update(start))));
-    throw error;
-  });
-}
-
-function hashOfRest(host: Host, file: OpenFile, hash: Hash): string {
-  for (const piece of piecesOf(file)) {
-    host.checkpoint();
-    hash.update(piece);
-  }
-  return hash.digest("hex");
+  return await openHeader(buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0))), identities);
 }

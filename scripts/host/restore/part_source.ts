@@ -1,5 +1,5 @@
 /**
- * Reads parts, here or on another thread: file → SHA-256 → age → zstd, piece by piece.
+ * Reads parts, here or on another thread: file → SHA-256, if it is wanted → age → zstd, piece by piece.
  *
  * That thread gets a path and the key of that one part. It works ahead of who asks, by a few pieces: a forged part may
  * hold any amount of content. Buffers change hands and are not copied. In a step it is the program's own thread, which
@@ -28,14 +28,16 @@ export interface SourceStart {
   readonly fileKey: Uint8Array;
   /** Whether to decompress what comes. */
   readonly unpacked: boolean;
+  /** Whether to tell the SHA-256 of it all. */
+  readonly isHashed: boolean;
 }
 
 /** What comes next of a part. */
 export interface Piece {
   /** Content, or what it is compressed to; undefined at the end. */
   readonly bytes: Uint8Array<ArrayBuffer> | undefined;
-  /** At the end: the SHA-256 of all bytes of the file, in hexadecimal. */
-  readonly sha256?: string;
+  /** At the end, if it was wanted: the SHA-256 of all bytes of the file, in hexadecimal. */
+  readonly sha256?: string | undefined;
   /** Bytes of the file that were read so far. */
   readonly readBytes: number;
 }
@@ -158,6 +160,7 @@ class SourceReader implements Disposable {
   #file: OpenFile | undefined;
   #cipher: CiphertextReader | undefined;
   #readBytes = 0;
+  #isAtEnd = false;
   #sha256: string | undefined;
   #error: unknown;
 
@@ -182,7 +185,7 @@ class SourceReader implements Disposable {
     try {
       const bytes = this.#frames ? this.#content(this.#frames) : this.#plaintext();
       const readBytes = this.#readBytes;
-      if (!bytes) return { bytes, sha256: this.#sha256!, readBytes };
+      if (!bytes) return { bytes, sha256: this.#sha256, readBytes };
       noteGarbage(bytes.length);
       return { bytes, readBytes };
     } catch (error) {
@@ -192,7 +195,7 @@ class SourceReader implements Disposable {
   }
 
   reuse(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.#sha256 || bytes.buffer.byteLength < READ_BYTES) releaseBytes(bytes);
+    if (this.#isAtEnd || bytes.buffer.byteLength < READ_BYTES) releaseBytes(bytes);
     else this.#free.push(new Uint8Array(bytes.buffer));
   }
 
@@ -220,7 +223,7 @@ class SourceReader implements Disposable {
 
   /** The next piece of what is encrypted, which may be empty; undefined after the last. */
   #plaintext(): Uint8Array<ArrayBuffer> | undefined {
-    if (this.#sha256) return undefined;
+    if (this.#isAtEnd) return undefined;
     const action = `read ${this.#start.path}`;
     this.#file ??= attempt(action, () => this.#fs.open(this.#start.path, { read: true }));
     const file = this.#file;
@@ -231,14 +234,15 @@ class SourceReader implements Disposable {
     if (count > 0) return this.#cipher.push(buffer.subarray(0, count));
     releaseBytes(buffer);
     const { plaintext, sha256 } = this.#cipher.finish();
+    this.#isAtEnd = true;
     this.#sha256 = sha256;
     return plaintext;
   }
 
   #afterHeader(file: OpenFile): CiphertextReader {
-    const { path, called, headerBytes, fileKey } = this.#start;
+    const { path, called, headerBytes, fileKey, isHashed } = this.#start;
     const header = new Uint8Array(headerBytes);
     this.#readBytes = attempt(`read ${path}`, () => file.readAt(header, 0));
-    return new CiphertextReader({ fileKey, header, what: called });
+    return new CiphertextReader({ fileKey, header, what: called, isHashed });
   }
 }

@@ -1,7 +1,8 @@
 /**
  * Rebuilds a database's image from its chain: the full, then each delta in place, through a journal.
  *
- * Costs one full plus the bytes that changed. The image counts only once its SHA-256 is what the manifest says.
+ * Costs one full plus the bytes that changed. The image counts only once its SHA-256 is what the manifest says: that
+ * proves the parts it came of, too, and theirs are looked at only to find which of them is to blame where it is not.
  *
  * @module
  */
@@ -17,8 +18,8 @@ import { attempt, diskError, removeIfThere, syncBeside } from "../fs.ts";
 import { keepFreedMemory } from "../garbage.ts";
 import type { Host, OpenFile } from "../host.ts";
 import { imageWriterThread, writePiece } from "./image_writer.ts";
-import { type Opening, openPartSaying, openSeal } from "./open_snapshot.ts";
-import type { OpenPart } from "./part_reader.ts";
+import { type Opening, openPartSaying, openSeal, partOf } from "./open_snapshot.ts";
+import { type OpenPart, requireAsSealed } from "./part_reader.ts";
 import { sourceHere, sourceThread } from "./part_source.ts";
 
 /** One step of a chain: the part that makes the image, or changes it, to be so many bytes. */
@@ -56,9 +57,19 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
     }
   } catch (error) {
     removeIfThere(host.fs, path);
+    requireParts(opening, saved, error);
     throw error;
   } finally {
     removeIfThere(host.fs, journalPath);
+  }
+}
+
+/** @throws {BackupError} (integrity) If what kept an image from being rebuilt is that a part is not as it was sealed. */
+function requireParts(opening: Opening, { chain }: SavedDatabase, reason: unknown): void {
+  if (!(reason instanceof BackupError) || reason.kind !== "integrity") return;
+  for (const { snapshot, part } of chain) {
+    const sealed = openSeal(opening, snapshot);
+    requireAsSealed(opening.host, sealed, partOf(sealed.seal, part));
   }
 }
 
@@ -80,14 +91,19 @@ async function applyChain(
   keepFreedMemory();
   using thread = startThread && sourceThread(startThread("part reader"));
   const start = thread?.start ?? sourceHere(host.fs);
-  const open: OpenLink = async ({ snapshot, part }, unpacked) =>
-    await openPartSaying(opening, openSeal(opening, snapshot), part, { start, unpacked });
+  // Of the full that thread deciphers, and this one decompresses; of a delta it does both.
+  using parts = new PartsAhead(saved.chain, async (link) => {
+    const unpacked = link !== full || !thread;
+    const seal = openSeal(opening, link.snapshot);
+    return await openPartSaying(opening, seal, link.part, { start, unpacked, isHashed: false });
+  });
   using writer = startThread && imageWriterThread(startThread("image writer"), path);
   const image = imageIn(host, file, path, full!.bytes);
   try {
     {
-      // There it is deciphered, here decompressed; who has time for it writes.
-      using part = await open(full!, !thread);
+      using part = await parts.next();
+      parts.prepareNext();
+      // Who has time for it writes.
       await writeFull(part, full!, (bytes, position) => {
         if (writer?.offer(bytes, position)) return;
         image.writeAt(bytes, position);
@@ -102,7 +118,8 @@ async function applyChain(
     using second = attempt(`write ${path}`, () => host.fs.open(path, { write: true }));
     const synced = syncBeside(second, path);
     try {
-      await applyDeltas(open, deltas, new Patcher(image, scratchIn(host, journal, path), ring, writer));
+      const patcher = new Patcher(image, scratchIn(host, journal, path), ring, writer);
+      for (const { bytes } of deltas) await applyDelta(parts, patcher, bytes);
     } finally {
       await synced;
     }
@@ -112,33 +129,53 @@ async function applyChain(
   }
 }
 
-/** Starts to read a link's part. @param unpacked Whether the other thread, if there is one, decompresses it. */
-type OpenLink = (link: Link, unpacked: boolean) => Promise<OpenPart>;
+/** Opens the parts of a chain, each before the one that it follows is read: the other thread starts on it meanwhile. */
+class PartsAhead implements Disposable {
+  readonly #chain: readonly Link[];
+  readonly #open: (link: Link) => Promise<OpenPart>;
+  #opened = 0;
+  #coming: OpenPart | undefined;
 
-async function applyDeltas(open: OpenLink, deltas: readonly Link[], patcher: Patcher): Promise<void> {
-  let coming: OpenPart | undefined;
-  try {
-    coming = await open(deltas[0]!, true);
-    // Before the one after it is read: nobody waits for that.
-    coming.prepare();
-    for (const [index, link] of deltas.entries()) {
-      using part = coming!;
-      const following = deltas[index + 1];
-      // It is read on the other thread while this one is applied.
-      coming = following && await open(following, true);
-      const delta = patcher.start(link.bytes);
-      for await (const content of part.contents()) {
-        const { length } = content;
-        delta.push(content);
-        releaseBytes(content);
-        // A frame that is not full was the last: there is room for the first of the next part.
-        if (length < FRAME_BYTES_MAX) coming?.prepare();
-      }
-      delta.finish();
-    }
-  } finally {
-    coming?.[Symbol.dispose]();
+  constructor(chain: readonly Link[], open: (link: Link) => Promise<OpenPart>) {
+    this.#chain = chain;
+    this.#open = open;
   }
+
+  /** The next part, which is the caller's then. */
+  async next(): Promise<OpenPart> {
+    using stack = new DisposableStack();
+    const part = stack.use(this.#coming ?? await this.#openNext());
+    this.#coming = undefined;
+    if (this.#opened < this.#chain.length) this.#coming = await this.#openNext();
+    stack.move();
+    return part;
+  }
+
+  /** Says that the part after that will be read soon, and that there is room for the first of it. */
+  prepareNext(): void {
+    this.#coming?.prepare();
+  }
+
+  [Symbol.dispose](): void {
+    this.#coming?.[Symbol.dispose]();
+  }
+
+  #openNext(): Promise<OpenPart> {
+    return this.#open(this.#chain[this.#opened++]!);
+  }
+}
+
+async function applyDelta(parts: PartsAhead, patcher: Patcher, nextBytes: number): Promise<void> {
+  using part = await parts.next();
+  const delta = patcher.start(nextBytes);
+  for await (const content of part.contents()) {
+    const { length } = content;
+    delta.push(content);
+    releaseBytes(content);
+    // A frame that is not full was the last.
+    if (length < FRAME_BYTES_MAX) parts.prepareNext();
+  }
+  delta.finish();
 }
 
 /** A few bytes of a delta can make any number of those of an image: an interruption is heard while they are written. */

@@ -228,6 +228,10 @@ export function problemWithSize(fs: Fs, path: string, part: SealedPart): string 
   return undefined;
 }
 
+/** What is wrong with a part that was read, by its SHA-256. */
+export const problemWithChecksum = (sha256: string | undefined, part: SealedPart): string | undefined =>
+  sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
+
 /**
  * Reads a part whole from the disk and compares size and SHA-256 with the seal.
  *
@@ -247,7 +251,7 @@ export function problemWithPart(
     if (problem !== undefined) return problem;
     // Most parts are small, and there may be 100,000 of them.
     const sha256 = sha256OfFile(fs, path, onBytes, part.bytes + 1);
-    return sha256 === part.sha256 ? undefined : `its SHA-256 is ${sha256} where the seal says ${part.sha256}`;
+    return problemWithChecksum(sha256, part);
   } catch (error) {
     if (error instanceof BackupError) throw error;
     return `it cannot be read: ${reasonOf(error)}`;
