@@ -115,7 +115,7 @@ export async function addKey(
     });
   }
   await createEncrypter([...recipients, recipient]);
-  const text = appendInText(file.text, ["recipients"], recipient);
+  const text = appendInText(file.text, "recipients", recipient);
   const before = known.find((key) => key.recipient === recipient);
   const existing = Math.max(0, ...known.map(({ reach }) => reach.reduce((sum, { of }) => sum + of, 0)));
   const opened = before?.reach.reduce((sum, { snapshots }) => sum + snapshots, 0) ?? 0;
@@ -157,7 +157,7 @@ export function dropKey(file: KeyFile, recipientText: string, known: readonly Ke
     fail("nobody could open the next snapshot", "add another one first: hapi-backup keys add age1...");
   }
   const left = recipients.filter((other) => other !== recipient);
-  const text = removeInText(file.text, ["recipients"], recipients.indexOf(recipient));
+  const text = removeInText(file.text, "recipients", recipients.indexOf(recipient));
   const reach =
     known.find((key) => key.recipient === recipient)?.reach.filter(({ snapshots }) => snapshots > 0) ??
       [];

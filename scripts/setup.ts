@@ -109,7 +109,7 @@ async function extendConfiguration(
   { configFile, around, destination }: Extension,
 ): Promise<void> {
   using locked = await lockConfiguration(host, configFile);
-  const text = appendInText(locked.text, ["destinations"], destination);
+  const text = appendInText(locked.text, "destinations", destination);
   const { hub } = parseConfig(text, configFile, around);
   if (destination.kind === "rsync") keyAt(host, destination.identityFile, `hapi-backup@${hub}`);
   locked.replace(text);

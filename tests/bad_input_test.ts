@@ -729,7 +729,7 @@ Deno.test("a part that is damaged inside is named, and so is a snapshot that is 
   assertError(
     await home.cli(args),
     5,
-    new RegExp(`decrypt .*${id}/hapi\\.db\\.full\\.zst\\.age: chunk \\d+ does not authenticate`),
+    new RegExp(`read .*${id}/hapi\\.db\\.full\\.zst\\.age: its SHA-256 is `),
     /--store/,
   );
 
@@ -872,7 +872,7 @@ Deno.test("an unknown set, unknown keys and bad values are told with their line:
     ],
     [`"sets": { "state": { "sources": [] } }`, /line 3: sets\.state\.sources/],
     [`"hub": "other"`, /line 3: key "hub" stands there twice/],
-    [`"store": }`, /line 3 is not JSON \(value expected\)/],
+    [`"store": }`, /line 3 is not JSON \(unexpected "}"\)/],
   ];
   for (const [key, error] of cases) {
     Deno.writeTextFileSync(home.configFile, text(key));

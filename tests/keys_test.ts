@@ -252,20 +252,25 @@ Deno.test("editing a list keeps every comment with the element that it is about"
     "c" // vault
   ], // end
 }`;
-  const path = ["recipients"];
-  assert.equal(appendInText(lines, path, "d"), lines.replace('"c" // vault', '"c", // vault\n    "d"'));
-  assert.equal(removeInText(lines, path, 0), lines.replace('    "a", // mine\n', ""));
-  assert.equal(removeInText(lines, path, 2), lines.replace('    "c" // vault\n', ""));
+  const key = "recipients";
+  assert.equal(appendInText(lines, key, "d"), lines.replace('"c" // vault', '"c", // vault\n    "d"'));
+  assert.equal(removeInText(lines, key, 0), lines.replace('    "a", // mine\n', ""));
+  assert.equal(removeInText(lines, key, 2), lines.replace('    "c" // vault\n', ""));
   const inline = `{ "recipients": ["a", "b", "c"] /* k */ }`;
-  assert.equal(appendInText(inline, path, "d"), inline.replace('"c"', '"c", "d"'));
-  assert.equal(removeInText(inline, path, 0), inline.replace('"a", ', ""));
-  assert.equal(removeInText(inline, path, 1), inline.replace('"b", ', ""));
-  assert.equal(removeInText(inline, path, 2), inline.replace(', "c"', ""));
-  assert.equal(removeInText(`{ "recipients": ["a"] }`, path, 0), `{ "recipients": [] }`);
-  assert.match(
-    appendInText(`{\n  // c\n  "recipients": []\n}`, path, "a"),
-    /\/\/ c\n {2}"recipients": \[\s*"a"\s*\]/,
+  assert.equal(appendInText(inline, key, "d"), inline.replace('"c"', '"c", "d"'));
+  assert.equal(removeInText(inline, key, 0), inline.replace('"a", ', ""));
+  assert.equal(removeInText(inline, key, 1), inline.replace('"b", ', ""));
+  assert.equal(removeInText(inline, key, 2), inline.replace(', "c"', ""));
+  assert.equal(removeInText(`{ "recipients": ["a"] }`, key, 0), `{ "recipients": [] }`);
+  assert.equal(
+    appendInText(`{\n  "recipients": [ /* none */ ]\n}`, key, "a"),
+    `{\n  "recipients": ["a" /* none */ ]\n}`,
   );
+  assert.equal(
+    appendInText('{\n  // h\n  "hub": "h" // me\n}', "destinations", { name: "n", kind: "x" }),
+    '{\n  // h\n  "hub": "h", // me\n  "destinations": [{ "name": "n", "kind": "x" }]\n}',
+  );
+  assert.equal(appendInText('{ "hub": "h", }', key, "a"), '{ "hub": "h", "recipients": ["a"], }');
 });
 
 Deno.test("a proof is due when the last good one, or the first backup, is past the limit", () => {

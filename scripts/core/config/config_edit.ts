@@ -5,58 +5,58 @@
  * @module
  */
 
-import { applyEdits, findNodeAtLocation, type JSONPath, modify, type Node, parseTree } from "jsonc-parser";
+import type { ElementNode, MemberNode } from "@humanwhocodes/momoa";
+import { treeOf, valueAt } from "../jsonc.ts";
 
-const FORMAT = { formattingOptions: { insertSpaces: true, tabSize: 2 } };
-
-/** Sets a value; undefined removes the key. */
-export function setInText(text: string, path: JSONPath, value: unknown): string {
-  return applyEdits(text, modify(text, path, value, FORMAT));
+/** Adds a value at the end of the list under a key, which is made if it is not there. */
+export function appendInText(text: string, key: string, value: unknown): string {
+  // On one line: a string has no line ends in JSON.
+  const added = JSON.stringify(value, undefined, 1).replace(/\n */g, " ");
+  const tree = treeOf(text, "that is changed");
+  const list = valueAt(tree, [key]);
+  if (list?.type === "Array") return insertLast(text, list.loc.start.offset, list.elements, added);
+  const members = tree.type === "Object" ? tree.members : [];
+  return insertLast(text, tree.loc.start.offset, members, `${JSON.stringify(key)}: [${added}]`);
 }
 
-/** Adds a value at the end of a list, which is made if it is not there. */
-export function appendInText(text: string, path: JSONPath, value: unknown): string {
-  const last = elementsAt(text, path).at(-1);
-  if (!last) return setInText(text, path, [value]);
-  const end = last.offset + last.length;
+/** @param start Where what holds the `items` begins: its bracket. */
+function insertLast(text: string, start: number, items: readonly Item[], added: string): string {
+  const last = items.at(-1);
+  if (!last) return text.slice(0, start + 1) + added + text.slice(start + 1);
+  const end = last.loc.end.offset;
   const { before, after } = lineAround(text, last);
-  const added = JSON.stringify(value);
   if (!isAlone(before, after)) return `${text.slice(0, end)}, ${added}${text.slice(end)}`;
   const rest = after.replace(/^(\s*),/, "$1");
   return `${text.slice(0, end)},${rest}\n${before}${added}${text.slice(end + after.length)}`;
 }
 
-/** Removes an element of a list; where it has a line to itself, that line with the comment on it. */
-export function removeInText(text: string, path: JSONPath, index: number): string {
-  const elements = elementsAt(text, path);
-  const element = elements[index]!;
-  const end = element.offset + element.length;
-  const { before, after } = lineAround(text, element);
+/** Removes an element of the list under a key; where it has a line to itself, that line with the comment on it. */
+export function removeInText(text: string, key: string, index: number): string {
+  const list = valueAt(treeOf(text, "that is changed"), [key]);
+  const elements = list?.type === "Array" ? list.elements : [];
+  const { loc } = elements[index]!;
+  const [start, end] = [loc.start.offset, loc.end.offset];
+  const { before, after } = lineAround(text, elements[index]!);
   if (isAlone(before, after)) {
-    return text.slice(0, element.offset - before.length) + text.slice(end + after.length + 1);
+    return text.slice(0, start - before.length) + text.slice(end + after.length + 1);
   }
   const next = elements[index + 1];
   const previous = elements[index - 1];
-  if (next) return text.slice(0, element.offset) + text.slice(next.offset);
-  if (previous) return text.slice(0, previous.offset + previous.length) + text.slice(end);
-  return text.slice(0, element.offset) + text.slice(end);
+  if (next) return text.slice(0, start) + text.slice(next.loc.start.offset);
+  if (previous) return text.slice(0, previous.loc.end.offset) + text.slice(end);
+  return text.slice(0, start) + text.slice(end);
 }
 
-function elementsAt(text: string, path: JSONPath): readonly Node[] {
-  const tree = parseTree(text, [], { allowTrailingComma: true });
-  return (tree && findNodeAtLocation(tree, path))?.children ?? [];
-}
+/** Something in a list or an object. */
+type Item = Pick<ElementNode | MemberNode, "loc">;
 
-/** What stands on an element's line before and after it. */
-function lineAround(
-  text: string,
-  { offset, length }: Node,
-): { readonly before: string; readonly after: string } {
-  const start = text.lastIndexOf("\n", offset - 1) + 1;
-  const newline = text.indexOf("\n", offset + length);
+/** What stands on an item's line before and after it. */
+function lineAround(text: string, { loc }: Item): { readonly before: string; readonly after: string } {
+  const start = text.lastIndexOf("\n", loc.start.offset - 1) + 1;
+  const newline = text.indexOf("\n", loc.end.offset);
   return {
-    before: text.slice(start, offset),
-    after: text.slice(offset + length, newline < 0 ? text.length : newline),
+    before: text.slice(start, loc.start.offset),
+    after: text.slice(loc.end.offset, newline < 0 ? text.length : newline),
   };
 }
 
