@@ -9,7 +9,7 @@ const SHELLS = ["bash", "zsh", "fish"] as const;
 /** A shell that completions are made for. */
 export type Shell = typeof SHELLS[number];
 
-/** One option. `flags` in commander's form; its long name in camel case is the key in the parsed options. */
+/** One option. `flags` is `--name` or `--name <value>`; the name in camel case is the key in the parsed options. */
 export interface OptionSpec {
   readonly flags: string;
   readonly text: string;

@@ -25,7 +25,12 @@ export function meaningOf({ text, many }: Pick<OptionSpec, "text" | "many">): st
   return many ? `${text}; may be given several times` : text;
 }
 
-/** `--dry-run`: how the option that is called `dryRun` once it is parsed is written. */
+/** `dryRun`: the key that the option `--dry-run` has once it is parsed. */
+export function keyOf(option: Pick<OptionSpec, "flags">): string {
+  return flagOf(option).name.slice(2).replace(/-[a-z]/g, (dashed) => dashed[1]!.toUpperCase());
+}
+
+/** `--dry-run`: how the option with this key is written. */
 export function flagNamed(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }

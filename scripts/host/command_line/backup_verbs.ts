@@ -85,7 +85,7 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
  * shipping. @throws {BackupError} If one failed, is suspect, or is not off this machine.
  */
 export async function backUp(context: VerbContext, config: Config, sets: readonly SetName[]): Promise<void> {
-  const ships = context.options.ship !== false;
+  const ships = context.options.noShip !== true;
   // Where there is no network, `ship` tells what is logged here.
   await using _telling = ships ? telling(context, config) : undefined;
   const { done: snapshots, failures } = await withEach(sets, async (set) => {

@@ -6,16 +6,11 @@
  * @module
  */
 
-import { Argument, Command, CommanderError, Option } from "commander";
-import {
-  COMMANDS,
-  type CommandSpec,
-  GLOBAL_OPTIONS,
-  type OptionSpec,
-} from "../../core/command_line/commands.ts";
-import { flagNamed, flagOf, meaningOf, textOf } from "../../core/command_line/option_flags.ts";
+import { readArguments } from "../../core/command_line/arguments.ts";
+import { programHelp, verbHelp } from "../../core/command_line/help.ts";
+import { flagNamed, textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../../core/config/config.ts";
-import { BackupError, EXIT_CODES, exitCodeOf, internalError, outcome, reasonOf } from "../../core/errors.ts";
+import { BackupError, exitCodeOf, internalError, outcome, reasonOf } from "../../core/errors.ts";
 import { normalizePath } from "../../core/paths.ts";
 import { VERSION } from "../../core/version.ts";
 import { knownError, lstatIfThere, readTextIfThere } from "../fs.ts";
@@ -51,45 +46,37 @@ export async function main(args: readonly string[], verbs: Readonly<Record<strin
     journal: isJournal(Deno.env.get("JOURNAL_STREAM")),
   });
   try {
-    const program = makeProgram(terminal, async (spec, options) => {
-      const around = surroundings();
-      await verbs[spec.verb]!({
-        options,
-        json: options.json === true,
-        around,
-        host: makeHost(terminal),
-        terminal,
-        configFile: fileOf(options.config) ?? defaultConfigFile(around),
-      });
-    });
-    await program.parseAsync(withHelp(args), { from: "user" });
+    const asked = readArguments(args);
+    switch (asked.type) {
+      case "nothing":
+        terminal.error(programHelp(helpWidth()));
+        return exitCodeOf("usage");
+      case "help":
+        terminal.print(asked.spec ? verbHelp(asked.spec, helpWidth()) : programHelp(helpWidth()));
+        break;
+      case "version":
+        terminal.print(VERSION);
+        break;
+      case "verb": {
+        const { spec, options } = asked;
+        const around = surroundings();
+        await verbs[spec.verb]!({
+          options,
+          json: options.json === true,
+          around,
+          host: makeHost(terminal),
+          terminal,
+          configFile: fileOf(options.config) ?? defaultConfigFile(around),
+        });
+      }
+    }
     return tellUnprinted(terminal);
   } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return tellUnprinted(terminal);
-    // Without any argument the help is what is said.
-    if (error instanceof CommanderError && error.code === "commander.help") return exitCodeOf("usage");
-    return tell(
-      error instanceof CommanderError ? usageError(error, args) : error,
-      terminal,
-      wantsJson,
-      args.includes("--verbose"),
-    );
+    return tell(error, terminal, wantsJson, args.includes("--verbose"));
   }
 }
 
-/** The arguments as commander takes them: help is asked for by `help`, `help backup` and `backup help`, too. */
-function withHelp(args: readonly string[]): string[] {
-  const isVerb = (name: string) => COMMANDS.some(({ verb }) => verb === name);
-  const [first, second, ...more] = args;
-  if (first === undefined || first.startsWith("-")) return [...args];
-  if (first === "help") {
-    if (second === undefined || second === "help" || second.startsWith("-")) return ["--help"];
-    return isVerb(second) ? [second, "--help"] : [second];
-  }
-  // Of a verb that there is none of, commander would show the help of all, and not say that it is mistyped.
-  if (!isVerb(first)) return [first];
-  return second === "help" && more.length === 0 ? [first, "--help"] : [...args];
-}
+const helpWidth = (): number => Deno.stdout.isTerminal() ? Math.min(80, columns()) : 80;
 
 /** What was asked for and not delivered is a failure, though all was done. @returns The exit code. */
 function tellUnprinted(terminal: FullTerminal): number {
@@ -119,109 +106,6 @@ function tell(error: unknown, terminal: FullTerminal, json: boolean, verbose: bo
 /** An error, and what to do about it. */
 export const errorText = ({ message, hint }: BackupError): string =>
   `error: ${message}${hint ? `\nhint: ${hint}` : ""}`;
-
-/** What is wrong with the arguments, in our words: commander's end in `(Did you mean ...?)` where it has a guess. */
-function usageError({ message }: CommanderError, args: readonly string[]): BackupError {
-  const verb = args.find((arg) => COMMANDS.some((command) => command.verb === arg));
-  const [wrong, guess] = message.replace(/^error: /, "").split("\n");
-  const choices = COMMANDS.find((command) => command.verb === verb)?.arguments?.[0]?.choices;
-  const missing = /^missing required argument/.test(wrong!) && choices ? ` (${choices.join(", ")})` : "";
-  const help = `\`hapi-backup ${verb === undefined ? "" : `${verb} `}--help\` says what there is`;
-  return new BackupError(`Cannot run ${verb ?? "hapi-backup"}: ${wrong}${missing}`, {
-    kind: "usage",
-    hint: guess === undefined ? help : `${guess.replace(/^\(D(.*)\)$/, "d$1")} ${help}`,
-  });
-}
-
-function makeProgram(
-  terminal: FullTerminal,
-  run: (spec: CommandSpec, options: Record<string, unknown>) => Promise<void>,
-): Command {
-  const width = Deno.stdout.isTerminal() ? Math.min(80, columns()) : 80;
-  const codes = Object.entries(EXIT_CODES).map(([code, text]) => `  ${code}  ${text}`).join("\n");
-  const program = new Command("hapi-backup")
-    .description("Backs up a HAPI hub: consistent, encrypted, off the machine, proven restorable.")
-    .version(VERSION, "--version", "print the version")
-    .helpOption("-h, --help", "print this help")
-    .helpCommand(false)
-    // `tell` says what is wrong, as data too where that is asked for.
-    .configureOutput({
-      outputError: () => {},
-      writeOut: (text) => terminal.print(text),
-      getOutHelpWidth: () => width,
-    })
-    .configureHelp({ minWidthToWrap: 20 })
-    .addHelpText("after", `\nExit codes:\n${codes}\n\nExample:\n  hapi-backup backup`)
-    .exitOverride();
-  for (const spec of COMMANDS) {
-    const command = program.command(spec.verb)
-      .summary(spec.summary)
-      .description(
-        [
-          spec.summary,
-          ...spec.details ? ["", ...spec.details.split("\n").map((line) => indented(line, width))] : [],
-        ].join("\n"),
-      )
-      .helpGroup(`${spec.group}:`)
-      .helpOption("-h, --help", "print this help")
-      .addHelpText("after", `\nExample:\n  ${spec.example}\n\nExit codes:\n${codes}`)
-      .exitOverride();
-    for (const { name, text, choices } of spec.arguments ?? []) {
-      const argument = new Argument(name, text);
-      command.addArgument(choices ? argument.choices(choices) : argument);
-    }
-    for (const option of [...spec.options, ...GLOBAL_OPTIONS]) {
-      command.addOption(makeOption(option));
-      refuseRepeated(command, option);
-    }
-    command.action(async (...given: unknown[]) => {
-      const names = (spec.arguments ?? []).map(({ name }) => name.replace(/[<>[\].]/g, ""));
-      const options: Record<string, unknown> = { ...command.opts() };
-      names.forEach((name, index) => options[name] = given[index]);
-      await run(spec, options);
-    });
-  }
-  return program;
-}
-
-/** An entry such as `add    what it does`, in lines that begin below what it does; any other line as it is. */
-function indented(line: string, width: number): string {
-  const term = /^\S+ {2,}/.exec(line)?.[0];
-  if (term === undefined) return line;
-  const lines = [""];
-  for (const word of line.slice(term.length).split(" ")) {
-    const last = lines.at(-1)!;
-    if (last !== "" && term.length + last.length + 1 + word.length > width) lines.push(word);
-    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
-  }
-  return term + lines.join(`\n${" ".repeat(term.length)}`);
-}
-
-function makeOption(spec: OptionSpec): Option {
-  const { flags, default: value, many } = spec;
-  const option = new Option(flags, meaningOf(spec));
-  if (value !== undefined) option.default(value);
-  if (many) option.argParser((next: string, before: string[] | undefined) => [...before ?? [], next]);
-  return option;
-}
-
-/** The last of two would count, and the other set, identity or store be left out without a word. */
-function refuseRepeated(command: Command, option: OptionSpec): void {
-  const { name, value } = flagOf(option);
-  if (option.many || value === undefined) return;
-  let before: string | undefined;
-  command.on(`option:${name.slice(2)}`, (value: string) => {
-    if (before !== undefined && before !== value) {
-      throw new BackupError(`Cannot use ${name} ${value}: ${name} ${before} was given before it`, {
-        kind: "usage",
-        hint: name === "--identity"
-          ? "put all of them into one file, one below the other"
-          : `give ${name} once`,
-      });
-    }
-    before = value;
-  });
-}
 
 /** What of the environment the configuration's defaults depend on. */
 function surroundings(): Surroundings {
