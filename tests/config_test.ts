@@ -331,3 +331,43 @@ Deno.test("the schemas of both configurations say what every key means, and take
     assert.deepEqual(openObjects(schema), []);
   }
 });
+
+Deno.test("a configuration is JSON with comments and trailing commas and nothing else, and errors have its line", () => {
+  const here: Surroundings = { home: "/h", hostname: "x", env: {} };
+  const hubOf = (text: string) => parseConfig(text, "c", here).hub;
+  const accepted = [
+    '{"hub": "h",}',
+    '\r\n// "\r\n{ /* { */ "h\\u0075b"/**/:/***/"h" } // "',
+    `${"//\n".repeat(20_000)}{"hub": "h"}${"/**/ ".repeat(20_000)}`,
+    `{"hub": "h", "$schema": "${"[{".repeat(200)}" /* ${"[{".repeat(200)} */}`,
+  ];
+  for (const text of accepted) assert.equal(hubOf(text), "h");
+  const refused: [string, number, string][] = [
+    ["", 1, "it ends too early"],
+    ["\n// nothing\n", 3, "it ends too early"],
+    ['{\n"hub": "h"\n', 3, "it ends too early"],
+    ['{\n"recipients": ["a"', 2, "it ends too early"],
+    ['{\n"hub": "h', 2, "it ends too early"],
+    ['{"hub": "h"}\n/* open', 2, 'unexpected "/"'],
+    ['{"hub": "h"}\n/*/', 2, 'unexpected "/"'],
+    // A quote is missing, or is none.
+    ['{\n"hub": "h,\n"store": "/s"}', 2, "unexpected end of the line"],
+    ['{\r\n"hub": "h\r\n"}', 2, "unexpected end of the line"],
+    ['{\n"hub": "h\\"\n"}', 2, "unexpected end of the line"],
+    ['{\n"hub": "a\tb"}', 2, "unexpected U+0009"],
+    ['{\n"hub": "a\0b"}', 2, "unexpected U+0000"],
+    // What is wrong first is told first.
+    ['{\n"hub": "h" 7,\n"store": "/s}', 2, 'unexpected "7"'],
+    ['{\n"hub": "h"\n"store": "/s"}', 3, 'unexpected "\\""'],
+    ['{\n\u00a0"hub": "h"}', 2, "unexpected U+00A0"],
+    ['{"hub": "h"}\n{}', 2, 'unexpected "{"'],
+    ['{\n"localKeepDays": 01}', 2, 'unexpected "0"'],
+    ["{\n'hub': 'h'}", 2, `unexpected "'"`],
+    ['{"a":\r"b",\r,}', 3, 'unexpected ","'],
+  ];
+  for (const [text, line, state] of refused) {
+    const message = `Cannot use configuration c: line ${line} is not JSON (${state})`;
+    assert.throws(() => hubOf(text), { kind: "config", message }, text);
+  }
+  assert.throws(() => hubOf(`{"a":\n${"[".repeat(100)}`), { message: /line 2 is nested deeper than 100$/ });
+});

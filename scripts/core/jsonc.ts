@@ -4,7 +4,7 @@
  * @module
  */
 
-import { evaluate, type MemberNode, parse, tokenize, type ValueNode } from "@humanwhocodes/momoa";
+import { evaluate, type MemberNode, parse, type ValueNode } from "@humanwhocodes/momoa";
 import { BackupError } from "./errors.ts";
 import { check, type Problem, type Schema } from "./schema.ts";
 
@@ -27,9 +27,14 @@ export function parseBySchema<T>(schema: Schema<T>, text: string, where: string,
   );
 }
 
-const SYNTAX = { mode: "jsonc", allowTrailingCommas: true } as const;
+const SYNTAX = { mode: "json", allowTrailingCommas: true } as const;
 /** What is nested deeper than this is no configuration, and would take more stack than there is. */
 const DEPTH_MAX = 100;
+/** Brackets; and strings and comments, in which brackets are none. What is not closed goes as far as it may. */
+// deno-lint-ignore no-control-regex -- JSON's own rule: these stand in no string.
+const PIECE = /"[^"\\\0-\x1f]*(?:\\[^\0-\x1f][^"\\\0-\x1f]*)*("?)|\/\/[^\r\n]*|\/\*[^]*?(?:\*\/|$)|[[\]{}]/g;
+/** Belongs nowhere in JSON. */
+const WRONG = "\0";
 
 /**
  * What a configuration's text says, and where.
@@ -38,31 +43,70 @@ const DEPTH_MAX = 100;
  * @throws {BackupError} (config) With the line.
  */
 export function treeOf(text: string, where: string): ValueNode {
+  const bare = withoutComments(text, where);
   try {
-    let depth = 0;
-    for (const { type, loc } of tokenize(text, SYNTAX)) {
-      if (type === "LBrace" || type === "LBracket") depth++;
-      else if (type === "RBrace" || type === "RBracket") depth--;
-      if (depth > DEPTH_MAX) {
-        throw new BackupError(
-          `Cannot use configuration ${where}: line ${loc.start.line} is nested deeper than ${DEPTH_MAX}`,
-          { kind: "config", hint: "remove what is not part of a configuration" },
-        );
-      }
-    }
-    return parse(text, SYNTAX).body;
-  } catch (error) {
-    if (error instanceof BackupError) throw error;
-    // Which the parser's errors have. No more than one character: it may be of a secret that belongs elsewhere.
-    const { line, offset } = error as { line?: number; offset?: number };
-    const found = text[offset ?? text.length];
-    const state = found === undefined ? "it ends too early" : `unexpected ${JSON.stringify(found)}`;
-    throw new BackupError(`Cannot use configuration ${where}: line ${line ?? 1} is not JSON (${state})`, {
-      kind: "config",
-      hint: "mend that line, or the one before it; comments and trailing commas are allowed",
-    });
+    return parse(bare, SYNTAX).body;
+  } catch {
+    throw notJson(text, faultIn(bare), where);
   }
 }
+
+/**
+ * The text with spaces for comments, so that all else is where it was: the parser would call itself for each comment
+ * in a row. It lets strings hold line ends and tabs, which JSON does not: there is something wrong where they are.
+ */
+function withoutComments(text: string, where: string): string {
+  let depth = 0;
+  return text.replace(PIECE, (piece, quote: string | undefined, offset: number) => {
+    const [first, second] = piece;
+    if (first === '"') return quote === '"' ? piece : " ".repeat(piece.length) + WRONG;
+    if (first === "/") {
+      const isClosed = second === "/" || (piece.length >= "/**/".length && piece.endsWith("*/"));
+      return isClosed ? piece.replace(/[^\r\n]/g, " ") : piece;
+    }
+    depth += first === "{" || first === "[" ? 1 : -1;
+    if (depth <= DEPTH_MAX) return piece;
+    throw new BackupError(
+      `Cannot use configuration ${where}: line ${lineOf(text, offset)} is nested deeper than ${DEPTH_MAX}`,
+      { kind: "config", hint: "remove what is not part of a configuration" },
+    );
+  });
+}
+
+/** Where a text that is no JSON stops being it: its length, if that is its end. */
+function faultIn(bare: string): number {
+  try {
+    // Of a text that ends too early the parser says where its last token begins.
+    parse(bare + WRONG, SYNTAX);
+  } catch (error) {
+    return (error as { offset: number }).offset;
+  }
+  return bare.length;
+}
+
+/** Tells no more than one character: it may be of a secret that belongs elsewhere. */
+function notJson(text: string, offset: number, where: string): BackupError {
+  const line = lineOf(text, offset);
+  return new BackupError(
+    `Cannot use configuration ${where}: line ${line} is not JSON (${faultAt(text, offset)})`,
+    {
+      kind: "config",
+      hint: "mend that line, or the one before it; comments and trailing commas are allowed",
+    },
+  );
+}
+
+function faultAt(text: string, offset: number): string {
+  const found = text[offset];
+  if (found === undefined) return "it ends too early";
+  if (found === "\n" || found === "\r") return "unexpected end of the line";
+  // Such as the space of a web page that the text came from, which looks like one.
+  const isVisible = /[!-~]/.test(found);
+  const code = text.codePointAt(offset)!.toString(16).toUpperCase().padStart(4, "0");
+  return `unexpected ${isVisible ? JSON.stringify(found) : `U+${code}`}`;
+}
+
+const lineOf = (text: string, offset: number): number => text.slice(0, offset).split(/\r\n?|\n/).length;
 
 /** The value at a path of keys and indexes; undefined if there is none. */
 export function valueAt(tree: ValueNode, path: readonly (string | number)[]): ValueNode | undefined {
