@@ -271,6 +271,24 @@ Deno.test("editing a list keeps every comment with the element that it is about"
     '{\n  // h\n  "hub": "h", // me\n  "destinations": [{ "name": "n", "kind": "x" }]\n}',
   );
   assert.equal(appendInText('{ "hub": "h", }', key, "a"), '{ "hub": "h", "recipients": ["a"], }');
+  const edits: [list: string, added: string, removed: string, index: number][] = [
+    // What is behind the comma is about what follows on that line, if something does.
+    ['["a" /* A */, "b"]', '["a" /* A */, "b", "d"]', '["b"]', 0],
+    ['["a", /* B */ "b" /* b */]', '["a", /* B */ "b" /* b */, "d"]', '[/* B */ "b" /* b */]', 0],
+    ['["a" /* A */, "b" /* B */ ]', '["a" /* A */, "b" /* B */, "d" ]', '["a" /* A */,  ]', 1],
+    ['["a", // A\n "b" // B\n]', '["a", // A\n "b", // B\n "d"\n]', '[\n "b" // B\n]', 0],
+    ['["a", "b", // B ]\n]', '["a", "b", // B ]\n"d",\n]', '["a", \n]', 1],
+    ['["a", /* A, */ ]', '["a", /* A, */\n"d", ]', "[]", 0],
+    ['["a", /* b */ "b", /* B */ ]', '["a", /* b */ "b", /* B */\n"d", ]', '[/* b */ "b", /* B */ ]', 0],
+    ['[\r\n  "a", // A\r\n]', '[\r\n  "a", // A\r\n  "d",\r\n]', "[\r\n]", 0],
+    ['[\n  "a",\n  // B\n  "b"\n]', '[\n  "a",\n  // B\n  "b",\n  "d"\n]', '[\n  // B\n  "b"\n]', 0],
+    ['[\n  "a" // A\n  , "b"\n]', '[\n  "a" // A\n  , "b", "d"\n]', '[\n   "b"\n]', 0],
+    ['[\n  "a"\n  // none, yet\n]', '[\n  "a",\n  "d"\n  // none, yet\n]', "[\n  // none, yet\n]", 0],
+  ];
+  for (const [list, added, removed, index] of edits) {
+    assert.equal(appendInText(`{"recipients": ${list}}`, key, "d"), `{"recipients": ${added}}`);
+    assert.equal(removeInText(`{"recipients": ${list}}`, key, index), `{"recipients": ${removed}}`);
+  }
 });
 
 Deno.test("a proof is due when the last good one, or the first backup, is past the limit", () => {

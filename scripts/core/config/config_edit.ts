@@ -23,42 +23,68 @@ export function appendInText(text: string, key: string, value: unknown): string 
 function insertLast(text: string, start: number, items: readonly Item[], added: string): string {
   const last = items.at(-1);
   if (!last) return text.slice(0, start + 1) + added + text.slice(start + 1);
-  const end = last.loc.end.offset;
-  const { before, after } = lineAround(text, last);
-  if (!isAlone(before, after)) return `${text.slice(0, end)}, ${added}${text.slice(end)}`;
-  const rest = after.replace(/^(\s*),/, "$1");
-  return `${text.slice(0, end)},${rest}\n${before}${added}${text.slice(end + after.length)}`;
+  const { end, hasComma, isFull } = behind(text, last);
+  const before = lineBefore(text, last);
+  if (!isBlank(before) && !isFull) {
+    return text.slice(0, end) + (hasComma ? ` ${added},` : `, ${added}`) + text.slice(end);
+  }
+  const itself = last.loc.end.offset;
+  const newline = text.includes("\r\n") ? "\r\n" : "\n";
+  const line = newline + /^\s*/.exec(before)![0] + added + (hasComma ? "," : "");
+  return text.slice(0, itself) + (hasComma ? "" : ",") + text.slice(itself, end) + line + text.slice(end);
 }
 
 /** Removes an element of the list under a key; where it has a line to itself, that line with the comment on it. */
 export function removeInText(text: string, key: string, index: number): string {
   const list = valueAt(treeOf(text, "that is changed"), [key]);
   const elements = list?.type === "Array" ? list.elements : [];
-  const { loc } = elements[index]!;
-  const [start, end] = [loc.start.offset, loc.end.offset];
-  const { before, after } = lineAround(text, elements[index]!);
-  if (isAlone(before, after)) {
-    return text.slice(0, start - before.length) + text.slice(end + after.length + 1);
+  const element = elements[index]!;
+  const start = element.loc.start.offset;
+  const { end, hasComma } = behind(text, element);
+  const below = hasComma ? undefined : COMMA_BELOW.exec(text.slice(end));
+  const after = below ? below[1]! + text.slice(end + below[0].length) : text.slice(end);
+  const before = lineBefore(text, element);
+  const lineEnd = /^[ \t]*(?:\r\n|[\r\n]|$)/.exec(after);
+  if (isBlank(before) && lineEnd) {
+    return text.slice(0, start - before.length) + after.slice(lineEnd[0].length);
   }
-  const next = elements[index + 1];
-  const previous = elements[index - 1];
-  if (next) return text.slice(0, start) + text.slice(next.loc.start.offset);
-  if (previous) return text.slice(0, previous.loc.end.offset) + text.slice(end);
-  return text.slice(0, start) + text.slice(end);
+  if (hasComma || below) return text.slice(0, start) + after.replace(/^[ \t]+/, "");
+  const endBefore = elements[index - 1]?.loc.end.offset ?? start;
+  const isNext = /^\s*,\s*$/.test(text.slice(endBefore, start));
+  return text.slice(0, isNext ? endBefore : start) + after;
 }
 
 /** Something in a list or an object. */
 type Item = Pick<ElementNode | MemberNode, "loc">;
 
-/** What stands on an item's line before and after it. */
-function lineAround(text: string, { loc }: Item): { readonly before: string; readonly after: string } {
-  const start = text.lastIndexOf("\n", loc.start.offset - 1) + 1;
-  const newline = text.indexOf("\n", loc.end.offset);
+/** What stands behind an item on its line and belongs to it. */
+interface Behind {
+  readonly end: number;
+  readonly hasComma: boolean;
+  /** Whether what comes to stand behind it on that line would take its comment. */
+  readonly isFull: boolean;
+}
+
+/** A comment to its end, and no further or less far if only that lets the rest match. */
+const BLOCK = String.raw`/\*(?:(?!\*/)[^])*\*/`;
+const LINE = String.raw`//[^\r\n]*(?![^\r\n])`;
+/** Comments; a comma; and behind that comments if no other item follows on the line, which they would be about. */
+const BEHIND = new RegExp(
+  String.raw`^(?:[ \t]*${BLOCK})*([ \t]*,)?((?:[ \t]*${BLOCK})*(?:[ \t]*${LINE})?(?=[ \t]*(?:[\r\n\]}]|$)))?`,
+);
+const COMMA_BELOW = new RegExp(String.raw`^((?:\s|${BLOCK}|${LINE})*),`);
+
+function behind(text: string, { loc }: Item): Behind {
+  const [all, comma, comments] = BEHIND.exec(text.slice(loc.end.offset))!;
   return {
-    before: text.slice(start, loc.start.offset),
-    after: text.slice(loc.end.offset, newline < 0 ? text.length : newline),
+    end: loc.end.offset + all.length,
+    hasComma: comma !== undefined,
+    isFull: comments !== undefined && comments !== "",
   };
 }
 
-const isAlone = (before: string, after: string): boolean =>
-  /^\s*$/.test(before) && /^\s*,?\s*(\/\/.*)?$/.test(after);
+/** What stands before an item on its line. */
+const lineBefore = (text: string, { loc }: Item): string =>
+  /[^\r\n]*$/.exec(text.slice(0, loc.start.offset))![0];
+
+const isBlank = (text: string): boolean => text.trim() === "";
