@@ -35,7 +35,10 @@ export function readArguments(words: readonly string[]): Asked {
   if (first.startsWith("-")) {
     if (words.some(isHelp)) return { type: "help" };
     if (first === "--version") return { type: "version" };
-    throw wrongUsage(undefined, `unknown option '${first}'`, closestWord(first, ["--help", "--version"]));
+    const isOfVerb = [...GLOBAL_OPTIONS, ...COMMANDS.flatMap(({ options }) => options)]
+      .some((option) => flagOf(option).name === flagIn(first));
+    if (isOfVerb) throw wrongUsage(undefined, `option '${first}' stands before the verb, not behind it`);
+    throw wrongUsage(undefined, `unknown option '${first}'`, closestFlag(first, ["--help", "--version"]));
   }
   const spec = commandNamed(first);
   if (second === "help" && more.length === 0) return { type: "help", spec };
@@ -43,6 +46,16 @@ export function readArguments(words: readonly string[]): Asked {
 }
 
 const isHelp = (word: string): boolean => word === "--help" || word === "-h";
+
+/** `--to` of `--to=x`. */
+const flagIn = (word: string): string => word.split("=", 1)[0]!;
+
+/** The flag that was perhaps meant: dashes, which all of them have, do not make two alike. */
+function closestFlag(word: string, flags: readonly string[]): string | undefined {
+  const bare = (flag: string) => flag.replace(/^-+/, "");
+  const guess = closestWord(bare(flagIn(word)), flags.map(bare));
+  return guess === undefined ? undefined : `--${guess}`;
+}
 
 function commandNamed(verb: string): CommandSpec {
   const spec = COMMANDS.find((command) => command.verb === verb);
@@ -66,12 +79,14 @@ function readWords(spec: CommandSpec, words: readonly string[]): Asked {
     strict: false,
     tokens: true,
   });
-  if (tokens.some((token) => token.kind === "option" && isHelp(token.rawName))) return { type: "help", spec };
+  if (tokens.some(({ kind, index }) => kind === "option" && isHelp(words[index]!))) {
+    return { type: "help", spec };
+  }
   const options = new OptionValues(spec, known);
   const given: string[] = [];
   for (const token of tokens) {
     if (token.kind === "positional") given.push(token.value);
-    else if (token.kind === "option") options.set(token.rawName, token.value, token.inlineValue === true);
+    else if (token.kind === "option") options.set(words[token.index]!, token.value);
   }
   return { type: "verb", spec, options: { ...options.all(), ...argumentsOf(spec, given) } };
 }
@@ -87,21 +102,23 @@ class OptionValues {
     this.#known = known;
   }
 
-  /** @throws {BackupError} (usage) If there is no such option, or it takes no such value, or another was given before. */
-  set(name: string, value: string | undefined, isInline: boolean): void {
+  /**
+   * @param word As it was given, such as `--to` or `--to=x`.
+   * @throws {BackupError} (usage) If there is no such option, or it takes no such value, or another was given before.
+   */
+  set(word: string, value: string | undefined): void {
+    const name = flagIn(word);
     const option = this.#known.get(name);
     if (!option) {
-      const word = isInline ? `${name}=${value}` : name;
-      throw wrongUsage(
-        this.#spec,
-        `unknown option '${word}'`,
-        closestWord(name, [...this.#known.keys(), "--help"]),
-      );
+      const guess = closestFlag(word, [...this.#known.keys(), "--help"]);
+      throw wrongUsage(this.#spec, `unknown option '${word}'`, guess);
     }
+    const isInline = word !== name;
     const takesValue = flagOf(option).value !== undefined;
     if (!takesValue && isInline) throw wrongUsage(this.#spec, `option '${name}' takes no value`);
     // `--to --in-place` names no folder.
-    if (takesValue && (value === undefined || !isInline && (this.#known.has(value) || isHelp(value)))) {
+    const isOption = (next: string) => this.#known.has(flagIn(next)) || isHelp(next);
+    if (takesValue && (value === undefined || !isInline && isOption(value))) {
       throw wrongUsage(this.#spec, `option '${option.flags}' has no value`);
     }
     const values = this.#given.get(option) ?? [];
