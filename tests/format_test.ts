@@ -35,6 +35,7 @@ import {
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { FRAME_BYTES_MAX, FrameCompressor, FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { lstatIfThere } from "../scripts/host/fs.ts";
+import type { Fs } from "../scripts/host/host.ts";
 import {
   type Opening,
   openManifest,
@@ -153,7 +154,7 @@ Deno.test("a seal cut anywhere or with any bit flipped, and a signature so, are 
   }
 });
 
-Deno.test("a part encrypted anew by someone who knows the recipients is refused: the seal names the bytes", async () => {
+Deno.test("a part encrypted anew by someone who knows the recipients proves nothing, and restores nothing else", async () => {
   const { home: at, ids } = await makeChain();
   using home = at;
   const opening = await home.opening();
@@ -181,13 +182,23 @@ Deno.test("a part encrypted anew by someone who knows the recipients is refused:
       const kind = isDatabase ? "restored" : "integrity";
       assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, kind], what);
 
-      // Other content, of the same size: the first byte whose change compresses as well.
+      // Other content, of the same size: of two bytes that compress as well the other way round.
+      const { level, frameBytes } = compression;
+      const packedBytes = (content: Uint8Array) => {
+        const frames = new FrameCompressor(level, frameBytes);
+        return concatBytes(...frames.push(content), ...frames.finish()).length;
+      };
       const other = plaintext.slice();
-      for (let at = other.length >> 1;; at++) {
-        other[at]! ^= 1;
-        if (await forge(other) === bytes) break;
-        other[at]! ^= 1;
-      }
+      const swap = (at: number) => [other[at], other[at + 1]] = [other[at + 1]!, other[at]!];
+      const isFound = Array.from(other.keys()).some((_, index) => {
+        const at = (index + (other.length >> 1)) % (other.length - 1);
+        swap(at);
+        if (other[at] !== other[at + 1] && packedBytes(other) === packedBytes(plaintext)) return true;
+        swap(at);
+        return false;
+      });
+      assert.ok(isFound, what);
+      assert.equal(await forge(other), bytes, what);
       assert.deepEqual(await outcomeOf(home, opening, ids[1]), [false, "integrity"], what);
       if (isDatabase) {
         const message = new RegExp(
@@ -198,6 +209,53 @@ Deno.test("a part encrypted anew by someone who knows the recipients is refused:
       Deno.writeFileSync(path, good);
     }
   }
+});
+
+Deno.test("a part that cannot be read is not called damaged, and what ends the search for a damaged one is told", async () => {
+  const { home: at, ids } = await makeChain();
+  using home = at;
+  const to = `${home.dir}/restored`;
+  const full = `${home.stored}/${ids[0]}/hapi.db.full.zst.age`;
+  const delta = `${home.stored}/${ids[1]}/hapi.db.delta.zst.age`;
+  /** Restores while something happens each time that a part is opened, and says how that ended. */
+  const failing = async (path: string, onOpen: (count: number) => void, checkpoint = () => {}) => {
+    let count = 0;
+    const open: Fs["open"] = (name, options) => {
+      if (name === path) onOpen(++count);
+      return home.host.fs.open(name, options);
+    };
+    const host = { ...home.host, checkpoint, fs: { ...home.host.fs, open } };
+    const error = await restore(await home.opening({ host }), ids[1], to).catch((error) => error);
+    assert.throws(() => Deno.lstatSync(to), Deno.errors.NotFound, "something is left");
+    assert.ok(error instanceof BackupError, String(error));
+    return error;
+  };
+  const denied = () => {
+    throw new Deno.errors.PermissionDenied("Permission denied (os error 13)");
+  };
+  for (const path of [`${home.stored}/${ids[1]}/${MANIFEST_PART}`, full, delta]) {
+    const { kind, message, hint } = await failing(path, denied);
+    assert.equal(`${kind}: ${message}`, `disk: Cannot read ${path}: Permission denied (os error 13)`);
+    assert.match(hint!, /check the owner and mode/);
+  }
+
+  const bytes = Deno.readFileSync(delta);
+  bytes[bytes.length - 1]! ^= 1;
+  Deno.writeFileSync(delta, bytes);
+  // The full is opened for its header, for its content, and to be looked at again.
+  const AGAIN = 3;
+  const found = await failing(full, () => {});
+  assert.match(found.message, /hapi\.db\.delta\.zst\.age: its SHA-256 is \w+ where the seal says \w+$/);
+  let isCancelled = false;
+  const interrupted = await failing(full, (count) => isCancelled = count === AGAIN, () => {
+    if (isCancelled) throw new BackupError("Cannot go on: interrupted", { kind: "cancelled" });
+  });
+  assert.equal(interrupted.kind, "cancelled");
+  const unread = await failing(full, (count) => {
+    if (count === AGAIN) throw new Error("Input/output error (os error 5)");
+  });
+  assert.equal(unread.kind, "integrity");
+  assert.match(unread.message, /hapi\.db\.full\.zst\.age: it cannot be read: Input\/output error/);
 });
 
 Deno.test("snapshots of another hub or set, swapped parts, and an old seal under a new id are refused", async () => {

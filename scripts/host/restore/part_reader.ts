@@ -62,7 +62,7 @@ export async function openPart(
   const called = calledOf(snapshot, part);
   const problem = problemWithSize(host.fs, path, part);
   if (problem !== undefined) throw damaged(called, problem);
-  const { headerBytes, fileKey } = await openHeaderOf(host, path, part, identities)
+  const { headerBytes, fileKey } = await openHeader(startOf(host, path, part), identities)
     .catch((error) => {
       // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
       requireAsSealed(host, snapshot, part);
@@ -123,14 +123,10 @@ const damaged = (called: string, problem: string) =>
     hint: "another copy of the store may hold it whole: verify there with --store",
   });
 
-async function openHeaderOf(
-  { fs }: Host,
-  path: string,
-  part: SealedPart,
-  identities: readonly Identity[],
-): Promise<{ headerBytes: number; fileKey: Uint8Array }> {
+/** As many of a part's first bytes as its header may have. @throws {BackupError} (disk) */
+function startOf({ fs }: Host, path: string, { bytes }: SealedPart): Uint8Array {
   const action = `read ${path}`;
   using file = attempt(action, () => fs.open(path, { read: true }));
-  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, part.bytes));
-  return await openHeader(buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0))), identities);
+  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
+  return buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0)));
 }
