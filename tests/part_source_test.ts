@@ -247,6 +247,24 @@ Deno.test("another thread writes the pieces that it takes, one at a time, and sa
   });
 });
 
+Deno.test("another thread takes no more pieces than there is room for its answers while nobody hears them", async () => {
+  await inTempDir(async (folder) => {
+    using there = writerThread(Infinity);
+    Deno.writeFileSync(`${folder}/image`, new Uint8Array());
+    using writer = imageWriterThread(there.port, `${folder}/image`);
+    let taken = 0;
+    for (let offered = 0; offered < 1_500_000 && taken < 1100; offered++) {
+      if (writer.offer(new Uint8Array(), 0)) taken++;
+    }
+    assert.ok(taken < 1100);
+    await writer.settle();
+    assert.ok(writer.offer(new Uint8Array(1), 0), "all is heard");
+    await writer.settle();
+    assert.equal(Deno.statSync(`${folder}/image`).size, 1);
+    await writer.finish();
+  });
+});
+
 Deno.test("a piece that cannot be written on the other thread is told once it is waited for, and at the end", async () => {
   await inTempDir(async (folder) => {
     Deno.writeFileSync(`${folder}/image`, new Uint8Array());

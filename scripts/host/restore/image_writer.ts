@@ -27,7 +27,10 @@ export function writePiece(image: OpenFile, bytes: Uint8Array, position: number)
 
 /** A {@linkcode LineWriter} on another thread. */
 export interface ImageWriter extends LineWriter, Disposable {
-  /** Takes a piece to write, which is no longer the caller's then; false, and nothing, while the last one is not written. */
+  /**
+   * Takes a piece to write, which is no longer the caller's then; false, and nothing, while the last one is not written,
+   * and of many small ones until it is heard that they are.
+   */
   offer(bytes: Uint8Array<ArrayBuffer>, position: number): boolean;
   /** Waits until what was taken is written. @throws {BackupError} (disk) */
   settle(): Promise<void>;
@@ -55,6 +58,8 @@ const LINES = 0;
 const PIECES = 1;
 /** What the first says once a write has failed. */
 const FAILED = -1;
+/** Answers that may lie unread: a forged part may hold any number of pieces, of a byte or none, and each takes one. */
+const ANSWERS_MAX = 1024;
 
 /**
  * The near end of a thread that {@linkcode serveImageWriter} serves.
@@ -82,7 +87,7 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
   say({ type: "start", path, counters: counters.buffer as SharedArrayBuffer });
   return {
     offer(bytes, position) {
-      if (Atomics.load(counters, PIECES) < offered) return false;
+      if (asked.length === ANSWERS_MAX || Atomics.load(counters, PIECES) < offered) return false;
       offered++;
       say({ type: "write", bytes, position }, [bytes.buffer]);
       settled = answer();
