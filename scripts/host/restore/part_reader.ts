@@ -1,5 +1,5 @@
 /**
- * Reads one part of a snapshot: file → its SHA-256 → age → zstd → plaintext, in one pass.
+ * Reads one part of a snapshot: file → its SHA-256, if it is compared → age → zstd → plaintext, in one pass.
  *
  * The checksum is known only at the end, so what was yielded counts only once the generator has ended: age
  * authenticates each chunk before it is released, and the seal's checksum ties the whole to the hub's signature. Who has

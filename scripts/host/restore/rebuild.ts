@@ -2,7 +2,9 @@
  * Rebuilds a database's image from its chain: the full, then each delta in place, through a journal.
  *
  * Costs one full plus the bytes that changed. The image counts only once its SHA-256 is what the manifest says: that
- * proves the parts it came of, too, and theirs are looked at only to find which of them is to blame where it is not.
+ * proves the parts it came of, too, and theirs are looked at only to find which of them is to blame where it is not. So
+ * whoever forges parts is found out at the end of the chain: until then each can take as long as its image can be made
+ * to take, byte by byte, but no more memory or disk than an honest one.
  *
  * @module
  */
@@ -31,8 +33,8 @@ const READ_BYTES = 512 * 1024;
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
  *
- * @throws {BackupError} (integrity) If any link of the chain is missing or damaged, or the result is not the image that
- * was saved; (key); (disk). Nothing is left at `path` then.
+ * @throws {BackupError} (integrity) If any link of the chain is missing, or what they make is not the image that was
+ * saved; (key); (disk). Nothing is left at `path` then.
  */
 export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, path: string): Promise<void> {
   const { host } = opening;
