@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readArguments } from "../scripts/core/command_line/arguments.ts";
-import { COMMANDS } from "../scripts/core/command_line/commands.ts";
+import { COMMANDS, type CommandSpec } from "../scripts/core/command_line/commands.ts";
 import { programHelp, verbHelp } from "../scripts/core/command_line/help.ts";
 
 /** What a line asks for, in short: the verb with its options but for those by default. */
@@ -37,12 +37,26 @@ Deno.test("a command line is what its words say", () => {
       line,
       ["help", undefined],
     ]),
-    ...["help keys", "keys help", "keys --help", "keys list -h", "keys --unknown --help", "keys a b c -h"]
+    ...[
+      "help keys",
+      "keys help",
+      "keys help --json",
+      "keys --help",
+      "keys list -h",
+      "keys --unknown --help",
+      "keys a b c -h",
+    ]
       .map((
         line,
       ): [string, unknown] => [line, ["help", "keys"]]),
   ];
   for (const [line, expected] of cases) assert.deepEqual(read(line), expected, line);
+  const optionsOf = (...words: string[]) => {
+    const asked = readArguments(words);
+    return asked.type === "verb" && asked.options;
+  };
+  assert.deepEqual(optionsOf("init"), { port: "22" });
+  assert.deepEqual(optionsOf("init", "--port=0"), { port: "0" });
 });
 
 Deno.test("a line that cannot be run is told by the word that is wrong, with what was perhaps meant", () => {
@@ -54,6 +68,8 @@ Deno.test("a line that cannot be run is told by the word that is wrong, with wha
     ],
     ["help restor", /unknown command 'restor'$/, /^did you mean restore\?/],
     ["toString", /unknown command 'toString'$/],
+    ["hlep", /unknown command 'hlep'$/, /^did you mean help\?/],
+    ["-x --version", /unknown option '-x'$/],
     ["--jso list", /^Cannot run hapi-backup: unknown option '--jso'$/, /^`hapi-backup --help`/],
     ["--json list", /^Cannot run hapi-backup: option '--json' stands before the verb, not behind it$/],
     ["--set=x list", /option '--set=x' stands before the verb/],
@@ -92,6 +108,46 @@ Deno.test("a line that cannot be run is told by the word that is wrong, with wha
   for (const [line, message, hint] of cases) {
     assert.throws(() => read(line), { kind: "usage", message, hint: hint ?? /./ }, line);
   }
+});
+
+Deno.test("help lists arguments with their choices, and options with their defaults, in one column", () => {
+  const spec: CommandSpec = {
+    verb: "ring",
+    group: "Anywhere",
+    summary: "ring the bell",
+    details: "soft  so that\nno one hears",
+    arguments: [{ name: "<how>", text: "how", choices: ["soft", "loud"] }, {
+      name: "[who]",
+      text: "for whom",
+    }],
+    options: [
+      { flags: "--times <number>", text: "rings of so many times", default: "3" },
+      { flags: "--until <time>", text: "when to end", many: true },
+    ],
+    example: "hapi-backup ring soft",
+  };
+  assert.equal(
+    verbHelp(spec, 49).split("  --config")[0],
+    `Usage: hapi-backup ring [options] <how> [who]
+
+ring the bell
+
+soft  so that
+no one hears
+
+Arguments:
+  how               how (choices: "soft", "loud")
+  who               for whom
+
+Options:
+  --times <number>  rings of so many times
+                    (default: "3")
+  --until <time>    when to end; may be given
+                    several times
+`,
+  );
+  assert.match(verbHelp(spec, 1), /\n {2}--until <time> {4}when to end; may be\n/);
+  assert.doesNotMatch(verbHelp({ ...spec, arguments: [] }, 80), /Arguments/);
 });
 
 Deno.test("help keeps to its columns, however few, and says the same in them", () => {

@@ -145,6 +145,8 @@ Deno.test("help is given however it is asked for, and a mistyped verb is told th
   try {
     const all = await cli({ home }, "--help");
     assert.match(all.stdout, /^Usage: hapi-backup \[options\][^]*Exit codes:/);
+    const nothing = await cli({ home });
+    assert.deepEqual([nothing.code, nothing.stdout, nothing.stderr], [2, "", all.stdout]);
     const ofKeys = await cli({ home }, "keys", "--help");
     assert.match(ofKeys.stdout, /^Usage: hapi-backup keys [^]*Example:/);
     for (const args of [["-h"], ["help"], ["help", "help"], ["help", "--json"]]) {

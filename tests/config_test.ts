@@ -369,5 +369,11 @@ Deno.test("a configuration is JSON with comments and trailing commas and nothing
     const message = `Cannot use configuration c: line ${line} is not JSON (${state})`;
     assert.throws(() => hubOf(text), { kind: "config", message }, text);
   }
+  const wrong: [string, RegExp][] = [
+    ['/*\n\r\n*/{"hub": 5}', /line 3: hub: expected text/],
+    ['{"notify": [{"kind": "a",\n"kind": "b"}]}', /line 2: key "kind" stands there twice$/],
+    ['{"notify": [{"kind":\n"a", "k\\u0069nd": "b"}]}', /line 2: key "kind" stands there twice$/],
+  ];
+  for (const [text, message] of wrong) assert.throws(() => hubOf(text), { kind: "config", message }, text);
   assert.throws(() => hubOf(`{"a":\n${"[".repeat(100)}`), { message: /line 2 is nested deeper than 100$/ });
 });

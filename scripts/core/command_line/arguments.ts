@@ -26,7 +26,7 @@ export type Asked =
 
 /** Reads the words after the program's name. @throws {BackupError} (usage) */
 export function readArguments(words: readonly string[]): Asked {
-  const [first, second, ...more] = words;
+  const [first, second] = words;
   if (first === undefined) return { type: "nothing" };
   if (first === "help") {
     const isOfAll = second === undefined || second === "help" || second.startsWith("-");
@@ -41,7 +41,7 @@ export function readArguments(words: readonly string[]): Asked {
     throw wrongUsage(undefined, `unknown option '${first}'`, closestFlag(first, ["--help", "--version"]));
   }
   const spec = commandNamed(first);
-  if (second === "help" && more.length === 0) return { type: "help", spec };
+  if (second === "help") return { type: "help", spec };
   return readWords(spec, words.slice(1));
 }
 
