@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { namesIn } from "../real/files.ts";
 import { type Home, makeHome, output } from "../real/home.ts";
 import { type Fault, FAULTS } from "./faulty_host.ts";
 import { choose, MOMENTS, SEED } from "./moments.ts";
@@ -74,6 +75,20 @@ Deno.test(`restores and drills on two threads: every fault on either, at moments
   for (const step of ["restore in place", "restore to a folder", "verify"] as const) {
     await t.step(step, () => strikeAll(worker, step, home, saved, start));
   }
+  await t.step("a part that is missing leaves the one before it closed", async () => {
+    for (const id of namesIn(home.stored).slice(1)) {
+      const path = `${home.stored}/${id}/hapi.db.delta.zst.age`;
+      Deno.renameSync(path, `${home.dir}/part`);
+      const { error } = await worker.run({
+        step: "restore to a folder",
+        dir: home.dir,
+        now: home.now.toISOString(),
+      });
+      assert.equal(error?.message, `Cannot read ${path}: it is missing`);
+      await requireClosed(home.dir);
+      Deno.renameSync(`${home.dir}/part`, path);
+    }
+  });
 });
 
 /** Lets each fault strike on each thread that it can strike on, and checks what must hold after each. */
