@@ -6,6 +6,7 @@
 
 import { parseArgs } from "node:util";
 import { closestWord } from "../closest_word.ts";
+import { defined } from "../defined.ts";
 import { BackupError } from "../errors.ts";
 import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS, type OptionSpec } from "./commands.ts";
 import { flagOf, keyOf } from "./option_flags.ts";
@@ -65,13 +66,13 @@ function commandNamed(verb: string): CommandSpec {
 }
 
 function readWords(spec: CommandSpec, words: readonly string[]): Asked {
-  const known = new Map([...spec.options, ...GLOBAL_OPTIONS].map((option) => [flagOf(option).name, option]));
+  const specs = [...spec.options, ...GLOBAL_OPTIONS];
+  const known = new Map(specs.map((option) => [flagOf(option).name, option]));
   const { tokens } = parseArgs({
     args: [...words],
     options: Object.fromEntries(
-      known.values().map((option) => {
-        const { name, value } = flagOf(option);
-        return [name.slice(2), { type: value === undefined ? "boolean" : "string" } as const];
+      known.entries().map(([name, option]) => {
+        return [name.slice(2), { type: flagOf(option).value === undefined ? "boolean" : "string" } as const];
       }),
     ),
     allowPositionals: true,
@@ -82,69 +83,64 @@ function readWords(spec: CommandSpec, words: readonly string[]): Asked {
   if (tokens.some(({ kind, index }) => kind === "option" && isHelp(words[index]!))) {
     return { type: "help", spec };
   }
-  const options = new OptionValues(spec, known);
-  const given: string[] = [];
+  const given = new Map<OptionSpec, string[]>();
+  const positional: string[] = [];
   for (const token of tokens) {
-    if (token.kind === "positional") given.push(token.value);
-    else if (token.kind === "option") options.set(words[token.index]!, token.value);
+    if (token.kind === "positional") positional.push(token.value);
+    if (token.kind !== "option") continue;
+    const option = optionOf(spec, known, words[token.index]!, token.value);
+    given.set(option, [...given.get(option) ?? [], token.value ?? ""]);
   }
-  return { type: "verb", spec, options: { ...options.all(), ...argumentsOf(spec, given) } };
+  const options = Object.fromEntries(
+    specs.map((option) => [keyOf(option), valueOf(option, given.get(option))]),
+  );
+  return { type: "verb", spec, options: { ...defined(options), ...argumentsOf(spec, positional) } };
 }
 
-/** The options of a verb, as they are found on a command line. */
-class OptionValues {
-  readonly #spec: CommandSpec;
-  readonly #known: ReadonlyMap<string, OptionSpec>;
-  readonly #given = new Map<OptionSpec, string[]>();
-
-  constructor(spec: CommandSpec, known: ReadonlyMap<string, OptionSpec>) {
-    this.#spec = spec;
-    this.#known = known;
+/**
+ * The option that a word is.
+ *
+ * @param word As it was given, such as `--to` or `--to=x`.
+ * @throws {BackupError} (usage) If there is none such, or it takes no value, or has none.
+ */
+function optionOf(
+  spec: CommandSpec,
+  known: ReadonlyMap<string, OptionSpec>,
+  word: string,
+  value: string | undefined,
+): OptionSpec {
+  const name = flagIn(word);
+  const option = known.get(name);
+  if (!option) {
+    throw wrongUsage(spec, `unknown option '${word}'`, closestFlag(word, [...known.keys(), "--help"]));
   }
-
-  /**
-   * @param word As it was given, such as `--to` or `--to=x`.
-   * @throws {BackupError} (usage) If there is no such option, or it takes no such value, or another was given before.
-   */
-  set(word: string, value: string | undefined): void {
-    const name = flagIn(word);
-    const option = this.#known.get(name);
-    if (!option) {
-      const guess = closestFlag(word, [...this.#known.keys(), "--help"]);
-      throw wrongUsage(this.#spec, `unknown option '${word}'`, guess);
-    }
-    const isInline = word !== name;
-    const takesValue = flagOf(option).value !== undefined;
-    if (!takesValue && isInline) throw wrongUsage(this.#spec, `option '${name}' takes no value`);
-    // `--to --in-place` names no folder.
-    const isOption = (next: string) => this.#known.has(flagIn(next)) || isHelp(next);
-    if (takesValue && (value === undefined || !isInline && isOption(value))) {
-      throw wrongUsage(this.#spec, `option '${option.flags}' has no value`);
-    }
-    const values = this.#given.get(option) ?? [];
-    // The last of two would count, and the other set, identity or store be left out without a word.
-    if (takesValue && !option.many && values.some((before) => before !== value)) {
-      throw new BackupError(`Cannot use ${name} ${value}: ${name} ${values[0]} was given before it`, {
-        kind: "usage",
-        hint: name === "--identity"
-          ? "put all of them into one file, one below the other"
-          : `give ${name} once`,
-      });
-    }
-    this.#given.set(option, [...values, value ?? ""]);
+  const isInline = word !== name;
+  if (flagOf(option).value === undefined) {
+    if (isInline) throw wrongUsage(spec, `option '${name}' takes no value`);
+    return option;
   }
-
-  /** All that have a value, as given or by default. */
-  all(): Record<string, unknown> {
-    const values: Record<string, unknown> = {};
-    for (const option of this.#known.values()) {
-      const given = this.#given.get(option);
-      const isFlag = flagOf(option).value === undefined;
-      const value = given ? (isFlag ? true : option.many ? given : given[0]) : option.default;
-      if (value !== undefined) values[keyOf(option)] = value;
-    }
-    return values;
+  // `--to --in-place` names no folder.
+  const isOption = (next: string) => known.has(flagIn(next)) || isHelp(next);
+  if (value === undefined || !isInline && isOption(value)) {
+    throw wrongUsage(spec, `option '${option.flags}' has no value`);
   }
+  return option;
+}
+
+/** What an option comes to. @throws {BackupError} (usage) If it was given two values and takes one. */
+function valueOf(option: OptionSpec, given: readonly string[] | undefined): unknown {
+  if (!given) return option.default;
+  const { name, value } = flagOf(option);
+  if (value === undefined) return true;
+  if (option.many) return given;
+  const [first] = given;
+  const other = given.find((next) => next !== first);
+  if (other === undefined) return first;
+  // The last would count, and the other set, identity or store be left out without a word.
+  throw new BackupError(`Cannot use ${name} ${other}: ${name} ${first} was given before it`, {
+    kind: "usage",
+    hint: name === "--identity" ? "put all of them into one file, one below the other" : `give ${name} once`,
+  });
 }
 
 /** The arguments by their name, without its brackets. */
