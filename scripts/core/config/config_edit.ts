@@ -84,7 +84,9 @@ function behind(text: string, { loc }: Item): Behind {
 }
 
 /** What stands before an item on its line. */
-const lineBefore = (text: string, { loc }: Item): string =>
-  /[^\r\n]*$/.exec(text.slice(0, loc.start.offset))![0];
+function lineBefore(text: string, { loc }: Item): string {
+  const before = text.slice(0, loc.start.offset);
+  return before.slice(Math.max(before.lastIndexOf("\n"), before.lastIndexOf("\r")) + 1);
+}
 
 const isBlank = (text: string): boolean => text.trim() === "";
