@@ -628,6 +628,21 @@ Deno.test("what moved between changed pages is copied in one piece, across page 
   assert.equal(literalBytes, 4 * 4096);
 });
 
+Deno.test("a short stretch is copied within its page, and stored again where it came from another", () => {
+  const base = noise(8 * 4096, 23);
+  for (
+    const [from, length, isCopied] of [[1, 42, true], [1, 41, false], [5, 41, true], [5, 16, true]] as const
+  ) {
+    const next = base.slice();
+    next.set(noise(4096, 24), 1 * 4096);
+    next.set(noise(4096, 25), 5 * 4096);
+    next.set(base.subarray(from * 4096 + 64, from * 4096 + 64 + length), 5 * 4096 + 1000);
+    const { delta, literalBytes } = diff(base, next, 4096);
+    assert.equal(literalBytes, 2 * 4096 - (isCopied ? length : 0), `${length} bytes from page ${from}`);
+    assertSame(patch(base, delta, next.length), next);
+  }
+});
+
 Deno.test("a match does not run on from one changed page into another that is not the next", () => {
   const base = noise(8 * 512, 13);
   const next = base.slice();

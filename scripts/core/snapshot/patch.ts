@@ -30,8 +30,8 @@ export interface Scratch {
   writeAt(data: Uint8Array, position: number): void;
 }
 
-/** Most lines in the ring, 14 MiB: half a day of use changes less. */
-const SLOTS_MAX = 3584;
+/** Most lines in the ring, 16 MiB: half a day of use changes less. */
+const SLOTS_MAX = 4096;
 /** Lines of the old image that are kept while they are used, 4 MiB. */
 const READ_LINES = 1024;
 const EXTRA_BYTES = (LINES_AT_ONCE + READ_LINES) * LINE_BYTES;

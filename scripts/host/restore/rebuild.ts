@@ -2,9 +2,9 @@
  * Rebuilds a database's image from its chain: the full, then each delta in place, through a journal.
  *
  * Costs one full plus the bytes that changed. The image counts only once its SHA-256 is what the manifest says: that
- * proves the parts it came of, too, and theirs are looked at only to find which of them is to blame where it is not. So
- * whoever forges parts is found out at the end of the chain: until then each can take as long as its image can be made
- * to take, byte by byte, but no more memory or disk than an honest one.
+ * proves the full, too, whose own SHA-256 is looked at only to find whether it is to blame where the image is not what
+ * it should be. A delta, which can be made to take far longer to apply than to read, is applied only once its own is
+ * right.
  *
  * @module
  */
@@ -59,20 +59,19 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
     }
   } catch (error) {
     removeIfThere(host.fs, path);
-    requireParts(opening, saved, error);
+    requireFull(opening, saved, error);
     throw error;
   } finally {
     removeIfThere(host.fs, journalPath);
   }
 }
 
-/** @throws {BackupError} (integrity) If what kept an image from being rebuilt is that a part is not as it was sealed. */
-function requireParts(opening: Opening, { chain }: SavedDatabase, reason: unknown): void {
+/** @throws {BackupError} (integrity) If what kept an image from being rebuilt is that its full is not as it was sealed. */
+function requireFull(opening: Opening, { chain }: SavedDatabase, reason: unknown): void {
   if (!(reason instanceof BackupError) || reason.kind !== "integrity") return;
-  for (const { snapshot, part } of chain) {
-    const sealed = openSeal(opening, snapshot);
-    requireAsSealed(opening.host, sealed, partOf(sealed.seal, part));
-  }
+  const { snapshot, part } = chain[0]!;
+  const sealed = openSeal(opening, snapshot);
+  requireAsSealed(opening.host, sealed, partOf(sealed.seal, part));
 }
 
 /** The most bytes that the image has while it is rebuilt. What changes is noted beside it meanwhile, and not counted. */
@@ -95,9 +94,9 @@ async function applyChain(
   const start = thread?.start ?? sourceHere(host.fs);
   // Of the full that thread deciphers, and this one decompresses; of a delta it does both.
   using parts = new PartsAhead(saved.chain, async (link) => {
-    const unpacked = link !== full || !thread;
-    const seal = openSeal(opening, link.snapshot);
-    return await openPartSaying(opening, seal, link.part, { start, unpacked, isHashed: false });
+    const isDelta = link !== full;
+    const reading = { start, unpacked: isDelta || !thread, isHashed: isDelta };
+    return await openPartSaying(opening, openSeal(opening, link.snapshot), link.part, reading);
   });
   using writer = startThread && imageWriterThread(startThread("image writer"), path);
   const image = imageIn(host, file, path, full!.bytes);
