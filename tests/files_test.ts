@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import fc from "npm:fast-check@4.10.2";
+import { concatBytes } from "../scripts/core/bytes.ts";
 import type { Source } from "../scripts/core/config/config.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import { type HubName, MAIN_SET, parseSnapshotId, type SourceName } from "../scripts/core/names.ts";
@@ -19,6 +20,9 @@ import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
 import { finishTree, unpackFiles } from "../scripts/host/restore/unpack.ts";
 import { type Packed, packFiles, TornMember } from "../scripts/host/snapshot/pack.ts";
 import { type FileSource, findFiles, type Found } from "../scripts/host/snapshot/sources.ts";
+
+import { inTempDir } from "./real/files.ts";
+import { noise } from "./real/random.ts";
 
 // These tests run as root or not: what root may read anyway is refused by a wrapping Fs instead.
 
@@ -1491,4 +1495,51 @@ Deno.test("what others are to read is so under a narrow umask, and on a disk tha
   };
   writeFileDurably({ ...realFs, chmod, open }, path, "y", 0o640);
   assert.equal(Deno.readTextFileSync(path), "y");
+});
+
+Deno.test("a file for scattered pieces is read and written as any other, and fails in the same words", async () => {
+  await inTempDir((folder) => {
+    const path = `${folder}/file`;
+    {
+      using plain = realFs.open(path, { read: true, write: true, createNew: true });
+      using scattered = realFs.open(path, { read: true, write: true, scattered: true });
+      const [first, second, third] = [noise(10_000, 1), noise(5_000, 2), noise(100, 3)];
+      plain.write(first);
+      scattered.writeAt(second, 7_000);
+      plain.writeAt(third, 9_000);
+      const expected = concatBytes(
+        first.subarray(0, 7_000),
+        second.subarray(0, 2_000),
+        third,
+        second.subarray(2_100),
+      );
+      for (
+        const [at, length] of [[0, 12_000], [6_999, 3], [8_990, 200], [11_990, 100], [12_000, 1], [
+          20_000,
+          1,
+        ]] as const
+      ) {
+        for (const file of [plain, scattered]) {
+          const buffer = new Uint8Array(length);
+          const count = file.readAt(buffer, at);
+          assert.deepEqual(
+            buffer.subarray(0, count),
+            expected.subarray(at, at + length),
+            `${length} at ${at}`,
+          );
+        }
+      }
+    }
+    using scattered = realFs.open(path, { read: true, scattered: true });
+    using plain = realFs.open(path, { read: true });
+    const failure = (file: OpenFile) => {
+      try {
+        file.writeAt(new Uint8Array(1), 0);
+      } catch (error) {
+        return String(error);
+      }
+    };
+    assert.match(failure(plain)!, /\(os error 9\)/);
+    assert.equal(failure(scattered), failure(plain));
+  });
 });

@@ -7,7 +7,7 @@
 import type { Fs, OpenFile, OpenOptions, Stat } from "./host.ts";
 import { BackupError, ifPossible, reasonOf } from "../core/errors.ts";
 import { parentOf } from "../core/paths.ts";
-import { statfs } from "./node_fs.ts";
+import { openPositioned, statfs } from "./node_fs.ts";
 
 /**
  * File systems that store every byte they are given, by the numbers of linux/magic.h: ext2 to ext4, XFS, tmpfs, FAT,
@@ -54,7 +54,10 @@ export const realFs: Fs = {
 };
 
 function openReal(path: string, options: OpenOptions): OpenFile {
-  const file = Deno.openSync(path, options);
+  const { scattered = false, ...others } = options;
+  const file = Deno.openSync(path, others);
+  // What fails there is tried again here, and told as all else is.
+  const positioned = scattered ? ifPossible(() => openPositioned(path, options.write === true)) : undefined;
   let closed = false;
   let locked = false;
   const close = () => {
@@ -63,28 +66,37 @@ function openReal(path: string, options: OpenOptions): OpenFile {
     // A child that another thread is just starting still shares the file: closing alone would leave it locked.
     if (locked) file.unlockSync();
     file.close();
+    positioned?.close();
   };
   const writeAll = (bytes: Uint8Array) => {
     let done = file.writeSync(bytes);
     while (done < bytes.length) done += file.writeSync(bytes.subarray(done));
   };
+  const readAt = (buffer: Uint8Array, position: number) => {
+    file.seekSync(position, Deno.SeekMode.Start);
+    let count = file.readSync(buffer) ?? 0;
+    let done = count;
+    while (count > 0 && done < buffer.length) {
+      count = file.readSync(buffer.subarray(done)) ?? 0;
+      done += count;
+    }
+    return done;
+  };
+  const writeAt = (bytes: Uint8Array, position: number) => {
+    file.seekSync(position, Deno.SeekMode.Start);
+    writeAll(bytes);
+  };
   return {
     read: (buffer) => file.readSync(buffer) ?? 0,
     reading: async (buffer) => await file.read(buffer) ?? 0,
     readAt(buffer, position) {
-      file.seekSync(position, Deno.SeekMode.Start);
-      let count = file.readSync(buffer) ?? 0;
-      let done = count;
-      while (count > 0 && done < buffer.length) {
-        count = file.readSync(buffer.subarray(done)) ?? 0;
-        done += count;
-      }
-      return done;
+      const count = positioned && ifPossible(() => positioned.readAt(buffer, position));
+      return count === buffer.length ? count : readAt(buffer, position);
     },
     write: writeAll,
     writeAt(bytes, position) {
-      file.seekSync(position, Deno.SeekMode.Start);
-      writeAll(bytes);
+      const count = positioned && ifPossible(() => positioned.writeAt(bytes, position));
+      if (count !== bytes.length) writeAt(bytes, position);
     },
     truncate: (bytes) => file.truncateSync(bytes),
     sync: () => file.syncSync(),

@@ -32,6 +32,8 @@ export interface OpenOptions {
   readonly createNew?: boolean;
   readonly truncate?: boolean;
   readonly mode?: number;
+  /** Whether many small pieces of it are to be read or written at positions. It must be one that can be read, too. */
+  readonly scattered?: boolean;
 }
 
 /** An open file. Calls are synchronous, as a step runs in a worker of its own, but for those that leave it work to do. */

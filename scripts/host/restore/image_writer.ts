@@ -130,7 +130,7 @@ export function serveImageWriter(port: MessagePort, fs: Fs): void {
       case "start":
         counters = new BigInt64Array(data.counters);
         action = `write ${data.path}`;
-        file = fs.open(data.path, { write: true });
+        file = fs.open(data.path, { write: true, scattered: true });
         break;
       case "write":
         writePiece(file!, data.bytes, data.position);

@@ -263,6 +263,6 @@ async function hashOf(host: Host, path: string): Promise<string> {
 function openNew(host: Host, path: string): OpenFile {
   return attempt(
     `make ${path}`,
-    () => host.fs.open(path, { read: true, write: true, createNew: true, mode: 0o600 }),
+    () => host.fs.open(path, { read: true, write: true, createNew: true, mode: 0o600, scattered: true }),
   );
 }
