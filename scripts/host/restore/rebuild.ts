@@ -33,8 +33,8 @@ const READ_BYTES = 512 * 1024;
 /**
  * Writes the image of `saved` to `path`, where nothing may be. Mode 0600.
  *
- * @throws {BackupError} (integrity) If any link of the chain is missing, or what they make is not the image that was
- * saved; (key); (disk). Nothing is left at `path` then.
+ * @throws {BackupError} (integrity) If any link of the chain is missing or damaged, or the result is not the image that
+ * was saved; (key); (disk). Nothing is left at `path` then.
  */
 export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, path: string): Promise<void> {
   const { host } = opening;
