@@ -16,6 +16,7 @@ import {
 } from "../scripts/core/snapshot/file_index.ts";
 import { parseManifest, type SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import { realFs, writeFileDurably } from "../scripts/host/fs.ts";
+import { openPositioned } from "../scripts/host/node_fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
 import { finishTree, unpackFiles } from "../scripts/host/restore/unpack.ts";
 import { type Packed, packFiles, TornMember } from "../scripts/host/snapshot/pack.ts";
@@ -1530,6 +1531,13 @@ Deno.test("a file for scattered pieces is read and written as any other, and fai
         }
       }
     }
+    // That is by Node's functions, where they can be had: a file is read and written without them, too.
+    const positioned = openPositioned(path, true);
+    assert.equal(positioned.writeAt(noise(100, 4), 500), 100);
+    const found = new Uint8Array(100);
+    assert.equal(positioned.readAt(found, 500), 100);
+    assert.deepEqual(found, noise(100, 4));
+    positioned.close();
     using scattered = realFs.open(path, { read: true, scattered: true });
     using plain = realFs.open(path, { read: true });
     const failure = (file: OpenFile) => {
