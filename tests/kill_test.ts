@@ -81,9 +81,12 @@ Deno.test("killed at random moments, a backup leaves whole snapshots only, and t
       home.sql(`UPDATE messages SET body = randomblob(1200) WHERE id % 40 = ${kill}`);
       const live = Deno.readFileSync(home.database);
       const signal = SIGNALS[kill % SIGNALS.length]!;
+      // What a run before it left that was killed at once stays until something is written there again.
+      const left = await unfinished(home.home);
       ended.push(await killed(home, ["backup"], signal, wholeMs * (0.1 + 0.9 * random.next())));
       assert.deepEqual(Deno.readFileSync(home.database), live, `seed ${seed}: the live database was touched`);
-      if (signal !== "SIGKILL") assert.deepEqual(await unfinished(home.home), [], `seed ${seed}`);
+      const added = (await unfinished(home.home)).filter((path) => !left.includes(path));
+      if (signal !== "SIGKILL") assert.deepEqual(added, [], `seed ${seed}`);
       for (const set of [opening.set, farSet]) {
         for (const { id } of readSetIfThere(home.host.fs, set).filter(isSealed)) {
           const { seal, folder } = openSeal({ ...opening, set }, id);
