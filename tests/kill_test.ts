@@ -224,13 +224,22 @@ Deno.test("an interruption is heard while SQLite checks a database, however long
     const said = new TextDecoder().decode(stderr);
     assert.deepEqual([code, /^error: .*/m.exec(said)?.[0]], [1, "error: Cannot go on: interrupted"], said);
     assert.deepEqual([...Deno.readDirSync(folder)], []);
-    return { before, after: await everything() };
+    return { before, after: await everything(), said };
   };
 
   const backup = await interrupt(["backup", "--no-ship"], staging, "SIGINT");
   const isNoLog = ([path]: [string, ...unknown[]]) => !/\/runs\.jsonl$|\/\.runs\//.test(path);
   assert.deepEqual(backup.after.filter(isNoLog), backup.before.filter(isNoLog));
   await interrupt(["snapshot"], staging, "SIGINT");
+
+  const gone = { kind: "sqlite", path: `${home.home}/gone`, required: true };
+  const database = { kind: "sqlite", path: home.database };
+  home.configure({ sets: { first: { sources: [gone] }, state: { sources: [database] } } });
+  for (const verb of ["backup", "snapshot"]) {
+    const { said } = await interrupt([verb, "--set", "all"], staging, "SIGTERM");
+    assert.match(said, /^warning: .*\/gone/m, `${verb} says nothing of the set that had failed`);
+  }
+  home.configure({});
 
   home.now = new Date(home.now.getTime() + 3_600_000);
   await snapshot(home.host, config, { set });

@@ -38,7 +38,7 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
   async snapshot(context) {
     numberOption(context.options, "wait");
     const config = requireConfig(context);
-    const { done: staged, failures } = await withEach(chosenSets(config, context), async (set) => {
+    const { done: staged, failures } = await withEach(context, chosenSets(config, context), async (set) => {
       const folder = setFolder(config.stateFolder, set);
       const run = async () => {
         const { staged, checks } = snapshotStep(context, config, set);
@@ -55,14 +55,18 @@ export const BACKUP_VERBS: Readonly<Record<string, Verb>> = {
   async encrypt(context) {
     numberOption(context.options, "wait");
     const config = requireConfig(context);
-    const { done: snapshots, failures } = await withEach(chosenSets(config, context), async (set) => {
-      const job = { config, options: encryptOptions(context, set), checksComeLater: false };
-      const permissions = encryptPermissions(config, set, realPath(context));
-      const run = () => runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal);
-      const report = await locked(context, config, set, run);
-      if (!context.json) context.terminal.result(describeSnapshot(report));
-      return report;
-    });
+    const { done: snapshots, failures } = await withEach(
+      context,
+      chosenSets(config, context),
+      async (set) => {
+        const job = { config, options: encryptOptions(context, set), checksComeLater: false };
+        const permissions = encryptPermissions(config, set, realPath(context));
+        const run = () => runStep<EncryptReport>(script("encrypt"), job, permissions, context.terminal);
+        const report = await locked(context, config, set, run);
+        if (!context.json) context.terminal.result(describeSnapshot(report));
+        return report;
+      },
+    );
     endWith(context, ordered(failures, suspectError(snapshots)), { snapshots });
   },
 
@@ -88,7 +92,7 @@ export async function backUp(context: VerbContext, config: Config, sets: readonl
   const ships = context.options.noShip !== true;
   // Where there is no network, `ship` tells what is logged here.
   await using _telling = ships ? telling(context, config) : undefined;
-  const { done: snapshots, failures } = await withEach(sets, async (set) => {
+  const { done: snapshots, failures } = await withEach(context, sets, async (set) => {
     const report = await loggedSnapshot(context, config, set);
     if (!context.json) context.terminal.result(describeSnapshot(report));
     return report;
@@ -96,8 +100,10 @@ export async function backUp(context: VerbContext, config: Config, sets: readonl
   // Where another run takes the snapshot it also ships, and is not to find that locked.
   const leavesShipping = snapshots.length === 0 && failures.some(isBusy);
   const shipping = await withEach(
+    context,
     ships && !leavesShipping ? ["all"] : [],
     () => shipAll(context, config),
+    failures,
   );
   const [ship] = shipping.done;
   if (ship && !context.json) context.terminal.result(describeShip(ship));
@@ -130,10 +136,17 @@ function lackingError(staged: readonly Staged[]): BackupError | undefined {
   );
 }
 
-/** Does something with each of them: one that fails costs the others nothing. @throws If it is interrupted. */
+/**
+ * Does something with each of them: one that fails costs the others nothing.
+ *
+ * @param earlier What failed before all of them.
+ * @throws {BackupError} (cancelled) If it is interrupted; whatever failed before is told then.
+ */
 async function withEach<Item, Result>(
+  context: VerbContext,
   items: readonly Item[],
   work: (item: Item) => Promise<Result>,
+  earlier: readonly BackupError[] = [],
 ): Promise<{ readonly done: Result[]; readonly failures: BackupError[] }> {
   const done: Result[] = [];
   const failures: BackupError[] = [];
@@ -141,23 +154,32 @@ async function withEach<Item, Result>(
     try {
       done.push(await work(item));
     } catch (error) {
-      if (!(error instanceof BackupError) || isInterruption(error)) throw error;
+      if (!(error instanceof BackupError) || isInterruption(error)) {
+        warnOf(context, [...earlier, ...failures]);
+        throw error;
+      }
       failures.push(error);
     }
   }
   return { done, failures };
 }
 
+/** Tells errors that do not end the run. */
+function warnOf({ terminal }: VerbContext, errors: readonly BackupError[]): void {
+  for (const { message, hint } of errors) {
+    terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
+  }
+}
+
 /** Tells what came of it, and of every error. @throws {BackupError} The first, which says how it ended. */
 function endWith(
-  { terminal, json }: VerbContext,
+  context: VerbContext,
   errors: readonly (BackupError | undefined)[],
   result: Readonly<Record<string, unknown>>,
 ): void {
   const [error, ...others] = errors.filter((error) => error !== undefined);
-  for (const { message, hint } of others) {
-    terminal.warn(hint === undefined ? message : `${message}\n         ${hint}`);
-  }
+  warnOf(context, others);
+  const { terminal, json } = context;
   if (json) {
     const furtherErrors = others.map(({ message, kind, hint }) => ({ message, kind, hint }));
     terminal.result(JSON.stringify({ ...outcome(error), furtherErrors, ...result }));
