@@ -115,7 +115,8 @@ Deno.test("help lists arguments with their choices, and options with their defau
     verb: "ring",
     group: "Anywhere",
     summary: "ring the bell",
-    details: "soft  so that\nno one hears",
+    actions: [["soft", "so that no one hears it at all, however near"], ["loud", "so that all do"]],
+    details: "Once.\nOr often.",
     arguments: [{ name: "<how>", text: "how", choices: ["soft", "loud"] }, {
       name: "[who]",
       text: "for whom",
@@ -132,8 +133,12 @@ Deno.test("help lists arguments with their choices, and options with their defau
 
 ring the bell
 
-soft  so that
-no one hears
+soft  so that no one hears it at all, however
+      near
+loud  so that all do
+
+Once.
+Or often.
 
 Arguments:
   how               how (choices: "soft", "loud")

@@ -979,8 +979,11 @@ Deno.test("the command table is whole: an example of each verb parses, and no tw
   for (const { verb, example } of COMMANDS) {
     assert.match(example, new RegExp(`^(source <\\()?hapi-backup ${verb}\\b`), verb);
   }
-  // The terminal's width says where a line ends; a new one of ours begins a sentence, or an entry of a list.
+  // The terminal's width says where a line ends; a new one of ours begins a sentence.
   for (const { verb, details = "" } of COMMANDS) {
-    assert.doesNotMatch(details, /[^.:\n]\n(?!\S+ {2})\S/, `${verb}: a sentence is broken by hand`);
+    assert.doesNotMatch(details, /[^.:\n]\n\S/, `${verb}: a sentence is broken by hand`);
+  }
+  for (const { verb, actions, arguments: [first] = [] } of COMMANDS) {
+    if (actions) assert.deepEqual(first?.choices, actions.map(([action]) => action), verb);
   }
 });

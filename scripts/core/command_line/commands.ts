@@ -28,11 +28,17 @@ export interface ArgumentSpec {
   readonly choices?: readonly string[];
 }
 
+/** A term and what it means. */
+export type Entry = readonly [term: string, meaning: string];
+
 /** One verb. */
 export interface CommandSpec {
   readonly verb: string;
   readonly group: "On the hub" | "Anywhere" | "On the storage host";
   readonly summary: string;
+  /** What each of its actions does. */
+  readonly actions?: readonly Entry[];
+  /** More about it, in paragraphs. */
   readonly details?: string;
   readonly arguments?: readonly ArgumentSpec[];
   readonly options: readonly OptionSpec[];
@@ -243,8 +249,11 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "session",
     group: "Anywhere",
     summary: "get one session back, with its messages and all that refers to it",
-    details: "list     the sessions in a snapshot, newest first\n" +
-      "restore  puts one into the hub's database, or writes it as JSON with --export\n\n" +
+    actions: [
+      ["list", "the sessions in a snapshot, newest first"],
+      ["restore", "puts one into the hub's database, or writes it as JSON with --export"],
+    ],
+    details:
       "Stop the hub before `restore`: it would not notice what changes under it. First a snapshot of its database is " +
       "taken; then the database changes in one transaction, and the command that undoes it is printed. A database of " +
       "another version is refused; --export needs no database, and no hub that is stopped.\n\n" +
@@ -345,11 +354,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "keys",
     group: "On the hub",
     summary: "show who can open the backups, change it, or prove that an identity does",
-    details: "list   the recipients, and which snapshots each can open\n" +
-      "add    encrypts to one more recipient (age1...) from the next snapshot on\n" +
-      "drop   encrypts to it no longer; what exists stays readable with its identity\n" +
-      "prove  decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore; " +
-      "an older chain that is made for other recipients, such as from before an `add`, is no failure",
+    actions: [
+      ["list", "the recipients, and which snapshots each can open"],
+      ["add", "encrypts to one more recipient (age1...) from the next snapshot on"],
+      ["drop", "encrypts to it no longer; what exists stays readable with its identity"],
+      [
+        "prove",
+        "decrypts one header of each chain with --identity, and logs that it could: seconds, not a restore; " +
+        "an older chain that is made for other recipients, such as from before an `add`, is no failure",
+      ],
+    ],
     arguments: [
       { name: "<action>", text: "what to do", choices: ["list", "add", "drop", "prove"] },
       { name: "[recipient]", text: "add, drop: which; drop takes the start of one" },
@@ -492,12 +506,13 @@ export const COMMANDS: readonly CommandSpec[] = [
     verb: "storage",
     group: "On the storage host",
     summary: "show how the store stands, let a hub in, or forget a snapshot that is lost for good",
-    details:
-      "status     the newest good snapshot of each set, its age, what was read, space and its trend\n" +
-      "list       every snapshot that is here: its standing, when it came, when it was read\n" +
-      "authorize  prints the authorized_keys file of a hub's user, and how to set the host up for it\n" +
-      "forget     notes that a snapshot is lost for good (or never came), so that it is no fault any more\n" +
-      "schema     prints the JSON Schema of the storage host's configuration",
+    actions: [
+      ["status", "the newest good snapshot of each set, its age, what was read, space and its trend"],
+      ["list", "every snapshot that is here: its standing, when it came, when it was read"],
+      ["authorize", "prints the authorized_keys file of a hub's user, and how to set the host up for it"],
+      ["forget", "notes that a snapshot is lost for good (or never came), so that it is no fault any more"],
+      ["schema", "prints the JSON Schema of the storage host's configuration"],
+    ],
     arguments: [{
       name: "<action>",
       text: "what to do",

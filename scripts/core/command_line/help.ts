@@ -5,11 +5,8 @@
  */
 
 import { EXIT_CODES } from "../errors.ts";
-import { COMMANDS, type CommandSpec, GLOBAL_OPTIONS } from "./commands.ts";
+import { COMMANDS, type CommandSpec, type Entry, GLOBAL_OPTIONS } from "./commands.ts";
 import { meaningOf } from "./option_flags.ts";
-
-/** A term and what it means. */
-type Entry = readonly [term: string, meaning: string];
 
 const HELP: Entry = ["-h, --help", "print this help"];
 
@@ -41,9 +38,10 @@ export function verbHelp(spec: CommandSpec, width: number): string {
   return joined([
     `Usage: hapi-backup ${spec.verb} ${usageOf(spec)}`,
     wrapped(spec.summary, width),
+    ...spec.actions === undefined ? [] : [list(spec.actions, columnOf(spec.actions), width)],
     ...spec.details === undefined
       ? []
-      : [spec.details.split("\n").map((line) => detail(line, width)).join("\n")],
+      : [spec.details.split("\n").map((line) => wrapped(line, width)).join("\n")],
     ...lists({
       "Arguments": (spec.arguments ?? []).map(({ name, text, choices }): Entry => [
         name.slice(1, -1),
@@ -72,18 +70,21 @@ const exitCodes = (): string =>
 
 /** Lists with a title each, all meanings in one column. One that is empty is left out. */
 function lists(titled: Readonly<Record<string, readonly Entry[]>>, width: number): string[] {
-  const column = Math.max(...Object.values(titled).flat().map(([term]) => `  ${term}  `.length));
-  return Object.entries(titled).filter(([, entries]) => entries.length > 0).map(([title, entries]) => {
-    const lines = entries.map(([term, meaning]) => hanging(`  ${term}`.padEnd(column), meaning, width));
-    return [`${title}:`, ...lines].join("\n");
-  });
+  const indented = Object.entries(titled).map(([title, entries]) =>
+    [title, entries.map(([term, meaning]): Entry => [`  ${term}`, meaning])] as const
+  );
+  const column = columnOf(indented.flatMap(([, entries]) => entries));
+  return indented.filter(([, entries]) => entries.length > 0)
+    .map(([title, entries]) => `${title}:\n${list(entries, column, width)}`);
 }
 
-/** A line of details: `add    what it does` is an entry, any other goes from margin to margin. */
-function detail(line: string, width: number): string {
-  const term = /^\S+ {2,}/.exec(line)?.[0];
-  return term === undefined ? wrapped(line, width) : hanging(term, line.slice(term.length), width);
-}
+/** Entries with all meanings in one column. */
+const list = (entries: readonly Entry[], column: number, width: number): string =>
+  entries.map(([term, meaning]) => hanging(term.padEnd(column), meaning, width)).join("\n");
+
+/** The column that their meanings stand in. */
+const columnOf = (entries: readonly Entry[]): number =>
+  Math.max(...entries.map(([term]) => `${term}  `.length));
 
 /** A text whose lines all begin where the first does, behind its term. */
 function hanging(term: string, text: string, width: number): string {

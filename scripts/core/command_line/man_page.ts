@@ -11,13 +11,11 @@ import {
   type ArgumentSpec,
   COMMANDS,
   type CommandSpec,
+  type Entry,
   GLOBAL_OPTIONS,
   type OptionSpec,
 } from "./commands.ts";
 import { flagOf, meaningOf } from "./option_flags.ts";
-
-/** A term and what it means. */
-type Entry = readonly [term: string, meaning: string];
 
 const FILES: readonly Entry[] = [
   ["~/.config/hapi-backup/config.json", "the hub's configuration: JSON, comments allowed"],
@@ -93,7 +91,9 @@ function verb(spec: CommandSpec): string[] {
     ...spec.options.length === 0 ? [] : ["[\\fIoptions\\fR]"],
     ".PP",
     text(sentence(spec.summary)),
-    ...(spec.details?.split("\n") ?? []).flatMap(detail),
+    ...(spec.actions ?? []).flatMap(tagged),
+    ...spec.actions && spec.details !== undefined ? [".PP"] : [],
+    ...(spec.details?.split("\n") ?? []).map((line) => line === "" ? ".PP" : text(line)),
     ...spec.options.flatMap(option),
     ".PP",
     "Example:",
@@ -108,13 +108,6 @@ function verb(spec: CommandSpec): string[] {
 
 const argument = ({ name, choices }: ArgumentSpec): string =>
   choices ? choices.join("|") : name.replace(/[<>]/g, "");
-
-/** A line of details: `add    what it does` is an entry, an empty one ends a paragraph, any other goes on with it. */
-function detail(line: string): string[] {
-  if (line === "") return [".PP"];
-  const [, term, meaning] = /^(\S+) {2,}(.*)$/.exec(line) ?? [];
-  return term === undefined ? [text(line)] : tagged([term, meaning!]);
-}
 
 function option(spec: OptionSpec): string[] {
   const { name, value } = flagOf(spec);
