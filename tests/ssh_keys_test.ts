@@ -5,6 +5,13 @@ import fc from "npm:fast-check@4.10.2";
 import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError, type ErrorKind } from "../scripts/core/errors.ts";
 import {
+  chooseHostKey,
+  isPinned,
+  keyMeant,
+  parseKeyScan,
+  pinnedKeys,
+} from "../scripts/core/keys/host_keys.ts";
+import {
   fingerprintOf,
   formatPrivateKey,
   formatPublicKeyLine,
@@ -270,6 +277,7 @@ Deno.test("a public key line with damaged base64, a wrong length or something be
     [withBlob(type, uint32(0xffffffff)), /too early/],
     [withBlob(type), /too early/],
     [withBlob(sshString(Uint8Array.of(0xff)), sshString(SEED)), /not UTF-8/],
+    [withBlob(sshString("\ufeffssh-ed25519"), sshString(SEED)), /type is/],
     [`${line} a\n${line} b`, /not a line/],
     ["x".repeat(2 ** 20 + 1), /far too long/],
   ];
@@ -465,6 +473,56 @@ Deno.test("a signature of another version, algorithm, hash or length is refused 
   refuses(verify({ signature: new Uint8Array(64) }), "integrity", /does not belong/);
   refuses(verify({ trailing: Uint8Array.of(0) }), "integrity", /1 bytes follow/);
   refuses(verify({ publicKey: new Uint8Array(32).fill(255) }), "integrity", /does not belong/);
+});
+
+// ── Host keys ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+Deno.test("a host key is the one that a person means by its fingerprint or its line, and no other", () => {
+  const [publicKey, other] = [publicKeyOf(SEED), publicKeyOf(new Uint8Array(32))];
+  const line = formatPublicKeyLine(publicKey, "");
+  const scanned = `# host:22 SSH-2.0-x\nhost ssh-rsa AAAA\n# ${line}\nhost ssh-rsa A\nhost ${line}\r\n`;
+  const keys = parseKeyScan(scanned, "host", 22);
+  const [key] = keys;
+  assert.deepEqual(keys.map(({ type }) => type), ["ssh-ed25519", "ssh-rsa"], "the one that we prefer first");
+  assert.deepEqual(key, {
+    ...{ type: "ssh-ed25519", line: `host ${line}` },
+    fingerprint: fingerprintOf(publicKey),
+  });
+  for (const wanted of [fingerprintOf(publicKey), ` ${line} root@host\n`]) {
+    assert.equal(chooseHostKey(keys, wanted, "host"), key);
+  }
+  const [type, base64] = line.split(" ");
+  const others = [fingerprintOf(other), formatPublicKeyLine(other, ""), "", "SHA256:", type!, base64!];
+  for (const wanted of [...others, `ssh-rsa ${base64}`, `${type} ${base64!.slice(-9)}`, `${type} `]) {
+    assert.equal(keyMeant(keys, wanted), undefined, wanted);
+    refuses(() => chooseHostKey(keys, wanted, "host"), "key", /not the one given/);
+  }
+});
+
+Deno.test("pinned are the keys under a server's own name and port, and no damaged, revoked or commented ones", () => {
+  const line = formatPublicKeyLine(publicKeyOf(SEED), "comment");
+  const pinned = (text: string, port = 22) => {
+    const found = pinnedKeys(text, "host", port).map(({ fingerprint }) => fingerprint);
+    assert.equal(isPinned(text, "host", port), found.length > 0);
+    return found;
+  };
+  const key = [fingerprintOf(publicKeyOf(SEED))];
+  for (const text of [`host ${line}`, `x\nalias,host\t${line}\r\n`]) {
+    assert.deepEqual(pinned(text), key, text);
+  }
+  assert.deepEqual(pinned(`[host]:2222 ${line}`, 2222), key);
+  const none = [
+    "",
+    "host",
+    "host ssh-ed25519",
+    "host ssh-ed25519 AAAAC",
+    `@revoked host ${line}`,
+    `#host ${line}`,
+  ];
+  for (const text of [...none, `hosts ${line}`, `[host]:2222 ${line}`]) {
+    assert.deepEqual(pinned(text), [], text);
+  }
+  assert.deepEqual(pinned(`host ${line}`, 2222), []);
 });
 
 // ── Fuzzing: whatever comes in, only a BackupError comes out ───────────────────────────────────────────────────

@@ -7,6 +7,7 @@
 
 import { createHash } from "node:crypto";
 import { BackupError } from "../errors.ts";
+import { decodeBase64 } from "./ssh_wire.ts";
 
 /** One host key. */
 export interface HostKey {
@@ -24,19 +25,17 @@ const nameOf = (host: string, port: number): string => port === 22 ? host : `[${
 /** The keys that `ssh-keyscan` printed, the type that we prefer first. */
 export function parseKeyScan(stdout: string, host: string, port: number): HostKey[] {
   const keys = stdout.split("\n").flatMap((line): HostKey[] => {
-    const [, type, key] = /^[^#\s]\S* (\S+) ([A-Za-z0-9+/]+=*)$/.exec(line.trim()) ?? [];
-    return type === undefined ? [] : [hostKey(type, key!, host, port)];
+    const [, type, key] = /^[^#\s]\S* (\S+) (\S+)$/.exec(line.trim()) ?? [];
+    const blob = key === undefined ? undefined : decodeBase64(key);
+    if (!blob) return [];
+    const digest = Uint8Array.from(createHash("sha256").update(blob).digest());
+    return [{
+      type: type!,
+      line: `${nameOf(host, port)} ${type} ${key}`,
+      fingerprint: `SHA256:${digest.toBase64({ omitPadding: true })}`,
+    }];
   });
   return keys.sort((a, b) => Number(b.type === "ssh-ed25519") - Number(a.type === "ssh-ed25519"));
-}
-
-function hostKey(type: string, key: string, host: string, port: number): HostKey {
-  const digest = Uint8Array.from(createHash("sha256").update(Uint8Array.fromBase64(key)).digest());
-  return {
-    type,
-    line: `${nameOf(host, port)} ${type} ${key}`,
-    fingerprint: `SHA256:${digest.toBase64({ omitPadding: true })}`,
-  };
 }
 
 /**
@@ -69,16 +68,13 @@ export const OWN_FINGERPRINT =
 
 /** Whether a `known_hosts` file holds a key of this server, under its plain name. */
 export function isPinned(knownHosts: string, host: string, port: number): boolean {
-  return linesOf(knownHosts, host, port).length > 0;
+  return pinnedKeys(knownHosts, host, port).length > 0;
 }
 
-/** The keys of this server that a `known_hosts` file holds under its plain name. */
+/** The keys of this server that a `known_hosts` file holds under its plain name. What is no key is passed over, as by ssh. */
 export function pinnedKeys(knownHosts: string, host: string, port: number): HostKey[] {
-  const lines = linesOf(knownHosts, host, port).map((line) => line.split(/\s+/).slice(0, 3).join(" "));
-  return parseKeyScan(lines.join("\n"), host, port);
-}
-
-function linesOf(knownHosts: string, host: string, port: number): string[] {
   const name = nameOf(host, port);
-  return knownHosts.split("\n").filter((line) => line.split(/\s+/)[0]!.split(",").includes(name));
+  const lines = knownHosts.split("\n").map((line) => line.split(/\s+/))
+    .filter(([names]) => names!.split(",").includes(name));
+  return parseKeyScan(lines.map((fields) => fields.slice(0, 3).join(" ")).join("\n"), host, port);
 }
