@@ -7,7 +7,13 @@ import { BackupError } from "../scripts/core/errors.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
 import { RECEIPT_NAMESPACE, serializeReceipt } from "../scripts/core/shipping/receipt.ts";
-import { about, describeFindings, doctorError, type Finding } from "../scripts/core/status/finding.ts";
+import {
+  about,
+  describeFindings,
+  doctorError,
+  type Finding,
+  remedyOf,
+} from "../scripts/core/status/finding.ts";
 import { HOUR_MS } from "../scripts/core/time.ts";
 import { doctor, type DoctorOptions } from "../scripts/doctor.ts";
 import type { Host, RunResult } from "../scripts/host/host.ts";
@@ -381,4 +387,12 @@ Deno.test("the exit code is that of the most telling failure, and warnings have 
       "Runs\n  FAIL  state: late\n        -> wait\n3 checks: 1 failed, 1 warning",
   );
   assert.match(describeFindings([well, warned]), /^2 checks: 0 failed, 1 warning$/m);
+  assert.equal(
+    describeFindings([about("Keys", "proof").warn("old")]),
+    "Keys\n  WARN  proof: old\n1 check: 0 failed, 1 warning",
+  );
+  const remedies = [new BackupError("x", { kind: "disk", hint: "free some" }), new Error("EACCES")].map(
+    remedyOf,
+  );
+  assert.deepEqual(remedies, ["free some", "check its owner and mode, and whom the timer runs as"]);
 });
