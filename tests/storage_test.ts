@@ -1225,7 +1225,7 @@ Deno.test("a receipt asks for no new full because of what others put there", asy
 });
 
 Deno.test("authorize() prints a line that confines the key, and refuses what would need quoting", () => {
-  using storage = makeStorageHost({}, { quotaBytes: 1 << 30 });
+  using storage = makeStorageHost({}, { quotaBytes: (1 << 30) - 1 });
   const { host, config, root } = storage;
   const key = makeSigner().publicKey;
   Deno.writeTextFileSync(`${root}/key.pub`, key + "\n");
@@ -1238,12 +1238,35 @@ Deno.test("authorize() prints a line that confines the key, and refuses what wou
     `restrict,command="/usr/bin/rrsync -ro ${folder}",from="100.64.0.0/10" ${key}`,
     "",
   ]);
-  assert.match(text, /setquota -u hapi-home 0 1048576 0 200000 .*\n.*needs user quotas/);
+  assert.deepEqual(text.match(/(?<=^# {3})[a-z].*/gm), [
+    "getent passwd hapi-backup-storage || " +
+    "useradd --system --user-group --shell /usr/sbin/nologin hapi-backup-storage",
+    `install -d -o root -g root -m 0755 ${config.store} ` +
+    "/var/lib/hapi-backup-hubs /var/lib/hapi-backup-hubs/home /var/lib/hapi-backup-hubs/home/.ssh",
+    "useradd --system --user-group --home-dir /var/lib/hapi-backup-hubs/home --no-create-home " +
+    "--shell /bin/sh --password '*' hapi-home",
+    `install -d -o hapi-home -g hapi-backup-storage -m 2770 ${folder}`,
+    `setquota -u hapi-home 0 1048576 0 200000 "$(stat -c %m ${config.store})"`,
+    "hapi-backup systemd --system --storage --to ./units",
+  ]);
+  assert.match(
+    text,
+    /^# Then this file goes to \/var\/lib\/hapi-backup-hubs\/home\/.ssh\/authorized_keys, /m,
+  );
+  const anywhere = authorize(host, { ...config, store: "/srv/USERS" }, { ...options, from: undefined });
+  assert.equal(
+    anywhere.split("\n").at(-2),
+    `restrict,command="/usr/bin/rrsync -wo -no-del -no-overwrite /srv/USERS/home" ${key}`,
+  );
+  assert.match(anywhere, /"\$\(stat -c %m \/srv\/USERS\)"$/m);
   assert.match(
     authorize(host, storage.withConfig({}), options),
-    /no quotaBytes is configured: a hub can fill the disk/,
+    /setquota -u hapi-home .*no quotaBytes is configured: a hub can fill the disk/,
   );
-  assert.throws(() => authorize(host, config, { ...options, from: '1.2.3.4" x' }), { kind: "usage" });
+  assert.throws(() => authorize(host, config, { ...options, from: '1.2.3.4" x' }), {
+    kind: "usage",
+    message: String.raw`Cannot authorize with address range "1.2.3.4\" x": it would need quoting`,
+  });
   assert.throws(() => authorize(host, { ...config, store: '/a b"' }, options), { kind: "usage" });
   assert.throws(() => authorize(host, config, { ...options, hub: "who" }), { kind: "usage" });
   assert.throws(() => authorize(host, config, { ...options, keyFile: `${root}/none` }), { kind: "key" });

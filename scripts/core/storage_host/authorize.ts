@@ -34,7 +34,7 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
   if (wanted.from !== undefined) requirePlain(wanted.from, /^[A-Za-z0-9.:/,*?!_-]+$/, "address range");
   const home = `${HOMES}/${hub.name}`;
   const quota = hub.quotaBytes === undefined
-    ? "#   setquota -u USER 0 <KiB> 0 <files> <mount point>   (no quotaBytes is configured: a hub can fill the disk)"
+    ? `#   setquota -u ${hub.user} 0 <KiB> 0 <files> <mount point>   (no quotaBytes is configured: a hub can fill the disk)`
     : `#   setquota -u ${hub.user} 0 ${
       Math.ceil(hub.quotaBytes / 1024)
     } 0 ${hub.quotaFiles} "$(stat -c %m ${config.store})"`;
@@ -47,7 +47,7 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
     // sshd runs a forced command by the user's shell, so it needs a real one; a password it has none.
     `#   useradd --system --user-group --home-dir ${home} --no-create-home --shell /bin/sh --password '*' ${hub.user}`,
     `#   install -d -o ${hub.user} -g ${STORAGE_USER} -m 2770 ${folder}`,
-    quota.replace("USER", hub.user),
+    quota,
     "#     (needs user quotas: mounted with usrquota, XFS with uquota; on Btrfs and ZFS limit a subvolume or dataset instead)",
     `# Then this file goes to ${home}/.ssh/authorized_keys, owner root, mode 0644.`,
     `# scrub, retain and watch run as ${STORAGE_USER}: scrub and watch with CAP_DAC_READ_SEARCH, retain with`,
