@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
-import type { RsyncDestination } from "../scripts/core/config/config.ts";
+import { parseConfig, type RsyncDestination } from "../scripts/core/config/config.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
 import { permissionFlags } from "../scripts/core/sandbox/deno_flags.ts";
 import {
@@ -254,6 +254,69 @@ Deno.test("no step can do what its table does not grant, and each can do what it
     const others = answers.filter((answer) => answer !== "ok");
     assert.deepEqual([...new Set(others)], [DENIED], `why ${step} cannot do the rest`);
   }
+});
+
+Deno.test("a store is fetched by its own program with its own keys alone, and one that is a folder by none", () => {
+  const config = parseConfig(
+    JSON.stringify({
+      ...{
+        hub: "home",
+        store: "/store",
+        stateFolder: "/state",
+        recipients: ["age1one"],
+        signingKeyFile: "/keys/sign",
+      },
+      destinations: [
+        {
+          ...{ kind: "rsync", name: "storage", target: "hub@storage:", identityFile: "/keys/ship" },
+          ...{ knownHostsFile: "/keys/known", readIdentityFile: "/keys/read" },
+        },
+        { kind: "folder", name: "disk", path: "/disk" },
+        { kind: "rclone", name: "cloud", remote: "b2:x", configFile: "/keys/rclone" },
+      ],
+    }),
+    "config",
+    { home: "/op", hostname: "x", env: {} },
+  );
+  const reading = (store: string | undefined, more: { sshKey?: string; knownHosts?: string } = {}) => {
+    const access = { scratch: "/scratch", ...store === undefined ? {} : { store }, ...more };
+    const { read, run = [], ...others } = listPermissions(config, access);
+    assert.deepEqual(others, { write: ["/scratch"] });
+    assert.deepEqual(read.slice(-2), ["/scratch", "/state/drills.jsonl"]);
+    // What opens and proves gets the same, and nothing more of the store's.
+    const keys = { identity: "/id", signer: ["ssh-ed25519 AAAA", "/signer.pub"] };
+    const job = { keys, store: access, set: "state" };
+    const logs = ["/state/drills.jsonl", "/state/proofs.jsonl"];
+    const { read: opened, ...verifying } = verifyPermissions(config, job, (path) => path);
+    assert.deepEqual(verifying, { write: ["/scratch", ...logs], run, sys: ["statfs"] });
+    const live = ["", "-wal", "-shm"].map((end) => `/op/.hapi/hapi.db${end}`);
+    const fetched = read.slice(0, -1);
+    assert.deepEqual(opened, [...fetched, "/id", "/signer.pub", ...live, ...logs]);
+    const exporting = { keys, store: access, target: { kind: "file", path: "/out" } };
+    assert.deepEqual(sessionPermissions(config, exporting, ["/live"]), {
+      ...{ read: [...fetched, "/id", "/signer.pub", "/out", "/out.partial"], run },
+      ...{ write: ["/scratch", "/out", "/out.partial"], sys: ["statfs"] },
+    });
+    const listing = { ...exporting, target: { kind: "list" } };
+    assert.deepEqual(sessionPermissions(config, listing, ["/live"]), lookPermissions(config, listing));
+    const proofs = "/state/proofs.jsonl";
+    assert.deepEqual(keysPermissions(config, { action: "list", store: access }, "/config"), {
+      ...{ read: [...fetched, proofs], write: ["/scratch"], run },
+    });
+    return [...read.slice(0, -2), ...run];
+  };
+  assert.deepEqual(reading(undefined), ["/store"]);
+  assert.deepEqual(reading("disk"), ["/disk"]);
+  assert.deepEqual(reading("/mnt"), ["/mnt"]);
+  assert.deepEqual(reading("storage"), ["/keys/ship", "/keys/read", "/keys/known", "rsync"]);
+  assert.deepEqual(reading("cloud"), ["/keys/rclone", "rclone"]);
+  assert.deepEqual(reading("rclone:b2:y"), ["rclone"]);
+  const given = { sshKey: "/key", knownHosts: "/hosts" };
+  assert.deepEqual(reading("hub@other:/b", given), ["/key", "/hosts", "rsync"]);
+  const { read, write, run } = shipPermissions(config);
+  assert.deepEqual([write, run], [["/state/ship", "/disk"], ["rsync", "rclone"]]);
+  const keys = ["/keys/ship", "/keys/read", "/keys/known", "/keys/rclone"];
+  assert.deepEqual(read, ["/store", "/state/ship", ...keys, "/disk"]);
 });
 
 Deno.test("what a hub keeps of its databases is for its owner only", async () => {
