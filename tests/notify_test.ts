@@ -9,12 +9,23 @@ import {
   dueNotices,
   hostOf,
   type HubView,
+  type Notice,
   parseAddress,
+  parseTold,
   pingNotice,
   type Problem,
+  requestOf,
+  serializeTold,
   type Told,
+  untoldError,
 } from "../scripts/core/status/notices.ts";
-import { tellable, withoutSecrets } from "../scripts/core/status/run_record.ts";
+import {
+  factsOf,
+  failureIn,
+  type RunRecord,
+  tellable,
+  withoutSecrets,
+} from "../scripts/core/status/run_record.ts";
 import { HOUR_MS } from "../scripts/core/time.ts";
 import { tell } from "../scripts/host/command_line/telling.ts";
 import type { Host } from "../scripts/host/host.ts";
@@ -385,6 +396,65 @@ Deno.test("a token that no header can hold is named, and the server is not blame
   assert.deepEqual((await notify(hub.host, hub.config, "test")).failed, []);
 });
 
+/** A snapshot of two databases, of which one is a hub's. */
+const MADE = {
+  id: "20261122T050000Z",
+  kind: "full",
+  bytes: 9,
+  rows: { "hapi.db": { sessions: 2, messages: 30, other: 400 }, "other.db": { messages: 5, users: 6000 } },
+  databaseBytes: 7,
+  suspicions: [],
+} as const;
+
+Deno.test("a run's facts are numbers over all its databases, and none where it has no database", () => {
+  const { id: snapshot, kind: snapshotKind, bytes } = MADE;
+  assert.deepEqual(factsOf(MADE), {
+    snapshot,
+    snapshotKind,
+    bytes,
+    content: { databaseBytes: 7, rows: 6437, sessions: 2, messages: 35 },
+  });
+  const other = { "other.db": { users: 3 } };
+  assert.deepEqual(factsOf({ ...MADE, rows: other }).content, { databaseBytes: 7, rows: 3 });
+  assert.equal(factsOf({ ...MADE, rows: {} }).content, undefined);
+});
+
+Deno.test("a failure is old after a minute, lasts since the last success, and may be mended by a change", () => {
+  const start = Date.parse("2026-11-22T06:00:00Z");
+  const at = (seconds: number) => new Date(start + seconds * 1000);
+  const run = (seconds: number, ok: boolean, more: Partial<RunRecord> = {}): RunRecord => ({
+    at: at(seconds).toISOString(),
+    seconds: 1,
+    verb: "backup",
+    ok,
+    ...more,
+  });
+  const failure = (runs: RunRecord[], now: number, changed?: number) =>
+    failureIn(runs, at(now), changed === undefined ? undefined : at(changed));
+  assert.equal(failure([], 0), undefined);
+  assert.equal(failure([run(0, false), run(1, true)], 2), undefined);
+  const news = { kind: "internal", text: "it failed", age: undefined, hint: undefined };
+  assert.deepEqual(failure([run(0, false)], 59), news);
+  assert.equal(failure([run(0, false)], 60)!.age, "60 s ago");
+  const lasting = [run(-500, true), run(0, false), run(100, true), run(200, false), run(259, false)];
+  assert.equal(failure(lasting, 261)!.age, "2 s ago");
+  assert.equal(failure([...lasting, run(260, false)], 320)!.age, "60 s ago, failing for 2 min");
+  const told = { kind: "disk", message: "it is full", hint: "free some" };
+  assert.deepEqual(failure([run(0, false, told)], 1, 0), {
+    kind: "disk",
+    text: "it is full",
+    age: undefined,
+    hint: "free some",
+  });
+  const { age, hint } = failure([run(0, false, told)], 1, 1)!;
+  assert.deepEqual([age, hint], [
+    "before the configuration was changed",
+    "run `hapi-backup backup`: it may be mended",
+  ]);
+  const [set] = [failure([run(0, false, { set: "notes" })], 1, 1)!.hint];
+  assert.equal(set, "run `hapi-backup backup --set notes`: it may be mended");
+});
+
 Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {
   const identity = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ";
   const parse = new SyntaxError(`Unexpected token 'C', "CLI_API_TOKEN=hunter2" is not valid JSON`);
@@ -404,6 +474,18 @@ Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out o
     assert.equal(withoutSecrets(`before ${secret} after`), "before [secret] after");
   }
   assert.equal(withoutSecrets("rsync://user:word@host/x\n\u0007y"), "rsync://[secret]@host/x y");
+  assert.equal(withoutSecrets("rsync://user:w@rd@host/x"), "rsync://[secret]@host/x");
+  for (const secret of [identity, "xoxb-12345678", "eyJhbGciOiJI", "//user:word@host"]) {
+    const words = withoutSecrets(`${secret}\t${secret}\n`).split(" ");
+    assert.deepEqual([words.length, words[0]], [3, words[1]], "each of several");
+    assert.match(words[1]!, /^(\/\/)?\[secret\](@host)?$/);
+  }
+  assert.equal(withoutSecrets("x".repeat(700)).length, 600);
+  const { suspicions } = factsOf({
+    ...MADE,
+    suspicions: [{ source: "notes", detail: `${identity} is gone` }],
+  });
+  assert.deepEqual(suspicions, ["notes: [secret] is gone"]);
 
   await using server = startServer();
   using hub = makeHub([{ kind: "webhook", url: server.base }]);
@@ -681,8 +763,109 @@ Deno.test("several problems of one topic are told once, and again when one is ad
   const first = dueNotices(view("a is damaged", "b needs a"), notifier!, undefined, now);
   assert.equal(first.due.length, 1);
   assert.deepEqual(dueNotices(view("a is damaged", "b needs a"), notifier!, first.told, now).due, []);
+  assert.deepEqual(dueNotices(view("b needs a", "a is damaged"), notifier!, first.told, now).due, []);
   assert.equal(
     dueNotices(view("a is damaged", "b needs a", "c is gone"), notifier!, first.told, now).due.length,
     1,
   );
+});
+
+Deno.test("without `on`, a ping is told of every end of a run, and people of what is wrong, its end and the digest", () => {
+  using hub = makeHub([{ kind: "webhook", url: "http://a" }, { kind: "ping", url: "http://a" }]);
+  const [person, ping] = hub.config.notify;
+  const { now } = hub.clock;
+  const suspect = { topic: "suspect state", kind: "suspect", text: "it is empty" };
+  const late = { topic: "age state", kind: "stale", text: "it is old", hint: "run it" };
+  const view = (...problems: Problem[]): HubView => ({ hub: "home", problems, digest: ["as it stands"] });
+
+  const pinged = (phase: "start" | "end", ...problems: Problem[]) => {
+    const notice = pingNotice(view(...problems), ping!, phase, now)!;
+    return [notice.event, notice.title, notice.lines];
+  };
+  assert.deepEqual(pinged("start", late), ["start", "home: start", []]);
+  assert.deepEqual(pinged("end"), ["success", "home: success", ["as it stands"]]);
+  assert.deepEqual(pinged("end", suspect), ["suspect", "home: a snapshot is SUSPECT", [
+    "it is empty",
+    "as it stands",
+  ]]);
+  assert.deepEqual(pinged("end", suspect, late).slice(0, 2), ["failure", "home: backups need attention"]);
+
+  const due = (told: Told | undefined, at: Date, ...problems: Problem[]) => {
+    const { due, told: after } = dueNotices(view(...problems), person!, told, at);
+    return { notices: due.map(({ notice: { event, title, lines } }) => [event, title, lines]), after };
+  };
+  const first = due(undefined, now, suspect);
+  assert.deepEqual(first.notices, [["suspect", "home: a snapshot is SUSPECT", ["it is empty"]]]);
+  const second = due(first.after, now, suspect, late);
+  assert.deepEqual(second.notices, [
+    ["failure", "home: backups need attention", ["it is old", "  run it", "Still so:", "it is empty"]],
+  ]);
+  const better = due(second.after, now, late);
+  assert.deepEqual(better.notices, [
+    ["recovery", "home: better, not all well", ["No longer wrong: suspect state.", "it is old", "  run it"]],
+  ]);
+  const well = due(better.after, now);
+  assert.deepEqual(well.notices, [["recovery", "home: backups are well again", [
+    "No longer wrong: age state.",
+  ]]]);
+  const week = new Date(now.getTime() + 7 * 24 * HOUR_MS);
+  const lines = ["as it stands"];
+  assert.deepEqual(due(well.after, new Date(week.getTime() - 1)).notices, []);
+  assert.deepEqual(due(well.after, week).notices, [["digest", "home: backups are well", lines]]);
+  const digestTitle = (...problems: Problem[]) => due(well.after, week, ...problems).notices[1]![1];
+  assert.equal(digestTitle(late), "home: 1 thing is wrong with the backups");
+  assert.equal(digestTitle(late, suspect), "home: 2 things are wrong with the backups");
+  const spoilt = {
+    ...first.after,
+    problems: { "suspect state": { mark: "suspect: it is empty", at: "soon" } },
+  };
+  assert.equal(due(first.after, now, suspect).notices.length, 0);
+  assert.equal(due(spoilt, now, suspect).notices.length, 1, "a time that cannot be read silences nothing");
+});
+
+Deno.test("what was told is read back, and what cannot be read counts as nothing told", () => {
+  const told = new Map([["hook", { problems: { ship: { mark: "m", at: "t" } }, digestAt: "t" }]]);
+  assert.deepEqual(parseTold(serializeTold(told)), told);
+  for (const text of [undefined, "", "{", "[]", '{"hook":{}}']) assert.equal(parseTold(text).size, 0, text);
+});
+
+Deno.test("each event has its urgency and its address, and no message is empty or endless", () => {
+  using hub = makeHub([
+    { kind: "ntfy", url: "http://a/t" },
+    { kind: "gotify", url: "http://a", tokenFile: "/t" },
+    { kind: "ping", url: "http://a/p//" },
+    { kind: "webhook", url: "http://a/w" },
+  ]);
+  const [ntfy, gotify, ping, webhook] = hub.config.notify as HttpNotifier[];
+  const events = ["failure", "suspect", "recovery", "digest", "test", "start", "success"] as const;
+  const notice = (event: typeof events[number], ...lines: string[]): Notice => ({
+    event,
+    hub: "home",
+    at: "now",
+    title: "home: x",
+    lines,
+    problems: [],
+  });
+  const sent = (notifier: HttpNotifier | undefined, ...of: Parameters<typeof notice>) =>
+    requestOf(notifier!, (notifier as { url: string }).url, undefined, notice(...of));
+  assert.equal(events.map((event) => sent(ntfy, event).headers.priority).join(), "4,4,3,2,3,1,1");
+  assert.equal(events.map((event) => JSON.parse(sent(gotify, event).body).priority).join(), "8,8,5,3,5,0,1");
+  assert.equal(
+    events.map((event) => sent(ping, event).url.slice("http://a/p".length)).join(),
+    "/fail,/fail,,/log,/log,/start,",
+  );
+  assert.equal(sent(ntfy, "suspect").headers.tags, "warning");
+  for (const notifier of [ntfy, webhook]) {
+    assert.equal("authorization" in sent(notifier, "test").headers, false, "without a token");
+  }
+  assert.deepEqual(JSON.parse(sent(gotify, "test").body).message, "home: x", "Gotify refuses an empty one");
+  assert.equal(sent(ntfy, "failure", "x".repeat(4000)).body.length, 3500);
+});
+
+Deno.test("who could not be told is named, with the reasons unless people have read them", () => {
+  const failed = [{ name: "a", reason: "Cannot notify a: it is away" }, { name: "b", reason: "no token" }];
+  const said = (isTold: boolean) => untoldError({ sent: [], failed }, isTold)?.message;
+  assert.equal(untoldError({ sent: [], failed: [] }, false), undefined);
+  assert.equal(said(true), "Cannot notify a, b: see above");
+  assert.equal(said(false), "Cannot notify a: it is away; b: no token");
 });

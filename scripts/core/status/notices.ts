@@ -120,10 +120,9 @@ export function dueNotices(
     const problems = Object.fromEntries(
       [...marks].map(([topic, mark]) => [topic, { mark, at }]),
     );
-    const gone = Object.entries(state.problems).filter(([topic]) => !(topic in problems));
     const event = news.every(({ kind }) => kind === "suspect") ? "suspect" : "failure";
     const others = view.problems.filter((problem) => !news.includes(problem));
-    say(event, { ...state, problems: { ...Object.fromEntries(gone), ...problems } }, titleOf(view, event), [
+    say(event, { ...state, problems: { ...state.problems, ...problems } }, titleOf(view, event), [
       ...linesOf(news),
       ...others.length > 0 ? ["Still so:"] : [],
       ...linesOf(others),

@@ -152,7 +152,7 @@ export function withoutSecrets(text: string): string {
     .replace(/AGE-SECRET-KEY-[A-Z0-9-]+/gi, "[secret]")
     .replace(/\b(sk|pk|ghp|gho|xox[abp])[-_][A-Za-z0-9_-]{8,}/g, "[secret]")
     .replace(/\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]+)*/g, "[secret]")
-    .replace(/(\/\/)[^/@\s]+@/g, "$1[secret]@")
+    .replace(/(\/\/)[^/\s]+@/g, "$1[secret]@")
     // deno-lint-ignore no-control-regex
     .replace(/[\u0000-\u001f\u007f]+/g, " ")
     .slice(0, MESSAGE_LENGTH_MAX);
