@@ -146,8 +146,12 @@ const idsOf = (decisions: readonly { id: SnapshotId }[]) => new Set(decisions.ma
 
 Deno.test("planRetention() decides about each snapshot once, and says why", () => {
   fc.assert(fc.property(history, policies, zones, (snapshots, policy, zone) => {
-    const { keep, remove } = planRetention(snapshots, policy, NOW, zone);
+    const { keep, remove } = planRetention(snapshots.toReversed(), policy, NOW, zone);
     assert.deepEqual([...keep, ...remove].map(({ id }) => id).sort(), snapshots.map(({ id }) => id));
+    // What needs others is removed before them: oldest id first is what retain() turns round.
+    for (const ids of [keep, remove].map((list) => list.map(({ id }) => id))) {
+      assert.deepEqual(ids, ids.toSorted());
+    }
     for (const { reasons } of [...keep, ...remove]) assert.notEqual(reasons.length, 0);
   }));
 });

@@ -1131,18 +1131,23 @@ Deno.test("watch() writes metrics that keep to Prometheus' conventions", async (
   ]);
 });
 
-Deno.test("formatMetrics() escapes labels and help", () => {
+Deno.test("formatMetrics() escapes labels and help, and writes what is no number as Prometheus reads it", () => {
   const text = formatMetrics([
     {
       name: "a_seconds",
       help: "x\\y\nz",
-      samples: [{ labels: { l: 'q"\\\n' }, value: Infinity }],
+      samples: [
+        { labels: { l: 'q"\\\n' }, value: Infinity },
+        { labels: {}, value: -Infinity },
+        { value: NaN },
+      ],
     },
     { name: "b", help: "none", samples: [{ value: undefined }] },
   ]);
   assert.equal(
     text,
-    '# HELP a_seconds x\\\\y\\nz\n# TYPE a_seconds gauge\na_seconds{l="q\\"\\\\\\n"} +Inf\n',
+    '# HELP a_seconds x\\\\y\\nz\n# TYPE a_seconds gauge\na_seconds{l="q\\"\\\\\\n"} +Inf\n' +
+      "a_seconds -Inf\na_seconds NaN\n",
   );
 });
 
