@@ -239,6 +239,10 @@ Deno.test("planRetention() keeps of misdated ones of a day the one that came fir
   const policy = { ...DEFAULT_POLICY, keepWithinDays: 1, keepGoodMin: 1 };
   const { remove } = planRetention([late, backdated, newest], policy, NOW, "UTC");
   assert.deepEqual(remove.map(({ id }) => id), [backdated.id]);
+  const ancient = good("00010101T000000Z", "2026-10-13T00:00:00Z");
+  assert.deepEqual(planRetention([ancient, newest], policy, NOW, "UTC").remove.map(({ id }) => id), [
+    ancient.id,
+  ]);
   // NOW is 55 days after its time.
   const none = { ...policy, keepDaily: 0, keepWeekly: 0, keepMonthly: 0 };
   const stays = (rule: Partial<RetentionPolicy>) =>

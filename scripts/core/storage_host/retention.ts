@@ -275,7 +275,7 @@ function localDates(timeZone: string | undefined): (timeMs: number) => string {
     year: "numeric",
     month: "2-digit",
     day: "2-digit",
-    ...(timeZone === undefined ? {} : { timeZone }),
+    timeZone,
   });
   const dates = new Map<number, string>();
   return (timeMs) => {
