@@ -386,7 +386,7 @@ Deno.test("the decoder refuses what no honest delta holds", () => {
     [[...magic, 0x04, 1, 2, 3, 4, 0x00], /makes 4 bytes, not 5/],
     [[...magic, 0x41, 0x00, 0x05, 1, 2, 3, 4, 5, 0x00], /empty command/],
     [[...magic, 0x45, 0x00, 0x00, 0x05, 1, 2, 3, 4, 5, 0x00], /empty command/],
-    [[...magic, 0x45, 98, 5, 0x00], /copies 5 bytes at 98 of a base of 100 bytes/],
+    [[...magic, 0x45, 96, 5, 0x00], /copies 5 bytes at 96 of a base of 100 bytes/],
     [[...magic, 0x44, ...huge], /more than the 5 bytes/],
     [[...magic, 0x54, ...huge, ...huge], /copies/],
     [[...magic, 0x51, ...huge, 0x01], /copies/],
@@ -398,6 +398,21 @@ Deno.test("the decoder refuses what no honest delta holds", () => {
       assert.match(error.message, message);
       return true;
     });
+  }
+  // Commands that are there as a whole are taken at once.
+  const literal = [0x10, ...new Array(16).fill(1)];
+  assert.deepEqual(decode(Uint8Array.from([...magic, ...literal, 0x00]), 100, 100, 16), [[
+    "literal",
+    ...literal.slice(1),
+  ]]);
+  const unknown = [0x45, 0, 1, 0x55, ...new Array(16).fill(0), 4, 0x00];
+  for (
+    const [bytes, message] of [
+      [[...magic, 0x00, ...literal], /bytes follow its END command at byte 5/],
+      [[...magic, ...unknown], /unknown command 0x55 at byte 7/],
+    ] as const
+  ) {
+    assert.throws(() => decode(Uint8Array.from(bytes), 100, 100, 16), { kind: "integrity", message });
   }
 });
 

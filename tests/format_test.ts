@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { packTar } from "modern-tar";
 // deno-lint-ignore no-import-prefix
 import fc from "npm:fast-check@4.10.2";
@@ -546,7 +546,8 @@ Deno.test("frames give back what was written, in pieces of any size, by the zstd
           const found: Uint8Array[] = [];
           for (let at = 0; at < bytes.length; at += pieceBytes) {
             for (const content of decompressor.push(bytes.subarray(at, at + pieceBytes))) {
-              found.push(content.slice());
+              // Each has a buffer of its own, which may be sent away.
+              found.push(structuredClone(content, { transfer: [content.buffer] }));
             }
           }
           decompressor.finish();
@@ -575,9 +576,12 @@ async function toldBytes(frame: Uint8Array): Promise<number> {
 }
 
 Deno.test("a frame says how long its content is; one that lies is damage, and one that says nothing is read too", async () => {
-  const read = (bytes: Uint8Array) => {
+  const read = (bytes: Uint8Array, pieceBytes = bytes.length) => {
     const frames = new FrameDecompressor("x");
-    const contents = [...frames.push(bytes)].map((content) => content.slice());
+    const contents: Uint8Array[] = [];
+    for (let at = 0; at < bytes.length; at += pieceBytes) {
+      contents.push(...frames.push(bytes.subarray(at, at + pieceBytes)));
+    }
     frames.finish();
     return Buffer.concat(contents);
   };
@@ -598,6 +602,11 @@ Deno.test("a frame says how long its content is; one that lies is damage, and on
     }
     assert.ok(read(zstdCompressSync(content)).equals(content), `${length} bytes, unsaid`);
   }
+  const content = randomBytes(20_000);
+  const checked = zstdCompressSync(content, { params: { [constants.ZSTD_c_checksumFlag]: 1 } });
+  assert.ok(read(concatBytes(checked, checked), 1).equals(concatBytes(content, content)), "byte by byte");
+  checked[checked.length - 1]! ^= 1;
+  assert.throws(() => read(checked), { kind: "integrity" });
 });
 
 const ids = fc.date({ min: new Date("2020-01-01"), max: new Date("2090-01-01"), noInvalidDate: true }).map(

@@ -74,8 +74,7 @@ export function parsePrivateKey(text: string): SshPrivateKey {
     throw unusableKey("its padding is damaged");
   }
   const seed = seedAndPublicKey.slice(0, ED25519_KEY_BYTES);
-  const same = seedAndPublicKey.length === 2 * ED25519_KEY_BYTES &&
-    equalBytes(seedAndPublicKey.subarray(ED25519_KEY_BYTES), publicKey) &&
+  const same = equalBytes(seedAndPublicKey.subarray(ED25519_KEY_BYTES), publicKey) &&
     equalBytes(publicKeyOf(seed), publicKey);
   if (!same) throw unusableKey("its public and private halves do not belong together");
   return { seed, publicKey, comment };
