@@ -815,6 +815,22 @@ Deno.test("without `on`, a ping is told of every end of a run, and people of wha
   const digestTitle = (...problems: Problem[]) => due(well.after, week, ...problems).notices[1]![1];
   assert.equal(digestTitle(late), "home: 1 thing is wrong with the backups");
   assert.equal(digestTitle(late, suspect), "home: 2 things are wrong with the backups");
+  const unsent = { topic: "ship", kind: "network", text: "3 of 4 wait" };
+  const unsaid = due(undefined, now, unsent, { ...late, kind: "log" }, {
+    ...late,
+    kind: "log",
+    topic: "ship",
+  });
+  assert.deepEqual(unsaid.notices, [
+    ["failure", "home: shipping FAILED", ["3 of 4 wait", "it is old", "  run it"]],
+  ]);
+  const waiting = due(undefined, now, unsent).after;
+  assert.deepEqual(
+    due(waiting, now, { ...unsent, text: "5 of 6 wait" }).notices,
+    [],
+    "other numbers are no news",
+  );
+  assert.equal(due(waiting, now, { ...unsent, kind: "disk" }).notices.length, 1);
   const spoilt = {
     ...first.after,
     problems: { "suspect state": { mark: "suspect: it is empty", at: "soon" } },
