@@ -446,12 +446,15 @@ Deno.test("every cut and every flipped bit of a delta is refused, or gives other
 
 Deno.test("what an image holds stays as it was until its delta is known to be whole", () => {
   const base = noise(8 * 4096, 1);
-  const next = concatBytes(base.subarray(4096, 12_288), noise(8192, 2), base.subarray(12_288));
+  const head = concatBytes(base.subarray(4096, 12_288), noise(8192, 2), base.subarray(12_288));
+  // What comes after the old image is written meanwhile: here it is more than is written at once.
+  const next = concatBytes(head, base.subarray(4096), base.subarray(8192), base.subarray(4096, 8192));
   const { delta } = diff(base, next, 4096);
+  assertSame(patch(base, delta, next.length), next);
   for (const slots of [1, 100]) {
     const image = new MemoryImage(base);
     const patcher = new Patcher(image, new MemoryImage(new Uint8Array()), ringOf(image, slots));
-    for (let cut = 0; cut < delta.length; cut += 77) {
+    for (let cut = delta.length - 1; cut >= 0; cut -= 77) {
       assert.throws(() => apply(image, delta.subarray(0, cut), next.length, { patcher }), {
         kind: "integrity",
       });
@@ -460,6 +463,12 @@ Deno.test("what an image holds stays as it was until its delta is known to be wh
     apply(image, delta, next.length, { patcher });
     assertSame(image.data, next);
   }
+  // Also one that began as nothing.
+  const grown = new MemoryImage(new Uint8Array());
+  const patcher = new Patcher(grown, new MemoryImage(new Uint8Array()));
+  apply(grown, diff(new Uint8Array(), base, 4096).delta, base.length, { patcher });
+  apply(grown, delta, next.length, { patcher });
+  assertSame(grown.data, next);
 });
 
 Deno.test("a patcher applies one delta after the other, with any ring, and with a writer that lags behind", () => {
