@@ -22,6 +22,7 @@ import {
 import {
   factsOf,
   failureIn,
+  parseRunLog,
   type RunRecord,
   tellable,
   withoutSecrets,
@@ -417,6 +418,16 @@ Deno.test("a run's facts are numbers over all its databases, and none where it h
   const other = { "other.db": { users: 3 } };
   assert.deepEqual(factsOf({ ...MADE, rows: other }).content, { databaseBytes: 7, rows: 3 });
   assert.equal(factsOf({ ...MADE, rows: {} }).content, undefined);
+  const runs = (["full", "increment", "unchanged"] as const).flatMap((kind) =>
+    (["backup", "ship"] as const).map((verb): RunRecord => ({
+      at: "2026-11-22T06:00:00.000Z",
+      seconds: 1,
+      verb,
+      ok: true,
+      ...factsOf({ ...MADE, kind, suspicions: [{ source: "x", detail: "y" }] }),
+    }))
+  );
+  assert.deepEqual(parseRunLog(runs.map((run) => JSON.stringify(run) + "\n").join("")), runs);
 });
 
 Deno.test("a failure is old after a minute, lasts since the last success, and may be mended by a change", () => {
@@ -457,6 +468,11 @@ Deno.test("a failure is old after a minute, lasts since the last success, and ma
 
 Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {
   const identity = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ";
+  assert.deepEqual(tellable(new BackupError("Cannot write", { kind: "disk" })), {
+    kind: "disk",
+    message: "Cannot write",
+    hint: undefined,
+  });
   const parse = new SyntaxError(`Unexpected token 'C', "CLI_API_TOKEN=hunter2" is not valid JSON`);
   assert.doesNotMatch(tellable(parse).message, /hunter2/);
   assert.doesNotMatch(
