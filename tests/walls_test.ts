@@ -319,6 +319,36 @@ Deno.test("a store is fetched by its own program with its own keys alone, and on
   assert.deepEqual(read, ["/store", "/state/ship", ...keys, "/disk"]);
 });
 
+Deno.test("who is told is granted alone, a report starts nothing, and an identity that is given is not written", () => {
+  const config = parseConfig(
+    JSON.stringify({
+      ...{ hub: "home", store: "/store", stateFolder: "/state", recipients: ["age1one"] },
+      notify: [
+        { kind: "command", name: "call", command: ["/bin/call", "me"] },
+        { kind: "ntfy", name: "ntfy", url: "https://ntfy.example/x", tokenFile: "/keys/token" },
+      ],
+    }),
+    "config",
+    { home: "/op", hostname: "x", env: {} },
+  );
+  const [call, ntfy] = config.notify;
+  const told = (...granted: Parameters<typeof notifyPermissions>[1]) => {
+    const { read, write, run, net } = notifyPermissions(config, granted);
+    assert.deepEqual(write, ["/state/ship"]);
+    return [read.includes("/keys/token"), run, net];
+  };
+  assert.deepEqual(told(), [false, [], []]);
+  assert.deepEqual(told({ notifier: call! }), [false, ["/bin/call"], []]);
+  assert.deepEqual(told({ notifier: ntfy!, host: "ntfy.example:443" }), [true, [], ["ntfy.example:443"]]);
+
+  const { write, run } = reportPermissions(config);
+  assert.deepEqual([write, run], [undefined, []]);
+  assert.deepEqual(setupPermissions("/config", ["/stick/id.txt", undefined], "/given"), {
+    read: ["/config", "/stick", "/given"],
+    write: ["/config", "/stick"],
+  });
+});
+
 Deno.test("what a hub keeps of its databases is for its owner only", async () => {
   using home = await makeHome();
   const source = { kind: "sqlite", path: "~/.hapi/hapi.db" };
