@@ -151,6 +151,7 @@ Deno.test("ntfy, Gotify, a webhook and a command each get a failure in their own
     message: "Cannot read hapi.db: it is locked\n  stop the other one",
     priority: 8,
   });
+  assert.equal(by("/secret-path").headers.authorization, "Bearer tk_1234");
   const webhook = JSON.parse(by("/secret-path").body);
   assert.equal(webhook.event, "failure");
   assert.deepEqual(webhook.problems, [
@@ -755,10 +756,20 @@ Deno.test("a notifier's configuration is checked: one address, no password in it
     [{ kind: "ping", url: "http://a", name: "x" }, { kind: "ping", url: "http://a", name: "x" }],
     /named x/,
   );
-  assert.throws(
-    () => parseAddress("two lines\nof text", "n", "/f"),
-    (error) => !/two lines/.test(String(error)),
-  );
+  for (
+    const text of [
+      "secret\nof text",
+      "shttps://secret",
+      "https://a/b secret",
+      "https://secret:x",
+      "file:///secret",
+    ]
+  ) {
+    assert.throws(() => parseAddress(text, "n", "/f"), {
+      kind: "config",
+      message: "Cannot notify n: its urlFile /f does not hold one http or https address",
+    });
+  }
   assert.equal(parseAddress(" https://a/b\n", "n", "/f"), "https://a/b");
   assert.deepEqual([hostOf("https://a/b"), hostOf("http://a"), hostOf("http://[::1]:8/")], [
     "a:443",

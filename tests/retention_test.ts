@@ -296,7 +296,10 @@ Deno.test("findFlood() tells of too many snapshots within any day, and not of as
 });
 
 Deno.test("findFlood() tells of bytes far beyond the largest usual day", () => {
-  const days = Array.from({ length: 30 }, (_, day) => ({ firstSeenMs: day * DAY, bytes: 1e9 }));
+  const days = Array.from({ length: 30 }, (_, day) => ({
+    firstSeenMs: day * DAY,
+    bytes: day === 9 ? 1e9 : 1e8,
+  }));
   const limits = { snapshotsPerDayMax: 24 };
   assert.equal(findFlood([...days, { firstSeenMs: 30 * DAY, bytes: 2.9e9 }], limits, -1), undefined);
   assert.match(findFlood([...days, { firstSeenMs: 30 * DAY, bytes: 3.1e9 }], limits, -1)!, /bytes came/);
