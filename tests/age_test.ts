@@ -14,6 +14,8 @@ import {
   PayloadDecrypter,
   PayloadEncrypter,
 } from "../scripts/core/keys/age_payload.ts";
+import { identityFileText, identitySheet } from "../scripts/core/keys/identity_file.ts";
+import { signersIn } from "../scripts/core/snapshot/trust.ts";
 import { createEncrypter, HEADER_BYTES_MAX, parseRecipient } from "../scripts/host/keys/age.ts";
 import {
   decryptIdentityFile,
@@ -388,6 +390,20 @@ Deno.test("an identity file is read with comments, blank lines, CRLF and several
     `# created: today\r\n# public key: ${a.recipient}\r\n${a.identity}\r\n\r\n  # mine\n ${b.identity} \n`;
   assert.deepEqual(readIdentities(text), [a.identity, b.identity]);
   assert.equal(await recipientOf(b.identity), b.recipient);
+});
+
+Deno.test("an identity file that we make says which seals count, and its sheet shows all of it as text alone", async () => {
+  const { identity, recipient } = await generateIdentity();
+  const signer = "ssh-ed25519 AAAA hub";
+  const places = ["hub@storage:", "<img src=//x>"];
+  const kept = { hub: "home", made: "2026-11-20T06:00:00Z", identity, recipient, signer, places };
+  const text = identityFileText(kept);
+  assert.deepEqual([readIdentities(text), signersIn(text)], [[identity], [signer]]);
+  for (const what of [recipient, ...places]) assert.match(text, new RegExp(`^# .*: ${what}$`, "m"));
+  const sheet = identitySheet(kept);
+  for (const what of [identity, recipient, signer, "hub@storage:"]) assert.ok(sheet.includes(what), what);
+  assert.doesNotMatch(sheet, /<img|<script|<link|\ssrc=["']/);
+  assert.match(sheet, /content="default-src 'none'; style-src 'unsafe-inline'"/);
 });
 
 Deno.test("an identity file with anything else in it is refused: the line is named, never shown", async () => {
