@@ -1271,6 +1271,7 @@ Deno.test("authorize() prints a line that confines the key, and refuses what wou
   assert.throws(() => authorize(host, config, { ...options, from: '1.2.3.4" x' }), {
     kind: "usage",
     message: String.raw`Cannot authorize with address range "1.2.3.4\" x": it would need quoting`,
+    hint: "use addresses such as 100.64.0.0/10, with commas between several",
   });
   assert.throws(() => authorize(host, { ...config, store: '/a b"' }, options), { kind: "usage" });
   assert.throws(() => authorize(host, config, { ...options, hub: "who" }), { kind: "usage" });

@@ -30,8 +30,17 @@ const HOMES = "/var/lib/hapi-backup-hubs";
  */
 export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Authorization): string {
   const folder = `${config.store}/${hub.name}`;
-  for (const path of [folder, config.rrsync]) requirePlain(path, /^[A-Za-z0-9/._@+-]+$/, "path");
-  if (wanted.from !== undefined) requirePlain(wanted.from, /^[A-Za-z0-9.:/,*?!_-]+$/, "address range");
+  for (const path of [folder, config.rrsync]) {
+    requirePlain(path, /^[A-Za-z0-9/._@+-]+$/, "path", "letters, digits and . _ - / @ + only");
+  }
+  if (wanted.from !== undefined) {
+    requirePlain(
+      wanted.from,
+      /^[A-Za-z0-9.:/,*?!_-]+$/,
+      "address range",
+      "addresses such as 100.64.0.0/10, with commas between several",
+    );
+  }
   const home = `${HOMES}/${hub.name}`;
   const quota = hub.quotaBytes === undefined
     ? `#   setquota -u ${hub.user} 0 <KiB> 0 <files> <mount point>   (no quotaBytes is configured: a hub can fill the disk)`
@@ -72,10 +81,10 @@ function keyLine(
   }`;
 }
 
-function requirePlain(text: string, form: RegExp, what: string): void {
+function requirePlain(text: string, form: RegExp, what: string, remedy: string): void {
   if (form.test(text)) return;
   throw new BackupError(`Cannot authorize with ${what} ${JSON.stringify(text)}: it would need quoting`, {
     kind: "usage",
-    hint: "use letters, digits and . _ - / only",
+    hint: `use ${remedy}`,
   });
 }
