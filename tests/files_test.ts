@@ -16,12 +16,11 @@ import {
 } from "../scripts/core/snapshot/file_index.ts";
 import { parseManifest, type SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import { realFs, writeFileDurably } from "../scripts/host/fs.ts";
-import { openPositioned } from "../scripts/host/node_fs.ts";
 import type { Fs, Host, OpenFile } from "../scripts/host/host.ts";
+import { openPositioned } from "../scripts/host/node_fs.ts";
 import { finishTree, unpackFiles } from "../scripts/host/restore/unpack.ts";
 import { type Packed, packFiles, TornMember } from "../scripts/host/snapshot/pack.ts";
 import { type FileSource, findFiles, type Found } from "../scripts/host/snapshot/sources.ts";
-
 import { inTempDir } from "./real/files.ts";
 import { noise } from "./real/random.ts";
 

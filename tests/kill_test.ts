@@ -249,6 +249,27 @@ Deno.test("an interruption is heard while SQLite checks a database, however long
   assert.deepEqual(verified.after, verified.before);
 });
 
+Deno.test("a shipping that is interrupted hides no set that failed before it", async () => {
+  using home = await makeHome();
+  await using sshd = await startSshd({ dir: `${home.dir}/far` });
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const gone = { kind: "sqlite", path: `${home.home}/gone`, required: true };
+  const database = { kind: "sqlite", path: home.database };
+  home.configure({
+    sets: { first: { sources: [gone] }, state: { sources: [database] } },
+    destinations: [{ ...destinationAt(sshd), port: silent.addr.port }],
+  });
+  const child = home.spawn(["backup", "--set", "all"]);
+  await child.stdin.close();
+  using _asked = await silent.accept();
+  child.kill("SIGTERM");
+  const { code, stderr } = await child.output();
+  const said = new TextDecoder().decode(stderr);
+  assert.equal(code, 1, said);
+  assert.match(said, /^error: Cannot go on: interrupted$/m);
+  assert.match(said, /^warning: .*\/gone/m);
+});
+
 Deno.test("interrupted wherever they look whether they are, all steps say so, call nothing damaged, and leave nothing", async () => {
   using home = await makeHome();
   home.addDisk();

@@ -463,8 +463,8 @@ Deno.test("a failure is old after a minute, lasts since the last success, and ma
     "before the configuration was changed",
     "run `hapi-backup backup`: it may be mended",
   ]);
-  const [set] = [failure([run(0, false, { set: "notes" })], 1, 1)!.hint];
-  assert.equal(set, "run `hapi-backup backup --set notes`: it may be mended");
+  const ofSet = failure([run(0, false, { set: "notes" })], 1, 1)!;
+  assert.equal(ofSet.hint, "run `hapi-backup backup --set notes`: it may be mended");
 });
 
 Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {
