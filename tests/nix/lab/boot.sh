@@ -6,10 +6,25 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(cd "$1" && pwd)
-if [[ ${2-} != inside ]]; then
-  exec timeout -k 2 "${BOOT_SECONDS:-300}" unshare --mount --pid --fork --cgroup --uts --ipc bash "$here/boot.sh" "$folder" inside </dev/null
-fi
-mount --make-rprivate /
+case ${2-} in
+  '')
+    exec unshare --mount bash "$here/boot.sh" "$folder" apart </dev/null
+    ;;
+  apart)
+    # Of two systemds in one cgroup each removes what the other has just made, and starts of units fail (219/CGROUP).
+    mount --make-rprivate /
+    [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/lab-$$
+    mkdir "$cgroup"
+    trap 'find "$cgroup" -depth -type d -exec rmdir {} +' EXIT
+    timeout -k 2 "${BOOT_SECONDS:-300}" unshare --pid --fork --kill-child bash "$here/boot.sh" "$folder" into "$cgroup"
+    exit
+    ;;
+  into)
+    echo 0 >"$3/cgroup.procs"
+    exec unshare --mount --cgroup --uts --ipc bash "$here/boot.sh" "$folder" inside
+    ;;
+esac
 mount --make-rshared / # else LoadCredential's folders come up empty
 mount -t proc proc /proc
 mkdir -p "$folder"/{home,lib,etc,lib/systemd,lib/private}
@@ -19,7 +34,8 @@ for file in "$folder"/etc/*; do [[ ! -e $file ]] || mount --bind "$file" "/etc/$
 mount -t tmpfs tmpfs /etc/systemd
 mount --bind "$folder/home" /home
 mount --bind "$folder/lib" /var/lib
-mount -t cgroup2 cgroup2 /sys/fs/cgroup || echo "boot.sh: no cgroup2 here" >&2
+umount /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 export container=lab SYSTEMD_UNIT_PATH="$folder/units:$here/targets" SYSTEMD_LOG_TARGET=console
 export SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent
 exec /lib/systemd/systemd --system --unit=lab.target --show-status=no --log-target=console
