@@ -10,7 +10,7 @@ import {
   storagePermissions,
   type StorageVerb,
 } from "../scripts/core/sandbox/storage_permissions.ts";
-import type { StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
+import { parseStorageConfig, type StorageConfig } from "../scripts/core/storage_host/storage_config.ts";
 import { DAY_MS } from "../scripts/core/time.ts";
 import { printJsonList } from "../scripts/host/command_line/json_list.ts";
 import { runStep } from "../scripts/host/steps/step.ts";
@@ -219,6 +219,46 @@ Deno.test("scrub and watch cannot change the store, and no verb can start a prog
   const walled = await step("retain", aged, { apply: true }, storagePermissions("watch", aged, {}));
   assert.equal(walled.error?.kind, "disk");
   assert.equal([...Deno.readDirSync(`${store}/home/state`)].length, 2);
+});
+
+Deno.test("each verb of the storage host is granted this and no more", () => {
+  const signers = [makeSigner().publicKey];
+  const config = parseStorageConfig(
+    JSON.stringify({
+      ...{ store: "/store", stateFolder: "/state", receiptKeyFile: "/keys/receipts" },
+      hubs: { home: { signers, drillLogFile: "/drills/home.jsonl" }, office: { signers } },
+    }),
+    "storage.json",
+  );
+  const { receiptKeyFile: _, ...unsigned } = config;
+  const options = {
+    prometheus: "/metrics/b.prom",
+    key: "/new/ship.pub",
+    readKey: "/new/read.pub",
+    hub: "/x",
+  };
+  const walls = { read: ["/store", "/state"], write: ["/state"] };
+  const drills = "/drills/home.jsonl";
+  const withBeside = (path: string) => [path, `${path}.tmp`];
+  const receipts = ["home", "office"].flatMap((hub) =>
+    [".receipt.json", ".receipt.json.sig"].flatMap((name) => withBeside(`/store/${hub}/${name}`))
+  );
+  const sys = ["statfs"];
+  const expected: Record<StorageVerb, StepPermissions> = {
+    scrub: { read: [...walls.read, drills, "/keys/receipts"], write: ["/state", ...receipts], sys },
+    retain: { read: walls.read, write: ["/store", "/state"] },
+    watch: {
+      ...{ read: [...walls.read, drills, "/metrics", "/metrics/b.prom"], sys },
+      write: ["/state", ...withBeside("/metrics/b.prom")],
+    },
+    pin: walls,
+    storage: { read: [...walls.read, drills, "/new/ship.pub", "/new/read.pub"], write: ["/state"], sys },
+  };
+  for (const verb of STORAGE_VERBS) {
+    assert.deepEqual(storagePermissions(verb, config, options), expected[verb], verb);
+  }
+  assert.deepEqual(storagePermissions("scrub", unsigned, {}).read, [...walls.read, drills]);
+  assert.deepEqual(storagePermissions("watch", config, {}), { ...walls, read: [...walls.read, drills], sys });
 });
 
 Deno.test("a long list is one JSON value however it ends: whole, empty, or with an error before or after its first items", async () => {

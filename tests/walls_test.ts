@@ -299,6 +299,20 @@ Deno.test("a store is fetched by its own program with its own keys alone, and on
     });
     const listing = { ...exporting, target: { kind: "list" } };
     assert.deepEqual(sessionPermissions(config, listing, ["/live"]), lookPermissions(config, listing));
+    const walls = { sys: ["statfs"], links: true };
+    const restoring = [...fetched, "/id", "/signer.pub"];
+    assert.deepEqual(restorePermissions(config, { ...job, to: "/out", inPlace: false }), {
+      ...{ read: [...restoring, "/out"], write: ["/scratch", "/out"], run, ...walls },
+    });
+    assert.deepEqual(restorePermissions(config, { ...job, inPlace: true }), {
+      ...{ read: [...restoring, "/"], write: ["/scratch", "/"], run: [...run, "find"], ...walls },
+    });
+    const putting = sessionPermissions(config, { ...exporting, target: { kind: "database" } }, ["/live"]);
+    const database = ["/live", "/live-wal", "/live-shm", "/live-journal"];
+    assert.deepEqual(putting, {
+      ...{ read: [...restoring, ...database], write: ["/scratch", ...database], sys: ["statfs"] },
+      ...{ run: [...run, "find"] },
+    });
     const proofs = "/state/proofs.jsonl";
     assert.deepEqual(keysPermissions(config, { action: "list", store: access }, "/config"), {
       ...{ read: [...fetched, proofs], write: ["/scratch"], run },
@@ -341,11 +355,85 @@ Deno.test("who is told is granted alone, a report starts nothing, and an identit
   assert.deepEqual(told({ notifier: call! }), [false, ["/bin/call"], []]);
   assert.deepEqual(told({ notifier: ntfy!, host: "ntfy.example:443" }), [true, [], ["ntfy.example:443"]]);
 
-  const { write, run } = reportPermissions(config);
-  assert.deepEqual([write, run], [undefined, []]);
-  assert.deepEqual(setupPermissions("/config", ["/stick/id.txt", undefined], "/given"), {
-    read: ["/config", "/stick", "/given"],
-    write: ["/config", "/stick"],
+  const { run, ...others } = reportPermissions(config);
+  const standing = ["/store/home", "/state/ship", "/state/drills.jsonl", "/state/proofs.jsonl"];
+  const memories = [...config.sets.keys()].map((set) => `/state/${set}/last.json`);
+  assert.deepEqual([run, others], [[], { read: [...standing, ...memories], sys: ["statfs"] }]);
+  assert.deepEqual(statusPermissions(config), { read: others.read, run: ["systemctl"] });
+  for (const given of [[], ["/given"]]) {
+    assert.deepEqual(setupPermissions("/config", ["/stick/id.txt", undefined], given[0]), {
+      read: ["/config", "/stick", ...given],
+      write: ["/config", "/stick"],
+    });
+  }
+});
+
+Deno.test("what looks after keys, units, a connection and the whole is granted this and no more", () => {
+  const config = parseConfig(
+    JSON.stringify({
+      ...{ hub: "home", store: "/store", stateFolder: "/state", recipients: ["age1one"] },
+      ...{ signingKeyFile: "/keys/sign", identityFile: "/keys/identity" },
+      sets: {
+        state: {
+          sources: [
+            { kind: "sqlite", path: "/op/hub.db" },
+            { kind: "glob", path: "/op/plans/*.md" },
+            { kind: "file", path: "/op/hub.env" },
+          ],
+        },
+      },
+      destinations: [
+        { kind: "rsync", target: "a@b:", identityFile: "/keys/ship", knownHostsFile: "/keys/known" },
+        { kind: "folder", path: "/disk" },
+      ],
+      notify: [{ kind: "ntfy", name: "ntfy", urlFile: "/keys/url", tokenFile: "/keys/token" }],
+    }),
+    "config",
+    { home: "/op", hostname: "x", env: {} },
+  );
+  const real = (path: string) => path.replace(/^\/op/, "/real");
+  const sources = ["/op", "/real"].map((at) =>
+    ["", "-wal", "-shm", "-journal"].map((end) => `${at}/hub.db${end}`)
+  );
+  const rest = ["plans", "hub.env"].flatMap((name) => [`/op/${name}`, `/real/${name}`]);
+  const keys = ["sign", "identity", "ship", "known"].map((name) => `/keys/${name}`);
+  const told = ["/keys/url", "/keys/token"];
+  assert.deepEqual(doctorPermissions(config, ["/left/identity", "/op/hub.env"], real), {
+    read: [...sources.flat(), ...rest, ...keys, "/disk", ...told, "/left/identity", "/state", "/store"],
+    write: ["/state/ship"],
+    run: ["rsync", "ssh", "systemctl", "rclone"],
+    sys: ["statfs"],
+  });
+
+  const store = { scratch: "/scratch" };
+  const proofs = "/state/proofs.jsonl";
+  for (const action of ["add", "drop"] as const) {
+    assert.deepEqual(keysPermissions(config, { action, store }, "/config"), {
+      read: ["/store", "/scratch", proofs, "/config"],
+      write: ["/scratch", "/config"],
+      run: [],
+    });
+  }
+  assert.deepEqual(keysPermissions(config, { action: "prove", store, keys: {} }, "/config"), {
+    read: ["/store", "/scratch", "/keys/identity", proofs],
+    write: ["/scratch", proofs],
+    run: [],
+    sys: ["statfs"],
+  });
+
+  const configFile = "/config/config.json";
+  for (const to of [[], ["/units"]]) {
+    assert.deepEqual(systemdPermissions({ configFile, to: to[0] }), {
+      read: [configFile, ...to],
+      write: to,
+      run: ["systemctl", "systemd-analyze"],
+    });
+  }
+  const [storage] = config.destinations;
+  assert.deepEqual(connectPermissions(config, storage as RsyncDestination), {
+    read: ["/state/ship", "/keys/ship", "/keys/known"],
+    write: ["/state/ship", "/keys/known"],
+    run: ["ssh-keyscan", "ssh", "rsync"],
   });
 });
 
