@@ -11,6 +11,7 @@ import {
   SIGNATURE_FILE,
   type SnapshotId,
 } from "../scripts/core/names.ts";
+import { fullReason } from "../scripts/core/snapshot/chain.ts";
 import { type Manifest, partsRead } from "../scripts/core/snapshot/manifest.ts";
 import { parseStorageConfig } from "../scripts/core/storage_host/storage_config.ts";
 import { realFs } from "../scripts/host/fs.ts";
@@ -332,6 +333,18 @@ Deno.test("a new chain starts when it is time, when an increment would not pay, 
     message: /Cannot make a full of hapi\.db: the image kept on this hub is damaged/,
   });
   assert.equal((await home.backup()).kind, "full", "of the database, which is copied now");
+});
+
+Deno.test("fullReason() asks for a full when anything that an increment would need is lost, the oldest too", () => {
+  const [root, middle, parent] = ["01", "02", "03"].map((day) => `202603${day}T000000Z` as SnapshotId);
+  const chain = { parent: parent!, needs: [root!, middle!], length: 3 };
+  const set = { fullEveryDays: 7, chainLengthMax: 4 };
+  const reason = (at: string, lost?: SnapshotId) => fullReason(set, chain, new Date(at), (id) => id !== lost);
+  assert.equal(reason("2026-03-07T23:59:59Z"), undefined);
+  for (const id of [root, middle, parent]) {
+    assert.ok(reason("2026-03-04T00:00:00Z", id)?.startsWith(`${id}, `));
+  }
+  assert.equal(reason("2026-03-08T00:00:00Z"), "the last full is 7 days old or more");
 });
 
 Deno.test("an image that is cut while it is read is an error, and no bytes are made up for its end", async () => {
