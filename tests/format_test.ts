@@ -607,6 +607,28 @@ Deno.test("a frame says how long its content is; one that lies is damage, and on
   assert.ok(read(concatBytes(checked, checked), 1).equals(concatBytes(content, content)), "byte by byte");
   checked[checked.length - 1]! ^= 1;
   assert.throws(() => read(checked), { kind: "integrity" });
+
+  // A descriptor and a window's size, then which dictionary it takes, then how long the content is, in 8 bytes.
+  const headed = (flags: number, dictionary: number[], length: number) =>
+    concatBytes(
+      Uint8Array.of(...[0x28, 0xb5, 0x2f, 0xfd, 0xc0 | flags, 0x50], ...dictionary),
+      new Uint8Array(new BigUint64Array([BigInt(length)]).buffer),
+      Uint8Array.of(content.length * 8 + 1, content.length * 8 >> 8, content.length * 8 >> 16),
+      content,
+    );
+  for (const [flags, bytes] of [[0, 0], [1, 1], [2, 2], [3, 4]] as const) {
+    const none = new Array(bytes).fill(0);
+    assert.ok(
+      read(headed(flags, none, content.length), 7).equals(content),
+      `${bytes} bytes for no dictionary`,
+    );
+    if (bytes === 0) continue;
+    assert.throws(() => read(headed(flags, none.with(0, 9), content.length)), { kind: "integrity" });
+  }
+  // What it says of its length takes no memory.
+  const { external } = Deno.memoryUsage();
+  assert.throws(() => read(headed(0, [], 1 << 30)), { kind: "integrity" });
+  assert.ok(Deno.memoryUsage().external - external < 1 << 29, "it said to be of a gigabyte");
 });
 
 const ids = fc.date({ min: new Date("2020-01-01"), max: new Date("2090-01-01"), noInvalidDate: true }).map(

@@ -897,7 +897,10 @@ Deno.test("each event has its urgency and its address, and no message is empty o
     events.map((event) => sent(ping, event).url.slice("http://a/p".length)).join(),
     "/fail,/fail,,/log,/log,/start,",
   );
-  assert.equal(sent(ntfy, "suspect").headers.tags, "warning");
+  assert.equal(
+    events.map((event) => sent(ntfy, event).headers.tags).join(),
+    "rotating_light,warning,white_check_mark,bar_chart,wave,arrow_forward,white_check_mark",
+  );
   for (const notifier of [ntfy, webhook]) {
     assert.equal("authorization" in sent(notifier, "test").headers, false, "without a token");
   }
