@@ -312,6 +312,18 @@ Deno.test("an allowed_signers file is read with comments, several principals and
   assert.equal(parseAllowedSigners(`hub ${line}\n`.repeat(5000)).length, 5000);
   const trusted = (namespaces: string) => parseTrust([`hub namespaces="${namespaces}" ${line}\n`]).size;
   assert.deepEqual(["git", "git,hapi-backup-seal"].map(trusted), [0, 1], "for seals or for none");
+  // As a person gives one, and as an error says to.
+  const fingerprint = fingerprintOf(publicKey);
+  for (
+    const given of [fingerprint, `${fingerprint}\n`, line, `${line}\n`, `hub ${line}\n`, `#\nhub ${line}`]
+  ) {
+    assert.deepEqual([...parseTrust([given])], [fingerprint], given);
+  }
+  const other = `SHA256:${"+/9".repeat(14)}A`;
+  assert.deepEqual([...parseTrust([other, line])], [other, fingerprint]);
+  for (const given of [`${fingerprint}A`, fingerprint.slice(0, -1), `x${fingerprint}`]) {
+    refuses(() => parseTrust([given]), "key", /line 1 is not made of/);
+  }
 });
 
 Deno.test("a line of allowed_signers that is not understood in full is refused by its number", () => {
