@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import type { RestoredInPlace } from "../scripts/core/command_line/reports.ts";
-import type { SnapshotId } from "../scripts/core/names.ts";
+import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { parentOf } from "../scripts/core/paths.ts";
 import type { SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
@@ -932,10 +932,8 @@ Deno.test("--to takes a path with .. in it, also past what is not there", async 
   assert.deepEqual((await filesBelow(`${home.dir}/new/out`)).map(([path]) => path), ["home/.hapi/hub.env"]);
 });
 
-Deno.test("a time finds the newest good snapshot at or before it", async () => {
-  using home = await makeHome();
-  const ids: SnapshotId[] = [];
-  for (let i = 0; i < 3; i++) ids.push((await home.backup()).id);
+Deno.test("a time finds the newest good snapshot at or before it", () => {
+  const ids = ["20260301T120000Z", "20260302T000000Z", "20260302T120000Z"] as SnapshotId[];
   const seals = ids.map((id) => ({ id, suspicions: [] }));
   const suspect = seals.with(2, { id: ids[2]!, suspicions: [{ code: "empty", source: "x" }] as never[] });
   const choose = (which: string, from = seals) => chooseSnapshot(which, from, 0);
@@ -949,13 +947,41 @@ Deno.test("a time finds the newest good snapshot at or before it", async () => {
   assert.equal(choose("2026-03-02 00:59:59 GMT+1"), ids[0]);
   assert.equal(choose("2026-03-02T05:29:59+0530"), ids[0]);
   for (
-    const none of ["2026-02-30", "2026-03-02 24:00", "2026-03-02 00:00 EST", "0000-00-00", "2026-03-02 UTC"]
+    const none of [
+      "2026-02-30",
+      "2026-03-02 24:00",
+      "2026-03-02 12:60",
+      "2026-03-02 00:00 EST",
+      "0000-00-00",
+      "2026-03-02 UTC",
+    ]
   ) {
     assert.throws(() => choose(none), /it is no id and no time/);
   }
   assert.equal(choose("2026-03-09", suspect), ids[1]);
   assert.equal(choose(ids[2]!, suspect), ids[2]);
   assert.throws(() => choose("2026-02-28"), /none is as old as .*/);
+  assert.equal(choose("latest"), ids[2]);
+  const allSuspect = seals.map(({ id }) => ({ ...seals[0]!, ...suspect[2]!, id }));
+  for (const which of ["latest", "random"]) {
+    assert.throws(() => choose(which, allSuspect), { kind: "usage", message: /: all are suspect$/ });
+    assert.throws(() => choose(which, []), { kind: "usage", message: /the store holds no snapshot/ });
+  }
+  // A minute or a day means all of it, and no more.
+  const late = [
+    "20260301T235930Z",
+    ...[-1, 0].map((seconds) => snapshotIdAt(new Date(2026, 4, 21, 0, 0, seconds))),
+  ];
+  const inTime = late.map((id) => ({ id: id as SnapshotId, suspicions: [] }));
+  const minutes = ["23:59", "23:59:30", "23:59:29"].map((time) => `2026-03-01 ${time} UTC`);
+  assert.deepEqual(minutes.slice(0, 2).map((time) => choose(time, inTime)), [late[0], late[0]]);
+  assert.throws(() => choose(minutes[2]!, inTime), /none is as old/);
+  assert.deepEqual(["2026-05-20", "2026-05-21"].map((day) => choose(day, inTime)), late.slice(1));
+});
+
+Deno.test("a time without a zone is one of this machine's zone", async () => {
+  using home = await makeHome();
+  const ids = [(await home.backup()).id, (await home.backup()).id];
   // Midnight in UTC, on the clock of a wall in Kolkata, and a minute before it.
   for (const [time, id] of [["2026-03-02 05:30", ids[1]], ["2026-03-02 05:29", ids[0]]] as const) {
     const restored = await home.cli(
