@@ -508,7 +508,7 @@ Deno.test("a signature of another version, algorithm, hash or length is refused 
 Deno.test("a host key is the one that a person means by its fingerprint or its line, and no other", () => {
   const [publicKey, other] = [publicKeyOf(SEED), publicKeyOf(new Uint8Array(32))];
   const line = formatPublicKeyLine(publicKey, "");
-  const scanned = `# host:22 SSH-2.0-x\nhost ssh-rsa AAAA\n# ${line}\nhost ssh-rsa A\nhost ${line}\r\n`;
+  const scanned = `# host:22 SSH-2.0-x\nhost ssh-rsa AAAA\n# host ${line}\nhost ssh-rsa A\nhost ${line}\r\n`;
   const keys = parseKeyScan(scanned, "host", 22);
   const [key] = keys;
   assert.deepEqual(keys.map(({ type }) => type), ["ssh-ed25519", "ssh-rsa"], "the one that we prefer first");
