@@ -12,7 +12,14 @@ import { concatBytes } from "../scripts/core/bytes.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { jsonPieces } from "../scripts/core/json_pieces.ts";
 import { DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
-import { type Manifest, ManifestSize, neededBy, parseManifest } from "../scripts/core/snapshot/manifest.ts";
+import {
+  type Manifest,
+  ManifestSize,
+  neededBy,
+  parseManifest,
+  type SavedFile,
+  whyUnreadable,
+} from "../scripts/core/snapshot/manifest.ts";
 import {
   databasePart,
   isSnapshotId,
@@ -926,6 +933,52 @@ Deno.test("what is wrong with one of a manifest's files is told with its place i
       told,
     );
   }
+});
+
+Deno.test("a manifest is refused, and never sealed, in which two things could not be in their places at once", () => {
+  const [manifest] = fc.sample(manifests, { numRuns: 1, seed: 1 });
+  const [database] = manifest!.databases;
+  const folder = { source: "x", place: "home/x", type: "folder", mode: 0o700, mtimeMs: 0, bytes: 0 };
+  const link = { ...folder, type: "link", target: "y" };
+  const content = { sha256: "a".repeat(64), stored: { snapshot: manifest!.id, member: "home/m" } };
+  const file = { ...folder, type: "file", ...content };
+  const at = (place: string) => ({ ...file, place });
+  const half = "home/x has content where it should have none, or the reverse";
+  const lists: readonly (readonly [readonly unknown[], string | undefined])[] = [
+    [[folder, at("home/x/a"), at("home/x!"), { ...link, place: "home/xa" }, at("home/y")], undefined],
+    [[file, at("home/y"), link], "it lists home/x twice"],
+    [[at(database!.place)], `it lists ${database!.place} twice`],
+    ...["-wal", "-shm", "-journal"].map((end) =>
+      [
+        [file, at(database!.place + end)],
+        `it lists ${database!.place}${end} beside the database that it would change`,
+      ] as const
+    ),
+    [[at(`${database!.place}/a`)], `${database!.place}/a lies inside ${database!.place}, which is no folder`],
+    // By their names alone another would stand between the two.
+    [[at("home/x/a/b"), at("home/x!"), link], "home/x/a/b lies inside home/x, which is no folder"],
+    [[file, at("home/x/a")], "home/x/a lies inside home/x, which is no folder"],
+    ...["sha256", "stored"].map((key) => [[{ ...file, [key]: undefined }], half] as const),
+    ...Object.entries(content).map(([key, value]) => [[{ ...folder, [key]: value }], half] as const),
+  ];
+  for (const [files, told] of lists) {
+    const listed = { ...manifest, files } as Manifest;
+    assert.equal(whyUnreadable(listed, new Set()), told);
+    const read = () => parseManifest(JSON.stringify(listed), listed);
+    if (told === undefined) assert.deepEqual(read(), listed);
+    else {
+      assert.throws(
+        read,
+        (error) =>
+          error instanceof BackupError && error.kind === "integrity" && error.message.endsWith(`: ${told}`),
+        told,
+      );
+    }
+  }
+  const aimless = { ...link, target: "" } as unknown as SavedFile;
+  const listed = { ...manifest!, files: [aimless] };
+  const told = "home/x.target: is nothing that a link can lead to";
+  assert.deepEqual([[], [aimless]].map((known) => whyUnreadable(listed, new Set(known))), [told, undefined]);
 });
 
 Deno.test("a manifest whose rows are no counts is refused", () => {
