@@ -17,11 +17,13 @@ import {
   ManifestSize,
   neededBy,
   parseManifest,
+  partsRead,
   type SavedFile,
   whyUnreadable,
 } from "../scripts/core/snapshot/manifest.ts";
 import {
   databasePart,
+  FILES_PART,
   isSnapshotId,
   MANIFEST_PART,
   SEAL_FILE,
@@ -681,10 +683,10 @@ Deno.test("a seal is read as it was written", () => {
 
 Deno.test("a seal that contradicts itself, or of a newer version, is refused with the reason", () => {
   const [seal] = fc.sample(seals.filter(({ needs }) => needs.length > 1), { numRuns: 1, seed: 7 });
-  const read = (changes: Record<string, unknown>) => parseSeal(JSON.stringify({ ...seal, ...changes }), "x");
+  const read = (changes: object) => parseSeal(JSON.stringify({ ...seal, ...changes }), "x");
   const later = snapshotIdAt(new Date("2099-01-01"));
   read({});
-  const wrong: [Record<string, unknown>, RegExp][] = [
+  const wrong: [object, RegExp][] = [
     [
       { version: 2 },
       /format version 2, and this program reads up to 1: it takes hapi-backup 2\.0\.0 or newer/,
@@ -696,7 +698,7 @@ Deno.test("a seal that contradicts itself, or of a newer version, is refused wit
     [{ kind: "full", needs: [] }, /a full that needs others/],
     [{ parent: null }, /without a parent/],
     [{ parent: seal!.id }, /parent is not older/],
-    [{ needs: [later] }, /not older than itself/],
+    ...[later, seal!.id].map((id): [object, RegExp] => [{ needs: [id] }, /not older than itself/]),
     [{ needs: [...seal!.needs].reverse() }, /not in order/],
     [{ needs: [seal!.needs[0], seal!.needs[0]] }, /not in order/],
     [{ parts: [...seal!.parts, seal!.parts[0]] }, /names a part twice/],
@@ -903,6 +905,14 @@ Deno.test("any manifest is read as it was written, for its own snapshot only", (
         neededBy(manifest),
         manifest.databases[0]!.chain.slice(0, -1).map(({ snapshot }) => snapshot),
       );
+      // A snapshot can hold bytes of both; those of files alone are needed, too.
+      const ofFiles = new Set(manifest.files.flatMap(({ stored }) => stored?.snapshot ?? []));
+      const parts = manifest.databases[0]!.chain.map(({ snapshot, part }) =>
+        [snapshot, new Set(ofFiles.has(snapshot) ? [part, FILES_PART] : [part])] as const
+      );
+      assert.deepEqual(partsRead(manifest), new Map(parts));
+      const others = [...ofFiles].filter((id) => id !== manifest.id).sort();
+      assert.deepEqual(neededBy({ ...manifest, databases: [], files: manifest.files.toReversed() }), others);
     }),
     NOT_MORE,
   );
