@@ -627,6 +627,14 @@ Deno.test("planFiles() keeps one file per place, and what is behind a link rathe
   const inner = planFiles({ id: FIRST, found: [...find("f", "one"), ...find("f/link/x", "two", "file")] });
   assert.equal(inner.files.some(({ found }) => found.type === "link"), false);
   assert.equal(inner.notes.length, 1);
+  const above = planFiles({ id: FIRST, found: find("f", "one"), databases: [place("home/f/link/x.db")] });
+  assert.deepEqual(above.files.map(({ found }) => found.place), ["home/f", "home/f/real", "home/f/real/x"]);
+  assert.equal(above.notes.length, 1);
+  assert.deepEqual(
+    planFiles({ id: FIRST, found: find("f", "one").toReversed() }).files,
+    twice.files,
+    "in order",
+  );
   const except = planFiles({ id: FIRST, found: find("f", "one"), except: new Set([place("home/f/real/x")]) });
   assert.equal(except.files.some(({ found }) => found.place === "home/f/real/x"), false);
 });

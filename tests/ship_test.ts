@@ -1331,7 +1331,7 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
   ];
   for (const [reason, kind, retry, state] of causes) {
     const stderr = `2026/11/29 01:50:18 Failed to copy: ${reason}\n`;
-    const told = explainRcloneFailure("ship", "s3:b", { code: 3, stderr });
+    const told = explainRcloneFailure("ship", "s3:backups", { code: 3, stderr });
     assert.deepEqual([told.error.kind, told.retry], [kind, retry], reason);
     assert.match(told.error.message, state);
     assert.doesNotMatch(told.error.message, /rclone ended/);

@@ -10,10 +10,12 @@ import { DatabaseSync } from "node:sqlite";
 import { type EncryptReport, suspectError } from "../../scripts/core/command_line/reports.ts";
 import { setFolder } from "../../scripts/core/config/state_paths.ts";
 import { MAIN_SET, type SnapshotId, type SourceName } from "../../scripts/core/names.ts";
+import type { Place } from "../../scripts/core/place.ts";
 import {
   gateHint,
   type GateReference,
   type GateSubject,
+  isNamedUnreadable,
   suspicionsOf,
   suspicionsOfUnreadable,
 } from "../../scripts/core/snapshot/gate.ts";
@@ -288,6 +290,34 @@ Deno.test("a file whose name would drive a terminal is told without that", () =>
   const reason = `Cannot read "/n/a": Permission denied (os error 13): open '/n/\x1b[31mred\nok\u202e'`;
   const [told] = suspicionsOfUnreadable([{ source, path: "/n/a", reason }]);
   assert.equal(told!.detail, `Cannot read "/n/a": Permission denied (os error 13): open '/n/ [31mred ok'`);
+});
+
+Deno.test("a place is known for one that could not be read by what the suspicion names: it, or a folder above", () => {
+  const source = "notes" as SourceName;
+  const named = (place: string, ...paths: string[]) => {
+    const holes = paths.map((path) => ({ source, path, reason: `Cannot read ${JSON.stringify(path)}: x` }));
+    return isNamedUnreadable(place as Place, suspicionsOfUnreadable(holes)[0]!.detail);
+  };
+  for (const place of ["home/n/a", "home/n/a/b/c", "root/op/n/a"]) {
+    assert.equal(named(place, "/op/n/a"), true, place);
+  }
+  for (const place of ["home/n", "home/n/ab", "home/b", "root/n/a"]) {
+    assert.equal(named(place, "/op/n/a"), false, place);
+  }
+  assert.equal(named("home/n/x\x1b", "/op/n/x\x1b"), true);
+  const paths = ["a", "b", "c"].map((name) => `/op/${name}`);
+  assert.deepEqual(["a", "c", "x"].map((name) => named(`home/${name}`, ...paths)), [true, true, false]);
+  // Of more than it names, any may be meant.
+  const more = [...paths, "/op/d"];
+  assert.deepEqual(["a", "c", "d", "x"].map((name) => named(`home/${name}`, ...more)), [
+    true,
+    true,
+    undefined,
+    undefined,
+  ]);
+  assert.equal(named("home/x", `/op/${"y".repeat(2000)}`), undefined, "it was cut");
+  const thousands = Array.from({ length: 1503 }, (_, index) => `/op/${index}`);
+  assert.equal(named("home/x", ...thousands), undefined);
 });
 
 Deno.test("a pipe whose name would be lines of its own in a log is told on one", async () => {
