@@ -1117,6 +1117,13 @@ Deno.test("what ssh, rsync and rrsync say decides what is told, whether it is tr
       /sshd/,
     ],
     [
+      "ssh: Could not resolve hostname host: Name or service not known",
+      "network",
+      true,
+      "the name host cannot be resolved",
+      /DNS/,
+    ],
+    [
       "ssh: connect to host host port 22: Connection timed out",
       "network",
       true,
@@ -1179,6 +1186,20 @@ Deno.test("what ssh, rsync and rrsync say decides what is told, whether it is tr
       false,
       "the disk of host is read-only",
       /system log/,
+    ],
+    [
+      `rrsync error: ${"x".repeat(100_000)}`,
+      "config",
+      false,
+      `the far side says "${"x".repeat(200)}"`,
+      /3\.5 or newer/,
+    ],
+    [
+      `rsync: ${"x".repeat(100_000)}`,
+      "network",
+      true,
+      `rsync ended with 23 (some files were not transferred): rsync: ${"x".repeat(292)}…`,
+      /run it again/,
     ],
     // This is not ssh's: the key was let in.
     [
