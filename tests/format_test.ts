@@ -24,7 +24,11 @@ import {
 import {
   databasePart,
   FILES_PART,
+  isHubName,
+  isPartName,
+  isSetName,
   isSnapshotId,
+  isSourceName,
   MANIFEST_PART,
   SEAL_FILE,
   SIGNATURE_FILE,
@@ -33,7 +37,7 @@ import {
   type SourceName,
   timeOfSnapshotId,
 } from "../scripts/core/names.ts";
-import { isPlace, pathOfPlace, placeOf } from "../scripts/core/place.ts";
+import { isPlace, pathOfPlace, type Place, placeOf } from "../scripts/core/place.ts";
 import {
   parseSeal,
   type Seal,
@@ -793,6 +797,42 @@ Deno.test("an absolute path and its place are the same thing, and no place leave
     ]
   ) {
     assert.equal(isPlace(text), false, text);
+  }
+  const ofBytes = (
+    bytes: number,
+  ) => [`home/${"x".repeat(bytes - 5)}`, `home/${"é".repeat((bytes - 6) / 2)}x`];
+  assert.deepEqual(ofBytes(4096).map(isPlace), [true, true], "Linux takes no longer path");
+  assert.deepEqual(ofBytes(4098).map(isPlace), [false, false]);
+  for (
+    const [path, home, place] of [
+      ["/op/x/y", "/op", "home/x/y"],
+      ["/op2/x", "/op", "root/op2/x"],
+      ["/op", "/op", "root/op"],
+      ["/srv/op/x", "/op", "root/srv/op/x"],
+      ["/x", "/", "home/x"],
+    ] as const
+  ) {
+    assert.equal(placeOf(path, home), place);
+    assert.equal(pathOfPlace(place as Place, home), path);
+  }
+  assert.throws(() => placeOf("/op/a\0", "/op"), { kind: "source", message: /cannot be written down/ });
+});
+
+Deno.test("a name from outside is one file's name, of the form that it says, from its start to its end", () => {
+  const slug = (length: number) => "a".repeat(length);
+  const names: [isName: (text: string) => boolean, good: string[], tooLong: string][] = [
+    [isSnapshotId, ["20260301T000000Z"], "120260301T000000Z"],
+    [isHubName, ["home", "a-1", "1", slug(63)], slug(64)],
+    [isSetName, ["state", slug(63)], slug(64)],
+    [isSourceName, ["hapi.db", "_A-1", slug(80)], slug(81)],
+    [isPartName, ["hapi.db.full.zst.age", `${slug(80)}.delta.zst.age`], `${slug(81)}.delta.zst.age`],
+  ];
+  for (const [isName, good, tooLong] of names) {
+    assert.deepEqual(good.filter(isName), good);
+    const bad = good.flatMap((
+      name,
+    ) => [`../${name}`, `${name}/../x`, `.${name}`, `-${name}`, `${name}\n`, ` ${name}`]);
+    assert.deepEqual(["", ".", "..", tooLong, ...bad].filter(isName), []);
   }
 });
 
