@@ -1,9 +1,21 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4.10.2";
 import type { Destination } from "../scripts/core/config/config.ts";
-import { INCOMING_PREFIX, MAIN_SET, type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
+import {
+  INCOMING_PREFIX,
+  MAIN_SET,
+  type SetName,
+  type SnapshotId,
+  snapshotIdAt,
+} from "../scripts/core/names.ts";
 import { nameOf } from "../scripts/core/paths.ts";
-import { serializeDestinationRecord, whereOf } from "../scripts/core/shipping/shipping.ts";
+import {
+  keyOf,
+  pruneRecord,
+  serializeDestinationRecord,
+  waitingFor,
+  whereOf,
+} from "../scripts/core/shipping/shipping.ts";
 import { prunable } from "../scripts/core/snapshot/chain.ts";
 import { isGood, type Seal } from "../scripts/core/snapshot/seal.ts";
 import { DAY_MS } from "../scripts/core/time.ts";
@@ -137,4 +149,31 @@ Deno.test("what a destination confirmed says nothing of another place that has i
   assert.deepEqual(waiting(), [id]);
   await home.backup({ full: true });
   assert.ok(namesIn(home.stored).includes(id), "it was let go of");
+});
+
+Deno.test("what a destination confirmed is forgotten once nothing here needs it, and never of a set that is not shipped now", () => {
+  const [full, old, last] = [40, 39, 1].map(daysAgo);
+  const [state, voice] = ["state", "voice"] as SetName[];
+  const keys = [`state/${full}`, `state/${old}`, `state/${last}`, `voice/${old}`];
+  const confirmation = { sealSha256: "a", confirmedAt: "", files: [] };
+  const record = {
+    where: "there",
+    confirmed: new Map(keys.map((key) => [key, confirmation])),
+    uploads: new Map([[`state/${last}`, 1], [`state/${daysAgo(2)}`, 1], [`voice/${full}`, 2]]),
+  };
+  const local = (set: SetName, id: SnapshotId, ...needs: SnapshotId[]) => ({
+    set,
+    id,
+    needs,
+    sealSha256: "a",
+  });
+  const kept = pruneRecord(record, [local(state!, last!, full!)]);
+  assert.deepEqual([...kept.confirmed.keys()], [keys[0], keys[2], keys[3]]);
+  assert.deepEqual([...kept.uploads.keys()], [`voice/${full}`]);
+  assert.deepEqual(pruneRecord(record, []), { ...record, uploads: new Map([...record.uploads].slice(1)) });
+
+  // With another seal it is another snapshot; what is older goes first, whichever set it is of.
+  const altered = { ...local(state!, full!), sealSha256: "b" };
+  const all = [local(voice!, full!), local(voice!, last!), local(state!, last!), altered];
+  assert.deepEqual(waitingFor(record, all).map(keyOf), [`state/${full}`, `voice/${full}`, `voice/${last}`]);
 });
