@@ -942,6 +942,13 @@ function makeRichTree(scratch: Scratch): void {
 
 Deno.test("packFiles() and unpackFiles() bring back names, modes, times, links and empty folders", async () => {
   using scratch = new Scratch();
+  // A header has room for 100 bytes of a name and, before a slash, 155 more: just so many, and one more of each.
+  const of = (...lengths: number[]) => lengths.map((length) => "x".repeat(length)).join("/");
+  for (
+    const name of [of(93), of(94), of(147, 100), of(148, 100), of(149, 100), of(148, 101), of(60, 60, 60, 60)]
+  ) {
+    scratch.write(`f/${name}`, name);
+  }
   makeRichTree(scratch);
   const { packed, tar } = await pack(look(scratch, "folder", "f").found);
   assert.deepEqual(packed.notes, []);
@@ -1271,6 +1278,8 @@ Deno.test("unpackFiles() refuses a tar cut anywhere, and one with any header bit
   for (const length of [0, 1, 100, 511, 512, 513, 523, 600, 1023, 1024, 1025, 1536, 2000, 2047]) {
     await refuses(scratch, tar.slice(0, length));
   }
+  await refuses(scratch, Buffer.concat([tar, good]), "goes on behind its end");
+  await refuses(scratch, Buffer.concat([tar, Buffer.alloc(1024), encode("x")]), "goes on behind its end");
   for (let bit = 0; bit < 512 * 8; bit += 7) {
     // The checksum's own field ends in filling that nothing reads.
     if (bit >= 154 * 8 && bit < 156 * 8) continue;
