@@ -12,10 +12,14 @@ import {
   serializeReceipt,
 } from "../scripts/core/shipping/receipt.ts";
 import {
+  compareArgs,
   parseRsyncTarget,
   parseVerdicts,
+  pullArgs,
+  pushArgs,
   quoteForRsync,
   sshCommand,
+  sshWords,
 } from "../scripts/core/shipping/rsync_args.ts";
 import { explainRcloneFailure } from "../scripts/core/shipping/rclone_failure.ts";
 import { explainRsyncFailure } from "../scripts/core/shipping/rsync_failure.ts";
@@ -1003,6 +1007,70 @@ const ACCESS = {
   port: 22,
   timeoutSeconds: 1,
 };
+
+Deno.test("ssh reads paths as they are, and gives up no later than the transfer over it", () => {
+  const words = sshWords({
+    ...ACCESS,
+    identityFile: '/a "b" \\%h',
+    knownHostsFile: "/%%",
+    timeoutSeconds: 10,
+  });
+  const options = new Set(words);
+  for (
+    const option of [
+      'IdentityFile="/a \\"b\\" \\\\%%h"',
+      'UserKnownHostsFile="/%%%%"',
+      ...["ConnectTimeout=10", "ServerAliveInterval=4"],
+    ]
+  ) assert.ok(options.has(option), `${option} of ${words}`);
+  const patient = new Set(sshWords({ ...ACCESS, timeoutSeconds: 600 }));
+  for (const option of ["ConnectTimeout=30", "ServerAliveInterval=15"]) {
+    assert.ok(patient.has(option), option);
+  }
+});
+
+Deno.test("a push reads both sides whole, changes nothing that is there, and keeps no half file in its last place", () => {
+  const access = { ...ACCESS, bandwidthLimitKiBps: 7 };
+  const common = ["-e", sshCommand(access), "--timeout=1", "--bwlimit=7", "--no-human-readable"];
+  const named = ["--files-from=-", "--from0", "--itemize-changes", "--itemize-changes", "--info=skip2"];
+  const push = (target: string, into: string, basis: readonly string[], keepPartial = false) => {
+    const args = pushArgs({ ...access, target }, { source: "/store/home", into, basis, keepPartial });
+    const at = args.indexOf("--no-inplace") + 1;
+    assert.deepEqual(args.slice(0, at), [
+      ...[...common, ...named, "--info=progress2", "--stats", "--ignore-existing", "--fsync"],
+      ...["--perms", "--chmod=D2750,F0640", "--checksum", "--no-whole-file", "--no-inplace"],
+    ]);
+    assert.deepEqual(args.slice(-3, -1), ["--", "/store/home/"]);
+    const [partial, ...links] = args.slice(at, -3);
+    assert.equal(partial, keepPartial ? "--partial" : "--no-partial");
+    return [args.at(-1), ...links.map((link) => link.replace(/^--link-dest=/, ""))];
+  };
+  assert.deepEqual(push("me@host:", "", []), ["me@host:"]);
+  assert.deepEqual(push("me@host:", "", [".b", ".a"]), ["me@host:", "/.b", ".b", "/.a", ".a"]);
+  assert.deepEqual(push("me@host:", ".c", [".b"], true), ["me@host:.c/", "/", "/.b"]);
+  assert.deepEqual(push("me@[::1]:/s/", ".c", [".b"], true), ["me@[::1]:/s/.c/", "/s/", "/s/.b"]);
+  assert.deepEqual(push("me@host:/", ".c", [], true), ["me@host:/.c/", "/"]);
+  assert.deepEqual(push("me@host:s", "", [".b"]), ["me@host:s/", "/s/.b", ".b"]);
+  const many = Array.from({ length: 30 }, (_, index) => `.${index}`);
+  assert.equal(push("me@host:", ".c", many, true).length, 1 + 20, "rsync takes no more");
+
+  const compare = (by: "checksum" | "size") => compareArgs(access, "/store/home", by);
+  for (const [by, flag] of [["checksum", "--checksum"], ["size", "--size-only"]] as const) {
+    assert.deepEqual(compare(by), [...common, ...named, "--dry-run", flag, "--", "/store/home/", "me@host:"]);
+  }
+  const safely = ["--no-links", "--safe-links", "--no-devices", "--no-specials", "--no-hard-links"];
+  assert.deepEqual(pullArgs(access, "/scratch", 9), [
+    ...[
+      ...common,
+      ...named.slice(0, 2),
+      ...safely,
+      "--info=progress2",
+      "--ignore-missing-args",
+      "--no-perms",
+    ],
+    ...["--chmod=D0700,F0600", "--checksum", "--max-size=9", "--", "me@host:", "/scratch/"],
+  ]);
+});
 
 Deno.test("every documented exit code of rsync has a meaning", () => {
   for (
