@@ -10,7 +10,10 @@ import {
 } from "../scripts/core/names.ts";
 import { nameOf } from "../scripts/core/paths.ts";
 import {
+  isAbout,
+  isOffBox,
   keyOf,
+  parseDestinationRecord,
   pruneRecord,
   serializeDestinationRecord,
   waitingFor,
@@ -176,4 +179,36 @@ Deno.test("what a destination confirmed is forgotten once nothing here needs it,
   const altered = { ...local(state!, full!), sealSha256: "b" };
   const all = [local(voice!, full!), local(voice!, last!), local(state!, last!), altered];
   assert.deepEqual(waitingFor(record, all).map(keyOf), [`state/${full}`, `voice/${full}`, `voice/${last}`]);
+});
+
+Deno.test("a place is told from every other by its kind, its address, its port and whether it is off this machine", () => {
+  const rsync = { kind: "rsync", name: "x", target: "a@b:", port: 22 };
+  const places = [
+    ...[rsync, { ...rsync, port: 23 }, { ...rsync, target: "a@c:" }],
+    ...[{ kind: "folder", name: "x", path: "/b" }, { kind: "rclone", name: "x", remote: "/b" }],
+  ] as Destination[];
+  const wheres = places.flatMap((place) => [whereOf(place, true), whereOf(place, false)]);
+  assert.equal(new Set(wheres).size, 10);
+  assert.deepEqual(wheres.map(isOffBox), places.flatMap(() => [true, false]));
+  for (const [index, place] of places.entries()) {
+    assert.deepEqual(wheres.filter((where) => isAbout(where, place)), wheres.slice(2 * index, 2 * index + 2));
+    assert.equal(whereOf({ ...place, name: "y" }, true), wheres[2 * index], "its name is no part of it");
+  }
+  const confirmed = new Map([["state/x", { sealSha256: "a".repeat(64), confirmedAt: "", files: [] }]]);
+  const text = serializeDestinationRecord({
+    where: wheres[0]!,
+    confirmed,
+    uploads: new Map([["state/y", 2]]),
+  });
+  assert.deepEqual(places.map((place) => parseDestinationRecord(text, whereOf(place, true)).confirmed.size), [
+    1,
+    0,
+    0,
+    0,
+    0,
+  ]);
+  assert.deepEqual([parseDestinationRecord(text, wheres[0]!).uploads.get("state/y")], [2]);
+  for (const damaged of [undefined, "", "{}", text.replace("aaaa", "aaa")]) {
+    assert.equal(parseDestinationRecord(damaged, wheres[0]!).confirmed.size, 0);
+  }
 });
