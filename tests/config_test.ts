@@ -7,14 +7,18 @@ import {
   type Config,
   configSchema,
   defaultConfigFile,
+  type FolderDestination,
+  type HttpNotifier,
   hubNameFor,
   parseConfig,
+  type RcloneDestination,
   type RsyncDestination,
   type Surroundings,
 } from "../scripts/core/config/config.ts";
+import { tokenFileOf } from "../scripts/core/config/named_paths.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { jsonSchemaOf } from "../scripts/core/json_schema.ts";
-import type { SetName } from "../scripts/core/names.ts";
+import { MAIN_SET, type SetName } from "../scripts/core/names.ts";
 import { normalizePath } from "../scripts/core/paths.ts";
 import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
 import { storageConfigSchema } from "../scripts/core/storage_host/storage_config.ts";
@@ -122,6 +126,53 @@ Deno.test("every path may start with ~ or $HAPI_HOME, which themselves are where
   );
 });
 
+Deno.test("whatever a configuration names that is a file or a program may be named from home", () => {
+  const [path, expanded] = ["~/x/../f", "/op/f"];
+  const config = parseConfig(
+    JSON.stringify({
+      ...{ store: "~/s", stateFolder: path, signingKeyFile: path, identityFile: path },
+      sets: {
+        state: {
+          sources: ["sqlite", "file", "glob", "folder"].map((kind, at) => ({ kind, path, name: `${at}` })),
+        },
+      },
+      destinations: [
+        {
+          ...{ kind: "rsync", target: "a@b:", identityFile: path },
+          ...{ knownHostsFile: path, readIdentityFile: path },
+        },
+        { kind: "folder", path },
+        { kind: "rclone", remote: "b2:x", configFile: path },
+      ],
+      notify: [
+        { kind: "command", command: [path, path] },
+        { kind: "ntfy", urlFile: path, tokenFile: path },
+      ],
+    }),
+    "x",
+    { home: "/op", hostname: "x", env: {} },
+  );
+  const [rsync, folder, rclone] = config.destinations;
+  assert.deepEqual([folder!.name, rclone!.name], ["folder2", "rclone3"]);
+  const { identityFile, knownHostsFile, readIdentityFile } = rsync as RsyncDestination;
+  const [call, ntfy] = config.notify;
+  const paths = [
+    ...[config.stateFolder, config.signingKeyFile, config.identityFile],
+    ...config.sets.get(MAIN_SET)!.sources.map(({ path }) => path),
+    ...[identityFile, knownHostsFile, readIdentityFile],
+    ...[(folder as FolderDestination).path, (rclone as RcloneDestination).configFile],
+    ...[(ntfy as HttpNotifier).urlFile, tokenFileOf(ntfy as HttpNotifier)],
+  ];
+  assert.deepEqual(paths, paths.map(() => expanded));
+  assert.deepEqual(
+    call!.kind === "command" && call!.command,
+    [expanded, path],
+    "its arguments are its own affair",
+  );
+  const without = parseConfig('{ "store": "/a~/$HAPI_HOME" }', "x", { home: "/op", hostname: "x", env: {} });
+  assert.equal(without.store, "/a~/$HAPI_HOME");
+});
+
 Deno.test("a set's name is one that a folder of its own and --set can have, and an error says so", () => {
   const here: Surroundings = { home: "/home/a", hostname: "x", env: {} };
   const named = (name: string) =>
@@ -179,7 +230,19 @@ Deno.test("what cannot be a recipient, a target or a path is refused with its ke
     [to({ attempts: 0 }), /attempts/],
     [to({ timeoutSeconds: 0 }), /timeoutSeconds/],
     [to({ port: 65536 }), /port/],
-    [to({ name: "A" }), /name: is not a name/],
+    // The name is that of a file, and rsync and rclone take what begins with a dash for an option.
+    ...["A", "a/../b", "../a", "-a", "a\n", ""].map((name): [object, RegExp] => [
+      to({ name }),
+      /name: is not a name/,
+    ]),
+    ...["-oProxyCommand=x@storage:", " hub@storage:", "x hub@storage:"].map((target): [object, RegExp] => [
+      to({ target }),
+      /\.target: is not of the form/,
+    ]),
+    ...["-x:b", "/x:b", " b2:b"].map((remote): [object, RegExp] => [
+      { destinations: [{ kind: "rclone", remote }] },
+      /remote: is not of the form/,
+    ]),
     ...[{ rowsLostRatio: 1.1 }, { rowsLostRatio: -0.1 }, { rowsLostMin: -1 }].map((
       gate,
     ): [object, RegExp] => [
