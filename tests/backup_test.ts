@@ -5,6 +5,12 @@ import { existsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EncryptReport } from "../scripts/core/command_line/reports.ts";
 import { MAIN_SET } from "../scripts/core/names.ts";
+import {
+  countersOf,
+  HEADER_BYTES,
+  readHeader,
+  walIndexState,
+} from "../scripts/core/snapshot/sqlite_format.ts";
 import { BACKUP_VERBS, loggedSnapshot } from "../scripts/host/command_line/backup_verbs.ts";
 import { makeTerminal } from "../scripts/host/command_line/terminal.ts";
 import { cli } from "./real/cli.ts";
@@ -567,4 +573,61 @@ Deno.test("a run that finds another one at work on its set leaves shipping to th
   assert.equal(ran.code, 6, ran.stderr);
   const { error, furtherErrors, ship } = JSON.parse(ran.stdout);
   assert.deepEqual([error.kind, furtherErrors, ship], ["busy", [], undefined]);
+});
+
+Deno.test("the first bytes of a database tell what it is, and those beside it every commit, and no half of one", async () => {
+  await inTempDir((dir) => {
+    using db = new DatabaseSync(`${dir}/x.db`);
+    db.exec("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; CREATE TABLE t (a)");
+    const shm = () => Deno.readFileSync(`${dir}/x.db-shm`).slice(0, 96);
+    const states = new Set<string | undefined>([walIndexState(shm())]);
+    for (let count = 2; count < 5; count++) {
+      db.exec("INSERT INTO t VALUES (1)");
+      states.add(walIndexState(shm()));
+      assert.ok(states.size === count && !states.has(undefined), `${[...states]}`);
+    }
+    const changed = (bytes: Uint8Array, changes: Record<number, number>) => {
+      const copy = bytes.slice();
+      for (const [at, byte] of Object.entries(changes)) copy[Number(at)] = byte;
+      return copy;
+    };
+    for (let at = 0; at < 96; at++) {
+      assert.equal(walIndexState(changed(shm(), { [at]: shm()[at]! ^ 1 })), undefined);
+    }
+    assert.equal(walIndexState(changed(shm(), { 12: 0, 60: 0 })), undefined, "not initialised");
+    assert.equal(walIndexState(shm().slice(0, 95)), undefined);
+
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    const header = () => Deno.readFileSync(`${dir}/x.db`).slice(0, HEADER_BYTES);
+    const bytes = Deno.statSync(`${dir}/x.db`).size;
+    const sound = { kind: "sqlite", pageBytes: 8192, wal: true, bytes };
+    assert.deepEqual(readHeader(header()), sound);
+    const of = (changes: Record<number, number>) => readHeader(changed(header(), changes));
+    for (const at of [18, 19]) assert.deepEqual(of({ [at]: 1 }), { ...sound, wal: false });
+    for (const at of [24, 27, 92, 95]) {
+      assert.deepEqual(of({ [at]: header()[at]! ^ 1 }), { ...sound, bytes: 0 });
+    }
+    assert.deepEqual(of({ 16: 0, 17: 1 }), { ...sound, pageBytes: 65_536, bytes: 8 * bytes });
+    assert.deepEqual(of({ 16: 2, 17: 0 }), { ...sound, pageBytes: 512, bytes: bytes / 16 });
+    for (const [high, low] of [[0, 0], [1, 0], [2, 1], [3, 0], [0, 2]]) {
+      assert.deepEqual(
+        of({ 16: high!, 17: low! }),
+        { kind: "foreign" },
+        `pages of ${high! << 8 | low!} bytes`,
+      );
+    }
+    for (let at = 0; at < 16; at++) assert.deepEqual(of({ [at]: header()[at]! ^ 32 }), { kind: "foreign" });
+    assert.deepEqual(readHeader(header().slice(0, 99)), { kind: "foreign" });
+    assert.deepEqual(readHeader(new Uint8Array()), { kind: "empty" });
+
+    db.exec("PRAGMA journal_mode = DELETE");
+    const counters = new Set([countersOf(header())]);
+    for (let count = 2; count < 4; count++) {
+      db.exec("INSERT INTO t VALUES (1)");
+      assert.equal(counters.add(countersOf(header())).size, count);
+    }
+    for (const at of [23, 28, 91, 96]) {
+      assert.equal(countersOf(changed(header(), { [at]: 99 })), countersOf(header()), "no other byte counts");
+    }
+  });
 });
