@@ -232,3 +232,26 @@ Deno.test("the pattern of a place means this place and no other", () => {
     assert.deepEqual([matches(place), matches(other)], [true, false], place);
   }
 });
+
+Deno.test("a pattern means what it matches, hidden or not, and all that lies in it; of several, any may", () => {
+  const places = ["home/.hapi/hapi.db", "home/.hapi/a/.b/c", "home/x", "home/xy", "root/x"] as Place[];
+  const chosen = (...patterns: string[]) =>
+    places.flatMap((place, at) => placeMatcher(patterns)(place) ? [at] : []);
+  for (
+    const [pattern, expected] of [
+      ["home/**", [0, 1, 2, 3]],
+      ["home/*", [0, 1, 2, 3]],
+      ["home", [0, 1, 2, 3]],
+      ["home/.hapi//", [0, 1]],
+      ["home/.hapi/a/", [1]],
+      ["home/*/hapi.db", [0]],
+      ["**/c", [1]],
+      ["home/x", [2]],
+      ["x", []],
+      ["*/x", [2, 4]],
+    ] as const
+  ) assert.deepEqual(chosen(pattern), expected, pattern);
+  assert.deepEqual(chosen("home/x", "home/.hapi/a"), [1, 2]);
+  assert.deepEqual(chosen(), []);
+  assert.throws(() => chosen("/"), { kind: "usage", message: /^Cannot use pattern "\/": / });
+});
