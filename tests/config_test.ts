@@ -19,7 +19,7 @@ import { tokenFileOf } from "../scripts/core/config/named_paths.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { jsonSchemaOf } from "../scripts/core/json_schema.ts";
 import { MAIN_SET, type SetName } from "../scripts/core/names.ts";
-import { normalizePath } from "../scripts/core/paths.ts";
+import { isWild, isWithin, literalName, nameOf, normalizePath, parentOf } from "../scripts/core/paths.ts";
 import { parseRsyncTarget } from "../scripts/core/shipping/rsync_args.ts";
 import { storageConfigSchema } from "../scripts/core/storage_host/storage_config.ts";
 
@@ -439,4 +439,34 @@ Deno.test("a configuration is JSON with comments and trailing commas and nothing
   ];
   for (const [text, message] of wrong) assert.throws(() => hubOf(text), { kind: "config", message }, text);
   assert.throws(() => hubOf(`{"a":\n${"[".repeat(100)}`), { message: /line 2 is nested deeper than 100$/ });
+});
+
+Deno.test("a path as text is cut, cleared and compared by whole names", () => {
+  const cut = ["/", "/a", "/a/b.c", "/a/b/c"].map((path) => [parentOf(path), nameOf(path)]);
+  assert.deepEqual(cut, [["/", ""], ["/", "a"], ["/a", "b.c"], ["/a/b", "c"]]);
+  const cleared = ["", "/", "//a//", "/./a/./.", "/../a", "/a/../../b/..", "/.a/..b", "/a\\/b"].map(
+    normalizePath,
+  );
+  assert.deepEqual(cleared, ["/", "/", "/a", "/a", "/a", "/", "/.a/..b", "/a\\/b"]);
+  const within = [["/a", "/a"], ["/a/b", "/a"], ["/ab", "/a"], ["/a", "/a/b"], ["/x", "/"], [
+    "/b/a",
+    "/a",
+  ]] as const;
+  assert.deepEqual(within.map(([path, folder]) => isWithin(path, folder)), [
+    true,
+    true,
+    false,
+    false,
+    true,
+    false,
+  ]);
+  assert.deepEqual(["*", "a?", "[a", "a]", "{a", "a}", "a!b", "a\\b"].filter(isWild), [
+    "*",
+    "a?",
+    "[a",
+    "a]",
+    "{a",
+    "a}",
+  ]);
+  assert.deepEqual(["a", "a\\ b\\\\c\\*"].map(literalName), ["a", "a b\\c*"]);
 });
