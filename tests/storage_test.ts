@@ -16,7 +16,9 @@ import {
   snapshotIdAt,
 } from "../scripts/core/names.ts";
 import { shellQuote } from "../scripts/core/shell.ts";
+import { signSsh } from "../scripts/core/keys/sshsig.ts";
 import { parseReceipt, serializeReceipt, verifyReceipt } from "../scripts/core/shipping/receipt.ts";
+import { SEAL_NAMESPACE } from "../scripts/core/snapshot/seal.ts";
 import { formatMetrics } from "../scripts/core/storage_host/prometheus.ts";
 import { parseStorageConfig, policyOf } from "../scripts/core/storage_host/storage_config.ts";
 import { DAY_MS, HOUR_MS } from "../scripts/core/time.ts";
@@ -1204,6 +1206,18 @@ Deno.test("a receipt tells the hub what was verified, and only the storage host'
     kind: "integrity",
   });
   assert.throws(() => verifyReceipt(text, signature, allowed, "other" as typeof HUB), { kind: "integrity" });
+  const asSeal = signSsh(seed, SEAL_NAMESPACE, new TextEncoder().encode(text));
+  assert.throws(() => verifyReceipt(text, asSeal, allowed, HUB), {
+    message: /its namespace is "hapi-backup-seal"/,
+  });
+  // A hub would not read one of more, or longer.
+  const many = Array.from({ length: 21 }, (_, index) => `${index} ${"x".repeat(index === 0 ? 499 : 497)}`);
+  const bad = { newestVerified: null, problems: many, fullWanted: true };
+  const told = parseReceipt(serializeReceipt({ ...receipt, sets: new Map([[MAIN_SET, bad]]) })).sets.get(
+    MAIN_SET,
+  );
+  const cut = [`0 ${"x".repeat(497)}…`, ...many.slice(1, 20).map((text) => text.slice(0, 500))];
+  assert.deepEqual(told, { ...bad, problems: cut });
 
   Deno.truncateSync(partOf(written[0]!.folder), 0);
   storage.now = new Date(storage.now.getTime() + HOUR_MS);
