@@ -677,6 +677,15 @@ Deno.test("a match does not run on from one changed page into another that is no
   const { delta, literalBytes } = diff(base, next, 512);
   assertSame(patch(base, delta, next.length), next);
   assert.equal(literalBytes, 80);
+
+  // Nor backwards: too little of page 1 for a match of its own, before the start of page 3.
+  const other = base.slice();
+  for (const page of [1, 3, 4, 5]) other.fill(page, page * 512 + 300, page * 512 + 340);
+  const before = base.subarray(2 * 512 - 12, 2 * 512);
+  other.set(concatBytes(before, base.subarray(3 * 512, 3 * 512 + 256)), 7 * 512 + 100);
+  const found = diff(base, other, 512);
+  assertSame(patch(base, found.delta, other.length), other);
+  assert.equal(found.literalBytes, 4 * 40 + before.length);
 });
 
 Deno.test("moved pages are found past the index's limit, by reading them again", () => {
