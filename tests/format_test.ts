@@ -39,10 +39,12 @@ import {
 } from "../scripts/core/names.ts";
 import { isPlace, pathOfPlace, type Place, placeOf } from "../scripts/core/place.ts";
 import {
+  describeSuspicions,
   parseSeal,
   type Seal,
   SEAL_NAMESPACE,
   sealChecksum,
+  sealedSuspicions,
   serializeSeal,
 } from "../scripts/core/snapshot/seal.ts";
 import { signSsh } from "../scripts/core/keys/sshsig.ts";
@@ -683,6 +685,15 @@ Deno.test("a seal is read as it was written", () => {
     NOT_MORE,
   );
   assert.equal(sealChecksum(new TextEncoder().encode("x")), createHash("sha256").update("x").digest("hex"));
+  // A thousand tables are one suspicion, and none is named: a seal is public.
+  const lost = (detail: string) => ({ code: "rows-lost", source: "a", detail }) as const;
+  const told = [lost("x"), lost("y"), { ...lost("z"), source: "b" }, { ...lost(""), code: "empty" } as const];
+  assert.deepEqual(sealedSuspicions(told), [
+    { code: "rows-lost", source: "a" },
+    { code: "rows-lost", source: "b" },
+    { code: "empty", source: "a" },
+  ]);
+  assert.equal(describeSuspicions(told), "a rows-lost, b rows-lost, a empty");
 });
 
 Deno.test("a seal that contradicts itself, or of a newer version, is refused with the reason", () => {
