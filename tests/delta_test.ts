@@ -584,6 +584,29 @@ Deno.test("what changes again is read from the ring, and what comes after the im
   }
 });
 
+Deno.test("of a line that changes again before it is written, only the last is, and what was written stays", () => {
+  const image = new MemoryImage(noise(1000 * 4096, 6));
+  const ring = ringOf(image, 1000);
+  const writer = new LazyWriter(ring, image);
+  const patcher = new Patcher(image, new MemoryImage(new Uint8Array()), ring, writer);
+  let next = image.data.slice();
+  const change = (round: number, step: number) => {
+    const before = next;
+    next = before.slice();
+    for (let page = 0; page < 1000; page += step) next[page * 4096 + 1000] = round;
+    apply(image, diff(before, next, 4096).delta, next.length, { patcher });
+  };
+  for (
+    const [steps, writes] of [[[10, 10, 20], 100], [[20, 10], 100], [[10, 10, 10, 10, 10, 10], 100]] as const
+  ) {
+    steps.forEach((step, round) => change(10 * steps.length + round, step));
+    image.writesLeft = writes;
+    writer.wait(Infinity);
+    assert.equal(image.writesLeft, 0);
+    assertSame(image.data, next);
+  }
+});
+
 Deno.test("a patch takes what moved from the right place in an image larger than its cache", () => {
   const base = noise(20 * 1024 * 1024, 17);
   const next = base.slice();

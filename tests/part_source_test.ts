@@ -219,6 +219,31 @@ Deno.test("another thread writes what is in the ring, before its places are fill
   });
 });
 
+Deno.test("another thread writes of what comes in once more with the next commit only that", async () => {
+  await inTempDir(async (folder) => {
+    // 80 lines are written by 8 at a time.
+    using there = writerThread(10);
+    Deno.writeFileSync(`${folder}/image`, new Uint8Array());
+    const [slots, lines] = [300, 80];
+    const ring = sharedRing(slots);
+    using writer = imageWriterThread(there.port, `${folder}/image`);
+    writer.empty(ring);
+    let count = 0;
+    for (let round = 1; round <= 20; round++) {
+      for (let line = 0; line < lines; line++, count++) {
+        if (count >= slots) writer.wait(count - slots + 1);
+        const slot = count % slots;
+        ring.lines[slot] = line;
+        ring.data.fill(round, slot * LINE_BYTES, (slot + 1) * LINE_BYTES);
+      }
+      for (let n = count - 2 * lines; round > 1 && n < count - lines; n++) ring.supersede(n % slots);
+      writer.commit(count, lines * LINE_BYTES);
+    }
+    await writer.finish();
+    assert.ok(Deno.readFileSync(`${folder}/image`).every((byte) => byte === 20));
+  });
+});
+
 Deno.test("another thread writes the pieces that it takes, one at a time, and says when", async () => {
   await inTempDir(async (folder) => {
     using there = writerThread(Infinity);

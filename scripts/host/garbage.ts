@@ -54,16 +54,15 @@ export function noteMember(bytes: number): void {
   collectIfMany();
 }
 
-/** Bytes of a block that glibc, once it was freed, goes by. */
-const FREED_BYTES = 8 << 20;
-
 /**
- * Has freed memory kept, up to some 16 MB, where each round of a long loop would give it to the system and take it
- * again: zstd alone frees its tables after each frame. Fresh pages can cost more than what is done with them.
+ * Has freed memory kept, where each round of a long loop would give it to the system and take it again: zstd alone frees
+ * its tables after each frame. Fresh pages can cost more than what is done with them.
  *
- * glibc's limit is twice the largest block that was ever freed (`M_TRIM_THRESHOLD` in mallopt(3)). No page of this one
- * is touched.
+ * glibc goes by the largest block that was ever freed: it keeps up to twice its size, and blocks of up to that size are
+ * made of what it kept (`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` in mallopt(3)). No page of this one is touched.
+ *
+ * @param blockBytes Size of that block, less than 32 MiB.
  */
-export function keepFreedMemory(): void {
-  new ArrayBuffer(FREED_BYTES).transfer(0);
+export function keepFreedMemory(blockBytes: number): void {
+  new ArrayBuffer(blockBytes).transfer(0);
 }

@@ -3,7 +3,8 @@
  * the same one or by another.
  *
  * Lines are counted from the first that ever came in: line `n` of them stands in slot `n % slots` until another takes
- * its place. One that is not written yet must not be replaced: hence {@linkcode LineWriter.wait}.
+ * its place. One that is not written yet must not be replaced: hence {@linkcode LineWriter.wait}. One that has come in
+ * again meanwhile need not be written: what changed once changes again, most of it with the next delta.
  *
  * @module
  */
@@ -15,6 +16,9 @@ export const LINE_BYTES = 4096;
  * piece costs twice as much.
  */
 export const LINES_AT_ONCE = 8;
+
+/** In the table of a ring: a line that has come in again. */
+const SUPERSEDED = 0xffff_ffff;
 
 /** The memory of a ring. Another thread can have it by the same buffer, if that is a shared one. */
 export class LineRing {
@@ -35,9 +39,18 @@ export class LineRing {
   }
 
   /**
-   * Writes the lines from the `from`th that came in up to the `to`th, and of the image no more than `imageBytes`.
+   * Says that the line in a slot has come in again, so that only the later one is written. Where the earlier one is just
+   * being written, that is no harm.
+   */
+  supersede(slot: number): void {
+    this.lines[slot] = SUPERSEDED;
+  }
+
+  /**
+   * Writes the lines from the `from`th that came in up to the `to`th, but for those that are superseded, and of the image
+   * no more than `imageBytes`.
    *
-   * @param onWritten Told up to which they are written.
+   * @param onWritten Told up to which that is done.
    */
   write(
     from: number,
@@ -49,6 +62,10 @@ export class LineRing {
     while (from < to) {
       const slot = from % this.slots;
       const line = this.lines[slot]!;
+      if (line === SUPERSEDED) {
+        from++;
+        continue;
+      }
       const most = Math.min(to - from, this.slots - slot, LINES_AT_ONCE);
       let count = 1;
       while (count < most && this.lines[slot + count] === line + count) count++;
@@ -61,6 +78,7 @@ export class LineRing {
       from += count;
       onWritten?.(from);
     }
+    onWritten?.(to);
   }
 }
 
@@ -68,7 +86,7 @@ export class LineRing {
 export interface LineWriter {
   /** Lines up to the `count`th that came in belong to an image of so many bytes now, and can be written. */
   commit(count: number, imageBytes: number): void;
-  /** Returns once those up to the `count`th, which were committed, are written. */
+  /** Returns once those up to the `count`th, which were committed, are written or superseded. */
   wait(count: number): void;
 }
 

@@ -30,11 +30,13 @@ export interface Scratch {
   writeAt(data: Uint8Array, position: number): void;
 }
 
-/** Most lines in the ring, 16 MiB: half a day of use changes less. */
-const SLOTS_MAX = 4096;
-/** Lines of the old image that are kept while they are used, 4 MiB. */
-const READ_LINES = 1024;
+/** Most lines in the ring, 26 MiB: a day of use changes about as much, so that what half a day changed is there for the next. */
+const SLOTS_MAX = 6656;
+/** Lines of the old image that are kept while they are used, 3 MiB. */
+const READ_LINES = 768;
 const EXTRA_BYTES = (LINES_AT_ONCE + READ_LINES) * LINE_BYTES;
+/** The most memory that a ring takes: some 29 MiB. */
+export const RING_BYTES_MAX = LineRing.bytesFor(SLOTS_MAX, EXTRA_BYTES);
 
 /** A ring for the deltas of an image of so many bytes. */
 export function makeRing(
@@ -296,7 +298,10 @@ class OldLines {
     const { slots, lines } = this.#ring;
     for (let count = from; count < to; count++) {
       const slot = count % slots;
-      this.#placeOf.set(lines[slot]!, slot);
+      const line = lines[slot]!;
+      const place = this.#placeOf.get(line);
+      if (place !== undefined && place < slots) this.#ring.supersede(place);
+      this.#placeOf.set(line, slot);
     }
   }
 

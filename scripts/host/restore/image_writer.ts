@@ -84,6 +84,15 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
     return next.promise;
   };
   let settled = Promise.resolve();
+  // What is committed waits for the next commit, as far as there is room: most of it is superseded by then.
+  let held: { readonly count: number; readonly imageBytes: number } | undefined;
+  let released = 0;
+  const release = () => {
+    if (!held) return;
+    say({ type: "commit", ...held });
+    released = held.count;
+    held = undefined;
+  };
   say({ type: "start", path, counters: counters.buffer as SharedArrayBuffer });
   return {
     offer(bytes, position) {
@@ -95,8 +104,12 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
     },
     settle: () => settled,
     empty: ({ slots, buffer }) => say({ type: "empty", ring: { slots, buffer } }),
-    commit: (count, imageBytes) => say({ type: "commit", count, imageBytes }),
+    commit(count, imageBytes) {
+      release();
+      held = { count, imageBytes };
+    },
     wait(count) {
+      if (count > released) release();
       for (;;) {
         const written = Atomics.load(counters, LINES);
         if (written >= count) return;
@@ -106,6 +119,7 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
       }
     },
     async finish() {
+      release();
       say({ type: "finish" });
       await answer();
     },

@@ -55,6 +55,8 @@ export class FullNeeded extends Error {}
 
 /** Bytes of an image that are read at once. */
 const READ_BYTES = 1 << 20;
+/** What zstd takes for a frame is less. */
+const KEPT_BYTES = 8 << 20;
 
 /** Writes an image whole. */
 export async function writeFull(
@@ -63,7 +65,7 @@ export async function writeFull(
   image: OpenImage,
 ): Promise<WrittenImage & { readonly part: SealedPart }> {
   const { host, set } = target;
-  keepFreedMemory();
+  keepFreedMemory(KEPT_BYTES);
   const hash = createHash("sha256");
   const part = await writePart(target, databasePart(source, "full"), FOR_FULLS, (part) => {
     const buffer = new Uint8Array(READ_BYTES);
