@@ -224,8 +224,9 @@ class ShipRun {
       }
     } catch (error) {
       if (isInterruption(error)) throw error;
-      errors.push(shipErrorOf(error));
-      host.report.warn(reasonOf(error));
+      const told = shipErrorOf(error);
+      errors.push(told);
+      host.report.warn(told.message);
     }
     const record = book?.record;
     const known = record ?? this.#lastKnown(destination);

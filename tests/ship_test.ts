@@ -30,7 +30,7 @@ import {
 } from "../scripts/core/shipping/shipping.ts";
 import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts";
 import { realFs } from "../scripts/host/fs.ts";
-import type { Host } from "../scripts/host/host.ts";
+import type { Fs, Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
 import { pauseSeconds } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
@@ -338,6 +338,23 @@ Deno.test("an unknown host key is an error with the line that pins it", async ()
     assert.match(storage!.errors[0]!.hint!, /compare the fingerprint/);
     assert.deepEqual(hub.pauses, [], "no other try can help");
     assert.equal(await Deno.readTextFile(destination.knownHostsFile), "", "nothing was accepted silently");
+  });
+});
+
+Deno.test("a disk that refuses what shipping notes is told in the words of the error, not in the system's", async () => {
+  await withStorage(async (hub, { destination }) => {
+    hub.make(ID[0]);
+    await hub.ship([destination]);
+    const mkdir: Fs["mkdir"] = (path, options) => {
+      if (!path.includes("/probe")) return realFs.mkdir(path, options);
+      throw new Error(`Disk quota exceeded (os error 122): mkdir '${path}'`);
+    };
+    const { store, stateFolder } = hub;
+    const options = { hub: "home" as HubName, store, stateFolder, destinations: [destination] };
+    const report = await ship({ ...hub.host, fs: { ...realFs, mkdir } }, options, {});
+    const [error] = report.destinations[0]!.errors;
+    assert.match(error!.message, /^Cannot go on with mkdir '.*\/ship\/probe.*': the disk quota is used up$/);
+    assert.ok(hub.told.includes(`! ${error!.message}`), hub.told.join("\n"));
   });
 });
 
