@@ -22,7 +22,7 @@ const SUPERSEDED = 0xffff_ffff;
 
 /** The memory of a ring. Another thread can have it by the same buffer, if that is a shared one. */
 export class LineRing {
-  /** Which line of the image stands in each slot. */
+  /** Which line of the image stands in each slot; none that counts, where it is superseded. */
   readonly lines: Uint32Array;
   /** The slots, one after the other; then what else its owner keeps in the same buffer. */
   readonly data: Uint8Array;
@@ -84,7 +84,7 @@ export class LineRing {
 
 /** Empties a ring onto an image. */
 export interface LineWriter {
-  /** Lines up to the `count`th that came in belong to an image of so many bytes now, and can be written. */
+  /** Lines up to the `count`th that came in belong to an image of so many bytes now, and can be written, now or later. */
   commit(count: number, imageBytes: number): void;
   /** Returns once those up to the `count`th, which were committed, are written or superseded. */
   wait(count: number): void;

@@ -30,7 +30,10 @@ export interface Scratch {
   writeAt(data: Uint8Array, position: number): void;
 }
 
-/** Most lines in the ring, 26 MiB: a day of use changes about as much, so that what half a day changed is there for the next. */
+/**
+ * Most lines in the ring, 26 MiB: a day of use changes about as much, so that what half a day changed is still there when
+ * the next changes it again.
+ */
 const SLOTS_MAX = 6656;
 /** Lines of the old image that are kept while they are used, 3 MiB. */
 const READ_LINES = 768;
