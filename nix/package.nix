@@ -9,8 +9,10 @@ let
   flagsOf = verb: lib.concatStringsSep " "
     (table.installed ++ table.always ++ [ "--allow-env=${lib.concatStringsSep "," table.env}" ] ++ table.verbs.${verb});
   verbs = lib.attrNames table.verbs;
+  environment = lib.concatStringsSep " "
+    (lib.mapAttrsToList (name: value: "--set-default ${name} ${value}") table.environment);
   wrap = verb: ''
-    makeWrapper ${lib.getExe deno} $out/libexec/hapi-backup/${verb} \
+    makeWrapper ${lib.getExe deno} $out/libexec/hapi-backup/${verb} ${environment} \
       --add-flags "run ${flagsOf verb} $out/lib/hapi-backup/mod.ts" \
       --prefix PATH : ${programs}
   '';

@@ -31,9 +31,10 @@ const OTHERS: Readonly<Record<string, string>> = {
 /** All tasks, verbs first. */
 export function tasks(): Record<string, string> {
   const always = [...verbs.always, `--allow-env=${verbs.env.join(",")}`];
+  const environment = Object.entries(verbs.environment).map(([name, value]) => `${name}=${value}`);
   const { man } = verbs.verbs;
   const ofVerbs = Object.entries({ ...verbs.verbs, help: man }).map(([verb, flags]) =>
-    [verb, ["deno run", ...always, ...flags, `mod.ts ${verb}`].join(" ")] as const
+    [verb, [...environment, "deno run", ...always, ...flags, `mod.ts ${verb}`].join(" ")] as const
   );
   return { ...Object.fromEntries(ofVerbs), ...OTHERS };
 }

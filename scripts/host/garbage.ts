@@ -1,7 +1,7 @@
 /**
  * Bounds the memory of streaming: V8 counts a buffer outside its heap as garbage only at its next collection, which
- * small objects alone bring about late, after up to 64 MB of buffers for each worker. And keeps what is freed only to be
- * taken again.
+ * small objects alone bring about late, after up to 64 MB of buffers for each worker. (That the allocator keeps what is
+ * freed is up to the environment that the program is installed with: `nix/verbs.json`.)
  *
  * @module
  */
@@ -52,17 +52,4 @@ export function noteMember(bytes: number): void {
   if (packed < COLLECT_TAR_EVERY_BYTES) return;
   packed = 0;
   collectIfMany();
-}
-
-/**
- * Has freed memory kept, where each round of a long loop would give it to the system and take it again: zstd alone frees
- * its tables after each frame. Fresh pages can cost more than what is done with them.
- *
- * glibc goes by the largest block that was ever freed: it keeps up to twice its size, and blocks of up to that size are
- * made of what it kept (`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` in mallopt(3)). No page of this one is touched.
- *
- * @param blockBytes Size of that block, less than 32 MiB.
- */
-export function keepFreedMemory(blockBytes: number): void {
-  new ArrayBuffer(blockBytes).transfer(0);
 }

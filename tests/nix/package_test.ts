@@ -69,8 +69,9 @@ for (const which of ["this", "the pinned"]) {
 
 Deno.test("each wrapper grants its verb what nix/verbs.json says, and a program on its path is the package's", async () => {
   const path = await build("(r { }).built");
-  const { verbs } = JSON.parse(await Deno.readTextFile(`${ROOT}/nix/verbs.json`)) as {
+  const { verbs, environment } = JSON.parse(await Deno.readTextFile(`${ROOT}/nix/verbs.json`)) as {
     verbs: Record<string, string[]>;
+    environment: Record<string, string>;
   };
   for (const [verb, flags] of Object.entries(verbs)) {
     const wrapper = await Deno.readTextFile(`${path}/libexec/hapi-backup/${verb}`);
@@ -80,6 +81,9 @@ Deno.test("each wrapper grants its verb what nix/verbs.json says, and a program 
     assert.deepEqual(granted, flags, verb);
     assert.match(wrapper, /--no-prompt/);
     assert.match(wrapper, /--cached-only/);
+    for (const [name, value] of Object.entries(environment)) {
+      assert.ok(wrapper.includes(`export ${name}=\${${name}-${value}}`), wrapper);
+    }
   }
   // What is no verb gets the least of them.
   const { stdout, code } = await ending(`${path}/bin/hapi-backup`, ["no-such-verb"], {

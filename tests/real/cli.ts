@@ -62,5 +62,5 @@ export function cliEnv(home: string): Record<string, string> {
   });
   // Where Deno keeps what it compiled: a changed HOME must not make it start over.
   const compiled = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
-  return { ...Object.fromEntries(kept), DENO_DIR: compiled, HOME: home };
+  return { ...Object.fromEntries(kept), ...verbs.environment, DENO_DIR: compiled, HOME: home };
 }

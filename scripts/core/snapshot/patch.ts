@@ -38,8 +38,6 @@ const SLOTS_MAX = 6656;
 /** Lines of the old image that are kept while they are used, 3 MiB. */
 const READ_LINES = 768;
 const EXTRA_BYTES = (LINES_AT_ONCE + READ_LINES) * LINE_BYTES;
-/** The most memory that a ring takes: some 29 MiB. */
-export const RING_BYTES_MAX = LineRing.bytesFor(SLOTS_MAX, EXTRA_BYTES);
 
 /** A ring for the deltas of an image of so many bytes. */
 export function makeRing(

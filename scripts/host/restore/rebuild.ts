@@ -14,10 +14,9 @@ import { releaseBytes } from "../../core/bytes.ts";
 import { BackupError } from "../../core/errors.ts";
 import { parentOf } from "../../core/paths.ts";
 import { ANOTHER_COPY, type SavedDatabase } from "../../core/snapshot/manifest.ts";
-import { type Image, makeRing, Patcher, RING_BYTES_MAX, type Scratch } from "../../core/snapshot/patch.ts";
+import { type Image, makeRing, Patcher, type Scratch } from "../../core/snapshot/patch.ts";
 import { FRAME_BYTES_MAX } from "../../core/snapshot/zstd_frames.ts";
 import { attempt, diskError, removeIfThere, syncBeside } from "../fs.ts";
-import { keepFreedMemory } from "../garbage.ts";
 import type { Host, OpenFile } from "../host.ts";
 import { imageWriterThread, writePiece } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal, partOf } from "./open_snapshot.ts";
@@ -89,8 +88,6 @@ async function applyChain(
   const { host } = opening;
   const { startThread } = host;
   const [full, ...deltas] = saved.chain;
-  // The ring is made of what reading the full took.
-  keepFreedMemory(RING_BYTES_MAX);
   using thread = startThread && sourceThread(startThread("part reader"));
   const start = thread?.start ?? sourceHere(host.fs);
   // Of the full that thread deciphers, and this one decompresses; of a delta it does both.

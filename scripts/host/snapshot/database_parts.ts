@@ -24,7 +24,7 @@ import { encodeChanges, encodeWholePages } from "../../core/snapshot/page_diff.t
 import type { SealedPart } from "../../core/snapshot/seal.ts";
 import { piecesOf } from "../file_bytes.ts";
 import { diskError, lstatIfThere, removeIfThere, writeFileDurably } from "../fs.ts";
-import { collectGarbage, keepFreedMemory } from "../garbage.ts";
+import { collectGarbage } from "../garbage.ts";
 import type { Fs, Host } from "../host.ts";
 import { type OpenImage, openImage } from "./image.ts";
 import { FOR_FULLS, FOR_THE_REST, writePart } from "./part_writer.ts";
@@ -55,8 +55,6 @@ export class FullNeeded extends Error {}
 
 /** Bytes of an image that are read at once. */
 const READ_BYTES = 1 << 20;
-/** What zstd takes for a frame is less. */
-const KEPT_BYTES = 8 << 20;
 
 /** Writes an image whole. */
 export async function writeFull(
@@ -65,7 +63,6 @@ export async function writeFull(
   image: OpenImage,
 ): Promise<WrittenImage & { readonly part: SealedPart }> {
   const { host, set } = target;
-  keepFreedMemory(KEPT_BYTES);
   const hash = createHash("sha256");
   const part = await writePart(target, databasePart(source, "full"), FOR_FULLS, (part) => {
     const buffer = new Uint8Array(READ_BYTES);

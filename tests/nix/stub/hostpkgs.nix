@@ -11,8 +11,10 @@ let
       PATH = "${denoBin}:${tools}";
       args = [ "-euc" ''
         runHook() { :; }
-        makeWrapper() { # TARGET OUT --add-flags F --prefix PATH : P
-          mkdir -p "''${2%/*}"; printf '#!/bin/bash\nexport PATH=%s:$PATH\nexec %s %s "$@"\n' "$8" "$1" "$4" > "$2"; chmod +x "$2"; }
+        makeWrapper() { # TARGET OUT --set-default NAME VALUE --add-flags F --prefix PATH : P
+          mkdir -p "''${2%/*}"
+          printf '#!/bin/bash\nexport %s=''${%s-%s}\nexport PATH=%s:$PATH\nexec %s %s "$@"\n' \
+            "$4" "$4" "$5" "''${11}" "$1" "$7" > "$2"; chmod +x "$2"; }
         installShellCompletion() { # --cmd NAME --bash F --zsh F --fish F
           install -D -m 444 "$4" $out/share/bash-completion/completions/$2.bash
           install -D -m 444 "$6" $out/share/zsh/site-functions/_$2
