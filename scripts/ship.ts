@@ -175,7 +175,7 @@ class ShipRun {
       return receipt;
     } catch (error) {
       if (isInterruption(error)) throw error;
-      host.report.warn(reasonOf(error));
+      host.report.warn(shipErrorOf(error).message);
       return undefined;
     }
   }

@@ -1363,6 +1363,16 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
       assert.equal(unshippedError(report), undefined, "what is confirmed stays confirmed");
     }
 
+    const mkdir: Fs["mkdir"] = (path, options) => {
+      if (!path.endsWith(".pulled")) return realFs.mkdir(path, options);
+      throw new Error(`Disk quota exceeded (os error 122): mkdir '${path}'`);
+    };
+    const { store, stateFolder } = hub;
+    const options = { hub: "home" as HubName, store, stateFolder, destinations: [reading] };
+    const withoutRoom = await ship({ ...hub.host, fs: { ...realFs, mkdir } }, options, {});
+    assert.match(hub.told.at(-1)!, /^! Cannot go on with mkdir '.*\.pulled': the disk quota is used up$/);
+    assert.equal(unshippedError(withoutRoom), undefined, "it was all there before");
+
     // An older snapshot is sent again if the storage host misses it, and not if it says nothing of it.
     hub.make(ID[1]);
     hub.make(ID[2]);
