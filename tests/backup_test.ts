@@ -103,10 +103,15 @@ Deno.test("snapshot, encrypt and ship, one after the other, do what backup does,
   assert.deepEqual(snapshots.map(({ set }: { set: string }) => set), ["state", "voice"]);
   assert.equal(snapshots[0].rows["hapi.db"].messages, 300);
   assert.deepEqual([...Deno.readDirSync(staging)], []);
-  const slip = await home.cli(["ship", "--set", "voise"]);
-  assert.match(slip.stderr, /^error: Cannot find set "voise"/);
+  const slip = await home.cli(["ship", "--set", "voise", "--json"]);
+  assert.deepEqual([slip.code, JSON.parse(slip.stdout).error], [2, {
+    message: 'Cannot find set "voise": it is not in the configuration',
+    kind: "usage",
+    hint: 'sets there: state, voice; or "all"',
+  }]);
   const one = await home.cli(["ship", "--set", "voice"]);
   assert.match(one.stdout, /disk \(on this machine\): 1 snapshot shipped/);
+  assert.deepEqual([...Deno.readDirSync(`${home.dir}/disk/home`)].map(({ name }) => name), ["voice"]);
   assert.equal(existsSync(`${home.stateFolder}/ship/runs.jsonl`), false, "nothing is said of the other set");
   const shipped = await home.cli(["ship"]);
   assert.equal(shipped.code, 4, "a folder on this disk is not off this machine");

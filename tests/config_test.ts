@@ -15,6 +15,7 @@ import {
   type RsyncDestination,
   type Surroundings,
 } from "../scripts/core/config/config.ts";
+import { configText, type NewConfig } from "../scripts/core/config/config_text.ts";
 import { tokenFileOf } from "../scripts/core/config/named_paths.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { jsonSchemaOf } from "../scripts/core/json_schema.ts";
@@ -112,6 +113,55 @@ Deno.test("a configuration comes to one that comes to the same on any machine, w
     }),
     { numRuns: 300 },
   );
+});
+
+Deno.test("a new configuration says what it is given, and in comments what is still to be done", () => {
+  const usual: NewConfig = {
+    ...{
+      hub: "home",
+      recipients: ["age1a"],
+      signingKeyFile: "/k/s",
+      signer: "ssh-ed25519 AAAA",
+      destinations: [],
+    },
+  };
+  const full: NewConfig = {
+    ...{
+      ...usual,
+      recipients: ["age1a", "age1b"],
+      identityFile: '/k/"i',
+      hapiHome: "/srv/\\h",
+      database: "/srv/d",
+    },
+    destinations: [
+      {
+        ...{ kind: "rsync", name: "far", target: "op@far:", port: 2222 },
+        ...{ identityFile: "/k/ship", knownHostsFile: "/k/known" },
+      },
+      { kind: "folder", name: "disk", path: "/mnt/disk" },
+    ],
+  };
+  const around: Surroundings = { home: "/op", hostname: "other", env: {} };
+  for (const given of [usual, full, { ...usual, destinations: full.destinations.slice(1) }]) {
+    const { signer, hapiHome, database, destinations, ...same } = given;
+    const text = configText(given);
+    const config = parseConfig(text, "x", around);
+    const all = { ...same, signers: [signer], destinations };
+    assert.partialDeepStrictEqual(config, all as object);
+    assert.equal(config.destinations.length, destinations.length);
+    assert.equal(config.identityFile, given.identityFile);
+    const [source] = config.sets.get(MAIN_SET)!.sources;
+    assert.equal(source!.path, database ?? "/op/.hapi/hapi.db");
+    assert.equal(
+      parseConfig(text.replace('"hub"', '"store": "$HAPI_HOME/s", "hub"'), "x", around).store,
+      `${hapiHome ?? "/op/.hapi"}/s`,
+    );
+    assert.equal(text.includes("Add a second recipient"), given !== full);
+    assert.equal(text.includes("none of them here"), given === full);
+    assert.equal(/nothing is off this machine:\n.*`hapi-backup init --storage/.test(text), given === usual);
+    assert.equal(/Move this file off the hub.*\n *"identityFile"/.test(text), given === full);
+    assert.match(text, /^\/\/.*\n\{\n[^]*\n\}\n$/);
+  }
 });
 
 Deno.test("every path may start with ~ or $HAPI_HOME, which themselves are wherever the configuration says", () => {
