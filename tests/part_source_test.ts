@@ -14,6 +14,7 @@ import { FILES_PART } from "../scripts/core/names.ts";
 import { LINE_BYTES, LineRing } from "../scripts/core/snapshot/line_ring.ts";
 import { FRAME_BYTES_MAX, FrameCompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { realFs } from "../scripts/host/fs.ts";
+import type { Fs } from "../scripts/host/host.ts";
 import { createEncrypter } from "../scripts/host/keys/age.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
 import { imageWriterThread } from "../scripts/host/restore/image_writer.ts";
@@ -34,16 +35,19 @@ const FILE_KEY = new Uint8Array(16).fill(7);
 const here = sourceHere(realFs);
 
 /** Both ends of a port in this thread: what is sent is still cut off from its sender. */
-function thread(): { readonly start: StartSource } & Disposable {
+function thread(fs = realFs): { readonly start: StartSource } & Disposable {
   const { port1, port2 } = new MessageChannel();
-  serveSources(port2, realFs);
+  serveSources(port2, fs);
   return sourceThread(port1);
 }
 
 /** A file as parts are, and what it holds in plaintext. */
 function makePart(folder: string, name: string, content: Uint8Array, frameBytes: number) {
   const compressor = new FrameCompressor(1, frameBytes);
-  const packed = concatBytes(...compressor.push(content), ...compressor.finish());
+  return encryptPart(folder, name, concatBytes(...compressor.push(content), ...compressor.finish()));
+}
+
+function encryptPart(folder: string, name: string, packed: Uint8Array) {
   const encrypter = new PayloadEncrypter(FILE_KEY, new Uint8Array(16));
   const bytes = concatBytes(HEADER, ...encrypter.push(packed), ...encrypter.finish());
   const path = `${folder}/${name}`;
@@ -120,6 +124,7 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
     Deno.writeFileSync(flipped.path, flipped.bytes);
     const cut = makePart(folder, "cut", content, FRAME_BYTES_MAX);
     Deno.writeFileSync(cut.path, cut.bytes.subarray(0, 200_000));
+    const cutFrame = encryptPart(folder, "cut frame", good.packed.subarray(0, -1));
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const read = async (path: string) => {
@@ -130,12 +135,52 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
         await Promise.all([
           assert.rejects(read(flipped.path), { kind: "integrity", message: /chunk 1 does not authenticate/ }),
           assert.rejects(read(cut.path), { kind: "integrity" }),
+          unpacked
+            ? assert.rejects(read(cutFrame.path), {
+              kind: "integrity",
+              message: /cut frame: it ends inside a frame/,
+            })
+            : read(cutFrame.path),
           assert.rejects(async () => {
             using source = start({ ...startOf(good.path, unpacked), path: `${folder}/missing` });
             await source.next();
           }, { kind: "disk", message: /Cannot read .*\/missing/ }),
         ]);
-        assert.deepEqual((await whole).content, unpacked ? content : good.packed);
+        assert.ok(Buffer.from((await whole).content).equals(unpacked ? content : good.packed));
+      }
+    }
+  });
+});
+
+Deno.test("a part of which a last byte is read alone is read whole, and a read that fails once is told", async () => {
+  await inTempDir(async (folder) => {
+    // As many bytes as are read at once, and one: 16 for the nonce, and 16 with each of eight chunks.
+    const packed = noise((512 << 10) + 1 - 16 - 8 * 16, 1);
+    const last = encryptPart(folder, "last", packed);
+    assert.equal(last.bytes.length, HEADER.length + (512 << 10) + 1);
+    const { path } = makePart(folder, "part", noise(900_000, 1), 300_000);
+    let reads = 0;
+    const open: Fs["open"] = (path, options) => {
+      const file = realFs.open(path, options);
+      const read = (buffer: Uint8Array) => {
+        if (++reads === 2) throw new Error("Input/output error (os error 5)");
+        return file.read(buffer);
+      };
+      return { ...file, read };
+    };
+    const failing = { ...realFs, open };
+    using there = thread();
+    using failingThere = thread(failing);
+    for (const start of [here, there.start]) {
+      using source = start(startOf(last.path, false));
+      assert.ok(Buffer.from((await readAll(source, false)).content).equals(packed));
+    }
+    for (const start of [sourceHere(failing), failingThere.start]) {
+      for (const unpacked of [false, true]) {
+        reads = 0;
+        using source = start(startOf(path, unpacked));
+        const failure = { kind: "disk", message: /Cannot read .*\/part: Input\/output error/ };
+        await assert.rejects(readAll(source, unpacked), failure);
       }
     }
   });

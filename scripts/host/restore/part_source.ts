@@ -151,7 +151,7 @@ export function serveSources(port: MessagePort, fs: Fs): void {
   };
 }
 
-/** Reads one part. After its end, or an error, it says the same again. */
+/** Reads one part. After its end it says that again. */
 class SourceReader implements Disposable {
   readonly #fs: Fs;
   readonly #start: SourceStart;
@@ -170,11 +170,10 @@ class SourceReader implements Disposable {
     this.#frames = start.unpacked ? new FrameDecompressor(start.called, start.bytes) : undefined;
   }
 
-  /** Reads ahead as far as the next piece needs: what it holds comes with `next`. */
+  /** Reads ahead as far as the next piece needs: what it holds comes with `next`, and so does what fails. */
   load(): void {
-    if (!this.#frames || this.#error) return;
     try {
-      this.#loadFrame(this.#frames);
+      if (this.#frames) this.#loadFrame(this.#frames);
     } catch (error) {
       this.#error = error;
     }
@@ -182,16 +181,11 @@ class SourceReader implements Disposable {
 
   next(): Piece {
     if (this.#error) throw this.#error;
-    try {
-      const bytes = this.#frames ? this.#content(this.#frames) : this.#plaintext();
-      const readBytes = this.#readBytes;
-      if (!bytes) return { bytes, sha256: this.#sha256, readBytes };
-      noteGarbage(bytes.length);
-      return { bytes, readBytes };
-    } catch (error) {
-      this.#error = error;
-      throw error;
-    }
+    const bytes = this.#frames ? this.#content(this.#frames) : this.#plaintext();
+    const readBytes = this.#readBytes;
+    if (!bytes) return { bytes, sha256: this.#sha256, readBytes };
+    noteGarbage(bytes.length);
+    return { bytes, readBytes };
   }
 
   reuse(bytes: Uint8Array<ArrayBuffer>): void {
