@@ -219,11 +219,23 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   // With an identity of one's own, no other is made; and nothing off this machine is no success.
   const own = await generateIdentity();
   const args = ["--local-only", "--identity", "-", "--json"];
-  const local = await cli({ home, stdin: `${own.identity}\n` }, "init", ...args);
+  // A hub that only the environment knows of is still known to who has another.
+  const hub = `${home}/hub`;
+  Deno.renameSync(`${home}/.hapi`, hub);
+  Deno.renameSync(`${hub}/hapi.db`, `${hub}/other.db`);
+  const env = { HAPI_HOME: hub, DB_PATH: `${hub}/other.db` };
+  const local = await cli({ home, env, stdin: `${own.identity}\n` }, "init", ...args);
   assert.equal(local.code, 4, local.stderr);
   const { ok, error, exitCode, recipients, proven } = JSON.parse(local.stdout);
   assert.deepEqual([ok, recipients, proven], [false, [own.recipient], true]);
   assert.deepEqual([error.kind, exitCode], ["unshipped", 4]);
+  const written = parseConfig(Deno.readTextFileSync(`${keys}/config.json`), "x", {
+    home,
+    hostname: "h",
+    env: {},
+  });
+  const paths = [...written.sets.values()].flatMap(({ sources }) => sources.map(({ path }) => path));
+  assert.deepEqual(paths.slice(0, 2), [`${hub}/other.db`, `${hub}/hub.env`]);
 
   // On a terminal it asks for what the configuration lacks, and for the identity that it does not know.
   await using terminal = startPty(cliWords(["init"]), { cwd: home, env: cliEnv(home) });
