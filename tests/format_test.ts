@@ -531,6 +531,7 @@ Deno.test("a part with a huge frame is refused before it is in memory", () => {
   };
   assert.throws(() => read(bomb), { kind: "integrity" });
   read(zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX)));
+  assert.throws(() => read(randomBytes(100)), { kind: "integrity", message: /x: it is not zstd$/ });
   // A frame whose blocks never end.
   const endless = new FrameDecompressor("x");
   const header = Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, 0x88);
@@ -539,7 +540,7 @@ Deno.test("a part with a huge frame is refused before it is in memory", () => {
   assert.throws(() => {
     for (const _ of endless.push(header));
     for (let i = 0; i < 200; i++) for (const _ of endless.push(block));
-  }, { kind: "integrity" });
+  }, { kind: "integrity", message: /larger than any of ours/ });
 });
 
 Deno.test("frames give back what was written, in pieces of any size, by the zstd program's reckoning too", () => {
@@ -555,7 +556,13 @@ Deno.test("frames give back what was written, in pieces of any size, by the zstd
         const frames = [...chunks.flatMap((chunk) => compressor.push(chunk)), ...compressor.finish()];
         const all = Buffer.concat(frames);
         const plain = Buffer.concat(chunks);
-        assert.ok(Buffer.concat(frames.map((frame) => zstdDecompressSync(frame))).equals(plain));
+        const contents = frames.map((frame) => zstdDecompressSync(frame));
+        assert.ok(Buffer.concat(contents).equals(plain));
+        assert.ok(
+          contents.slice(0, -1).every(({ length }) => length === frameBytes),
+          "they are full but the last",
+        );
+        assert.ok(contents.at(-1)!.length < frameBytes);
         const read = (bytes: Uint8Array) => {
           const decompressor = new FrameDecompressor("x", foreseenBytes);
           const found: Uint8Array[] = [];

@@ -31,11 +31,12 @@ export class FrameCompressor {
 
   /**
    * @param level zstd's compression level, 1 to 19.
-   * @param frameBytes Content of one frame: larger ones compress better and take more memory.
+   * @param frameBytes Content of one frame, at most {@linkcode FRAME_BYTES_MAX}: larger ones compress better and take
+   * more memory.
    */
   constructor(level: number, frameBytes: number = FRAME_BYTES_MAX) {
     this.#level = level;
-    this.#frameBytes = Math.min(frameBytes, FRAME_BYTES_MAX);
+    this.#frameBytes = frameBytes;
   }
 
   /** Takes bytes (which the caller may reuse) and returns the frames that are full. */
@@ -172,7 +173,7 @@ export class FrameDecompressor implements Disposable {
     const pending = this.#pending.subarray(this.#start, this.#end);
     const length = frameLength(pending, this.#fail);
     if (length !== undefined && length <= pending.length) return pending.subarray(0, length);
-    if ((length ?? pending.length) > storedBytesMax(FRAME_BYTES_MAX)) {
+    if (pending.length > storedBytesMax(FRAME_BYTES_MAX)) {
       throw this.#fail("a frame is larger than any of ours");
     }
     return undefined;
