@@ -216,22 +216,25 @@ Deno.test("hostile words in logs stay words", async () => {
   const lines = (records: readonly unknown[]) =>
     records.map((record) => JSON.stringify(record) + "\n").join("");
   const id = snapshotIdAt(new Date(home.now.getTime() - HOUR_MS));
+  // Of these no calendar can be made: they are passed over.
+  const times = ["0000-01-01T00:00:00Z", "+275760-09-13T00:00:00Z", "soon", ""];
   home.write(
     "store/home/.runs/state.jsonl",
-    lines(attacks.flatMap((attack) => [
-      {
-        at,
-        seconds: 1,
-        verb: "backup",
-        set: "state",
-        ok: false,
-        kind: attack,
-        message: attack,
-        hint: attack,
-      },
-      { at, seconds: 1, verb: "backup", set: "state", ok: true, snapshot: id, suspicions: [attack] },
-      { at, seconds: 1, verb: "backup", set: "state", ok: true, snapshot: attack },
-    ])),
+    lines(times.map((at) => ({ at, seconds: 1, verb: "backup", set: "state", ok: true }))) +
+      lines(attacks.flatMap((attack) => [
+        {
+          at,
+          seconds: 1,
+          verb: "backup",
+          set: "state",
+          ok: false,
+          kind: attack,
+          message: attack,
+          hint: attack,
+        },
+        { at, seconds: 1, verb: "backup", set: "state", ok: true, snapshot: id, suspicions: [attack] },
+        { at, seconds: 1, verb: "backup", set: "state", ok: true, snapshot: attack },
+      ])),
   );
   home.write(
     "state/ship/runs.jsonl",
@@ -239,12 +242,17 @@ Deno.test("hostile words in logs stay words", async () => {
   );
   home.write(
     "state/drills.jsonl",
-    lines(attacks.map((store) => ({ at, store, set: "state", snapshot: id, ok: false, seconds: 1 }))),
+    lines([
+      ...times.map((at) => ({ at, store: "s", set: "state", snapshot: id, ok: true, seconds: 1 })),
+      ...attacks.map((store) => ({ at, store, set: "state", snapshot: id, ok: false, seconds: 1 })),
+    ]),
   );
   home.write(
     "state/proofs.jsonl",
     lines(
-      attacks.map((store) => ({ at, store, recipients: [store], ok: false, chains: 1, failed: [store] })),
+      [...times, at].flatMap((at) =>
+        attacks.map((store) => ({ at, store, recipients: [store], ok: false, chains: 1, failed: [store] }))
+      ),
     ),
   );
   const html = report(home.host, home.config(), BERLIN);

@@ -21,6 +21,11 @@ export const partName = v.pipe(v.string(), v.guard(isPartName, "is not a part's 
 export const snapshotId = v.pipe(v.string(), v.guard(isSnapshotId, "is not a snapshot id"));
 /** A SHA-256 in lower-case hex. */
 export const sha256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "is not a SHA-256 in hex"));
+/** When something was noted in a log, as an ISO 8601 time in UTC: one that a calendar can be made of. */
+export const loggedTime = v.pipe(
+  v.string(),
+  v.check((text) => /^(?:19[7-9]|2\d\d)\d-/.test(text) && !Number.isNaN(Date.parse(text)), "is not a time"),
+);
 /** A number of bytes, rows or files. */
 export const count = wholeNumber(0);
 

@@ -13,10 +13,11 @@ import { formatAgo, formatDuration } from "../format.ts";
 import { parseJsonLines } from "../json_lines.ts";
 import { finiteNumber } from "../schema.ts";
 import type { Seal } from "../snapshot/seal.ts";
+import { loggedTime } from "../text_schemas.ts";
 
 const record = v.object({
   /** When it ended, as an ISO 8601 time in UTC. */
-  at: v.string(),
+  at: loggedTime,
   seconds: finiteNumber,
   verb: v.picklist(["backup", "ship"]),
   set: v.optional(v.string()),

@@ -9,13 +9,13 @@ import { drillLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
 import { finiteNumber } from "../../core/schema.ts";
-import { hubName, setName, snapshotId } from "../../core/text_schemas.ts";
+import { hubName, loggedTime, setName, snapshotId } from "../../core/text_schemas.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 const drill = v.object({
   /** When it ended, as an ISO 8601 time in UTC. */
-  at: v.string(),
+  at: loggedTime,
   store: v.string(),
   /** Whose snapshot it was; drills of old say nothing, and are taken for those of this hub. */
   hub: v.optional(hubName),

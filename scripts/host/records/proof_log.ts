@@ -10,14 +10,14 @@ import { proofLog } from "../../core/config/state_paths.ts";
 import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
 import { finiteNumber } from "../../core/schema.ts";
-import { snapshotId } from "../../core/text_schemas.ts";
+import { loggedTime, snapshotId } from "../../core/text_schemas.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { appendLineDurably, readTextIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 const proof = v.object({
   /** When, as an ISO 8601 time in UTC. */
-  at: v.string(),
+  at: loggedTime,
   store: v.string(),
   /** The public halves of the identities that opened a chain. */
   recipients: v.array(v.string()),
