@@ -999,6 +999,14 @@ Deno.test("watch() says when scrub or the drills have stopped", async () => {
     JSON.stringify({ at: storage.now, hub, snapshot: "20261124T120000Z", set: "state", ok });
   Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true, "another")}\n`);
   assert.match(watch(host, config).alarms[0]!.problem, /there is no good drill/, "it was of another hub");
+  // What a hub can put in its place stops nothing of the others, and is told.
+  Deno.removeSync(`${root}/drills.jsonl`);
+  Deno.mkdirSync(`${root}/drills.jsonl`);
+  const told: string[] = [];
+  const telling = { ...host, report: { ...host.report, warn: (text: string) => told.push(text) } };
+  assert.match(watch(telling, config).alarms[0]!.problem, /there is no good drill/);
+  assert.deepEqual(told, [`Cannot read ${root}/drills.jsonl: it is a folder; it counts as empty`]);
+  Deno.removeSync(`${root}/drills.jsonl`);
   Deno.writeTextFileSync(`${root}/drills.jsonl`, `${line(true, HUB)}\n{"cut`);
   assert.deepEqual(watch(host, config).alarms, []);
   storage.now = new Date(storage.now.getTime() + 21 * DAY_MS);

@@ -167,6 +167,20 @@ export function readTextIfThere(fs: Fs, path: string): string | undefined {
   }
 }
 
+/** The last bytes of a log, at most so many, as text; undefined if there is none. */
+export function readEndIfThere(fs: Fs, path: string, bytesMax: number): string | undefined {
+  try {
+    const stat = fs.stat(path);
+    if (stat.type !== "file") throw new Error(`it is ${kindOf(stat)}`);
+    using file = fs.open(path, { read: true });
+    const end = new Uint8Array(Math.min(stat.bytes, bytesMax));
+    return new TextDecoder().decode(end.subarray(0, file.readAt(end, stat.bytes - end.length)));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw diskError(`read ${path}`, error);
+  }
+}
+
 /**
  * Writes a file so that a crash leaves the old one or the new one, whole: written beside, synced, renamed,
  * the folder synced. Mode 0600 unless told otherwise.

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ifPossible } from "../../core/errors.ts";
+import { ifPossible, reasonOf } from "../../core/errors.ts";
 import { formatBytes, formatCount } from "../../core/format.ts";
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { findFlood } from "../../core/storage_host/retention.ts";
@@ -18,7 +18,7 @@ import {
 } from "../../core/storage_host/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../../core/storage_host/storage_config.ts";
 import { DAY_MS } from "../../core/time.ts";
-import { readTextIfThere } from "../fs.ts";
+import { readEndIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
@@ -28,8 +28,8 @@ import type { Ledger, LedgerSet } from "./ledger.ts";
 const RATE_DAYS = 30;
 /** Of a quota, and of the files that a disk can hold, from where on it is told. */
 const QUOTA_SHARE_MAX = 0.9;
-/** Of a longer drill log only the end is looked through (characters). */
-const DRILL_LOG_LENGTH_MAX = 8 << 20;
+/** Of a longer drill log only the end is looked through (bytes). */
+const DRILL_LOG_BYTES_MAX = 8 << 20;
 
 /** A snapshot as it is told of. */
 export interface SnapshotNote {
@@ -267,9 +267,15 @@ export function faultsOf(survey: Survey): (Fault & { hub: HubName; set: SetName 
   return survey.sets.flatMap(({ hub, set, faults }) => faults.map((fault) => ({ hub, set, ...fault })));
 }
 
-function lastGoodDrill({ fs }: Host, { name, drillLogFile }: HubConfig): DrillNote | undefined {
+/** One that cannot be read is told, and is as good as empty: what one hub puts there stops nothing of the others. */
+function lastGoodDrill({ fs, report }: Host, { name, drillLogFile }: HubConfig): DrillNote | undefined {
   if (drillLogFile === undefined) return undefined;
-  const text = readTextIfThere(fs, drillLogFile)?.slice(-DRILL_LOG_LENGTH_MAX) ?? "";
+  let text = "";
+  try {
+    text = readEndIfThere(fs, drillLogFile, DRILL_LOG_BYTES_MAX) ?? "";
+  } catch (error) {
+    report.warn(`${reasonOf(error)}; it counts as empty`);
+  }
   for (const line of text.split("\n").reverse()) {
     const drill = parseDrill(line);
     // One log may tell of the drills of many hubs; those of old do not say whose they were.
