@@ -9,7 +9,7 @@
 
 import type { Config, Notifier } from "./core/config/config.ts";
 import { shipFolder } from "./core/config/state_paths.ts";
-import { BackupError, reasonAndRemedy } from "./core/errors.ts";
+import { BackupError, ifPossible, reasonAndRemedy } from "./core/errors.ts";
 import {
   dueNotices,
   hostOf,
@@ -43,7 +43,8 @@ export async function notify(
   const view = phase === "start" || phase === "test"
     ? { hub: config.hub, problems: [], digest: [] }
     : readView(host, config);
-  const told = parseTold(readTextIfThere(host.fs, toldFile(config.stateFolder)));
+  // One that cannot be read is as good as empty: what is due is told at least once.
+  const told = parseTold(ifPossible(() => readTextIfThere(host.fs, toldFile(config.stateFolder))));
   const sent: NotifyReport["sent"][number][] = [];
   const failed: NotifyReport["failed"][number][] = [];
   await Promise.all(

@@ -515,6 +515,15 @@ Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out o
   }
 });
 
+Deno.test("what cannot be read of what was told keeps nothing from being told", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  await hub.run(LOCKED);
+  Deno.mkdirSync(toldFile(hub.config.stateFolder), { recursive: true });
+  await assert.rejects(notify(hub.host, hub.config, "end"), { kind: "disk", message: /told\.json/ });
+  assert.equal(server.take().length, 1);
+});
+
 Deno.test("the notify step reaches its own hosts only, and cannot read a source, an image or a key", async () => {
   await using server = startServer();
   await using other = startServer();
