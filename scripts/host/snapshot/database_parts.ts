@@ -137,7 +137,12 @@ function spoolChanges(
   };
   const giveUpOverBytes = Math.ceil(next.bytes * set.fullOverRatio);
   const kept = set.keepBase ? baseImage(folder, before.sha256) : baseChecksums(folder, before.sha256);
-  if (!lstatIfThere(host.fs, kept)) throw new FullNeeded(`the last image of ${source} is not kept here`);
+  const there = lstatIfThere(host.fs, kept)?.type;
+  if (there !== "file" && there !== "link") {
+    // A folder in its place would keep the next image from being kept, too.
+    removeIfThere(host.fs, kept);
+    throw new FullNeeded(`the last image of ${source} is not kept here`);
+  }
 
   using base = set.keepBase ? openImage(host.fs, kept) : undefined;
   let changes: PageChanges;
