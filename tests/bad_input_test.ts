@@ -6,8 +6,9 @@ import { randomBytes } from "node:crypto";
 import { COMMANDS } from "../scripts/core/command_line/commands.ts";
 import type { BackupError } from "../scripts/core/errors.ts";
 import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
-import { attempt, knownError } from "../scripts/host/fs.ts";
+import { attempt, knownError, realFs } from "../scripts/host/fs.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { readIdentityFile } from "../scripts/host/keys/identity_bytes.ts";
 import { checkImage, copyDatabase, readFacts } from "../scripts/host/sqlite.ts";
 import type { Ran } from "./real/cli.ts";
 import { filesBelow, namesIn } from "./real/files.ts";
@@ -44,6 +45,10 @@ function assertError(ran: Ran, code: number, error: RegExp, hint: RegExp): void 
   assert.equal(hints.length, 1, ran.stderr);
   assert.match(hints[0]!, hint);
   assert.doesNotMatch(ran.stderr, /fault of hapi-backup|at file:|NotCapable/);
+}
+
+function makePipe(path: string): void {
+  new Deno.Command("mkfifo", { args: [path] }).outputSync();
 }
 
 /** What must be as it was after a run that failed: snapshots, what is remembered, and no plaintext left over. */
@@ -95,10 +100,33 @@ Deno.test("a database that is missing, empty, encrypted or none stops the run: e
   using home = await makeHome();
   await home.backup();
   const before = await stored(home);
+  makePipe(`${home.database}-wal`);
+  const waiting = await home.cli(["backup", "--no-ship"], { under: ["timeout", "-s", "KILL", "30"] });
+  Deno.removeSync(`${home.database}-wal`);
+  assertError(waiting, 3, /hapi\.db: its -wal is a socket, pipe or device/, /move that aside/);
   for (const { make, error, hint } of BAD_DATABASES) {
     make(home);
     assertError(await home.cli(["backup", "--no-ship"]), 3, error, hint);
     assert.deepEqual(await stored(home), before);
+  }
+});
+
+Deno.test("a pipe in place of a file of ours is named and not waited for; an identity may come out of one", async () => {
+  const folder = Deno.makeTempDirSync();
+  try {
+    const path = `${folder}/pipe`;
+    makePipe(path);
+    const host = { fs: realFs };
+    // It ends what would wait.
+    const writer = new Deno.Command("sh", { args: ["-c", `echo "{}" > "${path}"`] }).spawn();
+    assert.throws(() => realFs.readFile(path), {
+      kind: "disk",
+      message: `Cannot read ${path}: it is a socket, pipe or device`,
+    });
+    assert.equal(new TextDecoder().decode(readIdentityFile(host, path)), "{}\n");
+    await writer.status;
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
   }
 });
 

@@ -208,8 +208,11 @@ Deno.test("a slip of the operator is named, with what was meant, and is JSON whe
     );
   }
   Deno.renameSync(`${home.dir}/disk/store`, home.store);
-  const folder = await home.cli(["status", "--config", home.dir]);
-  assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
+  for (const verb of ["status", "watch"]) {
+    const folder = await home.cli([verb, "--config", home.dir]);
+    assert.equal(folder.code, 2);
+    assert.match(folder.stderr, /: it is a folder\nhint: name the file itself, such as .*\/config\.json$/m);
+  }
   Deno.writeTextFileSync(home.configFile, '{ "__proto__": {} }');
   const proto = await home.cli(["config", "check"]);
   assert.match(proto.stderr, /key "__proto__" is not a key\nhint: remove it, or use another name$/m);

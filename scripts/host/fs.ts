@@ -23,7 +23,10 @@ export const realFs: Fs = {
   readDir: (path) => [...Deno.readDirSync(path)].map((entry) => ({ name: entry.name, type: typeOf(entry) })),
   readLink: (path) => Deno.readLinkSync(path),
   realPath: (path) => Deno.realPathSync(path),
-  readFile: (path) => Deno.readFileSync(path),
+  readFile: (path) => {
+    requireNoPipe(path);
+    return Deno.readFileSync(path);
+  },
   mkdir: (path, options) => Deno.mkdirSync(path, options ?? {}),
   rename: (from, to) => Deno.renameSync(from, to),
   remove: (path, options) => Deno.removeSync(path, options ?? {}),
@@ -52,6 +55,16 @@ export const realFs: Fs = {
     return disk && disk.files > 0 ? { free: disk.ffree, total: disk.files } : undefined;
   },
 };
+
+/** A pipe that nobody writes into is waited for without end. */
+function requireNoPipe(path: string): void {
+  const stat = statOf(Deno.statSync(path));
+  if (stat.type !== "other") return;
+  throw new BackupError(`Cannot read ${path}: it is ${kindOf(stat)}`, {
+    kind: "disk",
+    hint: "move it aside, or name the file itself",
+  });
+}
 
 function openReal(path: string, options: OpenOptions): OpenFile {
   const { scattered = false, ...others } = options;
@@ -403,6 +416,10 @@ function diskTrouble(error: unknown): { readonly state?: string; readonly hint: 
   }
   if (error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason)) {
     return { hint: "check that path: a folder of it is not there" };
+  }
+  // What a socket, anything at all, a folder, a pipe and a circle of links make of it, in this order.
+  if (/os error (?:6|17|21|29|40)\b/.test(reason)) {
+    return { hint: "something else is in its place: look at what that is, and move it aside" };
   }
   return { hint: "look at the system's log for errors of that disk" };
 }

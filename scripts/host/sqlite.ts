@@ -31,6 +31,7 @@ import {
   attempt,
   diskError,
   isMissing,
+  kindOf,
   knownError,
   lstatIfThere,
   removeIfThere,
@@ -507,6 +508,7 @@ export const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"
  * @throws {BackupError} (source) If a file of it may not be read.
  */
 export function readFingerprint(fs: Fs, path: string): Fingerprint | undefined {
+  requireNoPipes(fs, path);
   try {
     const main = markOf(fs.stat(path));
     const counters = countersOf(readStart(fs, path, HEADER_BYTES));
@@ -525,6 +527,18 @@ export function readFingerprint(fs: Fs, path: string): Fingerprint | undefined {
       kind: "source",
       hint: "check the owner and mode of its -wal and -shm, and the user that this runs as",
       cause: error,
+    });
+  }
+}
+
+/** SQLite would wait without end for what comes out of a pipe. */
+function requireNoPipes(fs: Fs, path: string): void {
+  for (const end of ["-wal", "-shm", "-journal"]) {
+    const stat = ifPossible(() => fs.stat(path + end));
+    if (stat?.type !== "other") continue;
+    throw new BackupError(`Cannot back up database ${path}: its ${end} is ${kindOf(stat)}`, {
+      kind: "source",
+      hint: "move that aside while nothing has the database open",
     });
   }
 }

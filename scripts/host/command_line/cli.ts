@@ -10,11 +10,11 @@ import { readArguments } from "../../core/command_line/arguments.ts";
 import { programHelp, verbHelp } from "../../core/command_line/help.ts";
 import { flagNamed, textOf } from "../../core/command_line/option_flags.ts";
 import { type Config, defaultConfigFile, parseConfig, type Surroundings } from "../../core/config/config.ts";
-import { BackupError, exitCodeOf, internalError, outcome, reasonOf } from "../../core/errors.ts";
+import { BackupError, exitCodeOf, ifPossible, internalError, outcome, reasonOf } from "../../core/errors.ts";
 import { normalizePath } from "../../core/paths.ts";
 import { VERSION } from "../../core/version.ts";
-import { knownError, lstatIfThere, readTextIfThere } from "../fs.ts";
-import type { Host } from "../host.ts";
+import { kindOf, knownError, readTextIfThere } from "../fs.ts";
+import type { Fs, Host } from "../host.ts";
 import { makeHost } from "../steps/step.ts";
 import { columns, type FullTerminal, isJournal, makeTerminal } from "./terminal.ts";
 
@@ -142,23 +142,23 @@ export function fileOf(value: unknown): string | undefined {
   return path === undefined ? undefined : absolutePath(path);
 }
 
+/** The text of a configuration; undefined if there is none. @throws {BackupError} (config) */
+export function readConfigText(fs: Fs, path: string): string | undefined {
+  try {
+    return readTextIfThere(fs, path);
+  } catch (error) {
+    const there = ifPossible(() => fs.stat(path));
+    const state = there && there.type !== "file" ? `it is ${kindOf(there)}` : reasonOf(error);
+    const hint = there?.type === "folder"
+      ? `name the file itself, such as ${path.replace(/\/+$/, "")}/config.json`
+      : "check what it is, its owner and mode, and the user that this runs as";
+    throw new BackupError(`Cannot read configuration ${path}: ${state}`, { kind: "config", hint });
+  }
+}
+
 /** The hub's configuration; undefined if there is none. @throws {BackupError} (config) */
 export function readConfig({ host, configFile, around, options }: VerbContext): Config | undefined {
-  let text: string | undefined;
-  try {
-    text = readTextIfThere(host.fs, configFile);
-  } catch (error) {
-    if (lstatIfThere(host.fs, configFile)?.type === "folder") {
-      throw new BackupError(`Cannot read configuration ${configFile}: it is a folder`, {
-        kind: "config",
-        hint: `name the file itself, such as ${configFile.replace(/\/+$/, "")}/config.json`,
-      });
-    }
-    throw new BackupError(`Cannot read configuration ${configFile}: ${reasonOf(error)}`, {
-      kind: "config",
-      hint: "check its owner and mode, and the user that this runs as",
-    });
-  }
+  const text = readConfigText(host.fs, configFile);
   if (text === undefined && options.config !== undefined) {
     throw new BackupError(`Cannot read configuration ${configFile}: there is no such file`, {
       kind: "config",

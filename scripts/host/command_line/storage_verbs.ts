@@ -14,10 +14,9 @@ import {
   type StorageConfig,
 } from "../../core/storage_host/storage_config.ts";
 import { STORAGE_CONFIG_FILE } from "../../core/storage_host/storage_names.ts";
-import { readTextIfThere } from "../fs.ts";
 import { runStep, script } from "../steps/step.ts";
 import type { StorageJob } from "../storage_host/storage_job.ts";
-import { fileOf, type Verb, type VerbContext } from "./cli.ts";
+import { fileOf, readConfigText, type Verb, type VerbContext } from "./cli.ts";
 
 /** All of them. */
 export const STORAGE_HOST_VERBS: Readonly<Record<string, Verb>> = Object.fromEntries(
@@ -37,7 +36,7 @@ export const STORAGE_HOST_VERBS: Readonly<Record<string, Verb>> = Object.fromEnt
 /** @throws {BackupError} (config) If there is none, or it cannot be used. */
 function readStorageConfig({ host, options, configFile }: VerbContext): StorageConfig {
   const path = options.config === undefined ? STORAGE_CONFIG_FILE : configFile;
-  const text = readTextIfThere(host.fs, path);
+  const text = readConfigText(host.fs, path);
   if (text !== undefined) return parseStorageConfig(text, path);
   throw new BackupError(`Cannot read configuration ${path}: there is no such file`, {
     kind: "config",

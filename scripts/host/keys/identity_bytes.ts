@@ -4,14 +4,18 @@
  * @module
  */
 
+import { concatBytes } from "../../core/bytes.ts";
 import { BackupError, reasonOf } from "../../core/errors.ts";
+import { piecesOf } from "../file_bytes.ts";
 import { isMissing } from "../fs.ts";
 import type { Host } from "../host.ts";
 
 /** Reads an identity file whole. @throws {BackupError} (key) */
 export function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {
   try {
-    return host.fs.readFile(path);
+    // Unlike any other file of ours it may be a pipe, into which a password manager writes.
+    using file = host.fs.open(path, { read: true });
+    return concatBytes(...Iterator.from(piecesOf(file)).map((piece) => piece.slice()));
   } catch (error) {
     throw new BackupError(
       `Cannot read identity file ${path}: ${
