@@ -32,7 +32,7 @@ import { checkDestinations } from "../scripts/host/doctor/doctor_destinations.ts
 import { realFs } from "../scripts/host/fs.ts";
 import type { Fs, Host } from "../scripts/host/host.ts";
 import { makeRun } from "../scripts/host/process.ts";
-import { pauseSeconds } from "../scripts/host/retry.ts";
+import { pauseSeconds, realRetry } from "../scripts/host/retry.ts";
 import { ship, type ShipSettings } from "../scripts/ship.ts";
 import { startCuttingProxy } from "./real/cutting_proxy.ts";
 import { copySync, filesBelow } from "./real/files.ts";
@@ -406,6 +406,11 @@ Deno.test("a refused port is tried again, then reported, and does not stop the o
     assert.equal(first!.errors[0]!.kind, "network");
     assert.match(first!.errors[0]!.message, /refuses the connection/);
     assert.deepEqual(hub.pauses, [2.5, 7.5]);
+    const again = (text: string) => `! ${first!.errors[0]!.message}; trying again in ${text}`;
+    assert.deepEqual(
+      hub.told.filter((text) => text.includes("trying again")),
+      [again("3 s (1 of 3)"), again("8 s (2 of 3)")],
+    );
     assert.deepEqual(report.fullWanted, [], "it can still be sent");
     assert.deepEqual(keysOf(second!.shipped), [`state/${ID[0]}`]);
     assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
@@ -1315,6 +1320,36 @@ Deno.test("pauses grow threefold, are spread by half, and end at five minutes", 
   assert.equal(pauseSeconds(1, 0), 2.5);
 });
 
+Deno.test("an interruption is heard while a pause lasts, and at its end", async () => {
+  const { setTimeout } = globalThis;
+  let waits: number[] = [];
+  globalThis.setTimeout = ((done: () => void, ms: number) => {
+    waits.push(ms);
+    queueMicrotask(done);
+  }) as typeof setTimeout;
+  try {
+    for (
+      const [looksMax, waited] of [[0, []], [2, [100, 100]], [3, [100, 100, 50]], [4, [
+        100,
+        100,
+        50,
+      ]]] as const
+    ) {
+      let looks = 0;
+      const checkpoint = () => {
+        if (looks++ === looksMax) throw new Error("interrupted");
+      };
+      const { sleep } = realRetry({ checkpoint } as Host, 3);
+      waits = [];
+      if (looksMax < 4) await assert.rejects(sleep(0.25), /interrupted/);
+      else await sleep(0.25);
+      assert.deepEqual(waits, waited);
+    }
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+});
+
 Deno.test("ship() reads the storage host's receipt, and starts over what was found damaged", async () => {
   await withStorage(async (hub, { far, sshd, destination }) => {
     const storageHost = makeSigner();
@@ -1433,7 +1468,11 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
     ["InvalidObjectState: not valid for its storage class\n\tstatus code: 403", "config", false, /archive/],
     ["ssh: handshake failed: knownhosts: key mismatch", "key", false, /host key is not the one/],
     ["ssh: handshake failed: ssh: unable to authenticate", "key", false, /refuses our credentials/],
-    ["401 Unauthorized", "key", false, /refuses our credentials/],
+    ["Enter configuration password:", "config", false, /is encrypted/],
+    ["Unauthorized", "key", false, /refuses our credentials/],
+    ["googleapi: Error 401: x", "key", false, /refuses our credentials/],
+    ["AccessDenied: x", "key", false, /refuses our credentials/],
+    ["response: forbidden", "key", false, /refuses our credentials/],
     ["InvalidAccessKeyId: none", "key", false, /refuses our credentials/],
     ["SignatureDoesNotMatch: x", "key", false, /refuses our credentials/],
     ["Error 403: x", "key", false, /refuses our credentials/],
@@ -1441,13 +1480,24 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
     ["mkdir /b: permission denied", "key", false, /refuses our credentials/],
     ["write /b/x: no space left on device", "disk", false, /is full/],
     ["507 Insufficient Storage", "disk", false, /is full/],
+    ["insufficientStorage: x", "disk", false, /is full/],
+    ["Quota Exceeded", "disk", false, /is full/],
     ["dial tcp 10.0.0.1:443: connect: connection refused", "network", true, /cannot be reached/],
     ["unexpected EOF", "network", true, /cannot be reached/],
+    ["Dial tcp 10.0.0.1:443: I/O Timeout", "network", true, /cannot be reached/],
+    ["lookup x: no such host", "network", true, /cannot be reached/],
+    ["connect: network is unreachable", "network", true, /cannot be reached/],
+    ["connect: no route to host", "network", true, /cannot be reached/],
+    ["read: Connection reset by peer", "network", true, /cannot be reached/],
+    ["Gateway Timeout", "network", true, /cannot be reached/],
+    ["net/http: TLS Handshake timeout", "network", false, /does not answer in time/],
+    ["context deadline exceeded", "network", false, /does not answer in time/],
     ["net/http: timeout awaiting response headers", "network", false, /does not answer in time/],
   ];
   for (const [reason, kind, retry, state] of causes) {
     const stderr = `2026/11/29 01:50:18 Failed to copy: ${reason}\n`;
-    const told = explainRcloneFailure("ship", "s3:backups", { code: 3, stderr });
+    // No part of this name is looked for in what is said: too much would be taken for it.
+    const told = explainRcloneFailure("ship", "s3:i/o/", { code: 3, stderr });
     assert.deepEqual([told.error.kind, told.retry], [kind, retry], reason);
     assert.match(told.error.message, state);
     assert.doesNotMatch(told.error.message, /rclone ended/);
@@ -1455,7 +1505,17 @@ Deno.test("what rclone says of an object store is told whole, and a bucket that 
   const again = (code: number) => explainRcloneFailure("ship", "s3:b", { code, stderr: "" }).retry;
   assert.deepEqual([1, 2, 3, 4, 5, 6, 7, 8].filter(again), [1, 2, 5, 6]);
   const name = "s3:geoffrey-backups/site-403";
-  const failed = "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 Internal Server Error\n";
-  const unknown = explainRcloneFailure("ship", name, { code: 1, stderr: failed }).error;
-  assert.match(unknown.message, /rclone ended with 1/, "a name is no reason");
+  const failed =
+    "2026/11/29 01:50:18 Failed to copy: geoffrey-backups/site-403: 500 since 2026/11/29 01:00:00 UTC\n";
+  const { error: unknown } = explainRcloneFailure("ship", name, { code: 1, stderr: `x: y\n${failed}` });
+  const said500 = "Failed to copy: geoffrey-backups/site-403: 500 since 2026/11/29 01:00:00 UTC";
+  assert.equal(
+    unknown.message,
+    `Cannot ship: rclone ended with 1 (${name}: ${said500})`,
+    "a name is no reason",
+  );
+  assert.equal(unknown.kind, "network");
+  assert.match(unknown.hint!, /rclone lsf 's3:geoffrey-backups\/site-403'/);
+  const ended = explainRcloneFailure("ship", name, { code: 143, signal: "SIGTERM", stderr: "" }).error;
+  assert.match(ended.message, /rclone ended with SIGTERM/);
 });

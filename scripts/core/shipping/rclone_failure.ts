@@ -116,8 +116,7 @@ export function explainRcloneFailure(action: string, remote: string, run: Failed
     hint: `try \`rclone lsf '${remote}'\` by hand, then run it again`,
   };
   // What it says last can go over several lines, as with S3; only the first of them has a time.
-  const last = run.stderr.trim().split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1) ?? "";
-  const said = cleanText(last.trim().replaceAll(/\s+/g, " "), 300);
+  const said = cleanText(run.stderr.split(/^\d{4}\/\d\d\/\d\d \d\d:\d\d:\d\d /m).at(-1)!, 300);
   return {
     error: new BackupError(`Cannot ${action}: ${state} (${formatStore(remote)}: ${said})`, { kind, hint }),
     retry,
