@@ -12,6 +12,7 @@ import type { Fs } from "../scripts/host/host.ts";
 import { asideStamp } from "../scripts/host/restore/moves.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
+import { requireFree, requireRoom } from "../scripts/host/space.ts";
 import { isSealed, readSet } from "../scripts/host/store/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
@@ -795,6 +796,40 @@ Deno.test("a restore needs room for each image once, however long its chain, and
   Deno.truncateSync(`${home.home}/.hapi/hub.env`, 2 ** 26);
   room = needed + 2 ** 20;
   await restore(opening, (await home.backup()).id, to);
+});
+
+Deno.test("room is asked of each disk for all that goes there, and what does not tell lets everything through", () => {
+  const room: Record<string, number | undefined> = {
+    "/a/x": 10,
+    "/b/x": 5,
+    "/silent": undefined,
+    "/none": 3,
+  };
+  const fs = {
+    freeBytes: (path: string) => room[path],
+    roomBytes: (path: string) => room[path],
+    stat(path: string) {
+      if (path.startsWith("/none")) throw new Error("No such file or directory");
+      return { device: path.charCodeAt(1) };
+    },
+  } as unknown as Fs;
+  const require = (...needs: [folder: string, bytes: number][]) =>
+    requireRoom(fs, "restore x", needs.map(([folder, bytes]) => ({ folder, bytes })));
+  require(["/a/x", 4], ["/a/y", 6], ["/b/x", 5], ["/silent", 2 ** 50], ["/none", 3], ["/none/x", 3]);
+  assert.throws(() => require(["/b/x", 5], ["/a/x", 4], ["/a/y", 7]), {
+    kind: "disk",
+    message: "Cannot restore x on the disk of /a/x and /a/y: 10 B are free and 11 B must be",
+    hint: /another disk with --to or --scratch/,
+  });
+  // Where nothing goes, nothing is named.
+  assert.throws(() => require(["/b/none", 0], ["/b/x", 6]), { message: /the disk of \/b\/x: / });
+  requireFree(fs, { folder: "/b/x", bytes: 5 });
+  requireFree(fs, { folder: "/silent", bytes: 5 });
+  assert.throws(() => requireFree(fs, { folder: "/b/x", bytes: 6 }), {
+    kind: "disk",
+    message: "Cannot go on in /b/x: 5 B are free and 6 B must be",
+    hint: /limits\.freeBytesMin/,
+  });
 });
 
 Deno.test("any number of files with the same content are sorted out", () => {
