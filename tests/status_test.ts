@@ -1,13 +1,16 @@
 /** The status of a hub: what it says, how it says it to a terminal, and what its charts show. */
 
 import assert from "node:assert/strict";
+import { drillLog } from "../scripts/core/config/state_paths.ts";
 import { type HubName, MAIN_SET, snapshotIdAt } from "../scripts/core/names.ts";
 import { sparkline } from "../scripts/core/report/sparkline.ts";
 import { checkProof } from "../scripts/host/doctor/doctor_proof.ts";
 import { checkRuns } from "../scripts/host/doctor/doctor_runs.ts";
 import type { Host } from "../scripts/host/host.ts";
-import { appendDrill } from "../scripts/host/records/drill_log.ts";
+import { appendDrill, readDrills } from "../scripts/host/records/drill_log.ts";
+import { problemsWithLogs } from "../scripts/host/records/log_problems.ts";
 import { appendProof } from "../scripts/host/records/proof_log.ts";
+import { logged, readRuns, runLogFile } from "../scripts/host/records/run_log.ts";
 import { status as readStatus } from "../scripts/host/status/hub_status.ts";
 import { readView } from "../scripts/host/status/hub_view.ts";
 import { readTimers } from "../scripts/host/systemd/timers.ts";
@@ -173,6 +176,25 @@ Deno.test("status and doctor tell that a log cannot be read, and the next run me
   assert.match(found, /FAIL +log of drills: Cannot tell/);
   assert.equal((await home.cli(["backup", "--no-ship"])).code, 0);
   assert.doesNotMatch((await home.cli(["status"])).stdout, /log of runs/);
+});
+
+Deno.test("of a log of any length only the end is read, and of one of runs the end is kept", async () => {
+  using home = await makeHome();
+  const config = home.config();
+  const topic = { verb: "ship" } as const;
+  const runs = runLogFile(config, topic);
+  const drills = drillLog(home.stateFolder);
+  for (const log of [runs, drills]) {
+    home.write(log, "");
+    Deno.truncateSync(log, 600 << 20);
+  }
+  const ends = { at: home.now.toISOString(), store: "s", set: MAIN_SET, ok: true, seconds: 1 };
+  appendDrill(home.host.fs, home.stateFolder, { ...ends, snapshot: snapshotIdAt(home.now) });
+  assert.equal(readDrills(home.host.fs, home.stateFolder).length, 1);
+  await logged(home.host, config, topic, () => Promise.resolve(), () => ({}));
+  assert.deepEqual(readRuns(home.host, config, topic).map(({ ok }) => ok), [true]);
+  assert.ok(Deno.statSync(runs).size < 9 << 20);
+  assert.deepEqual(problemsWithLogs(home.host, config), []);
 });
 
 Deno.test("status names every set that is too old", async () => {

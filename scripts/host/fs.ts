@@ -180,13 +180,16 @@ export function readTextIfThere(fs: Fs, path: string): string | undefined {
   }
 }
 
-/** The last bytes of a log, at most so many, as text; undefined if there is none. */
-export function readEndIfThere(fs: Fs, path: string, bytesMax: number): string | undefined {
+/** Of a longer log only the end is read (bytes): years of it. */
+const LOG_END_BYTES_MAX = 8 << 20;
+
+/** The end of a log, or all of it, as text; undefined if there is none. Its first line may be cut. */
+export function readLogIfThere(fs: Fs, path: string): string | undefined {
   try {
     const stat = fs.stat(path);
     if (stat.type !== "file") throw new Error(`it is ${kindOf(stat)}`);
     using file = fs.open(path, { read: true });
-    const end = new Uint8Array(Math.min(stat.bytes, bytesMax));
+    const end = new Uint8Array(Math.min(stat.bytes, LOG_END_BYTES_MAX));
     return new TextDecoder().decode(end.subarray(0, file.readAt(end, stat.bytes - end.length)));
   } catch (error) {
     if (isMissing(error)) return undefined;

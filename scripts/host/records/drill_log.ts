@@ -10,7 +10,7 @@ import { ifPossible } from "../../core/errors.ts";
 import { parseJsonLines } from "../../core/json_lines.ts";
 import { finiteNumber } from "../../core/schema.ts";
 import { hubName, loggedTime, setName, snapshotId } from "../../core/text_schemas.ts";
-import { appendLineDurably, readTextIfThere } from "../fs.ts";
+import { appendLineDurably, readLogIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 const drill = v.object({
@@ -37,7 +37,7 @@ export function appendDrill(fs: Fs, stateFolder: string, entry: Drill): void {
 
 /** All drills, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readDrills(fs: Fs, stateFolder: string): Drill[] {
-  return parseDrills(ifPossible(() => readTextIfThere(fs, drillLog(stateFolder))) ?? "");
+  return parseDrills(ifPossible(() => readLogIfThere(fs, drillLog(stateFolder))) ?? "");
 }
 
 /** Whether a drill restored a snapshot of this hub. */

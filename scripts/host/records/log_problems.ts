@@ -9,7 +9,7 @@ import type { Config } from "../../core/config/config.ts";
 import { drillLog, proofLog } from "../../core/config/state_paths.ts";
 import { reasonOf } from "../../core/errors.ts";
 import { parseRunLog } from "../../core/status/run_record.ts";
-import { readTextIfThere } from "../fs.ts";
+import { readLogIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { parseDrills } from "./drill_log.ts";
 import { parseProofs } from "./proof_log.ts";
@@ -77,7 +77,7 @@ interface Log extends Pick<LogProblem, "topics"> {
 /** What keeps the last line of a log from being known; undefined if nothing. */
 function stateOf(fs: Fs, { path, parse }: Log): string | undefined {
   try {
-    const last = readTextIfThere(fs, path)?.trimEnd().split("\n").at(-1) ?? "";
+    const last = readLogIfThere(fs, path)?.trimEnd().split("\n").at(-1) ?? "";
     return last === "" || parse(last).length === 1 ? undefined : "ends in a line that is damaged";
   } catch (error) {
     return `cannot be read (${reasonOf(error)})`;

@@ -12,7 +12,7 @@ import { parseJsonLines } from "../../core/json_lines.ts";
 import { finiteNumber } from "../../core/schema.ts";
 import { loggedTime, snapshotId } from "../../core/text_schemas.ts";
 import { DAY_MS } from "../../core/time.ts";
-import { appendLineDurably, readTextIfThere } from "../fs.ts";
+import { appendLineDurably, readLogIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 const proof = v.object({
@@ -38,7 +38,7 @@ export function appendProof(fs: Fs, stateFolder: string, entry: Proof): void {
 
 /** All proofs, oldest first; undefined where the log cannot be read. */
 export function readProofs(fs: Fs, stateFolder: string): Proof[] | undefined {
-  const text = ifPossible(() => readTextIfThere(fs, proofLog(stateFolder)) ?? "");
+  const text = ifPossible(() => readLogIfThere(fs, proofLog(stateFolder)) ?? "");
   return text === undefined ? undefined : parseProofs(text);
 }
 

@@ -13,7 +13,7 @@ import { ifPossible, reasonOf } from "../../core/errors.ts";
 import type { SetName } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { parseRunLog, type RunFacts, type RunRecord, tellable } from "../../core/status/run_record.ts";
-import { appendLineDurably, makeFolderDurably, readTextIfThere, writeFileDurably } from "../fs.ts";
+import { appendLineDurably, makeFolderDurably, readLogIfThere, writeFileDurably } from "../fs.ts";
 import type { Host } from "../host.ts";
 
 /** Over this size the older half of a log is dropped (bytes). */
@@ -33,7 +33,7 @@ export function runLogFile(config: Places, topic: RunTopic): string {
 
 /** The runs that are logged, oldest first. A log that cannot be read is as good as none; see {@linkcode problemsWithLogs}. */
 export function readRuns({ fs }: Pick<Host, "fs">, config: Places, topic: RunTopic): RunRecord[] {
-  return parseRunLog(ifPossible(() => readTextIfThere(fs, runLogFile(config, topic))) ?? "");
+  return parseRunLog(ifPossible(() => readLogIfThere(fs, runLogFile(config, topic))) ?? "");
 }
 
 /**
@@ -74,7 +74,7 @@ export async function logged<T>(
 function append({ fs, report }: Host, path: string, record: RunRecord): void {
   try {
     makeFolderDurably(fs, parentOf(path), 0o700);
-    const text = readTextIfThere(fs, path) ?? "";
+    const text = readLogIfThere(fs, path) ?? "";
     if (text.length > LOG_BYTES_MAX) {
       const half = text.slice(text.indexOf("\n", text.length / 2) + 1);
       writeFileDurably(fs, path, half);

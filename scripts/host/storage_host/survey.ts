@@ -18,7 +18,7 @@ import {
 } from "../../core/storage_host/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../../core/storage_host/storage_config.ts";
 import { DAY_MS } from "../../core/time.ts";
-import { readEndIfThere } from "../fs.ts";
+import { readLogIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
@@ -28,8 +28,6 @@ import type { Ledger, LedgerSet } from "./ledger.ts";
 const RATE_DAYS = 30;
 /** Of a quota, and of the files that a disk can hold, from where on it is told. */
 const QUOTA_SHARE_MAX = 0.9;
-/** Of a longer drill log only the end is looked through (bytes). */
-const DRILL_LOG_BYTES_MAX = 8 << 20;
 
 /** A snapshot as it is told of. */
 export interface SnapshotNote {
@@ -272,7 +270,7 @@ function lastGoodDrill({ fs, report }: Host, { name, drillLogFile }: HubConfig):
   if (drillLogFile === undefined) return undefined;
   let text = "";
   try {
-    text = readEndIfThere(fs, drillLogFile, DRILL_LOG_BYTES_MAX) ?? "";
+    text = readLogIfThere(fs, drillLogFile) ?? "";
   } catch (error) {
     report.warn(`${reasonOf(error)}; it counts as empty`);
   }
