@@ -415,6 +415,9 @@ Deno.test("a suspect snapshot marks its day though another was good, and does no
 });
 
 Deno.test("days begin where the zone's clock says so, across every change of it", () => {
+  const berlin = makeZone(BERLIN);
+  assert.equal(berlin.dayOf(new Date("0000-01-01T00:00:00Z")), "1970-01-02");
+  assert.match(berlin.minute(new Date("9999-12-31T23:59:59Z")), /^30 Dec 9999, /);
   for (const name of [BERLIN, "America/Santiago", "Asia/Beirut", "Africa/Cairo", "UTC", "Pacific/Auckland"]) {
     const zone = makeZone(name);
     for (let day = "2026-01-01"; day < "2027-01-01"; day = addDays(day, 1)) {

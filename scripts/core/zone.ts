@@ -25,6 +25,10 @@ export interface Zone {
   shortMinute(time: Date): string;
 }
 
+/** What no day of four digits shows, such as a clock that ran wild stamps, is shown as the first or the last that one does. */
+const FIRST_MS = Date.UTC(1970, 0, 2);
+const LAST_MS = Date.UTC(9999, 11, 30);
+
 /** @param name An IANA name, such as `Europe/Berlin`. */
 export function makeZone(name: string): Zone {
   const parts = new Intl.DateTimeFormat("en-GB", {
@@ -39,7 +43,10 @@ export function makeZone(name: string): Zone {
     timeZoneName: "short",
   });
   const partsOf = (time: Date) =>
-    Object.fromEntries(parts.formatToParts(time).map(({ type, value }) => [type, value]));
+    Object.fromEntries(
+      parts.formatToParts(Math.max(FIRST_MS, Math.min(time.getTime(), LAST_MS)))
+        .map(({ type, value }) => [type, value]),
+    );
   const wallMs = (time: Date) => {
     const { year, month, day, hour, minute, second } = partsOf(time);
     return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
