@@ -623,7 +623,10 @@ Deno.test("a log that cannot be read is a failure of its own, and no word that w
         /how the last went: .* ends in a line that is damaged/,
       ],
       [() => Deno.writeFileSync(log, new Uint8Array(4096)), undefined],
-      [() => (Deno.removeSync(log), Deno.mkdirSync(log)), /how the last went: .* cannot be read \(Is a dir/],
+      [
+        () => (Deno.removeSync(log), Deno.mkdirSync(log)),
+        /how the last went: .* cannot be read \(it is a folder\)/,
+      ],
     ] as const
   ) {
     damage();

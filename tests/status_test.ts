@@ -166,7 +166,7 @@ Deno.test("status and doctor tell that a log cannot be read, and the next run me
   );
   assert.match(
     cut.stdout,
-    /^Cannot tell from the log of drills .*drills\.jsonl cannot be read \(Is a directory/m,
+    /^Cannot tell from the log of drills .*drills\.jsonl cannot be read \(it is a folder\)$/m,
   );
   assert.match(cut.stdout, /^ {2}last drill: NOT KNOWN$/m);
   const told = JSON.parse((await home.cli(["status", "--json"])).stdout).logProblems;

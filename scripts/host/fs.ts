@@ -183,7 +183,11 @@ export function readTextIfThere(fs: Fs, path: string): string | undefined {
 /** Of a longer log only the end is read (bytes): years of it. */
 const LOG_END_BYTES_MAX = 8 << 20;
 
-/** The end of a log, or all of it, as text; undefined if there is none. Its first line may be cut. */
+/**
+ * The end of a log, or all of it, as text; undefined if there is none. Its first line may be cut.
+ *
+ * @throws What does not name the log: whoever reads one goes on without, and says so.
+ */
 export function readLogIfThere(fs: Fs, path: string): string | undefined {
   try {
     const stat = fs.stat(path);
@@ -193,7 +197,7 @@ export function readLogIfThere(fs: Fs, path: string): string | undefined {
     return new TextDecoder().decode(end.subarray(0, file.readAt(end, stat.bytes - end.length)));
   } catch (error) {
     if (isMissing(error)) return undefined;
-    throw diskError(`read ${path}`, error);
+    throw error;
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { ifPossible, reasonOf } from "../../core/errors.ts";
+import { ifPossible } from "../../core/errors.ts";
 import { formatBytes, formatCount } from "../../core/format.ts";
 import { type HubName, isPartName, type SetName, type SnapshotId } from "../../core/names.ts";
 import { findFlood } from "../../core/storage_host/retention.ts";
@@ -18,7 +18,7 @@ import {
 } from "../../core/storage_host/standing.ts";
 import { type HubConfig, policyOf, type StorageConfig } from "../../core/storage_host/storage_config.ts";
 import { DAY_MS } from "../../core/time.ts";
-import { readLogIfThere } from "../fs.ts";
+import { readLogIfThere, systemReason } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { isDrillOf } from "../records/drill_log.ts";
 import { closedTo, type Inventory, type InventorySet } from "./inventory.ts";
@@ -272,7 +272,7 @@ function lastGoodDrill({ fs, report }: Host, { name, drillLogFile }: HubConfig):
   try {
     text = readLogIfThere(fs, drillLogFile) ?? "";
   } catch (error) {
-    report.warn(`${reasonOf(error)}; it counts as empty`);
+    report.warn(`Cannot read ${drillLogFile}: ${systemReason(error)}; it counts as empty`);
   }
   for (const line of text.split("\n").reverse()) {
     const drill = parseDrill(line);
