@@ -186,21 +186,32 @@ Deno.test("a part of which a last byte is read alone is read whole, and a read t
   });
 });
 
-Deno.test("a forged part whose frames hold far more than it has bytes is taken frame by frame", async () => {
+Deno.test("a forged part whose frames hold far more than it has bytes is taken frame by frame, and a cut one to its end", async () => {
   await inTempDir(async (folder) => {
     using there = thread();
     const { identity, recipient } = await generateIdentity();
     const frame = zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX));
-    const encrypter = await createEncrypter([recipient]);
-    const bomb = concatBytes(
-      encrypter.header,
-      ...encrypter.push(concatBytes(...Array.from({ length: 100 }, () => frame))),
-      ...encrypter.finish(),
-    );
-    Deno.writeFileSync(`${folder}/files.tar.zst.age`, bomb);
-    const sha256 = createHash("sha256").update(bomb).digest("hex");
     const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
-    const part = { name: FILES_PART, bytes: bomb.length, sha256 };
+    const forge = async (packed: Uint8Array) => {
+      const encrypter = await createEncrypter([recipient]);
+      const bytes = concatBytes(encrypter.header, ...encrypter.push(packed), ...encrypter.finish());
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes);
+      return {
+        name: FILES_PART,
+        bytes: bytes.length,
+        sha256: createHash("sha256").update(bytes).digest("hex"),
+      };
+    };
+    const cut = await forge(frame.subarray(0, -1));
+    for (const start of [here, there.start]) {
+      for (const unpacked of [false, true]) {
+        const reading = { start, unpacked, isHashed: false };
+        using opened = await openPart(host, { folder }, cut, [identity], reading);
+        const failure = { kind: "integrity", message: /files\.tar\.zst\.age: it ends inside a frame/ };
+        await assert.rejects(Array.fromAsync(opened.contents()), failure);
+      }
+    }
+    const part = await forge(concatBytes(...Array.from({ length: 100 }, () => frame)));
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const reading = { start, unpacked, isHashed: true };
