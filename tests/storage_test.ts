@@ -379,6 +379,16 @@ Deno.test("a store that was moved to another disk is read anew, and then counts 
   assert.deepEqual([ok, read.snapshots, after!.good], [true, 3, 3]);
 });
 
+Deno.test("a ledger that cannot be used is named, and put back only where nothing else helps", async () => {
+  using storage = makeStorageHost();
+  const ledger = `${storage.config.stateFolder}/ledger.db`;
+  Deno.mkdirSync(ledger, { recursive: true });
+  await assert.rejects(scrub(storage.host, storage.config), {
+    message: `Cannot use the ledger ${ledger}: unable to open database file`,
+    hint: /neither full nor read-only/,
+  });
+});
+
 Deno.test("only one scrub and one retain run at a time", async () => {
   using storage = makeStorageHost();
   Deno.mkdirSync(storage.config.stateFolder);

@@ -60,6 +60,7 @@ const TABLES = `
 /** The open database. Statements are prepared once. */
 export class LedgerDatabase implements Disposable {
   readonly #db: DatabaseSync;
+  readonly #path: string;
   readonly #statements = new Map<string, StatementSync>();
 
   /**
@@ -68,11 +69,12 @@ export class LedgerDatabase implements Disposable {
    * @throws {BackupError} (disk) If it cannot be opened or is damaged; (usage) If a newer program wrote it.
    */
   static open(fs: Fs, stateFolder: string): LedgerDatabase {
-    return orExplain(() => {
+    const path = `${stateFolder}/ledger.db`;
+    return orExplain(path, () => {
       makeFolderDurably(fs, stateFolder, 0o700);
-      const db = new DatabaseSync(`${stateFolder}/ledger.db`);
+      const db = new DatabaseSync(path);
       try {
-        return new LedgerDatabase(db);
+        return new LedgerDatabase(db, path);
       } catch (error) {
         db.close();
         throw error;
@@ -80,13 +82,14 @@ export class LedgerDatabase implements Disposable {
     });
   }
 
-  private constructor(db: DatabaseSync) {
+  private constructor(db: DatabaseSync, path: string) {
     this.#db = db;
+    this.#path = path;
     db.exec(`PRAGMA busy_timeout=${BUSY_MS_MAX}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL`);
     const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
     if (version > LEDGER_VERSION) {
       throw new BackupError(
-        `Cannot use the ledger: its version is ${version}, and this program knows ${LEDGER_VERSION}`,
+        `Cannot use the ledger ${path}: its version is ${version}, and this program knows ${LEDGER_VERSION}`,
         { kind: "usage", hint: "use the newer hapi-backup that wrote it" },
       );
     }
@@ -104,10 +107,10 @@ export class LedgerDatabase implements Disposable {
 
   /** Does all of `work` or, if it throws, none of it. */
   transaction<Result>(work: () => Result): Result {
-    orExplain(() => this.#db.exec("BEGIN IMMEDIATE"));
+    orExplain(this.#path, () => this.#db.exec("BEGIN IMMEDIATE"));
     try {
       const result = work();
-      orExplain(() => this.#db.exec("COMMIT"));
+      orExplain(this.#path, () => this.#db.exec("COMMIT"));
       return result;
     } catch (error) {
       try {
@@ -124,24 +127,24 @@ export class LedgerDatabase implements Disposable {
 
   /** Changes something. */
   run(sql: string, ...values: SQLInputValue[]): void {
-    orExplain(() => this.#prepare(sql).run(...values));
+    orExplain(this.#path, () => this.#prepare(sql).run(...values));
   }
 
   /** The first row of an answer. */
   get<Row>(sql: string, ...values: SQLInputValue[]): Row | undefined {
-    return orExplain(() => this.#prepare(sql).get(...values)) as Row | undefined;
+    return orExplain(this.#path, () => this.#prepare(sql).get(...values)) as Row | undefined;
   }
 
   /** Every row, one after another, so that a long answer is never there as a whole. */
   each<Row>(sql: string, take: (row: Row) => void, ...values: SQLInputValue[]): void {
-    orExplain(() => {
+    orExplain(this.#path, () => {
       for (const row of this.#prepare(sql).iterate(...values)) take(row as Row);
     });
   }
 
   /** All rows of a short answer. */
   all<Row>(sql: string, ...values: SQLInputValue[]): Row[] {
-    return orExplain(() => this.#prepare(sql).all(...values)) as Row[];
+    return orExplain(this.#path, () => this.#prepare(sql).all(...values)) as Row[];
   }
 
   #prepare(sql: string): StatementSync {
@@ -151,16 +154,16 @@ export class LedgerDatabase implements Disposable {
   }
 }
 
-function orExplain<Result>(work: () => Result): Result {
+function orExplain<Result>(path: string, work: () => Result): Result {
   try {
     return work();
   } catch (error) {
     if (error instanceof BackupError) throw error;
-    throw new BackupError(`Cannot use the ledger: ${reasonOf(error)}`, {
+    throw new BackupError(`Cannot use the ledger ${path}: ${reasonOf(error).replace(`: ${path}`, "")}`, {
       kind: "disk",
       hint:
-        "check the disk, the owner and the mode of the state folder; if ledger.db is damaged, put back a copy: " +
-        "without it every snapshot counts as seen for the first time now",
+        "see that its disk is neither full nor read-only, and the owner and mode of that folder; only if it is damaged " +
+        "put back a copy: without it every snapshot counts as seen for the first time now",
       cause: error,
     });
   }
