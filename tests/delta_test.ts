@@ -8,6 +8,7 @@ import fc from "npm:fast-check@4.10.2";
 import { concatBytes, releaseBytes } from "../scripts/core/bytes.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { DeltaDecoder, DeltaEncoder } from "../scripts/core/snapshot/delta.ts";
+import { LineIndex, NOWHERE } from "../scripts/core/snapshot/line_index.ts";
 import type { LineRing, LineWriter } from "../scripts/core/snapshot/line_ring.ts";
 import {
   compareChecksums,
@@ -221,6 +222,40 @@ const images = fc.record({
     }
   }
   return { pageBytes, base, next: next.slice(0, Math.floor(next.length / pageBytes) * pageBytes) };
+});
+
+Deno.test("an index of lines says of each where it is, whatever came into the places and went", () => {
+  // Of 64 chains and 200 lines some are long, and go from the first line that there can be to the last.
+  const lines = Array.from({ length: 200 }, (_, at) => at < 100 ? at : 0xffff_fffe - at);
+  const step = fc.oneof(
+    { weight: 50, arbitrary: fc.tuple(fc.nat(lines.length - 1), fc.nat(31)) },
+    { weight: 10, arbitrary: fc.nat(31) },
+    { weight: 1, arbitrary: fc.constant("all" as const) },
+  );
+  fc.assert(fc.property(fc.array(step, { maxLength: 200, size: "max" }), (steps) => {
+    const index = new LineIndex(32);
+    const placeOf = new Map<number, number>();
+    const clear = (place: number) => {
+      for (const [line, other] of placeOf) if (other === place) placeOf.delete(line);
+      index.clear(place);
+    };
+    for (const step of steps) {
+      if (step === "all") {
+        placeOf.clear();
+        index.clearAll();
+      } else if (typeof step === "number") {
+        clear(step);
+      } else {
+        const line = lines[step[0]]!;
+        const before = index.find(line);
+        if (before !== NOWHERE) clear(before);
+        clear(step[1]);
+        placeOf.set(line, step[1]);
+        index.put(line, step[1]);
+      }
+      for (const line of lines) assert.equal(index.find(line), placeOf.get(line) ?? NOWHERE);
+    }
+  }));
 });
 
 Deno.test("a delta applied in place, and by rdiff, gives the next image", async () => {

@@ -13,6 +13,7 @@
  */
 
 import { DeltaDecoder } from "./delta.ts";
+import { LineIndex, NOWHERE } from "./line_index.ts";
 import { LINE_BYTES, LineRing, LINES_AT_ONCE, type LineWriter } from "./line_ring.ts";
 import type { ImageReader } from "./page_changes.ts";
 
@@ -194,7 +195,7 @@ export class Patcher {
     if (replaced >= this.#written) this.#writer.wait(this.#written = replaced + 1);
     const slot = this.#count++ % slots;
     const start = slot * LINE_BYTES;
-    if (replaced >= 0) this.#old.drop(lines[slot]!, slot);
+    if (replaced >= 0) this.#old.drop(slot);
     lines[slot] = line;
     return start;
   }
@@ -268,11 +269,9 @@ class OldLines {
   readonly #memory: DataView;
   /** The first place for lines that were read. A place is a line of the memory: the ring's slots are the first ones. */
   readonly #firstRead: number;
-  /** The place of each line that is in one, as the last delta left it. */
-  readonly #placeOf = new Map<number, number>();
-  /** The lines that were read, or -1: each in the place of its number after `#firstRead`. */
-  readonly #held = new Int32Array(READ_LINES).fill(-1);
-  /** Which of them were used since the hand passed them: the hand takes the first that was not (CLOCK replacement). */
+  /** Where each line is that is somewhere, as the last delta left it. */
+  readonly #index: LineIndex;
+  /** Which of those that were read were used since the hand passed them: it takes the first that was not (CLOCK replacement). */
   readonly #used = new Uint8Array(READ_LINES);
   #hand = 0;
   /** The line that was copied from last, and its start in memory; -1 where that is not known. */
@@ -285,11 +284,12 @@ class OldLines {
     this.#ring = ring;
     this.#memory = viewOf(ring.data);
     this.#firstRead = firstRead;
+    this.#index = new LineIndex(firstRead + READ_LINES);
   }
 
   /** Says that the image has changed, and has this size now. */
   forgetRead(bytes: number): void {
-    for (let index = 0; index < READ_LINES; index++) this.#forget(index);
+    for (let index = 0; index < READ_LINES; index++) this.#index.clear(this.#firstRead + index);
     this.#line = -1;
     this.#bytes = bytes;
   }
@@ -300,20 +300,23 @@ class OldLines {
     for (let count = from; count < to; count++) {
       const slot = count % slots;
       const line = lines[slot]!;
-      const place = this.#placeOf.get(line);
-      if (place !== undefined && place < slots) this.#ring.supersede(place);
-      this.#placeOf.set(line, slot);
+      const place = this.#index.find(line);
+      if (place !== NOWHERE) {
+        this.#index.clear(place);
+        if (place < slots) this.#ring.supersede(place);
+      }
+      this.#index.put(line, slot);
     }
   }
 
   /** Says that a slot gets another line. */
-  drop(line: number, slot: number): void {
+  drop(slot: number): void {
     this.#line = -1;
-    if (this.#placeOf.get(line) === slot) this.#placeOf.delete(line);
+    this.#index.clear(slot);
   }
 
   dropAll(): void {
-    this.#placeOf.clear();
+    this.#index.clearAll();
   }
 
   /** Copies `length` bytes at `position` of the image into the memory from `to` on. */
@@ -335,8 +338,8 @@ class OldLines {
 
   /** The place of a line, which is read where it is in none. */
   #find(line: number): number {
-    const place = this.#placeOf.get(line);
-    if (place === undefined) return this.#read(line);
+    const place = this.#index.find(line);
+    if (place === NOWHERE) return this.#read(line);
     if (place >= this.#firstRead) this.#used[place - this.#firstRead] = 1;
     return place;
   }
@@ -346,22 +349,15 @@ class OldLines {
       this.#used[this.#hand] = 0;
       this.#hand = (this.#hand + 1) % READ_LINES;
     }
-    this.#forget(this.#hand);
     const place = this.#firstRead + this.#hand;
+    this.#index.clear(place);
     const start = place * LINE_BYTES;
     const position = line * LINE_BYTES;
     const bytes = Math.min(LINE_BYTES, this.#bytes - position);
     this.#image.readAt(this.#ring.data.subarray(start, start + bytes), position);
-    this.#held[this.#hand] = line;
-    this.#placeOf.set(line, place);
+    this.#index.put(line, place);
     this.#hand = (this.#hand + 1) % READ_LINES;
     return place;
-  }
-
-  #forget(index: number): void {
-    const line = this.#held[index]!;
-    if (this.#placeOf.get(line) === this.#firstRead + index) this.#placeOf.delete(line);
-    this.#held[index] = -1;
   }
 }
 
