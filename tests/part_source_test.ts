@@ -212,6 +212,11 @@ Deno.test("a forged part whose frames hold far more than it has bytes is taken f
       }
     }
     const part = await forge(concatBytes(...Array.from({ length: 100 }, () => frame)));
+    const checkpoint = () => {
+      throw new Error("interrupted");
+    };
+    using interrupted = await openPart({ ...host, checkpoint }, { folder }, part, [identity]);
+    await assert.rejects(interrupted.contents().next(), /interrupted/);
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const reading = { start, unpacked, isHashed: true };
