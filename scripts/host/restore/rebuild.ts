@@ -168,11 +168,10 @@ async function applyDelta(parts: PartsAhead, patcher: Patcher, nextBytes: number
   using part = await parts.next();
   const delta = patcher.start(nextBytes);
   for await (const content of part.contents()) {
-    const { length } = content;
+    // A frame that is not full is the last.
+    if (content.length < FRAME_BYTES_MAX) parts.prepareNext();
     delta.push(content);
     releaseBytes(content);
-    // A frame that is not full was the last.
-    if (length < FRAME_BYTES_MAX) parts.prepareNext();
   }
   delta.finish();
 }
