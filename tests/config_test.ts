@@ -117,26 +117,26 @@ Deno.test("a configuration comes to one that comes to the same on any machine, w
 
 Deno.test("a new configuration says what it is given, and in comments what is still to be done", () => {
   const usual: NewConfig = {
-    ...{
-      hub: "home",
-      recipients: ["age1a"],
-      signingKeyFile: "/k/s",
-      signer: "ssh-ed25519 AAAA",
-      destinations: [],
-    },
+    hub: "home",
+    recipients: ["age1a"],
+    signingKeyFile: "/k/s",
+    signer: "ssh-ed25519 AAAA",
+    destinations: [],
   };
   const full: NewConfig = {
-    ...{
-      ...usual,
-      recipients: ["age1a", "age1b"],
-      identityFile: '/k/"i',
-      hapiHome: "/srv/\\h",
-      database: "/srv/d",
-    },
+    ...usual,
+    recipients: ["age1a", "age1b"],
+    identityFile: '/k/"i',
+    hapiHome: "/srv/\\h",
+    database: "/srv/d",
     destinations: [
       {
-        ...{ kind: "rsync", name: "far", target: "op@far:", port: 2222 },
-        ...{ identityFile: "/k/ship", knownHostsFile: "/k/known" },
+        kind: "rsync",
+        name: "far",
+        target: "op@far:",
+        port: 2222,
+        identityFile: "/k/ship",
+        knownHostsFile: "/k/known",
       },
       { kind: "folder", name: "disk", path: "/mnt/disk" },
     ],

@@ -73,11 +73,14 @@ async function hapiBackup(
 ): Promise<void> {
   console.log(`$ deno task ${[verb, ...args].join(" ")}`);
   const root = new URL("..", import.meta.url).pathname;
-  const [, ...command] = config.tasks[verb].split(" ");
+  const words = config.tasks[verb].split(" ");
+  const program = words.indexOf("deno");
+  const assigned = words.slice(0, program).map((assignment) => assignment.split(/=(.*)/, 2));
+  const compiled = Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`;
   const { code } = await new Deno.Command(Deno.execPath(), {
-    args: [...command, ...args],
+    args: [...words.slice(program + 1), ...args],
     cwd: root,
-    env: { HOME: home, DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno` },
+    env: { ...Object.fromEntries(assigned), HOME: home, DENO_DIR: compiled },
     stdin: "null",
   }).output().then((output) => {
     Deno.stdout.writeSync(output.stdout);
