@@ -1,6 +1,7 @@
 /** Notices: what is told, when, to real HTTP servers on loopback, and what never is. */
 
 import assert from "node:assert/strict";
+import { shipFolder } from "../scripts/core/config/state_paths.ts";
 import { type Config, type HttpNotifier, parseConfig } from "../scripts/core/config/config.ts";
 import { drillLog } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
@@ -577,6 +578,18 @@ Deno.test("a run's outcome does not change when telling fails, and the failure i
     warnings.some((text) => /hook: its urlFile \/nonexistent\/address is not there/.test(text)),
     warnings.join(),
   );
+});
+
+Deno.test("where no lock can be made, as on a disk that is read-only, it is told all the same", async () => {
+  await using server = startServer();
+  using hub = makeHub([{ kind: "webhook", url: server.base }]);
+  const silent = { progress() {}, info() {}, warn() {}, print() {}, result() {} };
+  await hub.run(LOCKED);
+  Deno.mkdirSync(`${shipFolder(hub.config.stateFolder)}/notify.lock`, { recursive: true });
+  const report = await tell({ host: hub.host, terminal: silent }, hub.config, "end");
+  assert.deepEqual(report.failed, []);
+  assert.equal(report.sent.length, 1);
+  assert.equal(server.take().length, 1);
 });
 
 Deno.test("a reminder comes when the keys were not proven for too long", async () => {

@@ -7,7 +7,7 @@
 
 import type { Config, Notifier } from "../../core/config/config.ts";
 import { shipFolder } from "../../core/config/state_paths.ts";
-import { reasonAndRemedy, reasonOf } from "../../core/errors.ts";
+import { BackupError, reasonAndRemedy, reasonOf } from "../../core/errors.ts";
 import { notifyPermissions } from "../../core/sandbox/permissions.ts";
 import { hostOf, type NotifyPhase, type NotifyReport } from "../../core/status/notices.ts";
 import type { Host } from "../host.ts";
@@ -49,7 +49,7 @@ export async function tell(
     try {
       const lock = `${shipFolder(config.stateFolder)}/notify.lock`;
       const report = phase === "end" || phase === "send"
-        ? await withLock(host, lock, WAIT_SECONDS, run)
+        ? await withLockIfPossible(host, lock, run)
         : await run();
       sent = report.sent;
       failed.push(...report.failed);
@@ -61,6 +61,21 @@ export async function tell(
     terminal.warn(reason.startsWith("Cannot notify") ? reason : `Cannot notify ${name}: ${reason}`);
   }
   return { sent, failed };
+}
+
+/** Where no lock can be made, as on a disk that has become read-only, telling twice is better than not at all. */
+async function withLockIfPossible<T>(host: Host, lock: string, work: () => Promise<T>): Promise<T> {
+  let isHeld = false;
+  const held = () => {
+    isHeld = true;
+    return work();
+  };
+  try {
+    return await withLock(host, lock, WAIT_SECONDS, held);
+  } catch (error) {
+    if (isHeld || !(error instanceof BackupError) || error.kind !== "disk") throw error;
+    return await work();
+  }
 }
 
 /** Tells the notifiers of a run: that it starts, and at the end of the block how things stand. */
