@@ -1,9 +1,8 @@
 /** Notices: what is told, when, to real HTTP servers on loopback, and what never is. */
 
 import assert from "node:assert/strict";
-import { shipFolder } from "../scripts/core/config/state_paths.ts";
 import { type Config, type HttpNotifier, parseConfig } from "../scripts/core/config/config.ts";
-import { drillLog } from "../scripts/core/config/state_paths.ts";
+import { drillLog, shipFolder } from "../scripts/core/config/state_paths.ts";
 import { BackupError } from "../scripts/core/errors.ts";
 import { notifyPermissions } from "../scripts/core/sandbox/permissions.ts";
 import {
