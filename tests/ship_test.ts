@@ -52,7 +52,7 @@ interface Hub {
   readonly told: string[];
   readonly runs: { program: string; args: readonly string[]; stdout: string }[];
   readonly pauses: number[];
-  ship(destinations: readonly Destination[], settings?: ShipSettings): Promise<ShipReport>;
+  ship(destinations: readonly Destination[], settings?: ShipSettings, fs?: Fs): Promise<ShipReport>;
   make(id: string, more?: Partial<Parameters<typeof makeSealedFolder>[0]>): string;
   record(name: string): Promise<{ confirmed: Record<string, unknown>; uploads: Record<string, number> }>;
 }
@@ -93,8 +93,11 @@ async function withHub(test: (hub: Hub) => Promise<void>, name = "ship test"): P
       told,
       runs,
       pauses,
-      ship: (destinations, settings = {}) =>
-        ship(host, { hub: "home" as HubName, store, stateFolder, destinations }, { retry, ...settings }),
+      ship: (destinations, settings = {}, fs = realFs) =>
+        ship({ ...host, fs }, { hub: "home" as HubName, store, stateFolder, destinations }, {
+          retry,
+          ...settings,
+        }),
       make: (id, more = {}) => makeSealedFolder({ store, id, ...more }),
       record: async (name) => JSON.parse(await Deno.readTextFile(`${stateFolder}/ship/${name}.json`)),
     });
@@ -136,6 +139,15 @@ async function withStorage(
 }
 
 type RsyncOptions = Extract<Destination, { kind: "rsync" }>;
+
+/** The files of a user whose quota is used up where a folder of this name is to be made. */
+const withQuotaUsedUp = (name: RegExp): Fs => ({
+  ...realFs,
+  mkdir(path, options) {
+    if (name.test(path)) throw new Error(`Disk quota exceeded (os error 122): mkdir '${path}'`);
+    realFs.mkdir(path, options);
+  },
+});
 
 const keysOf = (list: readonly { set: string; id: string }[]) => list.map(({ set, id }) => `${set}/${id}`);
 /** What a storage host would call a snapshot: everything that is not hidden. */
@@ -345,13 +357,7 @@ Deno.test("a disk that refuses what shipping notes is told in the words of the e
   await withStorage(async (hub, { destination }) => {
     hub.make(ID[0]);
     await hub.ship([destination]);
-    const mkdir: Fs["mkdir"] = (path, options) => {
-      if (!path.includes("/probe")) return realFs.mkdir(path, options);
-      throw new Error(`Disk quota exceeded (os error 122): mkdir '${path}'`);
-    };
-    const { store, stateFolder } = hub;
-    const options = { hub: "home" as HubName, store, stateFolder, destinations: [destination] };
-    const report = await ship({ ...hub.host, fs: { ...realFs, mkdir } }, options, {});
+    const report = await hub.ship([destination], {}, withQuotaUsedUp(/\/probe/));
     const [error] = report.destinations[0]!.errors;
     assert.match(error!.message, /^Cannot go on with mkdir '.*\/ship\/probe.*': the disk quota is used up$/);
     assert.ok(hub.told.includes(`! ${error!.message}`), hub.told.join("\n"));
@@ -1393,13 +1399,7 @@ Deno.test("ship() reads the storage host's receipt, and starts over what was fou
       assert.equal(unshippedError(report), undefined, "what is confirmed stays confirmed");
     }
 
-    const mkdir: Fs["mkdir"] = (path, options) => {
-      if (!path.endsWith(".pulled")) return realFs.mkdir(path, options);
-      throw new Error(`Disk quota exceeded (os error 122): mkdir '${path}'`);
-    };
-    const { store, stateFolder } = hub;
-    const options = { hub: "home" as HubName, store, stateFolder, destinations: [reading] };
-    const withoutRoom = await ship({ ...hub.host, fs: { ...realFs, mkdir } }, options, {});
+    const withoutRoom = await hub.ship([reading], {}, withQuotaUsedUp(/\.pulled$/));
     assert.match(hub.told.at(-1)!, /^! Cannot go on with mkdir '.*\.pulled': the disk quota is used up$/);
     assert.equal(unshippedError(withoutRoom), undefined, "it was all there before");
 
