@@ -24,7 +24,7 @@ import { parentOf } from "./core/paths.ts";
 import { pathOfPlace, type Place } from "./core/place.ts";
 import { partsRead, type SavedDatabase, type SavedFile } from "./core/snapshot/manifest.ts";
 import { DATABASE_FILES } from "./core/snapshot/sqlite_format.ts";
-import { sha256OfFile } from "./host/file_bytes.ts";
+import { sha256OfFile } from "./host/file_hash.ts";
 import { attempt, exists, lstatIfThere, makeFolderDurably, removeRestored, syncTree } from "./host/fs.ts";
 import type { Fs, Host, OpenFile } from "./host/host.ts";
 import { openDatabases, refuseWhileOpen } from "./host/open_files.ts";

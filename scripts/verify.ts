@@ -15,7 +15,7 @@ import { pathOfPlace } from "./core/place.ts";
 import { type PartsBySnapshot, partsRead, type SavedDatabase } from "./core/snapshot/manifest.ts";
 import { knownError } from "./host/fs.ts";
 import type { Host } from "./host/host.ts";
-import { type Identity, recipientOf } from "./host/keys/identity.ts";
+import type { Identity } from "./host/keys/identity.ts";
 import { appendDrill } from "./host/records/drill_log.ts";
 import { appendProof } from "./host/records/proof_log.ts";
 import { hasSessions, openSetOf } from "./host/restore/chosen_snapshot.ts";
@@ -334,6 +334,7 @@ async function noteProof(
 ): Promise<void> {
   const { host, identities } = opening;
   const snapshot = openSeal(opening, id);
+  const { recipientOf } = await import("./host/keys/identity.ts");
   const recipients: string[] = [];
   for (const identity of identities) {
     const recipient = await recipientOf(identity);

@@ -21,11 +21,11 @@ import {
   decryptIdentityFile,
   generateIdentity,
   type Identity,
-  isEncryptedIdentityFile,
   openHeader,
   readIdentities,
   recipientOf,
 } from "../scripts/host/keys/identity.ts";
+import { isEncryptedIdentityFile } from "../scripts/host/keys/identity_bytes.ts";
 import { inTempDir } from "./real/files.ts";
 
 // ── Helpers ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -100,14 +100,18 @@ function layerOf(path: string): "mod" | "scripts" | "host" | "core" {
   return path.startsWith("scripts/") ? "scripts" : "mod";
 }
 
-/** The scripts that cannot run without `module`, by their names; and `mod`, where that is one of them. */
+/** What can come to run `module`, by names: scripts, what the command line loads for its verbs, and it itself but for those. */
 function thatReach(module: string): string[] {
   assert.ok(MODULES.has(module), module);
-  return ["mod.ts", ...SCRIPTS].filter((path) => {
-    const found = new Set([path]);
+  const { verbs = [], others } = Object.groupBy(
+    MODULES.get("mod.ts")!.code,
+    (path) => /_verbs?\.ts$/.test(path) ? "verbs" : "others",
+  );
+  return ["mod.ts", ...SCRIPTS, ...verbs].filter((path) => {
+    const found = new Set(path === "mod.ts" ? others : [path]);
     for (const next of found) for (const code of MODULES.get(next)?.code ?? []) found.add(code);
     return found.has(module);
-  }).map((path) => path.replace(/^scripts\/|\.ts$/g, ""));
+  }).map((path) => path.replace(/^.*\/|\.ts$/g, "")).sort();
 }
 
 Deno.test("imports point one way: mod, scripts, host, core; of scripts, only verify imports another", () => {
@@ -161,7 +165,18 @@ Deno.test("core is pure: no Deno, no clock, no randomness, no file, no network",
 });
 
 Deno.test("what needs no key cannot even import the code that reads one", () => {
-  const ofIdentities = ["doctor", "keys", "look", "restore", "session", "setup", "verify"];
+  const ofIdentities = [
+    "doctor",
+    "init_verb",
+    "keys",
+    "look",
+    "restore",
+    "restore_verbs",
+    "session",
+    "session_verbs",
+    "setup",
+    "verify",
+  ];
   assert.deepEqual(thatReach("scripts/host/keys/identity.ts"), ofIdentities);
   // The storage host signs its receipts.
   assert.deepEqual(thatReach("scripts/host/keys/signing_key.ts"), ["doctor", "encrypt", "scrub", "setup"]);

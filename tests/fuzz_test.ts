@@ -43,12 +43,8 @@ import { parseTrust, signersIn } from "../scripts/core/snapshot/trust.ts";
 import { FrameDecompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { main, numberOption, type VerbContext } from "../scripts/host/command_line/cli.ts";
 import { createEncrypter } from "../scripts/host/keys/age.ts";
-import {
-  generateIdentity,
-  isEncryptedIdentityFile,
-  openHeader,
-  readIdentities,
-} from "../scripts/host/keys/identity.ts";
+import { generateIdentity, openHeader, readIdentities } from "../scripts/host/keys/identity.ts";
+import { isEncryptedIdentityFile } from "../scripts/host/keys/identity_bytes.ts";
 import { readMemory } from "../scripts/host/records/memory.ts";
 import { openManifest, openSeal, readPartSaying } from "../scripts/host/restore/open_snapshot.ts";
 import { fuzz, SEED, type Subject } from "./fuzz/fuzz.ts";

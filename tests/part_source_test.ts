@@ -9,14 +9,14 @@ import { createHash } from "node:crypto";
 import { zstdCompressSync } from "node:zlib";
 import fc from "npm:fast-check@4.10.2";
 import { concatBytes } from "../scripts/core/bytes.ts";
-import { PayloadEncrypter } from "../scripts/core/keys/age_payload.ts";
 import { FILES_PART } from "../scripts/core/names.ts";
 import { LINE_BYTES, LineRing } from "../scripts/core/snapshot/line_ring.ts";
 import { FRAME_BYTES_MAX, FrameCompressor } from "../scripts/core/snapshot/zstd_frames.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { createEncrypter } from "../scripts/host/keys/age.ts";
-import { generateIdentity } from "../scripts/host/keys/identity.ts";
+import { generateIdentity, type Identity } from "../scripts/host/keys/identity.ts";
+import { identitiesIn, serveIdentities } from "../scripts/host/keys/identity_thread.ts";
 import { imageWriterThread } from "../scripts/host/restore/image_writer.ts";
 import { openPart } from "../scripts/host/restore/part_reader.ts";
 import {
@@ -30,8 +30,7 @@ import { makeHost } from "../scripts/host/steps/step.ts";
 import { inTempDir } from "./real/files.ts";
 import { noise } from "./real/random.ts";
 
-const HEADER = new TextEncoder().encode("a header\n");
-const FILE_KEY = new Uint8Array(16).fill(7);
+const { identity: IDENTITY, recipient: RECIPIENT } = await generateIdentity();
 const here = sourceHere(realFs);
 
 /** Both ends of a port in this thread: what is sent is still cut off from its sender. */
@@ -42,17 +41,18 @@ function thread(fs = realFs): { readonly start: StartSource } & Disposable {
 }
 
 /** A file as parts are, and what it holds in plaintext. */
-function makePart(folder: string, name: string, content: Uint8Array, frameBytes: number) {
+async function makePart(folder: string, name: string, content: Uint8Array, frameBytes: number) {
   const compressor = new FrameCompressor(1, frameBytes);
-  return encryptPart(folder, name, concatBytes(...compressor.push(content), ...compressor.finish()));
+  return await encryptPart(folder, name, concatBytes(...compressor.push(content), ...compressor.finish()));
 }
 
-function encryptPart(folder: string, name: string, packed: Uint8Array) {
-  const encrypter = new PayloadEncrypter(FILE_KEY, new Uint8Array(16));
-  const bytes = concatBytes(HEADER, ...encrypter.push(packed), ...encrypter.finish());
+async function encryptPart(folder: string, name: string, packed: Uint8Array) {
+  const encrypter = await createEncrypter([RECIPIENT]);
+  const { header } = encrypter;
+  const bytes = concatBytes(header, ...encrypter.push(packed), ...encrypter.finish());
   const path = `${folder}/${name}`;
   Deno.writeFileSync(path, bytes);
-  return { path, packed, bytes };
+  return { path, packed, bytes, header };
 }
 
 function startOf(path: string, unpacked: boolean, isHashed = true) {
@@ -61,8 +61,7 @@ function startOf(path: string, unpacked: boolean, isHashed = true) {
     path,
     called: path,
     bytes: size,
-    headerBytes: HEADER.length,
-    fileKey: FILE_KEY,
+    identities: [IDENTITY],
     unpacked,
     isHashed,
   };
@@ -91,10 +90,10 @@ Deno.test("parts are read on a thread as here, whole and several at a time, deco
     });
     await fc.assert(
       fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
-        const made = parts.map(({ bytes, seed, frameBytes, ...part }, index) => {
+        const made = await Promise.all(parts.map(async ({ bytes, seed, frameBytes, ...part }, index) => {
           const content = noise(bytes, seed);
-          return { ...part, content, ...makePart(folder, String(index), content, frameBytes) };
-        });
+          return { ...part, content, ...await makePart(folder, String(index), content, frameBytes) };
+        }));
         for (const start of [here, there.start]) {
           await Promise.all(
             made.map(async ({ path, unpacked, isHashed, prepared, content, packed, bytes }) => {
@@ -118,13 +117,13 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
   await inTempDir(async (folder) => {
     using there = thread();
     const content = noise(300_000, 1);
-    const good = makePart(folder, "good", content, FRAME_BYTES_MAX);
-    const flipped = makePart(folder, "flipped", content, FRAME_BYTES_MAX);
+    const good = await makePart(folder, "good", content, FRAME_BYTES_MAX);
+    const flipped = await makePart(folder, "flipped", content, FRAME_BYTES_MAX);
     flipped.bytes[100_000]! ^= 1;
     Deno.writeFileSync(flipped.path, flipped.bytes);
-    const cut = makePart(folder, "cut", content, FRAME_BYTES_MAX);
+    const cut = await makePart(folder, "cut", content, FRAME_BYTES_MAX);
     Deno.writeFileSync(cut.path, cut.bytes.subarray(0, 200_000));
-    const cutFrame = encryptPart(folder, "cut frame", good.packed.subarray(0, -1));
+    const cutFrame = await encryptPart(folder, "cut frame", good.packed.subarray(0, -1));
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const read = async (path: string) => {
@@ -152,13 +151,51 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
   });
 });
 
+Deno.test("a part that no identity opens is told from one whose header is damaged, and identities are read, on a thread as here", async () => {
+  await inTempDir(async (folder) => {
+    using there = thread();
+    const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
+    const { bytes } = await makePart(folder, FILES_PART, noise(1000, 1), FRAME_BYTES_MAX);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const part = { name: FILES_PART, bytes: bytes.length, sha256 };
+    const stranger = await generateIdentity();
+    const threads = {
+      startThread: () => {
+        const { port1, port2 } = new MessageChannel();
+        serveIdentities(port2);
+        return port1;
+      },
+    };
+    const fileOf = (text: string, passphrase?: string) => ({
+      bytes: new TextEncoder().encode(text),
+      passphrase,
+    });
+    for (const start of [here, there.start]) {
+      const reading = { start, unpacked: true, isHashed: true };
+      const open = (identity: Identity) => openPart(host, { folder }, part, [identity], reading);
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes);
+      await assert.rejects(open(stranger.identity), { kind: "key", message: /none of the identities/ });
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes.with(60, bytes[60]! ^ 1));
+      await assert.rejects(open(IDENTITY), { kind: "integrity", message: /SHA-256/ });
+    }
+    for (const host of [{}, threads]) {
+      const found = await identitiesIn(host, fileOf(`# two\n${IDENTITY}\n${stranger.identity}\n`));
+      assert.deepEqual(found, [IDENTITY, stranger.identity]);
+      const mistyped = fileOf(IDENTITY.replace(/.$/, "A"));
+      await assert.rejects(identitiesIn(host, mistyped), { kind: "key", message: /line 1 is mistyped/ });
+      const plain = fileOf(IDENTITY, "a passphrase");
+      await assert.rejects(identitiesIn(host, plain), { kind: "key", message: /not an encrypted one/ });
+    }
+  });
+});
+
 Deno.test("a part of which a last byte is read alone is read whole, and a read that fails once is told", async () => {
   await inTempDir(async (folder) => {
     // As many bytes as are read at once, and one: 16 for the nonce, and 16 with each of eight chunks.
     const packed = noise((512 << 10) + 1 - 16 - 8 * 16, 1);
-    const last = encryptPart(folder, "last", packed);
-    assert.equal(last.bytes.length, HEADER.length + (512 << 10) + 1);
-    const { path } = makePart(folder, "part", noise(900_000, 1), 300_000);
+    const last = await encryptPart(folder, "last", packed);
+    assert.equal(last.bytes.length, last.header.length + (512 << 10) + 1);
+    const { path } = await makePart(folder, "part", noise(900_000, 1), 300_000);
     let reads = 0;
     const open: Fs["open"] = (path, options) => {
       const file = realFs.open(path, options);
@@ -189,13 +226,10 @@ Deno.test("a part of which a last byte is read alone is read whole, and a read t
 Deno.test("a forged part whose frames hold far more than it has bytes is taken frame by frame, and a cut one to its end", async () => {
   await inTempDir(async (folder) => {
     using there = thread();
-    const { identity, recipient } = await generateIdentity();
     const frame = zstdCompressSync(new Uint8Array(FRAME_BYTES_MAX));
     const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
     const forge = async (packed: Uint8Array) => {
-      const encrypter = await createEncrypter([recipient]);
-      const bytes = concatBytes(encrypter.header, ...encrypter.push(packed), ...encrypter.finish());
-      Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes);
+      const { bytes } = await encryptPart(folder, FILES_PART, packed);
       return {
         name: FILES_PART,
         bytes: bytes.length,
@@ -206,7 +240,7 @@ Deno.test("a forged part whose frames hold far more than it has bytes is taken f
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const reading = { start, unpacked, isHashed: false };
-        using opened = await openPart(host, { folder }, cut, [identity], reading);
+        using opened = await openPart(host, { folder }, cut, [IDENTITY], reading);
         const failure = { kind: "integrity", message: /files\.tar\.zst\.age: it ends inside a frame/ };
         await assert.rejects(Array.fromAsync(opened.contents()), failure);
       }
@@ -215,12 +249,12 @@ Deno.test("a forged part whose frames hold far more than it has bytes is taken f
     const checkpoint = () => {
       throw new Error("interrupted");
     };
-    using interrupted = await openPart({ ...host, checkpoint }, { folder }, part, [identity]);
+    using interrupted = await openPart({ ...host, checkpoint }, { folder }, part, [IDENTITY]);
     await assert.rejects(interrupted.contents().next(), /interrupted/);
     for (const start of [here, there.start]) {
       for (const unpacked of [false, true]) {
         const reading = { start, unpacked, isHashed: true };
-        using opened = await openPart(host, { folder }, part, [identity], reading);
+        using opened = await openPart(host, { folder }, part, [IDENTITY], reading);
         const before = Deno.memoryUsage().external;
         for await (const content of opened.contents()) {
           assert.equal(content.length, FRAME_BYTES_MAX);

@@ -4,11 +4,10 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
 import type { Fs, OpenFile } from "./host.ts";
 
 /** Bytes of a file that are read at once. */
-const READ_BYTES = 1 << 20;
+export const READ_BYTES = 1 << 20;
 
 /**
  * Reads the rest of a file. Each piece lies in the memory of the one before.
@@ -20,23 +19,7 @@ export function* piecesOf(file: Pick<OpenFile, "read">, bytesMax = READ_BYTES): 
   for (let count = file.read(buffer); count > 0; count = file.read(buffer)) yield buffer.subarray(0, count);
 }
 
-/** The SHA-256 of a file in hexadecimal. @param onBytes Told of each piece's length, for progress and interruptions. */
-export function sha256OfFile(
-  fs: Fs,
-  path: string,
-  onBytes: (count: number) => void,
-  bytesMax = READ_BYTES,
-): string {
-  using file = fs.open(path, { read: true });
-  const hash = createHash("sha256");
-  for (const piece of piecesOf(file, bytesMax)) {
-    hash.update(piece);
-    onBytes(piece.length);
-  }
-  return hash.digest("hex");
-}
-
-/** Copies the content of a file into a new one, and puts that on the disk. @param onBytes As of {@linkcode sha256OfFile}. */
+/** Copies the content of a file into a new one, and puts that on the disk. @param onBytes Told of each piece's length, for progress and interruptions. */
 export function copyContent(
   fs: Fs,
   from: string,

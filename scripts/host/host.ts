@@ -121,8 +121,8 @@ export interface Report {
   warn(text: string): void;
 }
 
-/** What is done on another thread: see `part_source.ts` and `image_writer.ts`. */
-export type ThreadWork = "part reader" | "image writer";
+/** What is done on another thread: see `identity_thread.ts`, `part_source.ts` and `image_writer.ts`. */
+export type ThreadWork = "identity reader" | "part reader" | "image writer";
 
 /** Everything a step may touch. */
 export interface Host {

@@ -8,6 +8,7 @@
 import { exitCodeOf } from "../../scripts/core/errors.ts";
 import { knownError } from "../../scripts/host/fs.ts";
 import type { ThreadWork } from "../../scripts/host/host.ts";
+import { serveIdentities } from "../../scripts/host/keys/identity_thread.ts";
 import { serveImageWriter } from "../../scripts/host/restore/image_writer.ts";
 import { serveSources } from "../../scripts/host/restore/part_source.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
@@ -83,7 +84,11 @@ if ("DedicatedWorkerGlobalScope" in globalThis) {
     Atomics.notify(new Int32Array(stop), 0);
   });
   const worker = new Worker(import.meta.url, { type: "module" });
-  const serve = { "part reader": serveSources, "image writer": serveImageWriter };
+  const serve = {
+    "identity reader": serveIdentities,
+    "part reader": serveSources,
+    "image writer": serveImageWriter,
+  };
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
     if (data.type === "thread") {
       const real = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });

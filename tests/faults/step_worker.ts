@@ -8,14 +8,15 @@
 import { type BackupError, receivedError, type SentError, sentError } from "../../scripts/core/errors.ts";
 import { knownError, realFs } from "../../scripts/host/fs.ts";
 import type { ThreadWork } from "../../scripts/host/host.ts";
+import { serveIdentities } from "../../scripts/host/keys/identity_thread.ts";
 import { serveImageWriter } from "../../scripts/host/restore/image_writer.ts";
 import { serveSources } from "../../scripts/host/restore/part_source.ts";
 import { makeHost } from "../../scripts/host/steps/step.ts";
 import { type Fault, FAULTS, faultyHost, type Kind, type OnOperation } from "./faulty_host.ts";
 import { type StepName, STEPS } from "./steps.ts";
 
-/** Who does an operation: the step, or the program's own thread for it. */
-export type Doer = "step" | ThreadWork;
+/** Who does an operation: the step, or the program's own thread for it. (Identities come to that as bytes.) */
+export type Doer = "step" | Exclude<ThreadWork, "identity reader">;
 
 /** A step to run. */
 export interface WorkerJob {
@@ -96,6 +97,7 @@ export class StepWorker implements Disposable {
     const timer = setTimeout(() => ended.reject(new Error("it hangs")), secondsMax * 1000);
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       if (data.type === "ended") return ended.resolve(data);
+      if (data.work === "identity reader") return serveIdentities(data.port);
       const { fs } = faultyHost({ ...host, fs: realFs }, threads[data.work].onOperation);
       serve[data.work](data.port, fs);
     };

@@ -13,6 +13,7 @@ import { encrypt } from "../../scripts/encrypt.ts";
 import type { Fs, Host } from "../../scripts/host/host.ts";
 import { readKeys } from "../../scripts/host/keys/keys.ts";
 import type { Opening } from "../../scripts/host/restore/open_snapshot.ts";
+import { sourceThreadOf } from "../../scripts/host/restore/part_source.ts";
 import { makeScratch } from "../../scripts/host/scratch.ts";
 import { readStagedChecks } from "../../scripts/host/snapshot/staging.ts";
 import {
@@ -44,10 +45,11 @@ export function configIn(dir: string): Config {
 export const storageConfigIn = (dir: string) =>
   parseStorageConfig(Deno.readTextFileSync(`${dir}/storage.json`), `${dir}/storage.json`);
 
-async function openingIn(host: Host, dir: string): Promise<Opening> {
+async function opening(host: Host, dir: string, work: (opening: Opening) => Promise<void>): Promise<void> {
   const config = configIn(dir);
   const keys = await readKeys(host, config, { identity: `${dir}/identity.txt` });
-  return { host, set: setIn(config.store, config.hub, MAIN_SET), ...keys };
+  using thread = sourceThreadOf(host);
+  await work({ host, set: setIn(config.store, config.hub, MAIN_SET), ...keys, sources: thread?.start });
 }
 
 /** Ids of what is sealed in a store; all of it must be whole and signed, and `complete` with all that it needs. */
@@ -91,20 +93,23 @@ export const STEPS = {
     if (report!.waiting.length > 0) throw new Error("something waits, and nothing is said of it");
   },
   async "restore in place"(host, dir) {
-    const opening = await openingIn(host, dir);
-    await restoreInPlace(opening, configIn(dir), newestIn(opening));
+    await opening(host, dir, async (opening) => {
+      await restoreInPlace(opening, configIn(dir), newestIn(opening));
+    });
   },
   async "restore to a folder"(host, dir) {
-    const opening = await openingIn(host, dir);
-    await restore(opening, newestIn(opening), `${dir}/out`);
+    await opening(host, dir, async (opening) => {
+      await restore(opening, newestIn(opening), `${dir}/out`);
+    });
   },
   async verify(host, dir) {
-    const opening = await openingIn(host, dir);
-    const seals = readSet(host.fs, opening.set).filter(isSealed);
-    using scratch = makeScratch(host, `${dir}/scratch`);
-    const checks = await verify(opening, seals, newestIn(opening), scratch.path);
-    const failed = checks.find(({ ok }) => !ok);
-    if (failed) throw new BackupError(`Cannot vouch: ${failed.detail}`, { kind: "integrity" });
+    await opening(host, dir, async (opening) => {
+      const seals = readSet(host.fs, opening.set).filter(isSealed);
+      using scratch = makeScratch(host, `${dir}/scratch`);
+      const checks = await verify(opening, seals, newestIn(opening), scratch.path);
+      const failed = checks.find(({ ok }) => !ok);
+      if (failed) throw new BackupError(`Cannot vouch: ${failed.detail}`, { kind: "integrity" });
+    });
   },
   async retain(host, dir) {
     const { sets, clockDoubt } = await retainAll(host, storageConfigIn(dir), { apply: true });

@@ -8,16 +8,13 @@ import { describeVerify, TOLD_LENGTH_MAX, type VerifyReport } from "../../core/c
 import { setFolder } from "../../core/config/state_paths.ts";
 import { BackupError, outcome } from "../../core/errors.ts";
 import { cleanText } from "../../core/format.ts";
-import {
-  restorePermissions,
-  type StepPermissions,
-  verifyPermissions,
-} from "../../core/sandbox/permissions.ts";
+import { restorePermissions, verifyPermissions } from "../../core/sandbox/permissions.ts";
 import { makingDurably } from "../fs.ts";
 import { withLock } from "../lock.ts";
 import type { RestoreJob, VerifyJob } from "../restore/restore_jobs.ts";
-import { runStep, script, type Terminal } from "../steps/step.ts";
+import { script } from "../steps/step.ts";
 import { fileOf, numberOption, type Verb, type VerbContext } from "./cli.ts";
+import { runReadingStep } from "./reading.ts";
 import {
   choiceOf,
   configOrDefaults,
@@ -76,22 +73,9 @@ export const RESTORE_VERBS: Readonly<Record<string, Verb>> = {
 /** Restores in a step, and tells what was. */
 export function restoreStep({ host, terminal }: VerbContext, job: RestoreJob): Promise<string> {
   const permissions = restorePermissions(job.config, job);
-  const run = () => runReading<string>(script("restore"), job, permissions, terminal);
+  const run = () => runReadingStep<string>(script("restore"), job, permissions, terminal);
   // The step sees no further up than the folder itself.
   return job.to === undefined ? run() : makingDurably(host.fs, job.to, run);
-}
-
-/** Runs a step that asks this thread to read parts: what does is loaded while the step is. */
-function runReading<Result>(
-  url: string,
-  job: unknown,
-  permissions: StepPermissions,
-  terminal: Terminal,
-): Promise<Result> {
-  const result = runStep<Result>(url, job, permissions, terminal);
-  // What fails here is told once the step asks for it.
-  import("../restore/part_source.ts").catch(() => {});
-  return result;
 }
 
 /** Restores into scratch and compares. @throws {BackupError} (integrity) If that does not prove it. */
@@ -100,7 +84,7 @@ export async function prove(context: VerbContext, job: VerifyJob): Promise<void>
   makeStateFolder(context, config);
   const report = await inScratch(context, job, (job) => {
     const permissions = verifyPermissions(config, job, realPath(context));
-    return runReading<VerifyReport>(script("verify"), job, permissions, context.terminal);
+    return runReadingStep<VerifyReport>(script("verify"), job, permissions, context.terminal);
   });
   const failed = report.checks.filter(({ ok }) => !ok).map(({ name }) => name);
   const error = report.ok ? undefined : new BackupError(

@@ -16,10 +16,11 @@ import { shellQuote } from "../../core/shell.ts";
 import { makingDurably } from "../fs.ts";
 import type { ChoiceJob } from "../restore/chosen_snapshot.ts";
 import type { LookReport, SessionJob, SessionReport } from "../sessions/session_jobs.ts";
-import { runStep, script } from "../steps/step.ts";
+import { script } from "../steps/step.ts";
 import { loggedSnapshot } from "./backup_verbs.ts";
 import { browse } from "./browsing.ts";
 import { absolutePath, errorText, type Verb, type VerbContext } from "./cli.ts";
+import { runReadingStep } from "./reading.ts";
 import { restoreStep } from "./restore_verbs.ts";
 import { choiceOf, configOrDefaults, inScratch, realPath, requireConfig } from "./verb_options.ts";
 
@@ -28,7 +29,7 @@ async function look(context: VerbContext, choice: ChoiceJob, which: readonly str
   return await inScratch(
     context,
     { ...choice, which },
-    (job) => runStep(script("look"), job, lookPermissions(choice.config, job), context.terminal),
+    (job) => runReadingStep(script("look"), job, lookPermissions(choice.config, job), context.terminal),
   );
 }
 
@@ -127,7 +128,7 @@ async function restoreSession(context: VerbContext): Promise<void> {
   const live = [...new Set(databases.flatMap((path) => [path, realPath(context)(path)]))];
   const run = () =>
     inScratch(context, job, (job) =>
-      runStep<SessionReport>(
+      runReadingStep<SessionReport>(
         script("session"),
         job,
         sessionPermissions(config, job, live),

@@ -16,6 +16,9 @@ import {
 } from "age-encryption";
 import { BackupError, reasonOf } from "../../core/errors.ts";
 import { HEADER_BYTES_MAX, parseRecipient, type Recipient } from "./age.ts";
+import { ARMOR_START, isEncryptedIdentityFile, VERSION_LINE } from "./identity_bytes.ts";
+
+export { HEADER_BYTES_MAX };
 
 declare const brand: unique symbol;
 /** A secret key: `AGE-SECRET-KEY-1…` (X25519) or `AGE-SECRET-KEY-PQ-1…` (hybrid). */
@@ -25,8 +28,6 @@ export type Identity = string & { readonly [brand]: "Identity" };
 const IDENTITY_FILE_BYTES_MAX = 1024 * 1024;
 /** As much as a header of a few recipients takes, in bytes. */
 const HEADER_BYTES_FEW = 4096;
-const ARMOR_START = "-----BEGIN AGE ENCRYPTED FILE-----";
-const VERSION_LINE = "age-encryption.org/v1\n";
 
 /**
  * Reads the identities in the text of an identity file, as `age-keygen` writes it: one a line, blank lines and
@@ -68,12 +69,6 @@ function parseIdentity(line: string, lineNumber: number): Identity {
     throw unreadable(`${at} is mistyped or cut`, "compare it with another copy, letter by letter");
   }
   return line as Identity;
-}
-
-/** Whether `bytes` are an age file, binary or armored, as `age -p` writes one around an identity file. */
-export function isEncryptedIdentityFile(bytes: Uint8Array): boolean {
-  const start = new TextDecoder().decode(bytes.subarray(0, 4096)).trimStart();
-  return start.startsWith(VERSION_LINE) || start.startsWith(ARMOR_START);
 }
 
 /**

@@ -1,5 +1,6 @@
 /**
- * Reads the bytes of an identity file, and knows nothing of what is in them: the command line may import it.
+ * The bytes of an identity file, and nothing of what is in them: the command line may import it, and a step that has
+ * another thread read them (see `identity_thread.ts`).
  *
  * @module
  */
@@ -9,6 +10,17 @@ import { BackupError, reasonOf } from "../../core/errors.ts";
 import { piecesOf } from "../file_bytes.ts";
 import { isMissing } from "../fs.ts";
 import type { Host } from "../host.ts";
+
+/** How an age file starts that is armored, as text. */
+export const ARMOR_START = "-----BEGIN AGE ENCRYPTED FILE-----";
+/** The first line of an age file. */
+export const VERSION_LINE = "age-encryption.org/v1\n";
+
+/** Whether `bytes` are an age file, binary or armored, as `age -p` writes one around an identity file. */
+export function isEncryptedIdentityFile(bytes: Uint8Array): boolean {
+  const start = new TextDecoder().decode(bytes.subarray(0, 4096)).trimStart();
+  return start.startsWith(VERSION_LINE) || start.startsWith(ARMOR_START);
+}
 
 /** Reads an identity file whole. @throws {BackupError} (key) */
 export function readIdentityFile(host: Pick<Host, "fs">, path: string): Uint8Array {

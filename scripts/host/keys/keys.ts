@@ -9,8 +9,9 @@ import { BackupError } from "../../core/errors.ts";
 import { parseTrust, signersIn, type Trust } from "../../core/snapshot/trust.ts";
 import { lstatIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
-import { decryptIdentityFile, type Identity, isEncryptedIdentityFile, readIdentities } from "./identity.ts";
-import { readIdentityFile } from "./identity_bytes.ts";
+import type { Identity } from "./identity.ts";
+import { isEncryptedIdentityFile, readIdentityFile } from "./identity_bytes.ts";
+import { identitiesIn } from "./identity_thread.ts";
 
 /** What a person may give on the command line. */
 export interface KeyOptions {
@@ -29,7 +30,11 @@ export interface Keys {
 }
 
 /** Reads the identity and the signers. @throws {BackupError} (key) If there is none, or it cannot be used. */
-export async function readKeys(host: Pick<Host, "fs">, config: Config, options: KeyOptions): Promise<Keys> {
+export async function readKeys(
+  host: Pick<Host, "fs" | "startThread">,
+  config: Config,
+  options: KeyOptions,
+): Promise<Keys> {
   const path = options.identity ?? config.identityFile;
   let bytes: Uint8Array;
   if (options.identityText !== undefined) bytes = new TextEncoder().encode(options.identityText);
@@ -48,20 +53,15 @@ export async function readKeys(host: Pick<Host, "fs">, config: Config, options: 
       hint: "run this on a terminal, or decrypt it first: age -d FILE | hapi-backup ... --identity -",
     });
   }
-  const identities = await namingFile(
-    where,
-    () =>
-      isEncrypted
-        ? decryptIdentityFile(bytes, options.passphrase!)
-        : readIdentities(new TextDecoder().decode(bytes)),
-  );
+  const passphrase = isEncrypted ? options.passphrase : undefined;
+  const identities = await namingFile(where, () => identitiesIn(host, { bytes, passphrase }));
   const fromIdentity = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
   const given = (options.signer ?? []).map((text) => signerText(host, text));
   return { identities, trust: parseTrust([...config.signers, ...fromIdentity, ...given]) };
 }
 
 /** Says of which file it is that it cannot be read: an operator may have several, and one that is meant for SSH. */
-async function namingFile<T>(where: string, read: () => T | Promise<T>): Promise<T> {
+async function namingFile<T>(where: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {

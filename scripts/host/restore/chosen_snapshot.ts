@@ -15,6 +15,7 @@ import { type KeyOptions, readKeys } from "../keys/keys.ts";
 import { isSealed, readSetIfThere, type SealedSnapshot, type StoredSnapshot } from "../store/store.ts";
 import { bring } from "./bring.ts";
 import { chooseStored, type Opening } from "./open_snapshot.ts";
+import { sourceThreadOf } from "./part_source.ts";
 import { imageBytesMax, rebuildDatabase } from "./rebuild.ts";
 import { openStoreOf, storedSetNamed, type StoreOptions } from "./store_option.ts";
 
@@ -45,11 +46,13 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
     const set = storedSetNamed(store, job.set, job.store.hubName);
     const stored = readSetIfThere(host.fs, set);
     const snapshots = stored.filter(isSealed);
+    const thread = sourceThreadOf(host);
     return {
       opening: {
         host,
         set,
         ...keys,
+        sources: thread?.start,
         far: { needFor: (parts) => store.needFor(set, parts), fetch: (parts) => store.fetch(set, parts) },
       },
       store: store.name,
@@ -60,7 +63,10 @@ export async function openSetOf(host: Host, job: ChoiceJob): Promise<OpenedSet> 
         await store.fetch(set, new Map([[id, new Set([MANIFEST_PART])]]));
         return id;
       },
-      [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+      async [Symbol.asyncDispose]() {
+        thread?.[Symbol.dispose]();
+        await store[Symbol.asyncDispose]();
+      },
     };
   } catch (error) {
     await store[Symbol.asyncDispose]();

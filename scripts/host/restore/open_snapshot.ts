@@ -32,6 +32,7 @@ import {
   type StoredSnapshot,
 } from "../store/store.ts";
 import { type OpenPart, openPart, type Reading } from "./part_reader.ts";
+import { sourceHere, type StartSource } from "./part_source.ts";
 
 /** Everything that opens the snapshots of one set. */
 export interface Opening {
@@ -39,6 +40,8 @@ export interface Opening {
   readonly set: StoredSet;
   readonly identities: readonly Identity[];
   readonly trust: Trust;
+  /** What reads parts on another thread; left out where none does. */
+  readonly sources?: StartSource | undefined;
   /** What is not here yet; left out where all is. */
   readonly far?: {
     /** What fetching these parts would write, and where. */
@@ -150,16 +153,17 @@ export async function openManifest(opening: Opening, snapshot: TrustedSnapshot):
 /**
  * Opens a part, as {@linkcode openPart}; with the wrong identity the error says which recipients it needs.
  *
- * @param reading Where it is read; here, unless told otherwise.
+ * @param reading What is left to who reads it: nothing, unless told otherwise.
  */
 export async function openPartSaying(
-  { host, identities }: Opening,
+  { host, identities, sources = sourceHere(host.fs) }: Opening,
   snapshot: TrustedSnapshot,
   name: PartName,
-  reading?: Reading,
+  reading: Omit<Reading, "start"> = { unpacked: true, isHashed: true },
 ): Promise<OpenPart> {
   try {
-    return await openPart(host, snapshot, partOf(snapshot.seal, name), identities, reading);
+    const part = partOf(snapshot.seal, name);
+    return await openPart(host, snapshot, part, identities, { start: sources, ...reading });
   } catch (error) {
     if (!(error instanceof BackupError) || error.kind !== "key") throw error;
     throw new BackupError(`Cannot open snapshot ${snapshot.seal.id}: ${error.message}`, {

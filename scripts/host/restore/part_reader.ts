@@ -11,11 +11,9 @@
 import { BackupError } from "../../core/errors.ts";
 import type { SealedPart } from "../../core/snapshot/seal.ts";
 import { FRAME_BYTES_MAX, FrameDecompressor } from "../../core/snapshot/zstd_frames.ts";
-import { attempt } from "../fs.ts";
 import { noteGarbage } from "../garbage.ts";
 import type { Host } from "../host.ts";
-import { HEADER_BYTES_MAX } from "../keys/age.ts";
-import { type Identity, openHeader } from "../keys/identity.ts";
+import type { Identity } from "../keys/identity.ts";
 import { problemWithChecksum, problemWithPart, problemWithSize } from "../store/store.ts";
 import { sourceHere, type StartSource } from "./part_source.ts";
 
@@ -62,16 +60,13 @@ export async function openPart(
   const called = calledOf(snapshot, part);
   const problem = problemWithSize(host.fs, path, part);
   if (problem !== undefined) throw damaged(called, problem);
-  const { headerBytes, fileKey } = await openHeader(startOf(host, path, part), identities)
-    .catch((error) => {
-      // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-      requireAsSealed(host, snapshot, part);
-      throw error;
-    });
   using stack = new DisposableStack();
-  const source = stack.use(
-    start({ path, called, bytes: part.bytes, headerBytes, fileKey, unpacked, isHashed }),
-  );
+  const source = stack.use(start({ path, called, bytes: part.bytes, identities, unpacked, isHashed }));
+  await source.opened.catch((error) => {
+    // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
+    requireAsSealed(host, snapshot, part);
+    throw error;
+  });
   const frames = unpacked ? undefined : stack.use(new FrameDecompressor(called, part.bytes));
   const kept = stack.move();
   return {
@@ -122,11 +117,3 @@ const damaged = (called: string, problem: string) =>
     kind: "integrity",
     hint: "another copy of the store may hold it whole: verify there with --store",
   });
-
-/** As many of a part's first bytes as its header may have. @throws {BackupError} (disk) */
-function startOf({ fs }: Host, path: string, { bytes }: SealedPart): Uint8Array {
-  const action = `read ${path}`;
-  using file = attempt(action, () => fs.open(path, { read: true }));
-  const buffer = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
-  return buffer.subarray(0, attempt(action, () => file.readAt(buffer, 0)));
-}

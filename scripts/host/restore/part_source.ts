@@ -1,9 +1,9 @@
 /**
  * Reads parts, here or on another thread: file → SHA-256, if it is wanted → age → zstd, piece by piece.
  *
- * That thread gets a path and the key of that one part. It works ahead of who asks, by a few pieces: a forged part may
- * hold any amount of content. Buffers change hands and are not copied. In a step it is the program's own thread, which
- * only waits meanwhile.
+ * That thread gets a path and what opens it. It works ahead of who asks, by a few pieces: a forged part may hold any
+ * amount of content. Buffers change hands and are not copied. In a step it is the program's own thread, which only waits
+ * meanwhile: age's package, which opens the headers, is loaded there alone, while the step itself is.
  *
  * @module
  */
@@ -14,7 +14,8 @@ import { CiphertextReader } from "../../core/keys/ciphertext.ts";
 import { FrameDecompressor } from "../../core/snapshot/zstd_frames.ts";
 import { attempt } from "../fs.ts";
 import { noteGarbage } from "../garbage.ts";
-import type { Fs, OpenFile } from "../host.ts";
+import type { Fs, Host, OpenFile } from "../host.ts";
+import type { Identity } from "../keys/identity.ts";
 
 /** What to read. */
 export interface SourceStart {
@@ -23,9 +24,8 @@ export interface SourceStart {
   readonly called: string;
   /** Its size in bytes: memory is laid out for it, and it may be any other. */
   readonly bytes: number;
-  readonly headerBytes: number;
-  /** The key that the header holds. */
-  readonly fileKey: Uint8Array;
+  /** Those of which one opens its header. */
+  readonly identities: readonly Identity[];
   /** Whether to decompress what comes. */
   readonly unpacked: boolean;
   /** Whether to tell the SHA-256 of it all. */
@@ -44,6 +44,8 @@ export interface Piece {
 
 /** A part that is being read. */
 export interface PartSource extends Disposable {
+  /** Resolved once its header is open. @throws {BackupError} (key) If none opens it; (integrity); (disk). */
+  readonly opened: Promise<void>;
   /** Says that `next` will be called soon, and that there is room for what it gives. */
   prepare(): void;
   /** The next piece. @throws {BackupError} (integrity) If it is damaged; (disk). */
@@ -63,9 +65,12 @@ const AHEAD = 5;
 /** Reads where it is called. */
 export const sourceHere = (fs: Fs): StartSource => (start) => {
   const reader = new SourceReader(fs, start);
+  const opened = reader.open();
+  opened.catch(() => {});
   return {
+    opened,
     prepare() {},
-    next: () => Promise.try(() => reader.next()),
+    next: () => opened.then(() => reader.next()),
     reuse: (bytes) => reader.reuse(bytes),
     [Symbol.dispose]: () => reader[Symbol.dispose](),
   };
@@ -75,38 +80,50 @@ type ToThread =
   | { readonly type: "start"; readonly run: number; readonly start: SourceStart }
   | { readonly type: "next"; readonly run: number; readonly reuse: Uint8Array<ArrayBuffer> | undefined }
   | { readonly type: "end"; readonly run: number };
-type FromThread = { readonly piece: Piece } | { readonly error: SentError };
+/** Answers "start" and "next": those of one run in order. */
+type FromThread =
+  & { readonly run: number }
+  & ({ readonly piece?: Piece | undefined } | { readonly error: SentError });
 
 /** Another thread that reads parts, until it is disposed of. */
 export interface SourceThread extends Disposable {
   readonly start: StartSource;
 }
 
+/** The thread that reads parts for who may start one. */
+export const sourceThreadOf = ({ startThread }: Host): SourceThread | undefined =>
+  startThread && sourceThread(startThread("part reader"));
+
 /** The near end of a thread that {@linkcode serveSources} serves. */
 export function sourceThread(port: MessagePort): SourceThread {
-  const asked: PromiseWithResolvers<Piece>[] = [];
+  const asked = new Map<number, PromiseWithResolvers<Piece | undefined>[]>();
   let runs = 0;
   port.onmessage = ({ data }: MessageEvent<FromThread>) => {
-    const next = asked.shift()!;
-    if ("piece" in data) next.resolve(data.piece);
-    else next.reject(receivedError(data.error));
+    const next = asked.get(data.run)!.shift()!;
+    if ("error" in data) next.reject(receivedError(data.error));
+    else next.resolve(data.piece);
   };
-  const say = (message: ToThread, transfer: Transferable[] = []) => port.postMessage(message, transfer);
   return {
     start(start) {
       const run = runs++;
-      say({ type: "start", run, start });
-      const underWay: Promise<Piece>[] = [];
-      const ask = (reuse?: Uint8Array<ArrayBuffer>) => {
-        say({ type: "next", run, reuse }, reuse ? [reuse.buffer] : []);
-        const answer = Promise.withResolvers<Piece>();
+      const waiting: PromiseWithResolvers<Piece | undefined>[] = [];
+      asked.set(run, waiting);
+      const say = (message: ToThread, transfer: Transferable[] = []) => {
+        port.postMessage(message, transfer);
+        const answer = Promise.withResolvers<Piece | undefined>();
         // Nobody has to wait for what was asked for ahead.
         answer.promise.catch(() => {});
-        asked.push(answer);
-        underWay.push(answer.promise);
+        waiting.push(answer);
+        return answer.promise;
+      };
+      const opened = say({ type: "start", run, start }) as Promise<undefined>;
+      const underWay: Promise<Piece>[] = [];
+      const ask = (reuse?: Uint8Array<ArrayBuffer>) => {
+        underWay.push(say({ type: "next", run, reuse }, reuse ? [reuse.buffer] : []) as Promise<Piece>);
       };
       for (let i = 0; i < AHEAD && !start.unpacked; i++) ask();
       return {
+        opened,
         prepare() {
           if (underWay.length === 0) ask();
         },
@@ -115,7 +132,7 @@ export function sourceThread(port: MessagePort): SourceThread {
           return underWay.shift()!;
         },
         reuse: ask,
-        [Symbol.dispose]: () => say({ type: "end", run }),
+        [Symbol.dispose]: () => port.postMessage({ type: "end", run } satisfies ToThread),
       };
     },
     [Symbol.dispose]: () => port.close(),
@@ -124,30 +141,35 @@ export function sourceThread(port: MessagePort): SourceThread {
 
 /** Answers {@linkcode sourceThread} from the far end of its port. */
 export function serveSources(port: MessagePort, fs: Fs): void {
-  const readers = new Map<number, SourceReader>();
-  const answer = (work: () => Piece) => {
+  const runs = new Map<number, { readonly reader: SourceReader; last: Promise<void> }>();
+  const answer = async (run: number, work: () => Piece | Promise<undefined>) => {
     try {
-      const piece = work();
-      const { bytes } = piece;
-      port.postMessage({ piece } satisfies FromThread, bytes ? [bytes.buffer] : []);
+      const piece = await work();
+      port.postMessage({ run, piece } satisfies FromThread, piece?.bytes ? [piece.bytes.buffer] : []);
     } catch (error) {
-      port.postMessage({ error: sentError(error) } satisfies FromThread);
+      port.postMessage({ run, error: sentError(error) } satisfies FromThread);
     }
   };
   port.onmessage = ({ data }: MessageEvent<ToThread>) => {
+    const { run } = data;
     if (data.type === "start") {
       const reader = new SourceReader(fs, data.start);
-      readers.set(data.run, reader);
-      reader.load();
-    } else if (data.type === "next") {
-      const reader = readers.get(data.run)!;
-      if (data.reuse) reader.reuse(data.reuse);
-      answer(() => reader.next());
-      reader.load();
-    } else {
-      readers.get(data.run)![Symbol.dispose]();
-      readers.delete(data.run);
+      const last = answer(run, () => reader.open()).then(() => reader.load());
+      runs.set(run, { reader, last });
+      return;
     }
+    // What is asked of a part comes while its header is being opened.
+    const part = runs.get(run)!;
+    part.last = part.last.then(async () => {
+      if (data.type === "end") {
+        part.reader[Symbol.dispose]();
+        runs.delete(run);
+        return;
+      }
+      if (data.reuse) part.reader.reuse(data.reuse);
+      await answer(run, () => part.reader.next());
+      part.reader.load();
+    });
   };
 }
 
@@ -170,10 +192,30 @@ class SourceReader implements Disposable {
     this.#frames = start.unpacked ? new FrameDecompressor(start.called, start.bytes) : undefined;
   }
 
+  /** Opens the file and its header. What fails comes with `next`, too. */
+  async open(): Promise<undefined> {
+    const { path, called, bytes, identities, isHashed } = this.#start;
+    const action = `read ${path}`;
+    try {
+      const file = this.#file = attempt(action, () => this.#fs.open(path, { read: true }));
+      const { HEADER_BYTES_MAX, openHeader } = await import("../keys/identity.ts");
+      const start = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
+      const count = attempt(action, () => file.readAt(start, 0));
+      const { headerBytes, fileKey } = await openHeader(start.subarray(0, count), identities);
+      const header = start.subarray(0, headerBytes);
+      // Read once more: what follows is read from where that ends.
+      this.#readBytes = attempt(action, () => file.readAt(header, 0));
+      this.#cipher = new CiphertextReader({ fileKey, header, what: called, isHashed });
+    } catch (error) {
+      this.#error = error;
+      throw error;
+    }
+  }
+
   /** Reads ahead as far as the next piece needs: what it holds comes with `next`, and so does what fails. */
   load(): void {
     try {
-      if (this.#frames) this.#loadFrame(this.#frames);
+      if (this.#frames && !this.#error) this.#loadFrame(this.#frames);
     } catch (error) {
       this.#error = error;
     }
@@ -218,25 +260,15 @@ class SourceReader implements Disposable {
   /** The next piece of what is encrypted, which may be empty; undefined after the last. */
   #plaintext(): Uint8Array<ArrayBuffer> | undefined {
     if (this.#isAtEnd) return undefined;
-    const action = `read ${this.#start.path}`;
-    this.#file ??= attempt(action, () => this.#fs.open(this.#start.path, { read: true }));
-    const file = this.#file;
-    this.#cipher ??= this.#afterHeader(file);
+    const [file, cipher] = [this.#file!, this.#cipher!];
     const buffer = this.#free.pop() ?? new Uint8Array(READ_BYTES);
-    const count = attempt(action, () => file.read(buffer));
+    const count = attempt(`read ${this.#start.path}`, () => file.read(buffer));
     this.#readBytes += count;
-    if (count > 0) return this.#cipher.push(buffer.subarray(0, count));
+    if (count > 0) return cipher.push(buffer.subarray(0, count));
     releaseBytes(buffer);
-    const { plaintext, sha256 } = this.#cipher.finish();
+    const { plaintext, sha256 } = cipher.finish();
     this.#isAtEnd = true;
     this.#sha256 = sha256;
     return plaintext;
-  }
-
-  #afterHeader(file: OpenFile): CiphertextReader {
-    const { path, called, headerBytes, fileKey, isHashed } = this.#start;
-    const header = new Uint8Array(headerBytes);
-    this.#readBytes = attempt(`read ${path}`, () => file.readAt(header, 0));
-    return new CiphertextReader({ fileKey, header, what: called, isHashed });
   }
 }

@@ -15,13 +15,11 @@ import { BackupError } from "../../core/errors.ts";
 import { parentOf } from "../../core/paths.ts";
 import { ANOTHER_COPY, type SavedDatabase } from "../../core/snapshot/manifest.ts";
 import { type Image, makeRing, Patcher, type Scratch } from "../../core/snapshot/patch.ts";
-import { FRAME_BYTES_MAX } from "../../core/snapshot/zstd_frames.ts";
 import { attempt, diskError, removeIfThere, syncBeside } from "../fs.ts";
 import type { Host, OpenFile } from "../host.ts";
 import { imageWriterThread, writePiece } from "./image_writer.ts";
 import { type Opening, openPartSaying, openSeal, partOf } from "./open_snapshot.ts";
 import { type OpenPart, requireAsSealed } from "./part_reader.ts";
-import { sourceHere, sourceThread } from "./part_source.ts";
 
 /** One step of a chain: the part that makes the image, or changes it, to be so many bytes. */
 type Link = SavedDatabase["chain"][number];
@@ -40,9 +38,10 @@ export async function rebuildDatabase(opening: Opening, saved: SavedDatabase, pa
   // A name that no snapshot can hold: its own files lie in this folder too.
   const journalPath = `${parentOf(path)}/.journal-${crypto.randomUUID()}`;
   try {
+    await using parts = new PartsAhead(opening, saved.chain);
     using image = openNew(host, path);
     using journal = openNew(host, journalPath);
-    const bytes = await applyChain(opening, saved, path, image, journal);
+    const bytes = await applyChain(host, saved, parts, path, image, journal);
     const synced = syncBeside(image, path);
     let sha256: string;
     try {
@@ -79,23 +78,15 @@ export const imageBytesMax = ({ chain }: SavedDatabase): number =>
 
 /** Makes the image that a chain tells. Returns its size in bytes. */
 async function applyChain(
-  opening: Opening,
+  host: Host,
   saved: SavedDatabase,
+  parts: PartsAhead,
   path: string,
   file: OpenFile,
   journal: OpenFile,
 ): Promise<number> {
-  const { host } = opening;
   const { startThread } = host;
   const [full, ...deltas] = saved.chain;
-  using thread = startThread && sourceThread(startThread("part reader"));
-  const start = thread?.start ?? sourceHere(host.fs);
-  // Of the full that thread deciphers, and this one decompresses; of a delta it does both.
-  using parts = new PartsAhead(saved.chain, async (link) => {
-    const isDelta = link !== full;
-    const reading = { start, unpacked: isDelta || !thread, isHashed: isDelta };
-    return await openPartSaying(opening, openSeal(opening, link.snapshot), link.part, reading);
-  });
   using writer = startThread && imageWriterThread(startThread("image writer"), path);
   const image = imageIn(host, file, path, full!.bytes);
   try {
@@ -129,38 +120,46 @@ async function applyChain(
 }
 
 /** Opens the parts of a chain, each before the one that it follows is read: the other thread starts on it meanwhile. */
-class PartsAhead implements Disposable {
+class PartsAhead implements AsyncDisposable {
+  readonly #opening: Opening;
   readonly #chain: readonly Link[];
-  readonly #open: (link: Link) => Promise<OpenPart>;
   #opened = 0;
-  #coming: OpenPart | undefined;
+  #coming: Promise<OpenPart> | undefined;
 
-  constructor(chain: readonly Link[], open: (link: Link) => Promise<OpenPart>) {
+  constructor(opening: Opening, chain: readonly Link[]) {
+    this.#opening = opening;
     this.#chain = chain;
-    this.#open = open;
+    this.#openNext();
   }
 
   /** The next part, which is the caller's then. */
   async next(): Promise<OpenPart> {
-    using stack = new DisposableStack();
-    const part = stack.use(this.#coming ?? await this.#openNext());
-    this.#coming = undefined;
-    if (this.#opened < this.#chain.length) this.#coming = await this.#openNext();
-    stack.move();
+    const part = await this.#coming!;
+    this.#openNext();
     return part;
   }
 
   /** Says that the part after that will be read soon, and that there is room for the first of it. */
   prepareNext(): void {
-    this.#coming?.prepare();
+    this.#coming?.then((part) => part.prepare(), () => {});
   }
 
-  [Symbol.dispose](): void {
-    this.#coming?.[Symbol.dispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#coming?.then((part) => part[Symbol.dispose](), () => {});
   }
 
-  #openNext(): Promise<OpenPart> {
-    return this.#open(this.#chain[this.#opened++]!);
+  /** What fails comes with `next`. */
+  #openNext(): void {
+    const link = this.#chain[this.#opened++];
+    this.#coming = link && this.#open(link, this.#opened > 1);
+    this.#coming?.catch(() => {});
+  }
+
+  /** Of a full the other thread deciphers, and this one decompresses; of a delta it does both. */
+  async #open({ snapshot, part }: Link, isDelta: boolean): Promise<OpenPart> {
+    const opening = this.#opening;
+    const reading = { unpacked: isDelta || !opening.sources, isHashed: isDelta };
+    return await openPartSaying(opening, openSeal(opening, snapshot), part, reading);
   }
 }
 
@@ -168,10 +167,10 @@ async function applyDelta(parts: PartsAhead, patcher: Patcher, nextBytes: number
   using part = await parts.next();
   const delta = patcher.start(nextBytes);
   for await (const content of part.contents()) {
-    // A frame that is not full is the last.
-    if (content.length < FRAME_BYTES_MAX) parts.prepareNext();
     delta.push(content);
     releaseBytes(content);
+    // Behind what comes next of this part, which is asked for first.
+    parts.prepareNext();
   }
   delta.finish();
 }

@@ -13,7 +13,6 @@ import type { StepPermissions } from "../../core/sandbox/permissions.ts";
 import { knownError, realFs } from "../fs.ts";
 import type { Host, Report, Run, ThreadWork } from "../host.ts";
 import { makeRun } from "../process.ts";
-import { serveImageWriter } from "../restore/image_writer.ts";
 import { askingForLinks, type LinkRequest, makeLink } from "./step_link.ts";
 
 /** Where a step's words go. */
@@ -43,14 +42,19 @@ export interface StepTalk<Told> {
   readonly later?: Promise<unknown> | (() => Promise<unknown>);
   /** Is given what the step tells before it is done. */
   readonly told?: (value: Told) => void;
+  /** What this thread, which only waits while a step runs, does for it. */
+  readonly threads?: StepThreads;
 }
 
+/** Serves the other end of each port: see {@linkcode Host.startThread}. */
+export type StepThreads = Readonly<Record<ThreadWork, (port: MessagePort) => Promise<void>>>;
+
 type ToWorker =
-  | { readonly type: "job"; readonly job: unknown; readonly flags: StepFlags }
+  | { readonly type: "job"; readonly job: unknown; readonly flags: StepFlags; readonly hasThreads: boolean }
   | { readonly type: "later"; readonly value: unknown }
   | { readonly type: "later failed"; readonly error: SentError };
 type FromWorker =
-  | { readonly type: "ready" | "asked" }
+  | { readonly type: "asked" }
   | { readonly type: "thread"; readonly work: ThreadWork; readonly port: MessagePort }
   | { readonly type: "link"; readonly request: LinkRequest }
   | { readonly type: "progress"; readonly what: string; readonly done: number; readonly total: number }
@@ -65,12 +69,6 @@ interface StepFlags {
   /** Whether the step is at work that passes no checkpoint. */
   readonly blocked: SharedArrayBuffer;
 }
-
-/** The program's own thread only waits while a step runs: it does this for it. */
-const SERVERS: Readonly<Record<ThreadWork, (port: MessagePort) => Promise<void>>> = {
-  "part reader": async (port) => (await import("../restore/part_source.ts")).serveSources(port, realFs),
-  "image writer": (port) => Promise.try(serveImageWriter, port, realFs),
-};
 
 /** Milliseconds between two progress messages. */
 const PROGRESS_EVERY_MS = 100;
@@ -157,7 +155,7 @@ export function runStep<Result, Told = never>(
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
-  { later, told }: StepTalk<Told> = {},
+  { later, told, threads }: StepTalk<Told> = {},
 ): Promise<Result> {
   const deno = { permissions: workerPermissions(permissions) };
   const worker = new Worker(url, { type: "module", deno } as WorkerOptions);
@@ -172,22 +170,23 @@ export function runStep<Result, Told = never>(
   const underWay = new Set<string>();
   const flags: StepFlags = { cancelled: cancelFlag, blocked: new SharedArrayBuffer(4) };
   const over = new AbortController();
-  const ready = Promise.withResolvers<void>();
   return new Promise<Result>((resolve, reject) => {
-    Promise.all([job, ready.promise]).then(([job]) => say({ type: "job", job, flags }), reject);
+    // A worker reads no message before its module has run.
+    Promise.resolve(job).then(
+      (job) => say({ type: "job", job, flags, hasThreads: threads !== undefined }),
+      reject,
+    );
     const endIfBlocked = () => {
       if (Atomics.load(new Int32Array(flags.blocked), 0) !== 0) reject(interrupted());
     };
     cancelled.addEventListener("abort", endIfBlocked, { signal: over.signal });
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
       switch (data.type) {
-        case "ready":
-          return ready.resolve();
         case "asked":
           if (typeof later === "function") give(later());
           return;
         case "thread":
-          SERVERS[data.work](data.port).catch(reject);
+          threads![data.work](data.port).catch(reject);
           return;
         case "link":
           return makeLink(data.request, permissions);
@@ -281,7 +280,7 @@ export function serveStep<Job>(
     const flag = new Int32Array(data.flags.blocked);
     const blocking = <Result>(work: () => Result) => workBlocking(made.checkpoint, flag, work);
     const fs = askingForLinks(made.fs, (request) => say({ type: "link", request }));
-    const host = { ...made, fs, blocking, startThread };
+    const host = { ...made, fs, blocking, ...(data.hasThreads ? { startThread } : {}) };
     const ask = () => {
       say({ type: "asked" });
       return later;
@@ -299,5 +298,4 @@ export function serveStep<Job>(
       (error) => say({ type: "failed", error: sentError(knownError(error) ?? error) }),
     );
   };
-  say({ type: "ready" });
 }

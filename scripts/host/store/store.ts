@@ -26,7 +26,7 @@ import {
   sealChecksum,
   type SealedPart,
 } from "../../core/snapshot/seal.ts";
-import { sha256OfFile } from "../file_bytes.ts";
+import { sha256OfFile } from "../file_hash.ts";
 import { attempt, diskError, exists, isMissing, kindOf, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
