@@ -26,17 +26,18 @@ import {
   systemdPermissions,
   verifyPermissions,
 } from "../scripts/core/sandbox/permissions.ts";
+import { runReadingStep } from "../scripts/host/command_line/reading.ts";
 import { runStep } from "../scripts/host/steps/step.ts";
 import { insertMessages, makeHome } from "./real/home.ts";
 import type { Attempt } from "./real/probe.ts";
 
 const DENIED = "NotCapable";
+const SILENT = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {}, result: () => {} };
 
 /** Tries things in a worker with these permissions: `read /path` to what came of it. */
 async function tryWith(permissions: StepPermissions, attempts: readonly Attempt[]): Promise<string[]> {
-  const silent = { progress: () => {}, info: () => {}, warn: () => {}, print: () => {}, result: () => {} };
   const probe = import.meta.resolve("./real/probe.ts");
-  return await runStep<string[]>(probe, attempts, permissions, silent);
+  return await runStep<string[]>(probe, attempts, permissions, SILENT);
 }
 
 Deno.test("no step can do what its table does not grant, and each can do what it does", async () => {
@@ -498,6 +499,27 @@ Deno.test("no link is made for verify, through which it could leave its scratch"
   const walls = verifyPermissions(home.config(), job, (path) => path);
   assert.deepEqual(await tryWith(walls, [["link", `${scratch}/out`]]), ["Error"]);
   assert.throws(() => Deno.lstatSync(`${scratch}/out`), Deno.errors.NotFound);
+});
+
+Deno.test("what is read and written for a step by the program's own thread is what the step itself may touch", async () => {
+  using home = await makeHome();
+  const dir = Deno.realPathSync(home.dir);
+  for (const name of ["in/a", "out/a", "of/a"]) home.write(`${dir}/${name}`, "x");
+  Deno.symlinkSync(`${dir}/out`, `${dir}/in/link`);
+  const walls = { read: [`${dir}/in`, `${dir}/of`], write: [`${dir}/in`] };
+  const paths = ["in/a", "of/a", "out/a", "in/link/a", "in/../out/a"].map((name) => `${dir}/${name}`);
+  const attempts: Attempt[] = paths.flatMap((path) => [["part", path] as const, ["image", path] as const]);
+  const probe = import.meta.resolve("./real/probe.ts");
+  const [noAge, ...answers] = await runReadingStep<string[]>(probe, attempts, walls, SILENT);
+  const mayNot = (does: string, path: string) => `Cannot ${does} ${path}: this step may not`;
+  const [, of, ...others] = paths;
+  assert.deepEqual(answers, [
+    "ok",
+    noAge,
+    mayNot("write", of!),
+    ...others.flatMap((path) => [mayNot("read", path), mayNot("write", path)]),
+  ]);
+  assert.match(noAge!, /age/);
 });
 
 Deno.test("no verb and no task is granted everything, and none that needs no network has it", () => {

@@ -7,15 +7,14 @@
  */
 
 import type { StepPermissions } from "../../core/sandbox/permissions.ts";
-import { realFs } from "../fs.ts";
 import { serveIdentities } from "../keys/identity_thread.ts";
 import { serveImageWriter } from "../restore/image_writer.ts";
 import { runStep, type StepTalk, type StepThreads, type Terminal } from "../steps/step.ts";
 
 const THREADS: StepThreads = {
   "identity reader": (port) => Promise.try(serveIdentities, port),
-  "part reader": async (port) => (await import("../restore/part_source.ts")).serveSources(port, realFs),
-  "image writer": (port) => Promise.try(serveImageWriter, port, realFs),
+  "part reader": async (port, files) => (await import("../restore/part_source.ts")).serveSources(port, files),
+  "image writer": (port, files) => Promise.try(serveImageWriter, port, files),
 };
 
 /** As {@linkcode runStep}. What this thread does for the step is loaded while that is. */

@@ -128,7 +128,7 @@ export function imageWriterThread(port: MessagePort, path: string): ImageWriter 
 }
 
 /** Answers {@linkcode imageWriterThread} from the far end of its port. */
-export function serveImageWriter(port: MessagePort, fs: Fs): void {
+export function serveImageWriter(port: MessagePort, fs: Pick<Fs, "open">): void {
   let ring: LineRing;
   let counters: BigInt64Array;
   let file: OpenFile | undefined;

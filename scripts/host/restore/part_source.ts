@@ -140,7 +140,7 @@ export function sourceThread(port: MessagePort): SourceThread {
 }
 
 /** Answers {@linkcode sourceThread} from the far end of its port. */
-export function serveSources(port: MessagePort, fs: Fs): void {
+export function serveSources(port: MessagePort, fs: Pick<Fs, "open">): void {
   const runs = new Map<number, { readonly reader: SourceReader; last: Promise<void> }>();
   const answer = async (run: number, work: () => Piece | Promise<undefined>) => {
     try {
@@ -175,7 +175,7 @@ export function serveSources(port: MessagePort, fs: Fs): void {
 
 /** Reads one part. After its end it says that again. */
 class SourceReader implements Disposable {
-  readonly #fs: Fs;
+  readonly #fs: Pick<Fs, "open">;
   readonly #start: SourceStart;
   readonly #frames: FrameDecompressor | undefined;
   readonly #free: Uint8Array<ArrayBuffer>[] = [];
@@ -186,7 +186,7 @@ class SourceReader implements Disposable {
   #sha256: string | undefined;
   #error: unknown;
 
-  constructor(fs: Fs, start: SourceStart) {
+  constructor(fs: Pick<Fs, "open">, start: SourceStart) {
     this.#fs = fs;
     this.#start = start;
     this.#frames = start.unpacked ? new FrameDecompressor(start.called, start.bytes) : undefined;

@@ -11,8 +11,9 @@ import { BackupError, receivedError, type SentError, sentError } from "../../cor
 import { nameOf, parentOf } from "../../core/paths.ts";
 import type { StepPermissions } from "../../core/sandbox/permissions.ts";
 import { knownError, realFs } from "../fs.ts";
-import type { Host, Report, Run, ThreadWork } from "../host.ts";
+import type { Fs, Host, Report, Run, ThreadWork } from "../host.ts";
 import { makeRun } from "../process.ts";
+import { filesOfStep } from "./step_files.ts";
 import { askingForLinks, type LinkRequest, makeLink } from "./step_link.ts";
 
 /** Where a step's words go. */
@@ -46,8 +47,10 @@ export interface StepTalk<Told> {
   readonly threads?: StepThreads;
 }
 
-/** Serves the other end of each port: see {@linkcode Host.startThread}. */
-export type StepThreads = Readonly<Record<ThreadWork, (port: MessagePort) => Promise<void>>>;
+/** Serves the other end of each port, with the files that the step may open: see {@linkcode Host.startThread}. */
+export type StepThreads = Readonly<
+  Record<ThreadWork, (port: MessagePort, files: Pick<Fs, "open">) => Promise<void>>
+>;
 
 type ToWorker =
   | { readonly type: "job"; readonly job: unknown; readonly flags: StepFlags; readonly hasThreads: boolean }
@@ -186,7 +189,7 @@ export function runStep<Result, Told = never>(
           if (typeof later === "function") give(later());
           return;
         case "thread":
-          threads![data.work](data.port).catch(reject);
+          threads![data.work](data.port, filesOfStep(realFs, permissions)).catch(reject);
           return;
         case "link":
           return makeLink(data.request, permissions);

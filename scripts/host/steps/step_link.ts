@@ -10,10 +10,11 @@
  */
 
 import { reasonOf } from "../../core/errors.ts";
-import { isWithin, nameOf, parentOf } from "../../core/paths.ts";
+import { nameOf, parentOf } from "../../core/paths.ts";
 import type { StepPermissions } from "../../core/sandbox/permissions.ts";
-import { exists, realFs } from "../fs.ts";
+import { realFs } from "../fs.ts";
 import type { Fs } from "../host.ts";
+import { requireWithin } from "./step_files.ts";
 
 /** What is asked for, and where the answer goes. */
 export interface LinkRequest {
@@ -68,7 +69,6 @@ export function makeLink({ target, path, answer }: LinkRequest, permissions: Ste
 /** Where the folder really lies. @throws {Error} If the step may not write there. */
 function allowedFolder(folder: string, { links, write = [] }: StepPermissions): string {
   const real = realFs.realPath(folder);
-  const roots = write.filter((root) => exists(realFs, root)).map((root) => realFs.realPath(root));
-  if (links && roots.some((root) => isWithin(real, root))) return real;
-  throw new Error(`this step may make no link in ${folder}`);
+  requireWithin(realFs, real, links ? write : []);
+  return real;
 }
