@@ -205,6 +205,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
       config,
       configFile: absolutePath(configFile),
       ...called,
+      isRoot: Deno.uid() === 0,
       closed: closedParts(context.host.fs, called),
       onFailure: many("onFailure"),
       before: many("before"),

@@ -25,6 +25,8 @@ export interface SystemdJob {
   readonly configFile: string;
   readonly manager: Manager;
   readonly user: string;
+  /** Whether root asks, who needs no sudo to install them: Debian may have none. */
+  readonly isRoot: boolean;
   /** The program to call with a verb; Deno and the path of `mod.ts` where there is none. */
   readonly program: Program;
   /** What of it the units' user cannot get to. */
@@ -205,11 +207,11 @@ function parseCalendar(text: string): [string, string] {
 }
 
 /** Where the files go, and how they come to life. */
-function installText(files: UnitFiles, manager: Manager, from: string): string {
+function installText(files: UnitFiles, { manager, isRoot }: SystemdJob, from: string): string {
   const names = [...files.keys()];
   const units = manager === "system" ? "/etc/systemd/system" : "~/.config/systemd/user";
   const tmpfiles = manager === "system" ? "/etc/tmpfiles.d" : "~/.config/user-tmpfiles.d";
-  const sudo = manager === "system" ? "sudo " : "";
+  const sudo = manager === "system" && !isRoot ? "sudo " : "";
   const user = manager === "system" ? "" : " --user";
   const enabled = names.filter((name) => /\.timer$|-before-start\.service$/.test(name));
   const conf = names.find((name) => name.endsWith(".conf"))!;
@@ -254,5 +256,5 @@ serveStep<SystemdJob>(import.meta, async (job, { host, print }) => {
     );
   }
   if (json) return print(JSON.stringify({ ok: true, to, files: [...files.keys()] }));
-  print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job.manager, to)}`);
+  print(`wrote ${files.size} files to ${to}. To install them:\n${installText(files, job, to)}`);
 });

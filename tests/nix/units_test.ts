@@ -278,6 +278,12 @@ Deno.test("`systemd --to` says how to install from any folder, and takes no cale
     Deno.writeTextFileSync(`${home}/my $units/hapi-backup-photos.timer`, "");
     const again = await make("--to", `${home}/my $units`);
     assert.match(again.stderr, /my \$units holds hapi-backup-photos\.timer, too, from another time/);
+    const { stdout: system } = await cli(
+      { home },
+      ...["systemd", "--system", "--config", `${home}/config.json`, "--to", `${home}/system`],
+    );
+    const sudo = Deno.uid() === 0 ? "" : "sudo ";
+    assert.match(system, new RegExp(`^${sudo}install .*\n${sudo}install .*\n${sudo}systemd-tmpfiles `, "m"));
     const noTime = await make("--calendar", "state=6 am");
     assert.equal(noTime.code, 2);
     assert.match(noTime.stderr, /^error: Cannot use --calendar state=6 am: systemd knows no such time$/m);
