@@ -14,8 +14,10 @@ import { BackupError, reasonOf } from "./core/errors.ts";
 import { identityFileText, identitySheet, type KeptIdentity } from "./core/keys/identity_file.ts";
 import {
   ED25519_KEY_BYTES,
+  fingerprintOf,
   formatPrivateKey,
   formatPublicKeyLine,
+  parsePublicKeyLine,
   publicKeyOf,
 } from "./core/keys/openssh_key.ts";
 import { parentOf } from "./core/paths.ts";
@@ -39,11 +41,11 @@ async function firstRun(host: Host, around: Surroundings): Promise<SetupReport> 
   parseConfig("{}", "(defaults)", around);
   const hub = hubNameFor(around.hostname);
   const keys = await makeKeys(host, { folder, hub, around, identityFile, places: [] });
-  const { recipients, signer, signingKeyFile } = keys;
+  const { recipients, signers, signingKeyFile } = keys;
   writeFileDurably(
     host.fs,
     configFile,
-    configText({ hub, recipients, signer, signingKeyFile, identityFile, destinations: [] }),
+    configText({ hub, recipients, signers, signingKeyFile, identityFile, destinations: [] }),
   );
   return { configFile, identityFile };
 }
@@ -64,16 +66,23 @@ async function makeKeys(host: Host, wanted: KeysWanted): Promise<KeysMade> {
   const signer = keyAt(host, signingKeyFile, `hapi-backup-signing@${hub}`);
   keyAt(host, `${folder}/ship_ed25519`, `hapi-backup@${hub}`);
   if (given) {
-    const { identities } = await readKeys(host, parseConfig("{}", "(defaults)", around), given);
+    const { identities, trust, named } = await readKeys(host, parseConfig("{}", "(defaults)", around), given);
     const own: string[] = await Promise.all(identities.map(recipientOf));
-    return { signingKeyFile, signer, recipients: [...new Set([...own, ...others])], identityText: undefined };
+    const isNamed = trust.has(fingerprintOf(parsePublicKeyLine(signer).publicKey));
+    return {
+      signingKeyFile,
+      signers: isNamed ? named : [signer, ...named],
+      unnamed: isNamed ? undefined : signer,
+      recipients: [...new Set([...own, ...others])],
+      identityText: undefined,
+    };
   }
   const { identity, recipient } = await generateIdentity();
   const kept: KeptIdentity = { hub, made: host.now().toISOString(), identity, recipient, signer, places };
   const identityText = identityFileText(kept);
   if (identityFile !== undefined) writeFileDurably(host.fs, identityFile, identityText);
   if (sheetFile !== undefined) writeFileDurably(host.fs, sheetFile, identitySheet(kept));
-  return { signingKeyFile, signer, recipients: [recipient, ...others], identityText };
+  return { signingKeyFile, signers: [signer], recipients: [recipient, ...others], identityText };
 }
 
 /** The public key of the Ed25519 key at `path`, which is made if there is none. */

@@ -120,7 +120,7 @@ Deno.test("a new configuration says what it is given, and in comments what is st
     hub: "home",
     recipients: ["age1a"],
     signingKeyFile: "/k/s",
-    signer: "ssh-ed25519 AAAA",
+    signers: ["ssh-ed25519 AAAA", "ssh-ed25519 AAAB"],
     destinations: [],
   };
   const full: NewConfig = {
@@ -143,10 +143,10 @@ Deno.test("a new configuration says what it is given, and in comments what is st
   };
   const around: Surroundings = { home: "/op", hostname: "other", env: {} };
   for (const given of [usual, full, { ...usual, destinations: full.destinations.slice(1) }]) {
-    const { signer, hapiHome, database, destinations, ...same } = given;
+    const { hapiHome, database, destinations, ...same } = given;
     const text = configText(given);
     const config = parseConfig(text, "x", around);
-    const all = { ...same, signers: [signer], destinations };
+    const all = { ...same, destinations };
     assert.partialDeepStrictEqual(config, all as object);
     assert.equal(config.destinations.length, destinations.length);
     assert.equal(config.identityFile, given.identityFile);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import jsQR from "npm:jsqr@1.4.0";
 import { parseConfig } from "../scripts/core/config/config.ts";
+import { formatPublicKeyLine, publicKeyOf } from "../scripts/core/keys/openssh_key.ts";
 import { realFs } from "../scripts/host/fs.ts";
 import { findHubs } from "../scripts/host/init/find_hub.ts";
 import { generateIdentity } from "../scripts/host/keys/identity.ts";
@@ -41,6 +42,10 @@ const lineToPaste = (said: string) => {
   return `${line}\n`;
 };
 
+/** The line of a key that nobody has the private half of. */
+const newPublicKey = () =>
+  formatPublicKeyLine(publicKeyOf(crypto.getRandomValues(new Uint8Array(32))), "earlier");
+
 /** Paths below a folder whose contents match. */
 function filesWith(folder: string, pattern: RegExp): string[] {
   return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
@@ -68,6 +73,14 @@ Deno.test("init without a terminal stops at each thing that only a person can do
   const fingerprint = await fingerprintOf(sshd);
   assert.equal(unseen.code, 7, unseen.stderr);
   assert.ok(unseen.stderr.includes(`--host-key ${fingerprint}`), unseen.stderr);
+  // As of a hub that is set up anew, whose earlier snapshots are there.
+  const configFile = `${keys}/config.json`;
+  const earlier = newPublicKey();
+  const ownAnd = (line: string) => `$&, ${JSON.stringify(line)}`;
+  Deno.writeTextFileSync(
+    configFile,
+    Deno.readTextFileSync(configFile).replace(/"ssh-ed25519 [^"]*"/, ownAnd(earlier)),
+  );
   const made = await filesBelow(keys);
   const other = await cli({ home }, "init", "--host-key", `SHA256:${"A".repeat(43)}`);
   assert.deepEqual([other.code, /not the one given/.test(other.stderr)], [7, true], other.stderr);
@@ -83,6 +96,8 @@ Deno.test("init without a terminal stops at each thing that only a person can do
     /services\.hapi-backup-storage = \{[^]*hubs\.home = \{[^]*writeKey = "ssh-ed25519 /,
   );
   assert.match(refused.stdout, /# \/etc\/hapi-backup\/storage\.json:\n\{[^]*"signers"/);
+  assert.equal(refused.stdout.split(JSON.stringify(earlier)).length, 3, "for NixOS, and for Debian");
+  assert.match(refused.stdout, /^# Nobody can restore from here yet: .* --read-key\.$/m);
   assert.deepEqual([...Deno.readDirSync(far)], [], "nothing was sent");
 
   sshd.authorize(lineToPaste(refused.stdout));
@@ -98,6 +113,7 @@ Deno.test("init without a terminal stops at each thing that only a person can do
     assert.match(done.stdout, new RegExp(`ok    storage: its key cannot ${what}`));
   }
   assert.match(done.stdout, /proven restorable[^]*\nset up: home is backed up, is on storage/);
+  assert.match(done.stdout, /^to restore from storage once this machine is lost: .*--read-key/m);
   assert.match((await cli({ home }, "status")).stdout, /^keys: proven to open the backups \d+ s ago$/m);
 
   // Nothing was made anew, nothing was written over, and what is on the storage host is whole.
@@ -224,7 +240,8 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
   Deno.renameSync(`${home}/.hapi`, hub);
   Deno.renameSync(`${hub}/hapi.db`, `${hub}/other.db`);
   const env = { HAPI_HOME: hub, DB_PATH: `${hub}/other.db` };
-  const local = await cli({ home, env, stdin: `${own.identity}\n` }, "init", ...args);
+  const named = `# signer: ${newPublicKey()}`;
+  const local = await cli({ home, env, stdin: `${named}\n${own.identity}\n` }, "init", ...args);
   assert.equal(local.code, 4, local.stderr);
   const { ok, error, exitCode, recipients, proven } = JSON.parse(local.stdout);
   assert.deepEqual([ok, recipients, proven], [false, [own.recipient], true]);
@@ -234,6 +251,10 @@ Deno.test("init adds a storage host to a configuration that is there, and leaves
     hostname: "h",
     env: {},
   });
+  // Who restores trusts what the identity file names, and this hub what that names already.
+  const signer = Deno.readTextFileSync(`${keys}/signing_ed25519.pub`).trim();
+  assert.deepEqual(written.signers.map((line) => `# signer: ${line}`), [`# signer: ${signer}`, named]);
+  assert.ok(local.stderr.includes(`# signer: ${signer}`), local.stderr);
   const paths = [...written.sets.values()].flatMap(({ sources }) => sources.map(({ path }) => path));
   assert.deepEqual(paths.slice(0, 2), [`${hub}/other.db`, `${hub}/hub.env`]);
 

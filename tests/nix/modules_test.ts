@@ -379,7 +379,13 @@ Deno.test("a drill on the hub's own machine is off by default, and warned of whe
 
 Deno.test("what `init` says to paste on a storage host lets the hub in, on NixOS as on Debian", async () => {
   for (const store of ["/var/lib/hapi-backup-store", "/tank/backups"]) {
-    const hub = { hub: "home" as HubName, user: "hapi-home", writeKey: HUB_KEY, signer: SIGNER, store };
+    const hub = {
+      hub: "home" as HubName,
+      user: "hapi-home",
+      writeKey: HUB_KEY,
+      signers: [SIGNER, HUB_KEY],
+      store,
+    };
     const { failed, users, etc } = await evaluate("storage", `{ ${nixosText(hub)} }`);
     assert.deepEqual(failed, []);
     const [line] = users["hapi-home"]!.keys;

@@ -9,7 +9,8 @@ export interface NewConfig {
   readonly hub: string;
   readonly recipients: readonly string[];
   readonly signingKeyFile: string;
-  readonly signer: string;
+  /** Public key lines. */
+  readonly signers: readonly string[];
   /** Only where an identity has to stay on the hub for the time being. */
   readonly identityFile?: string;
   /** The hub's folder and database, where they are not in the usual place. */
@@ -32,7 +33,7 @@ export type NewDestination =
 
 /** The text, which `parseConfig` reads. */
 export function configText(config: NewConfig): string {
-  const { hub, recipients, identityFile, signingKeyFile, signer, hapiHome, database, destinations } = config;
+  const { hub, recipients, identityFile, signingKeyFile, signers, hapiHome, database, destinations } = config;
   const json = (value: unknown) => JSON.stringify(value);
   const list = (items: readonly unknown[]) =>
     items.length === 0 ? "[]" : `[\n${items.map((item) => `    ${json(item)}`).join(",\n")}\n  ]`;
@@ -51,7 +52,7 @@ export function configText(config: NewConfig): string {
       `  "identityFile": ${json(identityFile)},`,
     ],
     `  "signingKeyFile": ${json(signingKeyFile)},`,
-    `  "signers": ${list([signer])},`,
+    `  "signers": ${list(signers)},`,
     ...destinations.length > 0 ? ["  // Where snapshots are shipped to."] : [
       "  // Where snapshots are shipped to. Until there is one, nothing is off this machine:",
       "  // `hapi-backup init --storage user@host:` adds one.",

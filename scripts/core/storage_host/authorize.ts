@@ -63,7 +63,9 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
     "# CAP_DAC_OVERRIDE, because a hub sets the modes of what it sends. Their units and timers:",
     "#   hapi-backup systemd --system --storage --to ./units",
     keyLine(config, folder, "-wo -no-del -no-overwrite", wanted.writeKey, wanted.from),
-    ...wanted.readKey === undefined ? [] : [keyLine(config, folder, "-ro", wanted.readKey, wanted.from)],
+    wanted.readKey === undefined
+      ? "# Nobody can restore from here yet: let in a key that is made off the hub, and stays there, with --read-key."
+      : keyLine(config, folder, "-ro", wanted.readKey, wanted.from),
   ].join("\n") + "\n";
 }
 

@@ -19,19 +19,20 @@ export interface NewHub {
   readonly user: string;
   /** Public key that may only add files. */
   readonly writeKey: string;
-  /** Public key that signs seals. */
-  readonly signer: string;
+  /** Public keys whose seals count: the hub's own, and an earlier one's. */
+  readonly signers: readonly string[];
   /** The folder that holds the hubs' folders there. */
   readonly store: string;
 }
 
 /** A piece of a NixOS configuration that uses the module `services.hapi-backup-storage`. */
-export function nixosText({ hub, user, writeKey, signer, store }: NewHub): string {
+export function nixosText({ hub, user, writeKey, signers, store }: NewHub): string {
   return `services.hapi-backup-storage = {
   enable = true;${store === STORAGE_STORE ? "" : `\n  settings.store = ${JSON.stringify(store)};`}
   hubs.${hub} = {${user === `hapi-${hub}` ? "" : `\n    user = ${JSON.stringify(user)};`}
     writeKey = ${JSON.stringify(writeKey)};
-    signers = [ ${JSON.stringify(signer)} ];
+    # readKey = "ssh-ed25519 AAAA..."; # for restores from here: made off the hub, where its private half stays
+    signers = [ ${signers.map((signer) => JSON.stringify(signer)).join(" ")} ];
     quotaBytes = 200000000000; # what this hub may take; set the same in the file system
     # from = [ "100.64.0.0/10" "fd7a:115c:a1e0::/48" ]; # a tailnet's addresses; [ ] lets it come from anywhere
   };
@@ -40,9 +41,9 @@ export function nixosText({ hub, user, writeKey, signer, store }: NewHub): strin
 }
 
 /** The storage host's configuration, and the authorized_keys file with the commands around it as comments. */
-export function debianText({ hub, user, writeKey, signer, store }: NewHub): string {
+export function debianText({ hub, user, writeKey, signers, store }: NewHub): string {
   const config = JSON.stringify(
-    { store, hubs: { [hub]: { ...(user === `hapi-${hub}` ? {} : { user }), signers: [signer] } } },
+    { store, hubs: { [hub]: { ...(user === `hapi-${hub}` ? {} : { user }), signers } } },
     null,
     2,
   );

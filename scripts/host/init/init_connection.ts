@@ -143,11 +143,13 @@ export async function requireAppendOnly(
 
 function whatToPaste(context: InitContext, config: Config, destination: RsyncDestination): string {
   const publicKey = (path: string) => readTextIfThere(context.host.fs, `${path}.pub`)?.trim();
+  // Of a hub that is set up anew: an earlier key, too, whose snapshots are there.
+  const signers = config.signers.filter((line) => line.startsWith("ssh-"));
   const hub = {
     hub: config.hub,
     user: parseRsyncTarget(destination.target).user,
     writeKey: publicKey(destination.identityFile) ?? "",
-    signer: config.signers[0] ?? publicKey(config.signingKeyFile) ?? "",
+    signers: signers.length > 0 ? signers : [publicKey(config.signingKeyFile) ?? ""],
     store: storageStore(context),
   };
   return [

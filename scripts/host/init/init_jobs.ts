@@ -41,8 +41,10 @@ export interface KeysWanted {
 /** The keys of a hub. */
 export interface KeysMade {
   readonly signingKeyFile: string;
-  /** Its public half, as in `authorized_keys`. */
-  readonly signer: string;
+  /** Its public half, as in `authorized_keys`, and those that an identity that was given names. */
+  readonly signers: readonly string[];
+  /** That public half, where an identity that was given does not name it. */
+  readonly unnamed?: string | undefined;
   readonly recipients: readonly string[];
   /** The text of the new identity's file; undefined where one was given. */
   readonly identityText: string | undefined;

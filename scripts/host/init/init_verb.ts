@@ -120,17 +120,22 @@ async function begin(context: InitContext): Promise<KeyOptions> {
   const setup = <T>(job: SetupJob) => runStep<T>(script("setup"), job, permissions, terminal);
   const keys = await setup<KeysMade>(wanted);
   if (keys.identityText !== undefined) await handOver(context, keys.identityText, files);
-  const { recipients, signer, signingKeyFile } = keys;
+  const { recipients, signers, signingKeyFile, unnamed } = keys;
   const config = {
     hub: name,
     recipients,
-    signer,
+    signers,
     signingKeyFile,
     ...unusualPlaces(context, found),
     destinations: destination ? [destination] : [],
   };
   await setup({ action: "configuration", configFile, config, around });
   context.say(`made ${configFile}, a signing key and a key that ships, in ${folder}`);
+  if (unnamed !== undefined) {
+    context.say(
+      `add this line to the identity file, wherever it is kept: restores trust what the key in it signed\n# signer: ${unnamed}`,
+    );
+  }
   return given ?? { identityText: keys.identityText!, signer: [] };
 }
 
@@ -238,6 +243,10 @@ function finish(context: InitContext, config: Config, error: BackupError | undef
     ...where === "" || error
       ? ["NOTHING IS OFF THIS MACHINE: hapi-backup init --storage user@host: adds a storage host"]
       : [],
+    ...config.destinations.filter(({ kind }) => kind === "rsync").map(({ name }) =>
+      `to restore from ${name} once this machine is lost: a key that may only read, made and kept where the ` +
+      "identity is, and let in there (storage authorize --read-key, or readKey of the NixOS module)"
+    ),
     ...config.recipients.length > 1 ? [] : ["for a second place: hapi-backup keys add age1..."],
     ...config.sets.size > 1
       ? ["the other sets, without waiting for their timers: hapi-backup backup --set all"]

@@ -27,6 +27,8 @@ export interface KeyOptions {
 export interface Keys {
   readonly identities: readonly Identity[];
   readonly trust: Trust;
+  /** The signers that the identity file names, as public key lines. */
+  readonly named: readonly string[];
 }
 
 /** Reads the identity and the signers. @throws {BackupError} (key) If there is none, or it cannot be used. */
@@ -55,9 +57,9 @@ export async function readKeys(
   }
   const passphrase = isEncrypted ? options.passphrase : undefined;
   const identities = await namingFile(where, () => identitiesIn(host, { bytes, passphrase }));
-  const fromIdentity = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
+  const named = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
   const given = (options.signer ?? []).map((text) => signerText(host, text));
-  return { identities, trust: parseTrust([...config.signers, ...fromIdentity, ...given]) };
+  return { identities, trust: parseTrust([...config.signers, ...named, ...given]), named };
 }
 
 /** Says of which file it is that it cannot be read: an operator may have several, and one that is meant for SSH. */
