@@ -185,7 +185,7 @@ const VERBS: Readonly<Record<string, Verb>> = {
         "Cannot make units: say whose manager runs them, with either --system or --user",
         {
           kind: "usage",
-          hint: "hapi-backup systemd --system --to ./units",
+          hint: "hapi-backup systemd --system --to ~/units",
         },
       );
     }

@@ -82,7 +82,7 @@ function refuseUnusable(job: SystemdJob): void {
       "Cannot make the storage host's units for --user: they need another user's rights",
       {
         kind: "usage",
-        hint: "hapi-backup systemd --system --storage --to ./units",
+        hint: "hapi-backup systemd --system --storage --to ~/units",
       },
     );
   }

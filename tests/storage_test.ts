@@ -1284,7 +1284,7 @@ Deno.test("authorize() prints a line that confines the key, and refuses what wou
     "--shell /bin/sh --password '*' hapi-home",
     `install -d -o hapi-home -g hapi-backup-storage -m 2770 ${folder}`,
     `setquota -u hapi-home 0 1048576 0 200000 "$(stat -c %m ${config.store})"`,
-    "hapi-backup systemd --system --storage --to ./units",
+    "hapi-backup systemd --system --storage --to ~/units",
   ]);
   assert.match(
     text,

@@ -424,7 +424,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--prometheus <file>", text: "where watch writes its metrics" },
       { flags: "--to <folder>", text: "write the files here instead of printing them" },
     ],
-    example: "hapi-backup systemd --system --before hapi-hub.service --to ./units",
+    example: "hapi-backup systemd --system --before hapi-hub.service --to ~/units",
   },
   {
     verb: "config",

@@ -61,7 +61,7 @@ export function authorizeText(config: StorageConfig, hub: HubConfig, wanted: Aut
     `# Then this file goes to ${home}/.ssh/authorized_keys, owner root, mode 0644.`,
     `# scrub, retain and watch run as ${STORAGE_USER}: scrub and watch with CAP_DAC_READ_SEARCH, retain with`,
     "# CAP_DAC_OVERRIDE, because a hub sets the modes of what it sends. Their units and timers:",
-    "#   hapi-backup systemd --system --storage --to ./units",
+    "#   hapi-backup systemd --system --storage --to ~/units",
     ...wanted.readKey === undefined
       ? [
         "# Nobody can restore from here yet: let in a key that is made off the hub, and stays there, with --read-key.",
