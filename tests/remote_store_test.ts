@@ -159,8 +159,16 @@ Deno.test("openStore() brings nothing from a hostile store but what a store coul
     for (const part of snapshot!.sealed.seal.parts) {
       assert.equal(problemWithPart(realFs, snapshot!.folder, part), "it is missing");
     }
+    // What has no seal that could be had is told of as in a store that is here: `latest` would be older without a word.
+    const seen = readSet(realFs, findSets(realFs, opened.root)[0]!);
+    assert.deepEqual(seen.map(({ id, sealed }) => [id, sealed.seal ? "sealed" : sealed.state]), [
+      [ID[0], "sealed"],
+      [ID[1], "incomplete"],
+      [ID[2], "incomplete"],
+    ]);
     // A link and a part that is far too large are not even asked for.
-    assert.deepEqual(told.map((text) => / was not sent: /.exec(text)?.[0]), [
+    assert.deepEqual(told.map((text) => / was not sent: | without the seals of 1 of 2 /.exec(text)?.[0]), [
+      " without the seals of 1 of 2 ",
       " was not sent: ",
       " was not sent: ",
     ]);
@@ -522,6 +530,104 @@ Deno.test("a snapshot whose seal or signature is refused is told, and stays in v
       [ID[1], "incomplete"],
       [ID[2], "incomplete"],
     ]);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});
+
+Deno.test("what a far side cannot read or does not send is told, and keeps nobody from the rest; a full disk here is ours", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "far-" });
+  try {
+    for (const id of ID) makeSealedFolder({ store: `${dir}/store`, id });
+    const listed = [
+      ...ID.map((id) => `drwxr-x---          4,096 2026/03/03 06:00:00 home/state/${id}`),
+      ...[ID[0], ID[1]].map((id) =>
+        `-rw-r-----            900 2026/03/03 06:00:00 home/state/${id}/seal.json`
+      ),
+    ];
+    const said = (what: string) =>
+      `rsync: [sender] ${what}: Input/output error (5)\nrsync error: some files (code 23)\n`;
+    const told: string[] = [];
+    const host = makeHost(told);
+    /** Opens a store whose far side brings these snapshots' seals, and says this. */
+    const open = (spec: string, brings: readonly string[], ends: { code: number; stderr: string }) => {
+      const run: Host["run"] = (_, args, { onLine, stdin } = {}) => {
+        if (args.includes("--list-only")) {
+          assert.ok(args.includes("--no-inc-recursive"), "60,000 folders would take 14 GB");
+          listed.forEach((line) => onLine?.(line));
+          return Promise.resolve({
+            code: 23,
+            stdout: "",
+            stderr: said(`opendir "home/state/${ID[2]}" failed`),
+          });
+        }
+        if (args.includes("lsf")) {
+          for (const id of ID) {
+            for (const end of ["", ".sig"]) onLine?.(`900 home/state/${id}/seal.json${end}`);
+          }
+          return Promise.resolve({ code: 0, stdout: "", stderr: "" });
+        }
+        assert.ok(stdin === undefined || stdin.includes(`home/state/${ID[1]}/seal.json`));
+        for (const id of brings) {
+          Deno.mkdirSync(`${args.at(-1)}/home/state/${id}`, { recursive: true });
+          for (const name of ["seal.json", "seal.json.sig"]) {
+            Deno.copyFileSync(
+              `${dir}/store/home/state/${id}/${name}`,
+              `${args.at(-1)}/home/state/${id}/${name}`,
+            );
+          }
+        }
+        return Promise.resolve({ ...ends, stdout: "" });
+      };
+      return openStore({ ...host, run }, spec, {
+        scratch: `${dir}/scratch`,
+        identityFile: "/key",
+        knownHostsFile: "/known_hosts",
+        retry: { attempts: 1, random: () => 0, sleep: () => Promise.resolve() },
+      });
+    };
+    const states = (root: string) =>
+      findSets(realFs, root).flatMap((set) => readSet(realFs, set))
+        .map(({ sealed }) => sealed.seal ? "sealed" : sealed.state);
+    {
+      const cannotSend = { code: 23, stderr: said(`read errors mapping "home/state/${ID[1]}/seal.json"`) };
+      await using opened = await open("me@far:", [ID[0]], cannotSend);
+      assert.deepEqual(states(opened.root), ["sealed", "incomplete", "incomplete"]);
+      assert.match(told.shift()!, /opendir .*error \(5\); with what else is there it goes on$/);
+      assert.match(
+        told.shift()!,
+        /read errors mapping .* without the seals of 1 of 2 snapshots, such as .*, it goes on$/,
+      );
+    }
+    {
+      await using opened = await open("rclone:far:", [ID[0]], { code: 0, stderr: "" });
+      assert.deepEqual(states(opened.root), ["sealed", "incomplete", "incomplete"]);
+      assert.match(told.shift()!, /far: it does not send all that it lists; without the seals of 2 of 3 /);
+    }
+    await assert.rejects(open("rclone:far:", [], { code: 0, stderr: "" }), {
+      kind: "integrity",
+      message: "Cannot read store rclone:far: it does not send all that it lists",
+    });
+    for (
+      const [spec, code, stderr] of [
+        ["me@far:", 11, 'rsync: [receiver] write failed on "/x": No space left on device (28)'],
+        [
+          "rclone:far:",
+          1,
+          "2026/03/03 06:00:00 ERROR : x: preallocate: file too big for remaining disk space",
+        ],
+        ["rclone:far:", 1, "2026/03/03 06:00:00 ERROR : x: open /x: disk quota exceeded"],
+      ] as const
+    ) {
+      await assert.rejects(open(spec, [], { code, stderr }), {
+        kind: "disk",
+        message: new RegExp(
+          `^Cannot read store .*far into ${dir}/scratch/.*: the disk (is full|quota is used up)$`,
+        ),
+        hint: /^(free some space|raise it)/,
+      });
+    }
+    assert.deepEqual([...Deno.readDirSync(`${dir}/scratch`)], []);
   } finally {
     await Deno.remove(dir, { recursive: true });
   }

@@ -391,6 +391,16 @@ export function diskError(action: string, error: unknown): BackupError {
   return new BackupError(`Cannot ${action}: ${state}`, { kind: "disk", hint, cause: error });
 }
 
+/** What programs say of a disk that takes nothing; the last of them is rclone. */
+const DISK_REFUSES =
+  /no space left on device|disk quota exceeded|read-only file system|too big for remaining disk space/i;
+
+/** That a disk of this machine took nothing more, if a program that wrote to it says so. */
+export const diskErrorSaid = (action: string, said: string): BackupError | undefined => {
+  const reason = DISK_REFUSES.exec(said)?.[0];
+  return reason === undefined ? undefined : diskError(action, new Error(reason));
+};
+
 /** What an error of the file system means, where it does not say so itself, and what to do about it. */
 function diskTrouble(error: unknown): { readonly state?: string; readonly hint: string } {
   const reason = reasonOf(error);
@@ -405,7 +415,7 @@ function diskTrouble(error: unknown): { readonly state?: string; readonly hint: 
     const hint = "raise it (setquota), or free some of it, then run it again; nothing half-written was kept";
     return { state: "the disk quota is used up", hint };
   }
-  if (/os error 28\b|No space left/i.test(reason)) {
+  if (/os error 28\b|No space left|remaining disk space/i.test(reason)) {
     const hint = "free some space (or inodes) there, then run it again; nothing half-written was kept";
     return { state: "the disk is full", hint };
   }

@@ -19,10 +19,14 @@ import type { Cause, FailedRun, TransferFailure } from "./transfer_failure.ts";
  */
 export function explainRsyncFailure(action: string, access: RsyncAccess, run: FailedRun): TransferFailure {
   const { host, user } = parseRsyncTarget(access.target);
-  const { state, kind, retry, hint } = causeHere(run.stderr) ?? causeInKeys(access, user, host, run.stderr) ??
-    causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(user, host, run.stderr) ??
-    causeByCode(host, run);
-  return { error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }), retry };
+  const said = causeHere(run.stderr) ?? causeInKeys(access, user, host, run.stderr) ??
+    causeOnTheWay(access, host, run.stderr) ?? causeOnFarSide(user, host, run.stderr);
+  const { state, kind, retry, hint } = said ?? causeByCode(host, run);
+  return {
+    error: new BackupError(`Cannot ${action}: ${state}`, { kind, hint }),
+    retry,
+    isPartial: !said && PARTIAL_CODES.includes(run.code),
+  };
 }
 
 /** What rsync says where there is no ssh. */
@@ -185,6 +189,9 @@ const EXIT_MEANINGS: Readonly<
   127: { text: "there is no rsync on the far side", kind: "config", retry: false },
   255: { text: "ssh could not connect", kind: "network", retry: true },
 };
+
+/** Of those, the ones after which all else was transferred. */
+const PARTIAL_CODES: readonly number[] = [23, 24];
 
 /** What the exit code means, with the first line of what was said. */
 function causeByCode(host: string, { code, signal, stderr }: FailedRun): Cause {

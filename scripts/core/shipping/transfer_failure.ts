@@ -17,6 +17,8 @@ export interface FailedRun {
 export interface TransferFailure {
   readonly error: BackupError;
   readonly retry: boolean;
+  /** Whether all went well but for some files. */
+  readonly isPartial?: boolean;
 }
 
 /** The state and the remedy of an error, its kind, and whether to try again. */

@@ -54,7 +54,12 @@ export async function fetchReceipt(
     await withRetries(
       host,
       retry,
-      () => runRsync(host, access, `read the receipt of ${name}`, args, { names, secondsMax: SECONDS_MAX }),
+      () =>
+        runRsync(host, access, `read the receipt of ${name}`, args, {
+          names,
+          into: pulled,
+          secondsMax: SECONDS_MAX,
+        }),
     );
     const text = readTextIfThere(host.fs, `${pulled}/${RECEIPT_FILE}`);
     const signature = readTextIfThere(host.fs, `${pulled}/${RECEIPT_SIGNATURE_FILE}`);

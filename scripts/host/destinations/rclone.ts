@@ -15,7 +15,7 @@ import { type HubName, INCOMING_PREFIX, SEAL_FILE } from "../../core/names.ts";
 import type { Schema } from "../../core/schema.ts";
 import { explainRcloneFailure } from "../../core/shipping/rclone_failure.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
-import { exists } from "../fs.ts";
+import { diskErrorSaid, exists } from "../fs.ts";
 import type { Host, RunResult } from "../host.ts";
 import { failureOf, type Retry, withRetries } from "../retry.ts";
 import type { SealedSnapshot } from "../store/store.ts";
@@ -355,15 +355,23 @@ function commonArgs(access: RcloneAccess, command: string): string[] {
   ];
 }
 
-/** Runs rclone once. @throws {Retryable} If another try can help. @throws {BackupError} Otherwise. */
+/**
+ * Runs rclone once.
+ *
+ * @param options.into The folder of this machine that it writes to: a disk that is full is this one then.
+ * @throws {Retryable} If another try can help.
+ * @throws {BackupError} Otherwise.
+ */
 export async function rclone(
   host: Host,
   access: RcloneAccess,
   what: string,
   args: readonly string[],
-  options: { readonly onLine?: (line: string) => void } = {},
+  { into, ...options }: { readonly onLine?: (line: string) => void; readonly into?: string } = {},
 ): Promise<RunResult> {
   const run = await host.run("rclone", [...commonArgs(access, args[0]!), ...args], options);
   if (run.code === 0) return run;
+  const here = into && diskErrorSaid(`${what} into ${into}`, run.stderr);
+  if (here) throw here;
   throw failureOf(explainRcloneFailure(what, access.remote, run));
 }

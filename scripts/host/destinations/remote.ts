@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
+import { BackupError, ifPossible } from "../../core/errors.ts";
 import { formatStore } from "../../core/format.ts";
 import {
   isHubName,
@@ -52,6 +52,8 @@ export interface RemoteOptions {
   readonly rcloneConfigFile?: string;
   /** Whether to learn how large the parts are, too: {@linkcode OpenStore.bytesOf}. */
   readonly withSizes?: boolean;
+  /** Told of what cannot be listed there, such as a folder that is closed; a warning where left out. */
+  readonly onClosed?: ((error: BackupError) => void) | undefined;
   readonly retry?: Retry;
 }
 
@@ -118,15 +120,27 @@ interface Source {
   readonly spec: string;
   /** What to call it in texts. */
   readonly name: string;
-  /** Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes. May hold anything. */
-  readonly list: (take: (path: string, bytes: number) => void, withSizes: boolean) => Promise<void>;
-  /** Brings these files into `folder`, each of at most `bytesMax` bytes. One that is missing is passed over. */
+  /**
+   * Paths of the seals, and of parts `withSizes`, as they are named there, and their sizes; of other files and, with a slash
+   * at their end, folders, too, where it costs nothing. May hold anything.
+   *
+   * @returns What could not be listed of it.
+   */
+  readonly list: (
+    take: (path: string, bytes: number) => void,
+    withSizes: boolean,
+  ) => Promise<BackupError | undefined>;
+  /**
+   * Brings these files into `folder`, each of at most `bytesMax` bytes. One that is missing is passed over.
+   *
+   * @returns Why others are not here.
+   */
   readonly pull: (
     folder: string,
     names: readonly string[],
     bytesMax: number,
     secondsMax: number,
-  ) => Promise<void>;
+  ) => Promise<BackupError | undefined>;
 }
 
 function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
@@ -146,23 +160,33 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
   }
   const access: RsyncAccess = { target: spec, identityFile, knownHostsFile, port, timeoutSeconds };
   const what = `read store ${name}`;
+  /** Runs rsync. What cannot be read there, as on a disk that fails, keeps nobody from the rest. */
+  const run = async (args: readonly string[], options: Parameters<typeof runRsync>[4]) => {
+    let unread: BackupError | undefined;
+    const onPartial = ({ message }: BackupError) => {
+      const hint = "look at that file or folder there, and at its disk";
+      unread = new BackupError(message, { kind: "network", hint });
+    };
+    await runRsync(host, access, what, args, { ...options, onPartial });
+    return unread;
+  };
   return {
     spec,
     name,
-    list: async (take, withSizes) => {
-      await runRsync(host, access, what, listArgs(access, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
+    list: (take, withSizes) =>
+      run(listArgs(access, [SEAL_FILE, ...withSizes ? [PARTS] : []]), {
         secondsMax: SEALS_SECONDS_MAX,
         onLine: (line) => {
           // `-rw-r--r--          1,234 2026/11/22 06:00:00 state/20261122T060000Z/seal.json`
-          const [, bytes, path] = /^-\S+\s+([\d,]+) \S+ \S+ (.+)$/.exec(line) ?? [];
-          if (path !== undefined) take(path, Number(bytes!.replaceAll(",", "")));
+          const [, type, bytes, path] = /^([-d])\S+\s+([\d,]+) \S+ \S+ (.+)$/.exec(line) ?? [];
+          if (path !== undefined) take(type === "d" ? `${path}/` : path, Number(bytes!.replaceAll(",", "")));
         },
-      });
-    },
-    pull: async (folder, names, bytesMax, secondsMax) => {
-      await runRsync(host, access, what, pullArgs(access, folder, bytesMax), {
+      }),
+    pull: (folder, names, bytesMax, secondsMax) =>
+      run(pullArgs(access, folder, bytesMax), {
         names,
         secondsMax,
+        into: folder,
         onLine: (line) => {
           const { bytes = 0, percent = 0 } = parseProgress(line) ?? {};
           // What a file is said to be at first, by which rsync limits it, need not be what comes.
@@ -171,8 +195,7 @@ function rsyncSource(host: Host, spec: string, options: RemoteOptions): Source {
             host.report.progress(`fetch from ${name}`, bytes, Math.ceil(100 * bytes / percent));
           }
         },
-      });
-    },
+      }),
   };
 }
 
@@ -215,13 +238,21 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
   return {
     spec,
     name,
-    list: (take, withSizes) => {
+    list: async (take, withSizes) => {
       const names = [SEAL_FILE, SIGNATURE_FILE, ...withSizes ? [PARTS] : []];
-      return learnSizes(
-        "",
-        ["--recursive", "--max-depth=4", ...names.map((name) => `--include=${name}`)],
-        take,
-      );
+      try {
+        await learnSizes(
+          "",
+          ["--recursive", "--max-depth=4", ...names.map((name) => `--include=${name}`)],
+          take,
+        );
+        return undefined;
+      } catch (error) {
+        // A folder that is closed ends it once the others are listed.
+        const refusal = sizes.size > 0 ? refusalOf(error) : undefined;
+        if (!refusal) throw error;
+        return refusal;
+      }
     },
     pull: async (folder, names, bytesMax) => {
       const unknown = new Set(names.filter((name) => !sizes.has(name)).map(parentOf));
@@ -243,12 +274,19 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
           "--cutoff-mode=hard",
           remote,
           folder,
-        ]);
+        ], { into: folder });
+        return undefined;
       } finally {
         removeIfThere(host.fs, list);
       }
     },
   };
+}
+
+/** What the far side refuses of it all, such as an object that was moved to an archive; undefined of any other error. */
+function refusalOf(error: unknown): BackupError | undefined {
+  const known = knownError(error);
+  return known && ["config", "key", "integrity"].includes(known.kind) ? known : undefined;
 }
 
 async function openRemote(host: Host, source: Source, options: RemoteOptions): Promise<OpenStore> {
@@ -262,20 +300,26 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
   };
   try {
     const sizes = new Map<string, number>();
-    const found = await withRetries(
+    const { found, others, unlisted } = await withRetries(
       host,
       retry,
       () => listSnapshots(source, options.withSizes ? sizes : undefined),
     );
     if (found.length === 0) {
-      throw new BackupError(`Cannot open store ${source.name}: no sealed snapshot is there`, {
+      throw unlisted ?? new BackupError(`Cannot open store ${source.name}: no sealed snapshot is there`, {
         kind: "usage",
         hint: "name the folder that holds the hubs' folders, or one hub's folder in it",
       });
     }
+    if (unlisted && options.onClosed) options.onClosed(unlisted);
+    else if (unlisted) host.report.warn(`${unlisted.message}; with what else is there it goes on`);
     const pulled = `${folder}/pulled`;
     fs.mkdir(pulled, { mode: 0o700 });
-    await pullSeals(host, source, pulled, found, retry);
+    const unsent = await pullSeals(host, source, pulled, found, retry);
+    // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
+    for (const path of [...unsent, ...others]) {
+      fs.mkdir(`${pulled}/${path}`, { recursive: true, mode: 0o700 });
+    }
     const { root, hubFolder } = layOut(host, source, folder, pulled, found);
     const isHubFolder = found[0]!.split("/").length === 2;
     const pathOf = ({ hub, set }: { readonly hub: string; readonly set: SetName }) =>
@@ -308,32 +352,50 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
   }
 }
 
-/** Fetches the seals of snapshots, with their signatures. */
+/** Fetches the seals of snapshots, with their signatures. @returns Those that did not come whole. */
 async function pullSeals(
   host: Host,
   source: Source,
   folder: string,
   found: readonly string[],
   retry: Retry,
-): Promise<void> {
+): Promise<readonly string[]> {
   const seals = found.flatMap((path) => [`${path}/${SEAL_FILE}`, `${path}/${SIGNATURE_FILE}`]);
-  try {
-    await withRetries(host, retry, () => source.pull(folder, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX));
-  } catch (error) {
-    const lacking = found.filter((path) =>
-      !sealIn(host, `${folder}/${path}`) || !exists(host.fs, `${folder}/${path}/${SIGNATURE_FILE}`)
-    );
-    const refused = ["config", "key", "integrity"].includes(knownError(error)?.kind ?? "");
-    if (!refused || lacking.length === found.length) throw error;
-    // One that is refused, such as an object moved to an archive, must not block the others.
-    host.report.warn(
-      `${reasonOf(error)}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
-        lacking[0]
-      }, it goes on`,
-    );
-    // Without a folder nothing would tell of them: `latest` would be an older one, and a list would lack them.
-    for (const path of lacking) host.fs.mkdir(`${folder}/${path}`, { recursive: true, mode: 0o700 });
-  }
+  const pull = () => source.pull(folder, seals, SEAL_BYTES_MAX, SEALS_SECONDS_MAX);
+  // One that is refused must not block the others.
+  const refusal = await withRetries(host, retry, pull).catch((error) => {
+    const refusal = refusalOf(error);
+    if (!refusal) throw error;
+    return refusal;
+  });
+  const isHere = (path: string, file: string) => exists(host.fs, `${folder}/${path}/${file}`);
+  // That a signature is not there at all is told by who reads the seal.
+  const lacking = found.filter((path) =>
+    !isHere(path, SEAL_FILE) || (refusal && !isHere(path, SIGNATURE_FILE))
+  );
+  if (lacking.length === 0) return [];
+  const why = refusal ??
+    new BackupError(`Cannot read store ${source.name}: it does not send all that it lists`, {
+      kind: "integrity",
+      hint: "look at that host or remote; another copy of the store may be well: name it with --store",
+    });
+  if (lacking.length === found.length) throw why;
+  host.report.warn(
+    `${why.message}; without the seals of ${lacking.length} of ${found.length} snapshots, such as ${
+      lacking[0]
+    }, it goes on`,
+  );
+  return lacking;
+}
+
+/** What a listing told of. */
+interface Listing {
+  /** The folders that could be snapshots: those with a seal. */
+  readonly found: readonly string[];
+  /** Others that have such a name: what is left of one, or an upload that is under way. */
+  readonly others: readonly string[];
+  /** What could not be listed. */
+  readonly unlisted: BackupError | undefined;
 }
 
 /**
@@ -341,17 +403,17 @@ async function pullSeals(
  *
  * @param sizes Gets the sizes of parts, by their paths, where they are wanted.
  */
-async function listSnapshots(source: Source, sizes: Map<string, number> | undefined): Promise<string[]> {
+async function listSnapshots(source: Source, sizes: Map<string, number> | undefined): Promise<Listing> {
   const found = new Set<string>();
-  await source.list((path, bytes) => {
+  const others = new Set<string>();
+  const unlisted = await source.list((path, bytes) => {
     const names = path.split("/");
     const file = names.pop();
     if (sizes && sizes.size < SIZES_MAX && isPartName(file!)) sizes.set(path, bytes);
     const [id, set, hub] = names.toReversed();
-    if (
-      file !== SEAL_FILE || !id || !set || !isSnapshotId(id) || !isSetName(set) || found.size > SNAPSHOTS_MAX
-    ) return;
-    if (names.length === 2 || (names.length === 3 && isHubName(hub!))) found.add(names.join("/"));
+    const into = file === SEAL_FILE ? found : others;
+    if (!id || !set || !isSnapshotId(id) || !isSetName(set) || into.size > SNAPSHOTS_MAX) return;
+    if (names.length === 2 || (names.length === 3 && isHubName(hub!))) into.add(names.join("/"));
   }, sizes !== undefined);
   if (found.size > SNAPSHOTS_MAX) {
     throw new BackupError(`Cannot open store ${source.name}: it holds more than ${SNAPSHOTS_MAX} snapshots`, {
@@ -360,9 +422,14 @@ async function listSnapshots(source: Source, sizes: Map<string, number> | undefi
     });
   }
   // What is rarer is foreign: a store and a hub's folder do not mix.
-  const deep = [...found].filter((path) => path.split("/").length === 3);
-  const shallow = [...found].filter((path) => path.split("/").length === 2);
-  return (deep.length >= shallow.length ? deep : shallow).sort();
+  const at = (depth: number, paths: Iterable<string>) =>
+    [...paths].filter((path) => path.split("/").length === depth);
+  const depth = at(3, found).length >= at(2, found).length ? 3 : 2;
+  return {
+    found: at(depth, found).sort(),
+    others: at(depth, others).filter((path) => !found.has(path)),
+    unlisted,
+  };
 }
 
 /**
@@ -410,12 +477,13 @@ async function pullParts(
   parts: Seal["parts"],
   bytes: number,
 ): Promise<void> {
-  await source.pull(
+  const unread = await source.pull(
     folder,
     parts.map((part) => `${path}/${part.name}`),
     Math.max(...parts.map((part) => part.bytes)),
     60 + bytes / SLOWEST_BYTES_PER_SECOND,
   );
+  if (unread) host.report.warn(unread.message);
   for (const part of parts) {
     const file = `${folder}/${path}/${part.name}`;
     const stat = lstatIfThere(host.fs, file);

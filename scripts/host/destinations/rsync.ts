@@ -33,7 +33,7 @@ import {
 } from "../../core/shipping/rsync_args.ts";
 import { explainRsyncFailure } from "../../core/shipping/rsync_failure.ts";
 import type { Expected, ExpectedFile, Missing } from "../../core/shipping/shipping.ts";
-import { removeIfThere } from "../fs.ts";
+import { diskErrorSaid, removeIfThere } from "../fs.ts";
 import type { Host, RunResult } from "../host.ts";
 import { failureOf, type Retry, Retryable, withRetries } from "../retry.ts";
 import type { SealedSnapshot } from "../store/store.ts";
@@ -222,6 +222,8 @@ export async function missingThere(
 /**
  * Runs rsync once.
  *
+ * @param more.into The folder of this machine that it writes to: a disk that is full is this one then.
+ * @param more.onPartial Told where all was done but for some files, which is an error else.
  * @throws {Retryable} If another try can help.
  * @throws {BackupError} Otherwise.
  */
@@ -230,14 +232,21 @@ export async function runRsync(
   access: RsyncAccess,
   what: string,
   args: readonly string[],
-  { names, onLine, secondsMax }: {
+  { names, onLine, secondsMax, into, onPartial }: {
     readonly names?: readonly string[];
     readonly onLine?: (line: string) => void;
     readonly secondsMax?: number;
+    readonly into?: string;
+    readonly onPartial?: (error: BackupError) => void;
   },
 ): Promise<RunResult> {
   const stdin = names && namesInput(names);
   const run = await host.run("rsync", args, { env: RSYNC_ENV, stdin, onLine, secondsMax });
   if (run.code === 0) return run;
-  throw failureOf(explainRsyncFailure(what, access, run));
+  const here = into && diskErrorSaid(`${what} into ${into}`, run.stderr);
+  if (here) throw here;
+  const failure = explainRsyncFailure(what, access, run);
+  if (!failure.isPartial || !onPartial) throw failureOf(failure);
+  onPartial(failure.error);
+  return run;
 }

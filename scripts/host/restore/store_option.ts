@@ -83,7 +83,12 @@ export async function openStoreOf(
   }
   const scratch = makeScratch(host, options.scratch);
   try {
-    const store = await openStore(host, spec, { ...access, withSizes, scratch: `${scratch.path}/store` });
+    const store = await openStore(host, spec, {
+      ...access,
+      withSizes,
+      onClosed,
+      scratch: `${scratch.path}/store`,
+    });
     const { bytesOf } = store;
     const sets = findSets(host.fs, store.root, closed);
     if (destination?.kind === "folder" && sets.length === 0) {
