@@ -1,7 +1,8 @@
 /**
  * age identities: reading them, opening files with them, making new ones. The half of age that holds secrets.
  *
- * Only what restores, proves or sets up may import this module; what encrypts must not (see `age.ts`).
+ * Only what restores, proves, sets up or looks for identities that should not be there may import this module; what
+ * encrypts must not (see `age.ts`).
  * No error repeats any part of an identity, of a passphrase, or of the text they were read from.
  *
  * @module

@@ -3,7 +3,8 @@
  *
  * That thread gets a path and what opens it. It works ahead of who asks, by a few pieces: a forged part may hold any
  * amount of content. Buffers change hands and are not copied. In a step it is the program's own thread, which only waits
- * meanwhile: age's package, which opens the headers, is loaded there alone, while the step itself is.
+ * meanwhile: it loads age's package, which opens the headers, while the step itself is loaded. A restore needs it there
+ * alone; a drill of the own hub loads it in its step, too, at its end.
  *
  * @module
  */
