@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import type { RestoredInPlace } from "../scripts/core/command_line/reports.ts";
+import { describeRestore, type RestoredInPlace } from "../scripts/core/command_line/reports.ts";
 import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { parentOf } from "../scripts/core/paths.ts";
 import type { SavedFile } from "../scripts/core/snapshot/manifest.ts";
@@ -81,6 +81,9 @@ Deno.test("restore in place brings back what was saved, sets aside what was ther
     kept.map((path) => [`${home.home}/${path}`, `.before-restore-${STAMP}`]).sort(),
   );
   assert.deepEqual(done.kept, [], "nothing was as it should be");
+  const told = (report: RestoredInPlace) => describeRestore(report, { dryRun: false, inPlace: true });
+  assert.match(told(done), /\nto undo it: sh \S.*$/);
+  assert.match(told({ ...done, placed: [], setAside: [] }), /\nnothing was changed$/);
 
   // The hub ran on the restored database before the operator thought better of it.
   home.write(".hapi/hapi.db-wal", "of the restored database");

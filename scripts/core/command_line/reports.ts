@@ -184,7 +184,7 @@ export function describeRestore(
     ...report.placed!.map((path) => `  put in place: ${shown(path)}`),
     ...report.setAside!.map(({ from, to }) => `  set aside: ${shown(from)} is now ${shown(to)}`),
     `  as they should be already: ${report.kept!.length}`,
-    `to undo it: sh ${shellQuote(report.undoScript!)}`,
+    report.placed!.length === 0 ? "nothing was changed" : `to undo it: sh ${shellQuote(report.undoScript!)}`,
   ].join("\n");
 }
 
