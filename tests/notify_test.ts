@@ -465,6 +465,8 @@ Deno.test("a failure is old after a minute, lasts since the last success, and ma
   ]);
   const ofSet = failure([run(0, false, { set: "notes" })], 1, 1)!;
   assert.equal(ofSet.hint, "run `hapi-backup backup --set notes`: it may be mended");
+  // Of a clock that was set back, or stands in 1970, every configuration is from the future.
+  assert.deepEqual(failure([run(0, false, told)], 1, 3600), failure([run(0, false, told)], 1));
 });
 
 Deno.test("no secret leaves: unexpected errors, keys and addresses are cut out of what is logged and told", async () => {

@@ -98,7 +98,8 @@ export interface Failure {
 /**
  * The failure that a log of runs ends with; undefined if the last run did not fail.
  *
- * @param changedAt When the configuration was last changed: what a run said before that may no longer hold.
+ * @param changedAt When the configuration was last changed: what a run said before that may no longer hold. A time to come
+ * says nothing: then the clock was set back.
  */
 export function failureIn(
   runs: readonly RunRecord[],
@@ -110,7 +111,7 @@ export function failureIn(
   const { verb, set, kind = "internal", message = "it failed", hint } = last;
   const then = new Date(last.at);
   const first = new Date(runs[runs.findLastIndex(({ ok }) => ok) + 1]!.at);
-  const isBefore = changedAt !== undefined && then < changedAt;
+  const isBefore = changedAt !== undefined && then < changedAt && changedAt <= now;
   const seconds = (from: Date, to: Date) => (to.getTime() - from.getTime()) / 1000;
   const age = [
     ...Math.abs(seconds(first, now)) >= YOUNG_SECONDS ? [formatAgo(then, now)] : [],
