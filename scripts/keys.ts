@@ -315,7 +315,9 @@ serveStep<KeysJob>(import.meta, async (job, { host, print, result }) => {
   try {
     locked.replace(change.text);
   } catch (error) {
-    throw new BackupError(diskError(`change ${job.configFile}`, error).message, {
+    const { kind, message } = diskError(`change ${job.configFile}`, error);
+    if (kind !== "disk") throw error;
+    throw new BackupError(message, {
       kind: "config",
       hint: `on NixOS set services.hapi-backup.settings.recipients = [ ${
         change.recipients.map((recipient) => `"${recipient}"`).join(" ")

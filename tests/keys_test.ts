@@ -11,6 +11,7 @@ import { makeHost } from "../scripts/host/steps/step.ts";
 import { addKey, dropKey, type KeyReach } from "../scripts/keys.ts";
 import { cli } from "./real/cli.ts";
 import { filesBelow } from "./real/files.ts";
+import { ONLY_AS_ROOT } from "./real/home.ts";
 import { startSshd } from "./real/sshd.ts";
 
 const AROUND = { home: "/h", hostname: "h", env: {} };
@@ -227,6 +228,29 @@ Deno.test("recipients that are added at the same time are all there afterwards",
   const text = Deno.readTextFileSync(place.config);
   for (const { recipient } of added) assert.ok(text.includes(recipient), text);
 });
+
+Deno.test(
+  "root does not take a configuration away from the user who is to read it",
+  ONLY_AS_ROOT,
+  async () => {
+    using place = makeHome();
+    const [one, other] = [await generateIdentity(), await generateIdentity()];
+    const folder = place.config.slice(0, place.config.lastIndexOf("/"));
+    Deno.mkdirSync(folder, { recursive: true });
+    const text = `{ "recipients": ["${one.recipient}"] }`;
+    Deno.writeTextFileSync(place.config, text);
+    Deno.chownSync(place.config, 4242, 4242);
+    const { code, stderr } = await cli({ home: place.home }, "keys", "add", other.recipient);
+    assert.equal(code, 2, stderr);
+    assert.match(
+      stderr,
+      /^error: Cannot write .*config\.json: it belongs to user 4242, .*\nhint: run this as that user/m,
+    );
+    assert.equal(Deno.readTextFileSync(place.config), text);
+    assert.equal(Deno.statSync(place.config).uid, 4242);
+    assert.deepEqual(Array.from(Deno.readDirSync(folder), ({ name }) => name), ["config.json"]);
+  },
+);
 
 Deno.test("keys that cannot be used are refused, and nothing is written", async () => {
   const { recipient } = await generateIdentity();

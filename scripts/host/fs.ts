@@ -204,12 +204,15 @@ export function readLogIfThere(fs: Fs, path: string): string | undefined {
 /**
  * Writes a file so that a crash leaves the old one or the new one, whole: written beside, synced, renamed,
  * the folder synced. Mode 0600 unless told otherwise.
+ *
+ * @param owner The user whom the file belongs to that is replaced: it is not taken away from another.
  */
 export function writeFileDurably(
   fs: Fs,
   path: string,
   content: string | Uint8Array | Iterable<Uint8Array>,
   mode = 0o600,
+  owner?: number,
 ): void {
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   const pieces = bytes instanceof Uint8Array ? [bytes] : bytes;
@@ -217,6 +220,7 @@ export function writeFileDurably(
   attempt(`write ${path}`, () =>
     placeWhole(fs, beside, path, () => {
       using file = fs.open(beside, { write: true, createNew: true, mode });
+      if (owner !== undefined && file.stat().uid !== owner) throw ownedByAnother(path, owner);
       for (const piece of pieces) file.write(piece);
       // What others are to read, such as a receipt, they are to read under the units' UMask=0077, too. A disk that knows
       // no modes shows them all, and may refuse to change any.
@@ -225,6 +229,12 @@ export function writeFileDurably(
     }));
   fs.syncFolder(parentOf(path));
 }
+
+const ownedByAnother = (path: string, owner: number): BackupError =>
+  new BackupError(`Cannot write ${path}: it belongs to user ${owner}, who could not read it any more`, {
+    kind: "config",
+    hint: `run this as that user (\`sudo -u '#${owner}' …\`)`,
+  });
 
 /** Has a file made under the name `beside`, and then renames it: `path` never holds half a file, and nothing stays beside. */
 export function placeWhole(fs: Fs, beside: string, path: string, make: () => void): void {

@@ -15,7 +15,7 @@ const WAIT_SECONDS = 10;
 /** A configuration that nobody else changes until it is disposed of. */
 export interface LockedConfiguration extends Disposable {
   readonly text: string;
-  /** Puts a text in its place, with the same mode. @throws {BackupError} (disk) */
+  /** Puts a text in its place, with the same mode. @throws {BackupError} (disk), (config) If it is another user's. */
   replace(text: string): void;
 }
 
@@ -37,11 +37,11 @@ export async function lockConfiguration(host: Host, path: string): Promise<Locke
     }
     // A change that was waited for has put another file there.
     if (fs.stat(path).inode !== file.stat().inode) continue;
-    const { mode } = file.stat();
+    const { mode, uid } = file.stat();
     const kept = stack.move();
     return {
       text: new TextDecoder().decode(fs.readFile(path)),
-      replace: (text) => writeFileDurably(fs, path, text, mode & 0o777),
+      replace: (text) => writeFileDurably(fs, path, text, mode & 0o777, uid),
       [Symbol.dispose]: () => kept.dispose(),
     };
   }
