@@ -1,5 +1,5 @@
 # Fills units.json in for NixOS; scripts/core/sandbox/units.ts does the same for every other system, rule by rule, and
-# tests/nix/units_test.ts compares the two.
+# tests/nix/modules_test.ts compares the two.
 { lib }:
 let
   description = lib.importJSON ./units.json;
