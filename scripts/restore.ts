@@ -263,7 +263,9 @@ export async function restoreInPlace(
     await restoreInto(opening, planned, beside, false);
     const kept = planMoves(host, config, planned, moves, beside);
     await refuseWhileOpen(host, planned.databases.map(({ place }) => targetOf(place)));
+    const isRoots = fs.stat(beside).uid === 0;
     moves.carryOut();
+    if (isRoots) sayRoots(host, near, moves.planned());
     return { ...planned, kept, ...moves.planned(), undoScript: moves.script };
   } finally {
     try {
@@ -273,6 +275,16 @@ export async function restoreInPlace(
       host.report.warn(`${beside} holds plaintext and cannot be removed (${reasonOf(error)}): remove it`);
     }
   }
+}
+
+/** The modes of what is restored are for its owner, and that is who restored it. */
+function sayRoots({ fs, report }: Host, near: string, { placed }: Pick<RestoredInPlace, "placed">): void {
+  const { uid } = fs.stat(near);
+  if (uid === 0 || placed.length === 0) return;
+  report.warn(
+    `what was put in place belongs to root, and ${near} to user ${uid}, who may not be able to use it: ` +
+      `give it to that user (chown ${uid}:), or undo it and run this as that user`,
+  );
 }
 
 /**

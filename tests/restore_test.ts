@@ -944,6 +944,20 @@ Deno.test("restore in place sets a file aside that it cannot read to compare", a
   assert.deepEqual(done.setAside.map(({ from }) => from.split("/").at(-1)), ["hapi.db", "hub.env"]);
 });
 
+Deno.test("root is told whose the hub is that gets files of root's in place", ONLY_AS_ROOT, async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const told = () => home.told.filter((text) => text.startsWith("! "));
+  await inPlace(home, id);
+  assert.deepEqual(told(), []);
+  Deno.chownSync(`${home.home}/.hapi`, 4242, 4242);
+  await inPlace(home, id);
+  assert.deepEqual(told(), [
+    `! what was put in place belongs to root, and ${home.home}/.hapi to user 4242, who may not be able to use it: ` +
+    "give it to that user (chown 4242:), or undo it and run this as that user",
+  ]);
+});
+
 Deno.test("a restore in place without find names the package that has it", async () => {
   using home = await makeHome();
   await home.backup();
