@@ -130,6 +130,16 @@ Deno.test("a pipe in place of a file of ours is named and not waited for; an ide
   }
 });
 
+Deno.test("what is in place of the store's folder and is none is told, and does not pass for a new store", async () => {
+  using home = await makeHome();
+  makePipe(home.store);
+  const error = /Cannot read .*store\/home(\/state)?: something on the way to it is no folder/;
+  for (const verb of ["list", "ship", "verify"]) {
+    const args = verb === "verify" ? ["--identity", home.identityFile] : [];
+    assertError(await home.cli([verb, ...args]), 1, error, /look at what that is/);
+  }
+});
+
 Deno.test("a database that another process holds exclusively is waited for, then given up: exit 3", async () => {
   using home = await makeHome();
   home.sql("PRAGMA journal_mode = DELETE");

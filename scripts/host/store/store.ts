@@ -27,7 +27,7 @@ import {
   type SealedPart,
 } from "../../core/snapshot/seal.ts";
 import { sha256OfFile } from "../file_hash.ts";
-import { attempt, diskError, exists, isMissing, kindOf, lstatIfThere } from "../fs.ts";
+import { attempt, diskError, isMissing, kindOf, lstatIfThere } from "../fs.ts";
 import type { Fs } from "../host.ts";
 
 /** One set of one hub in a store. */
@@ -120,10 +120,14 @@ export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFold
   return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
 }
 
-/** The sets of one hub in a store that holds hubs, sorted; none if it is not there. Other hubs are not looked at. */
+/**
+ * The sets of one hub in a store that holds hubs, sorted; none if it is not there. Other hubs are not looked at.
+ *
+ * @throws {BackupError} (disk) If something that is no folder is in its place, or in the store's.
+ */
 export function setsOfHub(fs: Fs, store: string, hub: HubName): StoredSet[] {
   const folder = `${store}/${hub}`;
-  if (!exists(fs, folder)) return [];
+  if (!isMade(fs, folder)) return [];
   return foldersIn(fs, folder).filter(isSetName).sort().map((set) => setIn(store, hub, set));
 }
 
@@ -211,7 +215,24 @@ export function setIn(store: string, hub: HubName, set: SetName): StoredSet {
 
 /** Reads all snapshots of a set that may have no folder yet. @throws {BackupError} (disk) If it cannot be read. */
 export function readSetIfThere(fs: Fs, set: StoredSet): StoredSnapshot[] {
-  return attempt(`read ${set.folder}`, () => lstatIfThere(fs, set.folder) ? readSet(fs, set) : []);
+  return attempt(`read ${set.folder}`, () => isMade(fs, set.folder) ? readSet(fs, set) : []);
+}
+
+/** Whether a folder is there, which its first snapshot makes: a file or pipe in place of one on the way to it is an error. */
+function isMade(fs: Fs, folder: string): boolean {
+  return attempt(`read ${folder}`, () => {
+    try {
+      fs.lstat(folder);
+      return true;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false;
+      if (!isMissing(error)) throw error;
+      throw new BackupError(`Cannot read ${folder}: something on the way to it is no folder`, {
+        kind: "disk",
+        hint: "look at what that is, and move it aside",
+      });
+    }
+  });
 }
 
 /** Reads the seals of a set that may have no folder yet, oldest first. */
