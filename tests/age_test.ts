@@ -498,7 +498,7 @@ const PROTECTED_RECIPIENT = "age14vg6vdklrh2mtfnrxm9kv369hf34y99vs8zmcz8sgtef77h
 Deno.test("an identity file that age -p encrypted opens with its passphrase", async () => {
   const bytes = new TextEncoder().encode("\n" + PROTECTED.replaceAll("\n", "\r\n"));
   assert.ok(isEncryptedIdentityFile(bytes));
-  const [identity, ...others] = await decryptIdentityFile(bytes, PASSPHRASE);
+  const [identity, ...others] = readIdentities(await decryptIdentityFile(bytes, PASSPHRASE));
   assert.equal(await recipientOf(identity!), PROTECTED_RECIPIENT);
   assert.equal(others.length, 0);
 });
@@ -508,11 +508,12 @@ Deno.test("an encrypted identity file opens armored or binary, and with no passp
   const encrypter = new Encrypter();
   encrypter.setPassphrase(PASSPHRASE);
   encrypter.setScryptWorkFactor(10); // The usual 18 takes two seconds every time.
-  const binary = await encrypter.encrypt(`# mine\n${identity}\n`);
+  const text = `# mine\n${identity}\n`;
+  const binary = await encrypter.encrypt(text);
   assert.ok(isEncryptedIdentityFile(binary));
-  assert.deepEqual(await decryptIdentityFile(binary, PASSPHRASE), [identity]);
+  assert.deepEqual(await decryptIdentityFile(binary, PASSPHRASE), text);
   const armored = armor.encode(binary);
-  assert.deepEqual(await decryptIdentityFile(new TextEncoder().encode(armored), PASSPHRASE), [identity]);
+  assert.deepEqual(await decryptIdentityFile(new TextEncoder().encode(armored), PASSPHRASE), text);
 
   await assert.rejects(decryptIdentityFile(binary, "wrong horse"), {
     kind: "key",

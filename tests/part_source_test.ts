@@ -16,7 +16,7 @@ import { realFs } from "../scripts/host/fs.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { createEncrypter } from "../scripts/host/keys/age.ts";
 import { generateIdentity, type Identity } from "../scripts/host/keys/identity.ts";
-import { identitiesIn, serveIdentities } from "../scripts/host/keys/identity_thread.ts";
+import { openIdentityFile, serveIdentities } from "../scripts/host/keys/identity_thread.ts";
 import { imageWriterThread } from "../scripts/host/restore/image_writer.ts";
 import { openPart } from "../scripts/host/restore/part_reader.ts";
 import {
@@ -178,13 +178,17 @@ Deno.test("a part that no identity opens is told from one whose header is damage
       Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes.with(60, bytes[60]! ^ 1));
       await assert.rejects(open(IDENTITY), { kind: "integrity", message: /SHA-256/ });
     }
+    const signer = "ssh-ed25519 AAAA of the hub";
     for (const host of [{}, threads]) {
-      const found = await identitiesIn(host, fileOf(`# two\n${IDENTITY}\n${stranger.identity}\n`));
-      assert.deepEqual(found, [IDENTITY, stranger.identity]);
+      const found = await openIdentityFile(
+        host,
+        fileOf(`# signer: ${signer}\n${IDENTITY}\n${stranger.identity}\n`),
+      );
+      assert.deepEqual(found, { identities: [IDENTITY, stranger.identity], signers: [signer] });
       const mistyped = fileOf(IDENTITY.replace(/.$/, "A"));
-      await assert.rejects(identitiesIn(host, mistyped), { kind: "key", message: /line 1 is mistyped/ });
+      await assert.rejects(openIdentityFile(host, mistyped), { kind: "key", message: /line 1 is mistyped/ });
       const plain = fileOf(IDENTITY, "a passphrase");
-      await assert.rejects(identitiesIn(host, plain), { kind: "key", message: /not an encrypted one/ });
+      await assert.rejects(openIdentityFile(host, plain), { kind: "key", message: /not an encrypted one/ });
     }
   });
 });

@@ -73,15 +73,12 @@ function parseIdentity(line: string, lineNumber: number): Identity {
 }
 
 /**
- * Opens an identity file that `age -p` has encrypted, binary or armored. Takes about a second, by design of scrypt.
+ * The text of an identity file that `age -p` has encrypted, binary or armored. Takes about a second, by design of scrypt.
  *
  * @throws {BackupError} (key) If the passphrase is wrong, or the file is not encrypted with a passphrase;
  * (integrity) if it is damaged.
  */
-export async function decryptIdentityFile(
-  bytes: Uint8Array,
-  passphrase: string,
-): Promise<readonly Identity[]> {
+export async function decryptIdentityFile(bytes: Uint8Array, passphrase: string): Promise<string> {
   if (bytes.length > IDENTITY_FILE_BYTES_MAX) throw unreadable("it is far too long for one");
   if (!isEncryptedIdentityFile(bytes)) {
     throw unreadable("it is not an encrypted one", "give it without a passphrase, or choose another file");
@@ -98,11 +95,10 @@ export async function decryptIdentityFile(
       return null;
     },
   });
-  let text: string;
   try {
     const start = new TextDecoder().decode(bytes.subarray(0, 4096)).trimStart();
     const file = start.startsWith(ARMOR_START) ? armor.decode(new TextDecoder().decode(bytes)) : bytes;
-    text = await decrypter.decrypt(file, "text");
+    return await decrypter.decrypt(file, "text");
   } catch (error) {
     if (!isForPassphrase) throw unreadable("it is encrypted to a recipient, not with a passphrase");
     if (!isOpened) {
@@ -116,7 +112,6 @@ export async function decryptIdentityFile(
       hint: "use another copy of it",
     });
   }
-  return readIdentities(text);
 }
 
 /** What the header of an age file says. */

@@ -16,19 +16,26 @@ interface IdentityFile {
   readonly passphrase: string | undefined;
 }
 
-type FromThread = { readonly identities: readonly Identity[] } | { readonly error: SentError };
+/** What is in one. */
+interface IdentityContent {
+  readonly identities: readonly Identity[];
+  /** The signers that its comments name, as public key lines. */
+  readonly signers: readonly string[];
+}
 
-/** The identities in a file. @throws {BackupError} (key) If there is none, or they cannot be read. */
-export async function identitiesIn(
+type FromThread = IdentityContent | { readonly error: SentError };
+
+/** Reads an identity file. @throws {BackupError} (key) If there is no identity in it, or it cannot be read. */
+export async function openIdentityFile(
   { startThread }: Pick<Host, "startThread">,
   file: IdentityFile,
-): Promise<readonly Identity[]> {
+): Promise<IdentityContent> {
   if (!startThread) return await read(file);
   const port = startThread("identity reader");
-  const answer = Promise.withResolvers<readonly Identity[]>();
+  const answer = Promise.withResolvers<IdentityContent>();
   port.onmessage = ({ data }: MessageEvent<FromThread>) => {
     if ("error" in data) answer.reject(receivedError(data.error));
-    else answer.resolve(data.identities);
+    else answer.resolve(data);
   };
   port.postMessage(file);
   try {
@@ -38,16 +45,21 @@ export async function identitiesIn(
   }
 }
 
-/** Answers {@linkcode identitiesIn} from the far end of its port. */
+/** Answers {@linkcode openIdentityFile} from the far end of its port. */
 export function serveIdentities(port: MessagePort): void {
   const say = (answer: FromThread) => port.postMessage(answer);
   port.onmessage = ({ data }: MessageEvent<IdentityFile>) => {
-    read(data).then((identities) => say({ identities }), (error) => say({ error: sentError(error) }));
+    read(data).then(say, (error) => say({ error: sentError(error) }));
   };
 }
 
-async function read({ bytes, passphrase }: IdentityFile): Promise<readonly Identity[]> {
-  const { decryptIdentityFile, readIdentities } = await import("./identity.ts");
-  if (passphrase !== undefined) return await decryptIdentityFile(bytes, passphrase);
-  return readIdentities(new TextDecoder().decode(bytes));
+async function read({ bytes, passphrase }: IdentityFile): Promise<IdentityContent> {
+  const [{ decryptIdentityFile, readIdentities }, { signersIn }] = await Promise.all([
+    import("./identity.ts"),
+    import("../../core/snapshot/trust.ts"),
+  ]);
+  const text = passphrase === undefined
+    ? new TextDecoder().decode(bytes)
+    : await decryptIdentityFile(bytes, passphrase);
+  return { identities: readIdentities(text), signers: signersIn(text) };
 }

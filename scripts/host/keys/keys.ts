@@ -6,12 +6,12 @@
 
 import type { Config } from "../../core/config/config.ts";
 import { BackupError } from "../../core/errors.ts";
-import { parseTrust, signersIn, type Trust } from "../../core/snapshot/trust.ts";
+import { parseTrust, type Trust } from "../../core/snapshot/trust.ts";
 import { lstatIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import type { Identity } from "./identity.ts";
 import { isEncryptedIdentityFile, readIdentityFile } from "./identity_bytes.ts";
-import { identitiesIn } from "./identity_thread.ts";
+import { openIdentityFile } from "./identity_thread.ts";
 
 /** What a person may give on the command line. */
 export interface KeyOptions {
@@ -56,10 +56,12 @@ export async function readKeys(
     });
   }
   const passphrase = isEncrypted ? options.passphrase : undefined;
-  const identities = await namingFile(where, () => identitiesIn(host, { bytes, passphrase }));
-  const named = isEncrypted ? [] : signersIn(new TextDecoder().decode(bytes));
+  const { identities, signers } = await namingFile(
+    where,
+    () => openIdentityFile(host, { bytes, passphrase }),
+  );
   const given = (options.signer ?? []).map((text) => signerText(host, text));
-  return { identities, trust: parseTrust([...config.signers, ...named, ...given]), named };
+  return { identities, trust: parseTrust([...config.signers, ...signers, ...given]), named: signers };
 }
 
 /** Says of which file it is that it cannot be read: an operator may have several, and one that is meant for SSH. */
