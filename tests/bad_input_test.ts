@@ -1015,6 +1015,8 @@ Deno.test("a disk that is full or read-only is named, whatever was being done th
   const quota = known("Disk quota exceeded (os error 122): mkdir '/mnt/x'");
   assert.equal(quota.message, "Cannot go on with mkdir '/mnt/x': the disk quota is used up");
   assert.match(quota.hint!, /^raise it \(setquota\)/);
+  const inTheWay = known("Directory not empty (os error 39): rename '/mnt/x' -> '/mnt/y'");
+  assert.match(inTheWay.hint!, /^something else is in its place/);
   const doing = (error: Error) => () =>
     attempt("read /y", () => {
       throw error;

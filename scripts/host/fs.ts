@@ -444,8 +444,8 @@ function diskTrouble(error: unknown): { readonly state?: string; readonly hint: 
   if (error instanceof Deno.errors.NotFound || /os error 20\b/.test(reason)) {
     return { hint: "check that path: a folder of it is not there" };
   }
-  // What a socket, anything at all, a folder, a pipe and a circle of links make of it, in this order.
-  if (/os error (?:6|17|21|29|40)\b/.test(reason)) {
+  // What a socket, anything at all, a folder, a pipe, a filled folder and a circle of links make of it, in this order.
+  if (/os error (?:6|17|21|29|39|40)\b/.test(reason)) {
     return { hint: "something else is in its place: look at what that is, and move it aside" };
   }
   return { hint: "look at the system's log for errors of that disk" };
