@@ -95,7 +95,10 @@ Deno.test("init without a terminal stops at each thing that only a person can do
     refused.stdout,
     /services\.hapi-backup-storage = \{[^]*hubs\.home = \{[^]*writeKey = "ssh-ed25519 /,
   );
-  assert.match(refused.stdout, /# \/etc\/hapi-backup\/storage\.json:\n\{[^]*"signers"/);
+  assert.match(
+    refused.stdout,
+    /# \/etc\/hapi-backup\/storage\.json \(where there is one, add this hub to it\):\n\{[^]*"signers"/,
+  );
   assert.equal(refused.stdout.split(JSON.stringify(earlier)).length, 3, "for NixOS, and for Debian");
   assert.match(refused.stdout, /^# Nobody can restore from here yet: .* --read-key\.$/m);
   assert.deepEqual([...Deno.readDirSync(far)], [], "nothing was sent");

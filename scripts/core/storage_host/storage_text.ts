@@ -48,7 +48,7 @@ export function debianText({ hub, user, writeKey, signers, store }: NewHub): str
     2,
   );
   const parsed = parseStorageConfig(config, STORAGE_CONFIG_FILE);
-  return `# ${STORAGE_CONFIG_FILE}:
+  return `# ${STORAGE_CONFIG_FILE} (where there is one, add this hub to it):
 ${config}
 
 ${authorizeText(parsed, hubNamed(parsed, hub), { writeKey })}`;
