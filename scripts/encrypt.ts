@@ -118,7 +118,7 @@ export async function encrypt(
   makeSetFolders(host.fs, folder);
   const staged = readStaged(host.fs, folder, options.set);
   const stored = setIn(config.store, config.hub, options.set);
-  prepareStore(host.fs, stored);
+  prepareStore(host, stored);
   requireFree(host.fs, { folder: stored.folder, bytes: config.limits.freeBytesMin });
 
   const memory = readMemory(host, folder);

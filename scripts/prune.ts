@@ -22,7 +22,7 @@ import { setIn } from "./host/store/store.ts";
  */
 export function prune(host: Host, config: Config, set: SetName): boolean {
   const stored = setIn(config.store, config.hub, set);
-  const leftOver = prepareStore(host.fs, stored);
+  const leftOver = prepareStore(host, stored);
   const removed = pruneStore(host, config, set, stored);
   if (removed.length > 0) {
     host.report.info(

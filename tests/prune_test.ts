@@ -120,6 +120,24 @@ Deno.test("what only this machine's own disk confirmed stays in the local store"
   assert.deepEqual(gone, [dependent, id], "at no moment one without what it needs");
 });
 
+Deno.test("an old snapshot that cannot be removed, such as another user's, is told, and keeps no other from being stored", async () => {
+  using home = await makeHome();
+  home.configure({ localKeepDays: 0, destinations: [{ kind: "folder", name: "disk", path: "/mnt/disk" }] });
+  const { id } = await home.backup();
+  confirm(home, home.config().destinations[0] as Destination, true, [`state/${id}`]);
+  const { fs } = home.host;
+  const remove: typeof fs.remove = (path, options) => {
+    if (path.endsWith(id)) throw new Deno.errors.PermissionDenied(`(os error 13): remove '${path}'`);
+    fs.remove(path, options);
+  };
+  const host = { ...home.host, fs: { ...fs, remove } };
+  const ids = [(await home.backup({ full: true, host })).id, (await home.backup({ full: true, host })).id];
+  assert.deepEqual(namesIn(home.stored), [`${INCOMING_PREFIX}${id}`, ...ids]);
+  const left = `${home.stored}/${INCOMING_PREFIX}${id}`;
+  const told = home.told.filter((text) => text.startsWith(`! Cannot remove ${left}: (os error 13); check `));
+  assert.equal(told.length, 1, home.told.join("\n"));
+});
+
 Deno.test("only what every destination confirmed of a set counts, and nothing where none is off this machine", async () => {
   using home = await makeHome();
   home.configure({

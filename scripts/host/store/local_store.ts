@@ -5,20 +5,34 @@
  */
 
 import type { Config } from "../../core/config/config.ts";
+import { reasonAndRemedy } from "../../core/errors.ts";
 import { INCOMING_PREFIX, type SetName, type SnapshotId } from "../../core/names.ts";
 import { parentOf } from "../../core/paths.ts";
 import { prunable } from "../../core/snapshot/chain.ts";
-import { diskError, makeFolderDurably, removeIfThere } from "../fs.ts";
+import { attempt, diskError, makeFolderDurably, removeIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { confirmedIds } from "../records/ship_records.ts";
 import { readSeals, type StoredSet } from "./store.ts";
 
-/** Makes the folder if need be, and removes what a run that did not finish left there. @returns Whether there was any. */
-export function prepareStore(fs: Fs, { folder }: StoredSet): boolean {
+/**
+ * Makes the folder if need be, and removes what a run that did not finish left there. What cannot be removed, such as another
+ * user's files, is told and stays: it is in no snapshot's way.
+ *
+ * @returns Whether anything was removed.
+ */
+export function prepareStore({ fs, report }: Pick<Host, "fs" | "report">, { folder }: StoredSet): boolean {
   makeFolderDurably(fs, folder, 0o750);
   const left = fs.readDir(folder).filter(({ name }) => name.startsWith(INCOMING_PREFIX));
-  for (const { name } of left) removeIfThere(fs, `${folder}/${name}`);
-  return left.length > 0;
+  return left.filter(({ name }) => {
+    const path = `${folder}/${name}`;
+    try {
+      attempt(`remove ${path}`, () => removeIfThere(fs, path));
+      return true;
+    } catch (error) {
+      report.warn(reasonAndRemedy(error));
+      return false;
+    }
+  }).length > 0;
 }
 
 /** Makes the snapshot that is whole in `incoming` appear under its name, in one rename. */
