@@ -124,7 +124,9 @@ Deno.test("the man page has every verb, option, exit code, file and variable, an
     assert.match(shown, /\n\n {7}Stop the hub before/);
     assert.match(shown, /\n\n {7}Nothing is removed:/);
     assert.match(shown, /seconds,\s+not\s+a\s+restore;\s+an\s+older\s+chain/);
-    for (const text of ["~/.config/hapi-backup/config.json", "$HAPI_BACKUP_CONFIG", "NO_COLOR", "lock"]) {
+    const { env } = JSON.parse(Deno.readTextFileSync(new URL("../nix/verbs.json", import.meta.url)));
+    const files = ["~/.config/hapi-backup/config.json", "/var/lib/hapi-backup-storage\n", "undo restores"];
+    for (const text of [...env, ...files, "$HAPI_BACKUP_CONFIG", "lock"]) {
       assert.ok(shown.includes(text), text);
     }
   } finally {

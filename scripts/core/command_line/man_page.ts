@@ -25,9 +25,14 @@ const FILES: readonly Entry[] = [
   ["~/.local/share/hapi-backup/store", "the local store: sealed snapshots, and the logs of runs"],
   [
     "~/.local/state/hapi-backup",
-    "staging, the last image of each database, what is shipped, the logs of drills and proofs",
+    "staging, the last image of each database, what is shipped, the logs of drills and proofs; in restores/ the " +
+    "scripts that undo restores in place",
   ],
   [STORAGE_CONFIG_FILE, "the storage host's configuration"],
+  [
+    "/var/lib/hapi-backup-storage",
+    "what the storage host knows: when each snapshot came and was read, and pins",
+  ],
 ];
 
 const ENVIRONMENT: readonly Entry[] = [
@@ -37,6 +42,8 @@ const ENVIRONMENT: readonly Entry[] = [
   ["HAPI_BACKUP_CONFIG", "the configuration, where --config does not name it"],
   ["XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME", "move the configuration, the store and the state"],
   ["NO_COLOR", "no colours, whatever the terminal can"],
+  ["FORCE_COLOR, CLICOLOR_FORCE", "colours, whatever standard output is"],
+  ["TERM", "no colours where it is dumb"],
   ["JOURNAL_STREAM", "set by systemd: lines carry their priority, and no progress is drawn"],
 ];
 
