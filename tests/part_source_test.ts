@@ -55,6 +55,27 @@ async function encryptPart(folder: string, name: string, packed: Uint8Array) {
   return { path, packed, bytes, header };
 }
 
+/** The same files; how many are open, and how often they were read. */
+function countedFs() {
+  const seen = { open: 0, reads: 0 };
+  const open: Fs["open"] = (path, options) => {
+    const file = realFs.open(path, options);
+    seen.open++;
+    return {
+      ...file,
+      read(buffer) {
+        seen.reads++;
+        return file.read(buffer);
+      },
+      close() {
+        seen.open--;
+        file.close();
+      },
+    };
+  };
+  return { seen, fs: { ...realFs, open } };
+}
+
 function startOf(path: string, unpacked: boolean, isHashed = true) {
   const { size } = Deno.statSync(path);
   return {
@@ -153,11 +174,17 @@ Deno.test("what is damaged is an error of its own part alone, with its kind", as
 
 Deno.test("a part that no identity opens is told from one whose header is damaged, and identities are read, on a thread as here", async () => {
   await inTempDir(async (folder) => {
-    using there = thread();
+    const { seen, fs } = countedFs();
+    using there = thread(fs);
     const host = makeHost({ progress: () => {}, info: () => {}, warn: () => {} });
-    const { bytes } = await makePart(folder, FILES_PART, noise(1000, 1), FRAME_BYTES_MAX);
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    const part = { name: FILES_PART, bytes: bytes.length, sha256 };
+    const { bytes, header } = await makePart(folder, FILES_PART, noise(1000, 1), FRAME_BYTES_MAX);
+    const sealed = (bytes: Uint8Array) => ({
+      name: FILES_PART,
+      bytes: bytes.length,
+      sha256: createHash("sha256").update(bytes).digest("hex"),
+    });
+    const part = sealed(bytes);
+    const cut = bytes.subarray(0, header.length - 1);
     const stranger = await generateIdentity();
     const threads = {
       startThread: () => {
@@ -170,13 +197,19 @@ Deno.test("a part that no identity opens is told from one whose header is damage
       bytes: new TextEncoder().encode(text),
       passphrase,
     });
-    for (const start of [here, there.start]) {
+    for (const start of [sourceHere(fs), there.start]) {
       const reading = { start, unpacked: true, isHashed: true };
-      const open = (identity: Identity) => openPart(host, { folder }, part, [identity], reading);
+      const open = (identity: Identity, as = part) => openPart(host, { folder }, as, [identity], reading);
       Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes);
       await assert.rejects(open(stranger.identity), { kind: "key", message: /none of the identities/ });
       Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes.with(60, bytes[60]! ^ 1));
       await assert.rejects(open(IDENTITY), { kind: "integrity", message: /SHA-256/ });
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, cut);
+      const atEnd = { kind: "integrity", message: /it ends within its header/ };
+      await assert.rejects(open(IDENTITY, sealed(cut)), atEnd);
+      Deno.writeFileSync(`${folder}/${FILES_PART}`, bytes);
+      using _good = await open(IDENTITY);
+      assert.equal(seen.open, 1, "what could not be opened is closed");
     }
     const signer = "ssh-ed25519 AAAA of the hub";
     for (const host of [{}, threads]) {
@@ -185,7 +218,7 @@ Deno.test("a part that no identity opens is told from one whose header is damage
         fileOf(`# signer: ${signer}\n${IDENTITY}\n${stranger.identity}\n`),
       );
       assert.deepEqual(found, { identities: [IDENTITY, stranger.identity], signers: [signer] });
-      const mistyped = fileOf(IDENTITY.replace(/.$/, "A"));
+      const mistyped = fileOf(IDENTITY.slice(0, -1));
       await assert.rejects(openIdentityFile(host, mistyped), { kind: "key", message: /line 1 is mistyped/ });
       const plain = fileOf(IDENTITY, "a passphrase");
       await assert.rejects(openIdentityFile(host, plain), { kind: "key", message: /not an encrypted one/ });
@@ -224,6 +257,21 @@ Deno.test("a part of which a last byte is read alone is read whole, and a read t
         await assert.rejects(readAll(source, unpacked), failure);
       }
     }
+  });
+});
+
+Deno.test("a part that is decompressed elsewhere is read ahead by a few pieces, however many were taken", async () => {
+  await inTempDir(async (folder) => {
+    const { seen, fs } = countedFs();
+    using there = thread(fs);
+    const long = await makePart(folder, "long", noise(10_000_000, 1), FRAME_BYTES_MAX);
+    const short = await makePart(folder, "short", noise(1000, 1), FRAME_BYTES_MAX);
+    using source = there.start(startOf(long.path, false));
+    for (let taken = 0; taken < 8; taken++) source.reuse((await source.next()).bytes!);
+    // Answered behind all that was asked for before.
+    using after = there.start(startOf(short.path, true));
+    await after.next();
+    assert.ok(seen.reads >= 8 && seen.reads < 8 + 8, `${seen.reads} reads`);
   });
 });
 

@@ -67,7 +67,6 @@ const AHEAD = 5;
 export const sourceHere = (fs: Fs): StartSource => (start) => {
   const reader = new SourceReader(fs, start);
   const opened = reader.open();
-  opened.catch(() => {});
   return {
     opened,
     prepare() {},
@@ -195,12 +194,12 @@ class SourceReader implements Disposable {
 
   /** Opens the file and its header. What fails comes with `next`, too. */
   async open(): Promise<undefined> {
-    const { path, called, bytes, identities, isHashed } = this.#start;
+    const { path, called, identities, isHashed } = this.#start;
     const action = `read ${path}`;
     try {
       const file = this.#file = attempt(action, () => this.#fs.open(path, { read: true }));
       const { HEADER_BYTES_MAX, openHeader } = await import("../keys/identity.ts");
-      const start = new Uint8Array(Math.min(HEADER_BYTES_MAX, bytes));
+      const start = new Uint8Array(HEADER_BYTES_MAX);
       const count = attempt(action, () => file.readAt(start, 0));
       const { headerBytes, fileKey } = await openHeader(start.subarray(0, count), identities);
       const header = start.subarray(0, headerBytes);
