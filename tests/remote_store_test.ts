@@ -551,7 +551,8 @@ Deno.test("what a far side cannot read or does not send is told, and keeps nobod
     const host = makeHost(told);
     /** Opens a store whose far side brings these snapshots' seals, and says this. */
     const open = (spec: string, brings: readonly string[], ends: { code: number; stderr: string }) => {
-      const run: Host["run"] = (_, args, { onLine, stdin } = {}) => {
+      const run: Host["run"] = (_, args, { onLine, stdin, secondsMax } = {}) => {
+        assert.equal(secondsMax, 3_600, "what sends a byte now and then is not waited for without end");
         if (args.includes("--list-only")) {
           assert.ok(args.includes("--no-inc-recursive"), "60,000 folders would take 14 GB");
           listed.forEach((line) => onLine?.(line));

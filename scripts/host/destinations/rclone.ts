@@ -367,7 +367,11 @@ export async function rclone(
   access: RcloneAccess,
   what: string,
   args: readonly string[],
-  { into, ...options }: { readonly onLine?: (line: string) => void; readonly into?: string } = {},
+  { into, ...options }: {
+    readonly onLine?: (line: string) => void;
+    readonly secondsMax?: number;
+    readonly into?: string;
+  } = {},
 ): Promise<RunResult> {
   const run = await host.run("rclone", [...commonArgs(access, args[0]!), ...args], options);
   if (run.code === 0) return run;

@@ -227,6 +227,7 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
       ...filters,
       target,
     ], {
+      secondsMax: SEALS_SECONDS_MAX,
       onLine: (line) => {
         const [, bytes, path] = /^(\d+) (.+)$/.exec(line) ?? [];
         if (path === undefined) return;
@@ -254,7 +255,7 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
         return refusal;
       }
     },
-    pull: async (folder, names, bytesMax) => {
+    pull: async (folder, names, bytesMax, secondsMax) => {
       const unknown = new Set(names.filter((name) => !sizes.has(name)).map(parentOf));
       for (const parent of unknown) await learnSizes(parent, [], () => {});
       const wanted = names.filter((name) => (sizes.get(name) ?? Infinity) <= bytesMax);
@@ -274,7 +275,7 @@ function rcloneSource(host: Host, remote: string, options: RemoteOptions): Sourc
           "--cutoff-mode=hard",
           remote,
           folder,
-        ], { into: folder });
+        ], { into: folder, secondsMax });
         return undefined;
       } finally {
         removeIfThere(host.fs, list);
