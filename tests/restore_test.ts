@@ -123,6 +123,20 @@ Deno.test("restore in place removes what one that was killed left of another sna
   assert.equal(Deno.readTextFileSync(`${home.home}/${mine}`), "of the operator");
 });
 
+Deno.test("a second restore in place in the same second of the clock keeps the first one's way back", async () => {
+  using home = await makeHome();
+  const { id } = await home.backup();
+  const names = ["hub.env", "settings.json"];
+  for (const name of names) home.write(`.hapi/${name}`, "changed");
+  const scripts: string[] = [];
+  for (const name of names) {
+    scripts.push((await inPlace(home, id, undefined, [`home/.hapi/${name}`])).undoScript);
+  }
+  for (const script of scripts) await output("sh", [script]);
+  const now = names.map((name) => Deno.readTextFileSync(`${home.home}/.hapi/${name}`));
+  assert.deepEqual(now, ["changed", "changed"]);
+});
+
 Deno.test("restore in place keeps what is as it was saved, and --only touches nothing else", async () => {
   const made = await makeChanged();
   using home = made.home;

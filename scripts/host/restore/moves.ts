@@ -65,6 +65,7 @@ export class Moves {
   readonly #real = new Map<string, string>();
   /** Names that were found free. */
   readonly #names = new Set<string>();
+  #script: string | undefined;
 
   /**
    * @param folder Where the script that undoes it all is written.
@@ -151,9 +152,9 @@ export class Moves {
     if (!this.#folders.has(parent) && !this.isThere(parent)) this.makeFolder(parent, 0o700);
   }
 
-  /** Undoes it all, once it is carried out. */
+  /** Undoes it all, once it is carried out. It takes the place of no other's, made in the same second of the clock. */
   get script(): string {
-    return `${this.#folder}/undo-${this.#stamp}.sh`;
+    return this.#script ??= this.#freeName(`${this.#folder}/undo`, `-${this.#stamp}.sh`);
   }
 
   /** @throws {BackupError} After everything was put back. */
