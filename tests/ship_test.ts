@@ -1284,6 +1284,13 @@ Deno.test("what ssh, rsync and rrsync say decides what is told, whether it is tr
       /system log/,
     ],
     [
+      "protocol version mismatch -- is your shell clean?",
+      "config",
+      false,
+      "something on host prints before rsync does",
+      /\.bashrc/,
+    ],
+    [
       `rrsync error: ${"x".repeat(100_000)}`,
       "config",
       false,

@@ -143,6 +143,16 @@ function causeOnFarSide(user: string, host: string, stderr: string): Cause | und
       hint: "install rsync and python3 there, and see that the forced command names that rrsync",
     };
   }
+  if (/is your shell clean\?/.test(stderr)) {
+    return {
+      state: `something on ${host} prints before rsync does`,
+      kind: "config",
+      retry: false,
+      hint:
+        `see there that neither the forced command nor a start-up file of ${user}, such as ~/.bashrc, prints ` +
+        "anything; both sides need rsync 3.5 or newer",
+    };
+  }
   if (/Disk quota exceeded/.test(stderr)) {
     const hint =
       "raise it there (`setquota`, as `hapi-backup storage authorize` prints it), or free some of it " +
