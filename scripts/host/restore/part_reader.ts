@@ -64,7 +64,8 @@ export async function openPart(
   const source = stack.use(start({ path, called, bytes: part.bytes, identities, unpacked, isHashed }));
   await source.opened.catch((error) => {
     // A damaged header opens to nobody: then it is the part's fault, and not the identity's.
-    requireAsSealed(host, snapshot, part);
+    const isUnread = error instanceof BackupError && error.kind === "disk";
+    if (!isUnread) requireAsSealed(host, snapshot, part);
     throw error;
   });
   const frames = unpacked ? undefined : stack.use(new FrameDecompressor(called, part.bytes));
