@@ -385,7 +385,7 @@ type WrittenFiles = Packed & {
 async function writeFiles(job: Job, parent: Memory | undefined): Promise<WrittenFiles> {
   const { host, config, set } = job;
   const sources: Manifest["sources"] = [];
-  const found: Parameters<typeof planFiles>[0]["found"][] = [];
+  const found: { readonly source: Source; readonly files: readonly FoundFile[] }[] = [];
   const foundNotes: string[] = [];
   const unreadable: Unreadable[] = [];
   const missing: Unreadable[] = [];
@@ -393,7 +393,7 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
   for (const source of set.sources) {
     if (source.kind === "sqlite") continue;
     const result = findFiles(host.fs, source, config.home, own);
-    found.push(result.found);
+    found.push({ source, files: result.found });
     foundNotes.push(...result.notes);
     unreadable.push(...result.unreadable);
     if (result.absent && source.required) missing.push(missingSource(source));
@@ -407,8 +407,13 @@ async function writeFiles(job: Job, parent: Memory | undefined): Promise<Written
     });
     host.checkpoint();
   }
-  const { packed, part, torn } = await packUntilWhole(job, found.flatMap((files) => [...files]), parent);
+  const { packed, part, torn } = await packUntilWhole(job, found.flatMap(({ files }) => files), parent);
   unreadable.push(...packed.unreadable, ...torn);
+  for (const { source, files } of found) {
+    if (files.length === 0 || !files.every(({ place }) => packed.gone.has(place))) continue;
+    sources.find(({ name }) => name === source.name)!.outcome = "absent";
+    if (source.required) missing.push(goneSource(source));
+  }
   for (const { source } of unreadable) sources.find(({ name }) => name === source)!.outcome = "unreadable";
   return { ...packed, unreadable, missing, part, sources, foundNotes };
 }
@@ -420,6 +425,15 @@ const missingSource = ({ name, path }: Source): Unreadable => ({
   reason:
     `Cannot save source ${name}: there is nothing at ${JSON.stringify(path)}; correct its "path", or set ` +
     '"required" to false',
+});
+
+/** The same of one that was there when the files were looked for, and not when they were read. */
+const goneSource = ({ name, path }: Source): Unreadable => ({
+  source: name,
+  path,
+  reason: `Cannot save source ${name}: what was at ${
+    JSON.stringify(path)
+  } went before it was read; run it again`,
 });
 
 /** Packs the files; again from the start without one that could not be read to its end: no tar holds a torn member. */

@@ -338,6 +338,33 @@ Deno.test("a database behind a link is saved once, and comes back, where a folde
   assert.equal(countMessages(`${home.home}/data/hapi.db`), 310);
 });
 
+Deno.test("a required file that goes while others are read keeps the snapshot from counting as good", async () => {
+  using home = await makeHome();
+  const required = `${home.home}/.hapi/settings.json`;
+  home.configure({
+    sets: {
+      state: {
+        sources: [
+          { kind: "file", path: "~/.hapi/hub.env" },
+          { kind: "file", path: required, required: true },
+        ],
+      },
+    },
+  });
+  const { fs } = home.host;
+  const open: typeof fs.open = (path, options) => {
+    if (path.endsWith("/hub.env")) Deno.removeSync(required);
+    return fs.open(path, options);
+  };
+  const { suspicions, files } = await home.backup({ host: { ...home.host, fs: { ...fs, open } } });
+  assert.equal(files, 1);
+  assert.deepEqual(suspicions.map(({ source, code, detail }) => [source, code, detail]), [[
+    "settings.json",
+    "unreadable",
+    `Cannot save source settings.json: what was at "${required}" went before it was read; run it again`,
+  ]]);
+});
+
 Deno.test("a database that a file source names behind a link is saved there too; another name of one in a folder is told", async () => {
   using home = await makeHome();
   await output("bash", [

@@ -47,6 +47,8 @@ export interface Packed {
   readonly notes: readonly string[];
   /** Files that exist and could not be read; they are not among `files`. */
   readonly unreadable: readonly Unreadable[];
+  /** Files that were gone, or something else, when it was their turn. */
+  readonly gone: ReadonlySet<Place>;
 }
 
 /**
@@ -83,11 +85,15 @@ export async function packFiles(
   const files: SavedFile[] = [];
   const remembered: Record<Place, RememberedFile> = {};
   const unreadable: Unreadable[] = [];
+  const gone = new Set<Place>();
   try {
     for (const planned of plan.files) {
       host.checkpoint();
       const packed = await packFile(packing, planned);
-      if (!packed) continue;
+      if (!packed) {
+        gone.add(planned.found.place);
+        continue;
+      }
       if ("reason" in packed) {
         unreadable.push(packed);
         continue;
@@ -101,6 +107,7 @@ export async function packFiles(
       remembered: { version: 1, snapshot: plan.id, files: remembered },
       notes: packing.notes,
       unreadable,
+      gone,
     };
   } catch (error) {
     await tar.abandon(error);
