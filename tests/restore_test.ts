@@ -7,16 +7,16 @@ import { type SnapshotId, snapshotIdAt } from "../scripts/core/names.ts";
 import { parentOf } from "../scripts/core/paths.ts";
 import type { SavedFile } from "../scripts/core/snapshot/manifest.ts";
 import { chooseSnapshot } from "../scripts/core/snapshot/select.ts";
-import { removeRestored } from "../scripts/host/fs.ts";
+import { realFs, removeRestored } from "../scripts/host/fs.ts";
 import type { Fs } from "../scripts/host/host.ts";
 import { asideStamp } from "../scripts/host/restore/moves.ts";
 import { openManifest, openSeal } from "../scripts/host/restore/open_snapshot.ts";
 import { makeScratch } from "../scripts/host/scratch.ts";
 import { requireFree, requireRoom } from "../scripts/host/space.ts";
-import { isSealed, readSet } from "../scripts/host/store/store.ts";
+import { findSets, isSealed, readSet } from "../scripts/host/store/store.ts";
 import { bySnapshot, restore, restoreInPlace } from "../scripts/restore.ts";
 import { verify } from "../scripts/verify.ts";
-import { filesBelow, namesIn } from "./real/files.ts";
+import { copySync, filesBelow, namesIn } from "./real/files.ts";
 import { forge } from "./real/forge.ts";
 import {
   countMessages,
@@ -55,6 +55,23 @@ async function makeChanged(): Promise<{ home: Home; id: SnapshotId; saved: [stri
   home.write(".hapi/hapi.db-shm", "a stale shm");
   return { home, id, saved };
 }
+
+Deno.test("a copy of a hub's folder is read whatever it is called: its newest readable seal says whose it is", async () => {
+  using home = await makeHome();
+  await home.backup();
+  const { id } = await home.backup();
+  const copy = `${home.dir}/My Stick`;
+  copySync(`${home.store}/home`, copy);
+  const opened = () => findSets(realFs, copy).map(({ hub, set, folder }) => ({ hub, set, folder }));
+  const expected = [{ hub: "home", set: "state", folder: `${copy}/state` }];
+  assert.deepEqual(opened(), expected);
+  Deno.writeTextFileSync(`${copy}/state/${id}/seal.json`, "{");
+  assert.deepEqual(opened(), expected);
+  Deno.removeSync(copy, { recursive: true });
+  copySync(`${home.store}/home`, copy);
+  const { code, stderr } = await home.cli(["verify", "--store", copy, "--identity", home.identityFile]);
+  assert.equal(code, 0, stderr);
+});
 
 Deno.test("restore in place brings back what was saved, sets aside what was there, and its script undoes it", async () => {
   const made = await makeChanged();

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BackupError, ifPossible } from "../../core/errors.ts";
+import { BackupError } from "../../core/errors.ts";
 import { formatStore } from "../../core/format.ts";
 import {
   isHubName,
@@ -29,10 +29,11 @@ import {
   pullArgs,
   type RsyncAccess,
 } from "../../core/shipping/rsync_args.ts";
-import { parseSeal, type Seal, SEAL_BYTES_MAX } from "../../core/snapshot/seal.ts";
+import { type Seal, SEAL_BYTES_MAX } from "../../core/snapshot/seal.ts";
 import { exists, kindOf, knownError, lstatIfThere, removeIfThere } from "../fs.ts";
 import type { Host } from "../host.ts";
 import { realRetry, type Retry, withRetries } from "../retry.ts";
+import { sealIn } from "../store/store.ts";
 import { below, rclone, type RcloneAccess } from "./rclone.ts";
 import { runRsync } from "./rsync.ts";
 
@@ -329,7 +330,7 @@ async function openRemote(host: Host, source: Source, options: RemoteOptions): P
     const lacking = (snapshots: readonly WantedSnapshot[]) =>
       snapshots.flatMap((wanted) => {
         const path = `${pathOf(wanted)}/${wanted.id}`;
-        const parts = sealIn(host, `${hubFolder}/${path}`)?.parts.filter(({ name }) =>
+        const parts = sealIn(host.fs, `${hubFolder}/${path}`)?.parts.filter(({ name }) =>
           wanted.parts.has(name) && !fetched.has(`${path}/${name}`)
         ) ?? [];
         return parts.length === 0 ? [] : [{ path, parts, bytes: bytesOfAll(parts) }];
@@ -447,7 +448,7 @@ function layOut(
   if (found[0]!.split("/").length === 3) return { root: pulled, hubFolder: pulled };
   const byAge = found.toSorted((a, b) => nameOf(a) < nameOf(b) ? 1 : -1);
   for (const path of byAge) {
-    const seal = sealIn(host, `${pulled}/${path}`);
+    const seal = sealIn(host.fs, `${pulled}/${path}`);
     if (!seal) continue;
     const root = `${folder}/store`;
     host.fs.mkdir(root, { mode: 0o700 });
@@ -458,13 +459,6 @@ function layOut(
     kind: "integrity",
     hint: "run `hapi-backup scrub` on the storage host",
   });
-}
-
-function sealIn(host: Host, folder: string): Seal | undefined {
-  const path = `${folder}/${SEAL_FILE}`;
-  const stat = lstatIfThere(host.fs, path);
-  if (stat?.type !== "file" || stat.bytes > SEAL_BYTES_MAX) return undefined;
-  return ifPossible(() => parseSeal(new TextDecoder().decode(host.fs.readFile(path)), path));
 }
 
 const bytesOfAll = (all: readonly { readonly bytes: number }[]): number =>

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { BackupError, reasonOf } from "../../core/errors.ts";
+import { BackupError, ifPossible, reasonOf } from "../../core/errors.ts";
 import {
   type HubName,
   isHubName,
@@ -111,13 +111,32 @@ export function findSets(fs: Fs, root: string, { hubName, onClosed }: ClosedFold
     }
     // A set holds snapshots, a hub holds sets: the names of what is inside tell which this is.
     if (inside.some(isSnapshotId)) {
-      const hub = nameOf(root);
+      const hub = hubOf(fs, `${root}/${name}`, inside) ?? nameOf(root);
       if (isHubName(hub) && isSetName(name)) sets.push({ hub, set: name, folder: `${root}/${name}` });
     } else if (isHubName(name)) {
       sets.push(...inside.filter(isSetName).map((set) => setIn(root, name, set)));
     }
   }
   return sets.sort((a, b) => compareText(a.hub, b.hub) || compareText(a.set, b.set));
+}
+
+/** Whose set it is: a copy of a hub's folder may be called anything, so its newest readable seal tells. */
+function hubOf(fs: Fs, folder: string, names: readonly string[]): string | undefined {
+  for (const id of names.filter(isSnapshotId).sort().reverse()) {
+    const seal = sealIn(fs, `${folder}/${id}`);
+    if (seal) return seal.hub;
+  }
+  return undefined;
+}
+
+/** The seal in a snapshot's folder, whoever made it; undefined where there is none that can be read. */
+export function sealIn(fs: Fs, folder: string): Seal | undefined {
+  const path = `${folder}/${SEAL_FILE}`;
+  return ifPossible(() => {
+    const { type, bytes } = fs.lstat(path);
+    if (type !== "file" || bytes > SEAL_BYTES_MAX) return undefined;
+    return parseSeal(new TextDecoder().decode(fs.readFile(path)), path);
+  });
 }
 
 /**
