@@ -132,7 +132,11 @@ interface Driver {
   /** The place, as its record names it. */
   readonly where: string;
   readonly offBox: boolean;
-  readonly missing: (expected: readonly Expected[]) => Promise<readonly Missing[]>;
+  /** @param onUnknown Told why some cannot be looked at there; they count as held. */
+  readonly missing: (
+    expected: readonly Expected[],
+    onUnknown: (error: BackupError) => void,
+  ) => Promise<readonly Missing[]>;
   readonly push: (snapshot: SealedSnapshot, memory: UploadMemory) => Promise<Pushed>;
 }
 
@@ -202,7 +206,11 @@ class ShipRun {
     try {
       driver = await this.#open(destination);
       book = new Book(host, shipRecordFile(this.options.stateFolder, destination.name), driver.where, local);
-      vanished = await this.#forgetVanished(destination, driver, book);
+      // One that is closed there, or on a bad sector, keeps no new one from being shipped.
+      vanished = await this.#forgetVanished(destination, driver, book, (error) => {
+        errors.push(shipErrorOf(error));
+        host.report.warn(error.message);
+      });
       for (const { snapshot, ...candidate } of waitingFor(book.record, local)) {
         try {
           this.#requireWhole(snapshot);
@@ -290,13 +298,14 @@ class ShipRun {
     destination: Destination,
     driver: Driver,
     book: Book,
+    onUnknown: (error: BackupError) => void,
   ): Promise<readonly SnapshotKey[]> {
     const newest = confirmedOfNewestChains(book.record, this.local);
     const older = confirmedOfOlderChains(book.record, this.local);
     if (newest.length + older.length === 0) return [];
     const needed = new Set([...newest.map(keyOf), ...this.#missedThere(destination, older)]);
     const asked = [...newest, ...older];
-    const missing = await driver.missing(asked);
+    const missing = await driver.missing(asked, onUnknown);
     const last = new Map(asked.toSorted((a, b) => a.id < b.id ? -1 : 1).map((key) => [key.set, key.id]));
     const wiped = new Set(missing.filter(({ set, id }) => last.get(set) === id).map(({ set }) => set));
     const vanished = missing.filter((key) => key.isPartly || needed.has(keyOf(key)) || wiped.has(key.set));
@@ -351,7 +360,8 @@ class ShipRun {
     return {
       where: whereOf(destination, true),
       offBox: true,
-      missing: (expected) => missingThere(this.host, destination, expected, `${this.#folder}/probe`, retry),
+      missing: (expected, onUnknown) =>
+        missingThere(this.host, destination, expected, `${this.#folder}/probe`, retry, onUnknown),
       push: (snapshot, memory) => pushSnapshot(this.host, destination, snapshot, memory, retry),
     };
   }

@@ -451,6 +451,18 @@ Deno.test("what the far side has lost of the newest chain is sent again", async 
     assert.deepEqual(keysOf(report.destinations[0]!.shipped), [`state/${ID[0]}`]);
     assert.deepEqual(await filesBelow(far), await filesBelow(`${hub.store}/home`));
     assert.equal(unshippedError(report), undefined);
+
+    // What cannot be looked at there, as in a folder that is closed, is not taken for lost, and in no other's way.
+    await Deno.rename(`${far}/state/${ID[0]}`, `${far}/aside`);
+    await Deno.symlink(ID[0], `${far}/state/${ID[0]}`);
+    hub.make(ID[2]);
+    const next = await hub.ship([destination]);
+    assert.deepEqual(keysOf(next.destinations[0]!.shipped), [`state/${ID[2]}`]);
+    assert.deepEqual(next.destinations[0]!.vanished, []);
+    assert.match(
+      unshippedError(next)!.message,
+      /storage: cannot be asked whether it holds all \(.*Too many levels/,
+    );
   });
 });
 

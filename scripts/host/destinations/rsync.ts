@@ -175,6 +175,7 @@ function refuseDifferent(
  *
  * @param probe A folder that this may fill and remove: it gets empty files of the right sizes, since rsync can only
  *   ask about files that are here, and the local store may have let go of some.
+ * @param onUnknown Told why some cannot be looked at there, which are not among those that are lacking then.
  */
 export async function missingThere(
   host: Host,
@@ -182,6 +183,7 @@ export async function missingThere(
   expected: readonly Expected[],
   probe: string,
   retry: Retry,
+  onUnknown: (error: BackupError) => void,
 ): Promise<Missing[]> {
   if (expected.length === 0) return [];
   const what = `ask ${destination.name} what it holds`;
@@ -200,15 +202,22 @@ export async function missingThere(
       }
     }
     const names = expected.flatMap((snapshot) => snapshot.files.map((file) => nameIn(snapshot, file)));
+    let isPartial = false;
+    const onPartial = ({ message, kind }: BackupError) => {
+      isPartial = true;
+      const hint = "see there that the hub's folder and all in it is its user's, and look at that disk";
+      onUnknown(new BackupError(message, { kind, hint }));
+    };
     const run = await withRetries(
       host,
       retry,
-      () => runRsync(host, destination, what, compareArgs(destination, probe, "size"), { names }),
+      () => runRsync(host, destination, what, compareArgs(destination, probe, "size"), { names, onPartial }),
     );
     const verdicts = parseVerdicts(run.stdout);
     return expected.flatMap((snapshot) => {
       const found = snapshot.files.map((file) => verdicts.get(nameIn(snapshot, file)));
       if (found.every((verdict) => verdict === "same")) return [];
+      if (isPartial && found.includes(undefined)) return [];
       return [{
         ...snapshot,
         isPartly: found.some((verdict) => verdict === "same" || verdict === "different"),
