@@ -174,7 +174,7 @@ export function runStep<Result, Told = never>(
   const flags: StepFlags = { cancelled: cancelFlag, blocked: new SharedArrayBuffer(4) };
   const over = new AbortController();
   return new Promise<Result>((resolve, reject) => {
-    // A worker reads no message before its module has run.
+    // A worker reads no message before its modules have run, as long as none of them awaits anything at its top.
     Promise.resolve(job).then(
       (job) => say({ type: "job", job, flags, hasThreads: threads !== undefined }),
       reject,
