@@ -12,7 +12,7 @@ import { prunable } from "../../core/snapshot/chain.ts";
 import { attempt, diskError, makeFolderDurably, removeIfThere } from "../fs.ts";
 import type { Fs, Host } from "../host.ts";
 import { confirmedIds } from "../records/ship_records.ts";
-import { readSeals, type StoredSet } from "./store.ts";
+import { isSealed, readSetIfThere, type StoredSet } from "./store.ts";
 
 /**
  * Makes the folder if need be, and removes what a run that did not finish left there. What cannot be removed, such as another
@@ -47,16 +47,18 @@ export function publish(fs: Fs, incoming: string, final: string): void {
 }
 
 /**
- * Lets go of old snapshots that every destination holds, dependents before what they need: a crash in between leaves
+ * Lets go of old snapshots that every destination holds, with the very seals that are here, dependents before what they need: a crash in between leaves
  * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
  *
  * @returns Which.
  */
 export function pruneStore(host: Host, config: Config, set: SetName, stored: StoredSet): SnapshotId[] {
-  const confirmed = confirmedIds(host, config, set);
+  const local = readSetIfThere(host.fs, stored).filter(isSealed).map(({ sealed }) => sealed);
+  const checksums = new Map(local.map(({ seal, checksum }) => [seal.id, checksum]));
+  const confirmed = confirmedIds(host, config, set, (id) => checksums.get(id));
   if (confirmed.size === 0) return [];
   const ids = prunable(
-    readSeals(host.fs, stored),
+    local.map(({ seal }) => seal),
     (id) => confirmed.has(id),
     host.now(),
     config.localKeepDays,
