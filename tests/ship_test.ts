@@ -1098,7 +1098,14 @@ Deno.test("a push reads both sides whole, changes nothing that is there, and kee
   for (const [by, flag] of [["checksum", "--checksum"], ["size", "--size-only"]] as const) {
     assert.deepEqual(compare(by), [...common, ...named, "--dry-run", flag, "--", "/store/home/", "me@host:"]);
   }
-  const safely = ["--no-links", "--safe-links", "--no-devices", "--no-specials", "--no-hard-links"];
+  const safely = [
+    "--no-links",
+    "--safe-links",
+    "--no-devices",
+    "--no-specials",
+    "--no-hard-links",
+    "--no-inc-recursive",
+  ];
   assert.deepEqual(pullArgs(access, "/scratch", 9), [
     ...[
       ...common,

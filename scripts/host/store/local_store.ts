@@ -47,8 +47,9 @@ export function publish(fs: Fs, incoming: string, final: string): void {
 }
 
 /**
- * Lets go of old snapshots that every destination holds, with the very seals that are here, dependents before what they need: a crash in between leaves
- * nothing that cannot be restored. Each is renamed first, so that it is gone at once or not at all.
+ * Lets go of old snapshots that every destination holds, with the very seals that are here, dependents before what they
+ * need: a crash in between leaves nothing that cannot be restored. Each is renamed first, so that it is gone at once or
+ * not at all.
  *
  * @returns Which.
  */
