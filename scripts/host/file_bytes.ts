@@ -19,7 +19,11 @@ export function* piecesOf(file: Pick<OpenFile, "read">, bytesMax = READ_BYTES): 
   for (let count = file.read(buffer); count > 0; count = file.read(buffer)) yield buffer.subarray(0, count);
 }
 
-/** Copies the content of a file into a new one, and puts that on the disk. @param onBytes Told of each piece's length, for progress and interruptions. */
+/**
+ * Copies the content of a file into a new one, and puts that on the disk.
+ *
+ * @param onBytes Told of each piece's length, for progress and interruptions.
+ */
 export function copyContent(
   fs: Fs,
   from: string,

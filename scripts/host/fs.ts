@@ -233,7 +233,7 @@ export function writeFileDurably(
 const ownedByAnother = (path: string, owner: number): BackupError =>
   new BackupError(`Cannot write ${path}: it belongs to user ${owner}, who could not read it any more`, {
     kind: "config",
-    hint: `run this as that user (\`sudo -u '#${owner}' …\`)`,
+    hint: `run this as that user (\`getent passwd ${owner}\` says who that is)`,
   });
 
 /** Has a file made under the name `beside`, and then renames it: `path` never holds half a file, and nothing stays beside. */

@@ -23,10 +23,9 @@ export function runReadingStep<Result>(
   job: unknown,
   permissions: StepPermissions,
   terminal: Terminal,
-  { later }: Pick<StepTalk<never>, "later"> = {},
+  talk: StepTalk<never> = {},
 ): Promise<Result> {
-  const talk = { threads: THREADS, ...(later ? { later } : {}) };
-  const result = runStep<Result>(url, job, permissions, terminal, talk);
+  const result = runStep<Result>(url, job, permissions, terminal, { ...talk, threads: THREADS });
   // What fails here is told once the step asks for it.
   Promise.all([import("../restore/part_source.ts"), import("../keys/identity.ts"), import("node:fs")])
     .catch(() => {});
